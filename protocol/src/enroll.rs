@@ -1,0 +1,123 @@
+//! The one conversation before a machine has a certificate (ALPN `muster-enroll/1`).
+//!
+//! The agent opens one stream, sends [`Request`], reads [`Answer`], and the connection ends.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::frame::Message;
+use crate::ids::{Digest, IdError, Mac, MachineId};
+
+/// A boot ticket: 256 random bits, good for one enrollment within minutes.
+/// Debug output hides it; [`fmt::Display`] is for the boot script alone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket([u8; 32]);
+
+impl Ticket {
+    /// Takes 32 random bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// What the controller stores in place of the ticket.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.0)
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket(…)")
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Digest::from_bytes(self.0).fmt(f)
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        match text.parse::<Digest>() {
+            Ok(digits) => Ok(Self(*digits.as_bytes())),
+            // The text may be a secret: it is not repeated in the error.
+            Err(_) => Err(IdError { text: "(hidden)".into(), expected: "a boot ticket of 64 hex digits" }),
+        }
+    }
+}
+
+/// What a machine can say of itself without drivers for anything but its NIC.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// SMBIOS system UUID in the byte order in which it is printed.
+    pub uuid: Option<[u8; 16]>,
+    /// SMBIOS system serial, empty where there is none.
+    pub system_serial: String,
+    /// SMBIOS board serial, empty where there is none.
+    pub board_serial: String,
+    /// Permanent MACs of all physical NICs, sorted, at most 64.
+    pub macs: Vec<Mac>,
+}
+
+/// An agent asks to join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// From the boot script.
+    pub ticket: Ticket,
+    /// Certificate signing request in DER (RFC 2986), ECDSA P-256, made with the key that stays in this machine's RAM.
+    pub csr: Vec<u8>,
+    /// Compared with what asked for the boot script, and with known machines.
+    pub identity: Identity,
+}
+
+impl Message for Request {
+    const LIMIT: usize = 8 * 1024;
+}
+
+/// The controller's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Welcome.
+    Enrolled {
+        /// The machine this box is, known before or new.
+        machine: MachineId,
+        /// Its certificate chain in DER, leaf first, CA last.
+        certificates: Vec<Vec<u8>>,
+        /// The controller's time in milliseconds since 1970 UTC.
+        time_unix_ms: u64,
+    },
+    /// No.
+    Refused(Refusal),
+}
+
+impl Message for Answer {
+    const LIMIT: usize = 16 * 1024;
+}
+
+/// Why an enrollment was refused. The agent shows it on its console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// No such ticket, or one that was used before.
+    #[error("the boot ticket is unknown or was used before; boot the machine again to get a new one")]
+    TicketUnknown,
+    /// Older than its lifetime.
+    #[error("the boot ticket has expired; boot the machine again to get a new one")]
+    TicketExpired,
+    /// Fetched by a machine with another UUID or other MACs.
+    #[error("the boot ticket was given to another machine")]
+    TicketForeign,
+    /// The signing request is not one, or not signed by its own key.
+    #[error("the certificate signing request is not valid")]
+    BadRequest,
+    /// An operator rejected this machine.
+    #[error("this machine was rejected by an operator")]
+    Rejected,
+    /// Too many attempts.
+    #[error("too many attempts; try again later")]
+    Busy,
+}

@@ -1,0 +1,130 @@
+//! The first exchange of every session: who is there, what it speaks, and where it stands.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BootId, Digest, Generation};
+
+/// Versions of the session protocol.
+///
+/// An agent offers every version it speaks, the controller takes the highest that both know.
+/// A released version's bytes never change: growth is a new enum variant, sent only to peers of a version that has it.
+/// `protocol/tests/wire/` freezes them.
+pub mod version {
+    /// The oldest version this build still speaks.
+    pub const MIN: u16 = 1;
+    /// The version this build prefers.
+    pub const CURRENT: u16 = 1;
+}
+
+/// An agent's first words on a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Versions offered, at most 16.
+    pub versions: Vec<u16>,
+    /// This run of the agent.
+    pub boot: BootId,
+    /// The agent's own version, such as `0.1.0`.
+    pub agent: String,
+    /// Digest of the inventory as it is now; the inventory follows only when the controller asks for it.
+    pub inventory: Digest,
+    /// Where the agent stands with its configuration.
+    pub progress: Progress,
+}
+
+/// The controller's answer to [`Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version both will speak.
+    pub version: u16,
+    /// The controller's time in milliseconds since 1970 UTC.
+    pub time_unix_ms: u64,
+    /// Whether the machine may be configured yet.
+    pub standing: Standing,
+    /// Whether the controller lacks the inventory of the offered digest.
+    pub inventory: InventoryWish,
+    /// How the machine is called by its operators; shown on its console.
+    pub name: String,
+}
+
+/// Whether the controller wants the inventory sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InventoryWish {
+    /// It has this digest already.
+    Known,
+    /// Send it.
+    Wanted,
+}
+
+/// Where a machine stands with its controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Not approved: inventory only. The code is shown on the console for whoever stands in front of it.
+    Pending {
+        /// Eight characters, such as `KX4M-7QPD`.
+        claim: String,
+    },
+    /// Approved.
+    Member,
+}
+
+/// How far an agent is with its desired state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Progress {
+    /// Nothing was ever applied in this boot.
+    #[default]
+    Idle,
+    /// At work on this generation.
+    Applying {
+        /// Which one.
+        generation: Generation,
+        /// 0 to 100.
+        percent: u8,
+        /// The step at work, in words.
+        step: String,
+    },
+    /// Applied, verified, and confirmed by an exchange with the controller over the new configuration.
+    Confirmed {
+        /// Which one.
+        generation: Generation,
+    },
+    /// Refused before anything was changed.
+    Refused {
+        /// Which one.
+        generation: Generation,
+        /// For the operator, with the remedy.
+        why: String,
+    },
+    /// Failed after changes were made, and undone: the state before it is in force again, and verified.
+    Reverted {
+        /// Which one failed.
+        generation: Generation,
+        /// For the operator.
+        why: String,
+    },
+    /// Failed, and could not be undone.
+    RevertFailed {
+        /// Which one failed.
+        generation: Generation,
+        /// For the operator: both causes.
+        why: String,
+    },
+}
+
+impl Progress {
+    /// The generation this is about; `None` while idle.
+    pub fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::Idle => None,
+            Self::Applying { generation, .. }
+            | Self::Confirmed { generation }
+            | Self::Refused { generation, .. }
+            | Self::Reverted { generation, .. }
+            | Self::RevertFailed { generation, .. } => Some(*generation),
+        }
+    }
+
+    /// Whether the agent is done with that generation, for better or worse.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, Self::Idle | Self::Applying { .. })
+    }
+}

@@ -1,0 +1,234 @@
+//! What a machine is made of.
+//!
+//! A whole report, replaced and never patched.
+//! It travels only when its digest is one the controller does not have.
+//! Texts from firmware are trimmed, cut to 128 bytes, and empty where the firmware says nothing.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, DiskId, Mac};
+
+/// Everything, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The box.
+    pub system: System,
+    /// What started it.
+    pub firmware: Firmware,
+    /// Processors.
+    pub cpu: Cpu,
+    /// Memory.
+    pub memory: Memory,
+    /// Whole disks, by kernel name; no partitions, loop or RAM devices, at most 512.
+    pub disks: Vec<Disk>,
+    /// Physical network interfaces, by kernel name, at most 64.
+    pub nics: Vec<Nic>,
+    /// What runs on it.
+    pub software: Software,
+}
+
+impl Inventory {
+    /// What [`crate::hello::Hello`] offers.
+    pub fn digest(&self) -> Digest {
+        Digest::of_value(self)
+    }
+}
+
+/// SMBIOS types 1 and 2 (DMTF DSP0134).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// Manufacturer.
+    pub vendor: String,
+    /// Product name.
+    pub product: String,
+    /// Serial number.
+    pub serial: String,
+    /// Serial number of the board.
+    pub board_serial: String,
+    /// System UUID in the byte order in which it is printed.
+    pub uuid: Option<[u8; 16]>,
+}
+
+/// SMBIOS type 0, and how the machine was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firmware {
+    /// Which boot path was taken.
+    pub kind: FirmwareKind,
+    /// Vendor.
+    pub vendor: String,
+    /// Version.
+    pub version: String,
+    /// Release date as the firmware writes it, usually `MM/DD/YYYY`.
+    pub date: String,
+}
+
+/// How the machine was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FirmwareKind {
+    /// Legacy BIOS, or a UEFI's compatibility module.
+    #[default]
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+/// Processors, all together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Model name of the first one.
+    pub model: String,
+    /// Physical packages.
+    pub sockets: u16,
+    /// Physical cores, over all sockets.
+    pub cores: u16,
+    /// Hardware threads, over all cores.
+    pub threads: u16,
+    /// Of the flags in /proc/cpuinfo, those someone chooses machines by: `vmx`, `svm`, `aes`, `avx2`, `avx512f`, `sha_ni`, …
+    pub flags: Vec<String>,
+}
+
+/// Memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Bytes that the kernel can use: less than what is plugged in.
+    pub total_bytes: u64,
+    /// Populated slots, SMBIOS type 17.
+    pub dimms: Vec<Dimm>,
+}
+
+/// One memory module.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dimm {
+    /// Slot as printed on the board, such as `DIMM_A1`.
+    pub slot: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// `DDR4`, `DDR5`, …, empty where unknown.
+    pub kind: String,
+    /// Megatransfers a second, 0 where unknown.
+    pub speed_mts: u32,
+    /// Maker.
+    pub vendor: String,
+    /// Part number.
+    pub part: String,
+    /// Serial number.
+    pub serial: String,
+}
+
+/// One whole disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Kernel name in this boot, such as `nvme0n1`. For people only.
+    pub name: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Bytes addressed by one block number.
+    pub logical_sector: u32,
+    /// Bytes written without a read before.
+    pub physical_sector: u32,
+    /// Spinning or not.
+    pub medium: Medium,
+    /// Fixed, or pulled out at will (sticks, card readers).
+    pub attachment: Attachment,
+    /// How it is connected.
+    pub transport: Transport,
+    /// Model, empty where unknown.
+    pub model: String,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// World wide name as the kernel writes it, such as `naa.5000c500a1b2c3d4`, `eui.0025388b01c8b0a2` or `0x…`.
+    pub wwn: Option<String>,
+}
+
+impl Disk {
+    /// The name to use wherever a mistake would cost data; `None` for a disk that has neither WWN nor serial.
+    pub fn id(&self) -> Option<DiskId> {
+        DiskId::best(self.wwn.as_deref(), self.serial.as_deref())
+    }
+}
+
+/// Spinning or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Medium {
+    /// Flash, or a virtual disk that says so.
+    SolidState,
+    /// Spinning.
+    Rotational,
+}
+
+/// Whether a disk can be pulled out at will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Attachment {
+    /// Belongs to the machine.
+    Fixed,
+    /// A stick, a card.
+    Removable,
+}
+
+/// How a disk is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transport {
+    /// NVM Express.
+    Nvme,
+    /// SATA or PATA.
+    Ata,
+    /// SCSI, SAS or Fibre Channel.
+    Scsi,
+    /// USB.
+    Usb,
+    /// virtio-blk.
+    Virtio,
+    /// eMMC or SD.
+    Mmc,
+    /// The kernel does not say.
+    Unknown,
+}
+
+/// One physical network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Kernel name in this boot, such as `eth0`.
+    pub name: String,
+    /// MAC in use.
+    pub mac: Mac,
+    /// MAC in the hardware; equal to `mac` where the driver does not say.
+    pub permanent_mac: Mac,
+    /// Kernel driver, such as `igb`.
+    pub driver: String,
+    /// Mbit/s, where there is a carrier and the driver knows.
+    pub speed_mbps: Option<u32>,
+    /// Whether there is a signal on the wire.
+    pub carrier: Carrier,
+    /// PCI vendor and device, where it is a PCI device.
+    pub pci: Option<PciId>,
+    /// Addresses with their prefix lengths, link-local ones included, sorted.
+    pub addresses: Vec<IpNet>,
+}
+
+/// Whether there is a signal on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Carrier {
+    /// Yes.
+    Present,
+    /// No, or the interface is down.
+    Absent,
+}
+
+/// PCI vendor and device numbers; the controller knows their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PciId {
+    /// Vendor.
+    pub vendor: u16,
+    /// Device.
+    pub device: u16,
+}
+
+/// What runs on a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Software {
+    /// `uname -r`.
+    pub kernel: String,
+    /// The agent's version.
+    pub agent: String,
+}

@@ -1,0 +1,125 @@
+//! What an agent tells a controller: one stream each, one answer each.
+
+use serde::{Deserialize, Serialize};
+
+use crate::frame::Message;
+use crate::hello::{Hello, Progress, Welcome};
+use crate::ids::{Digest, DiskId, Generation, OperationId};
+use crate::inventory::Inventory;
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Call {
+    /// The first stream of every session, and only the first.
+    Hello(Hello),
+    /// The whole inventory: when asked for by [`Welcome`], and again whenever it changes.
+    Inventory(Box<Inventory>),
+    /// How far the machine is with its desired state; sent at each change.
+    Progress(Progress),
+    /// "I reach you over the new configuration": what the agent needs an answer to before it keeps a change.
+    Confirm {
+        /// The generation in force on the machine.
+        generation: Generation,
+        /// [`Digest::of_value`] of its [`crate::desired::Desired`].
+        desired: Digest,
+    },
+    /// How far a wipe is.
+    Work {
+        /// From [`crate::to_agent::Wipe`].
+        operation: OperationId,
+        /// How far.
+        state: Work,
+    },
+    /// A new certificate for the same key, before this one ends.
+    Renew {
+        /// Certificate signing request in DER (RFC 2986).
+        csr: Vec<u8>,
+    },
+}
+
+impl Message for Call {
+    const LIMIT: usize = 256 * 1024;
+}
+
+/// How far a piece of work is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// At it.
+    Running {
+        /// 0 to 100.
+        percent: u8,
+        /// In words.
+        step: String,
+    },
+    /// Done, with proof.
+    Done {
+        /// One per disk.
+        receipts: Vec<WipeReceipt>,
+    },
+    /// Given up.
+    Failed {
+        /// For the operator.
+        why: String,
+    },
+}
+
+/// What was done to one disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WipeReceipt {
+    /// Which one.
+    pub disk: DiskId,
+    /// In words: `zeroed`, ….
+    pub method: String,
+    /// Bytes overwritten.
+    pub bytes: u64,
+    /// Bytes read back and found to be zero.
+    pub verified_bytes: u64,
+    /// How long it took.
+    pub milliseconds: u64,
+}
+
+/// The controller's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Call::Hello`].
+    Welcome(Welcome),
+    /// Heard and, where it matters, durable.
+    Accepted,
+    /// To [`Call::Renew`]: the chain in DER, leaf first, CA last.
+    Renewed {
+        /// DER.
+        certificates: Vec<Vec<u8>>,
+    },
+    /// No.
+    Refused(Refusal),
+}
+
+impl Message for Answer {
+    const LIMIT: usize = 16 * 1024;
+}
+
+/// Why a controller refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// None of the offered versions is spoken here.
+    #[error("the controller speaks none of the offered protocol versions")]
+    Version,
+    /// Something else came first.
+    #[error("the first message of a session must be a hello")]
+    HelloFirst,
+    /// A hello came again.
+    #[error("a session says hello once")]
+    HelloAgain,
+    /// The machine is unknown here, or was removed.
+    #[error("this machine is not known here any more; boot it again to enroll")]
+    UnknownMachine,
+    /// The confirmed state is not the one that is desired now.
+    #[error("another generation is desired by now")]
+    Outdated,
+    /// The signing request is not valid.
+    #[error("the certificate signing request is not valid")]
+    BadRequest,
+    /// Try again later.
+    #[error("the controller cannot do this now; try again")]
+    Busy,
+}
