@@ -1,0 +1,89 @@
+//! Operators' tokens: made once, stored hashed, checked in constant time.
+//!
+//! A token reads `muster_<id>_<secret>`: the id finds the record, the secret is compared by its hash.
+
+use muster_protocol::Digest;
+use subtle::ConstantTimeEq;
+
+use super::record::{Role, Token};
+use super::{Draft, Refusal, State};
+
+/// Makes a token. The answer holds the only copy of its text.
+pub fn create(
+    draft: &mut Draft,
+    name: &str,
+    role: Role,
+    expires_unix_ms: Option<u64>,
+) -> Result<(Token, String), Refusal> {
+    if name.is_empty() || name.len() > 63 || name.contains(char::is_control) {
+        return Err(Refusal::invalid("name", "a token's name has 1 to 63 characters"));
+    }
+    if expires_unix_ms.is_some_and(|at| at <= draft.now_unix_ms()) {
+        return Err(Refusal::invalid("expires", "this is in the past"));
+    }
+    let id = hex(&draft.random::<4>());
+    let secret = hex(&draft.random::<32>());
+    let token = Token {
+        id: id.clone(),
+        name: name.to_owned(),
+        role,
+        secret: Digest::of(secret.as_bytes()),
+        created_unix_ms: draft.now_unix_ms(),
+        expires_unix_ms,
+    };
+    draft.audit("token.created", &id, "", format!("{name} {role:?}"));
+    draft.put(token.clone());
+    Ok((token, format!("muster_{id}_{secret}")))
+}
+
+/// Makes a token useless at once. The last admin token stays.
+pub fn revoke(draft: &mut Draft, id: &str) -> Result<(), Refusal> {
+    let token = draft.need::<Token>(&id.to_owned())?;
+    let admins = draft.state().tokens.iter().filter(|t| t.role == Role::Admin).count();
+    if token.role == Role::Admin && admins == 1 {
+        return Err(Refusal::Conflict("this is the last admin token; make another one first".into()));
+    }
+    draft.audit("token.revoked", id, format!("{} {:?}", token.name, token.role), "");
+    draft.delete::<Token>(&id.to_owned());
+    Ok(())
+}
+
+/// The record of a token that is good now; `None` for every other text.
+pub fn check<'a>(state: &'a State, text: &str, now_unix_ms: u64) -> Option<&'a Token> {
+    let (id, secret) = text.strip_prefix("muster_")?.split_once('_')?;
+    let token = state.tokens.get(&id.to_owned())?;
+    let right: bool = Digest::of(secret.as_bytes()).as_bytes().ct_eq(token.secret.as_bytes()).into();
+    (right && token.expires_unix_ms.is_none_or(|at| at > now_unix_ms)).then_some(token)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::draft::tests::draft;
+
+    #[test]
+    fn only_the_whole_token_is_good_and_only_until_it_is_revoked_or_ends() {
+        let mut draft = draft();
+        create(&mut draft, "root", Role::Admin, None).expect("made");
+        let end = draft.now_unix_ms() + 1_000;
+        let (token, text) = create(&mut draft, "ci", Role::Viewer, Some(end)).expect("made");
+        assert_eq!(check(draft.state(), &text, end - 1).map(|t| t.name.as_str()), Some("ci"));
+        assert!(check(draft.state(), &text, end).is_none());
+        for wrong in [&text[..text.len() - 1], "", "muster_", "muster_00000000_", &text.replace("muster_", "")] {
+            assert!(check(draft.state(), wrong, 0).is_none(), "{wrong}");
+        }
+        revoke(&mut draft, &token.id).expect("revoked");
+        assert!(check(draft.state(), &text, 0).is_none());
+    }
+
+    #[test]
+    fn the_last_admin_token_cannot_be_revoked() {
+        let mut draft = draft();
+        let (token, _) = create(&mut draft, "root", Role::Admin, None).expect("made");
+        assert!(matches!(revoke(&mut draft, &token.id), Err(Refusal::Conflict(_))));
+    }
+}

@@ -1,0 +1,163 @@
+//! A change in the making: the working state, what it wrote so far, and who asked for it when.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::Refusal;
+use super::record::{AuditEntry, Event};
+use super::state::{self, Record, State};
+use crate::store::Write;
+
+/// How many events are kept for those who follow the feed.
+const EVENTS_KEPT: u64 = 10_000;
+
+/// Who asks for a change; goes into the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// `token:NAME`, `ial:HUB`, `machine:ID`, or `controller`.
+    pub who: String,
+    /// Where the request came from.
+    pub from: Option<SocketAddr>,
+}
+
+impl Author {
+    /// The controller itself: timers and the converge loop.
+    pub fn controller() -> Self {
+        Self { who: "controller".into(), from: None }
+    }
+}
+
+/// See the module.
+pub struct Draft {
+    /// Who asks.
+    pub author: Author,
+    now_unix_ms: u64,
+    state: State,
+    writes: Vec<Write>,
+    fresh: FreshBytes,
+}
+
+type FreshBytes = Box<dyn FnMut(&mut [u8]) + Send>;
+
+impl Draft {
+    /// A draft on top of `state`, with the system's randomness.
+    pub fn new(state: State, now_unix_ms: u64) -> Self {
+        let fresh = |bytes: &mut [u8]| getrandom::fill(bytes).expect("the kernel's random source does not fail");
+        Self { author: Author::controller(), now_unix_ms, state, writes: Vec::new(), fresh: Box::new(fresh) }
+    }
+
+    /// The state as this draft would make it.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Milliseconds since 1970 UTC.
+    pub fn now_unix_ms(&self) -> u64 {
+        self.now_unix_ms
+    }
+
+    /// Random bytes, good for secrets.
+    pub fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        (self.fresh)(&mut bytes);
+        bytes
+    }
+
+    /// The record with this key.
+    pub fn get<R: Record>(&self, key: &R::Key) -> Option<&R> {
+        R::table(&self.state).get(key)
+    }
+
+    /// The record with this key, or [`Refusal::NotFound`].
+    pub fn need<R: Record>(&self, key: &R::Key) -> Result<R, Refusal> {
+        let name = || String::from_utf8_lossy(&R::key_text(key)).into_owned();
+        self.get::<R>(key).cloned().ok_or_else(|| Refusal::NotFound { kind: R::KIND, name: name() })
+    }
+
+    /// Writes a record, new or in place of the one with its key.
+    pub fn put<R: Record>(&mut self, record: R) {
+        let key = record.key();
+        self.writes.push(Write::Put { key: state::stored_key::<R>(&key), value: state::stored_value(&record) });
+        R::table_mut(&mut self.state).insert(key, record);
+    }
+
+    /// Removes a record; nothing happens where there is none.
+    pub fn delete<R: Record>(&mut self, key: &R::Key) {
+        self.writes.push(Write::Delete { key: state::stored_key::<R>(key) });
+        R::table_mut(&mut self.state).remove(key);
+    }
+
+    /// Adds to the change feed. `kind` is stable and dotted (`machine.approved`), `text` is for people.
+    pub fn event(&mut self, kind: &'static str, subject: impl ToString, text: impl Into<String>) {
+        let seq = self.state.next_event();
+        let event = Event {
+            seq,
+            at_unix_ms: self.now_unix_ms,
+            kind: kind.into(),
+            subject: subject.to_string(),
+            text: text.into(),
+        };
+        self.put(event);
+        if seq > EVENTS_KEPT {
+            self.delete::<Event>(&(seq - EVENTS_KEPT));
+        }
+    }
+
+    /// Adds to the audit log: `action` on `subject`, with what it was before and is now, as short texts.
+    pub fn audit(&mut self, action: &'static str, subject: impl ToString, before: impl ToString, after: impl ToString) {
+        let entry = AuditEntry {
+            seq: self.state.next_audit(),
+            at_unix_ms: self.now_unix_ms,
+            who: self.author.who.clone(),
+            from: self.author.from.map(|a| a.to_string()).unwrap_or_default(),
+            action: action.into(),
+            subject: subject.to_string(),
+            before: before.to_string(),
+            after: after.to_string(),
+        };
+        self.put(entry);
+    }
+
+    /// How many writes wait.
+    pub(super) fn pending(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Runs one change on the draft and takes back what it wrote if it refuses or panics.
+    pub fn attempt<T>(&mut self, decide: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let before = (self.state.clone(), self.writes.len());
+        let result = catch_unwind(AssertUnwindSafe(|| decide(self))).unwrap_or(Err(Refusal::Internal));
+        if result.is_err() {
+            self.state = before.0;
+            self.writes.truncate(before.1);
+        }
+        result
+    }
+
+    /// The state and the writes that lead to it.
+    pub(super) fn finish(self) -> (State, Vec<Write>) {
+        (self.state, self.writes)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A draft with a clock that stands still and bytes that count up.
+    pub(crate) fn draft() -> Draft {
+        let mut next = 0_u8;
+        let fresh = move |bytes: &mut [u8]| {
+            next += 1;
+            bytes.fill(next);
+        };
+        Draft { fresh: Box::new(fresh), ..Draft::new(State::default(), 1_000_000) }
+    }
+
+    impl Draft {
+        /// Lets time pass.
+        pub(crate) fn advance_ms(&mut self, ms: u64) {
+            self.now_unix_ms += ms;
+        }
+    }
+}

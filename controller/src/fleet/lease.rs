@@ -1,0 +1,9 @@
+//! Leases: a machine in somebody's hands, from provision to decommission.
+
+use super::record::Operation;
+use super::{Draft, Refusal};
+
+/// An operation came to an end: moves on the lease that waited for it.
+pub fn ended(_draft: &mut Draft, _operation: &Operation) -> Result<(), Refusal> {
+    Ok(())
+}

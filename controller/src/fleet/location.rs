@@ -1,0 +1,56 @@
+//! Locations: the sites that machines stand at.
+
+use super::record::{Location, Machine};
+use super::{Draft, Refusal};
+
+/// Makes a location, or replaces the one with its code.
+///
+/// Errors: the code is not 1 to 32 lower-case letters, digits or hyphens; angles out of range; too much text.
+pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
+    check_code("code", &location.code)?;
+    for zone in &location.zones {
+        check_code("zones", zone)?;
+    }
+    let geo = &location.geographic;
+    if geo.latitude_micro.unsigned_abs() > 90_000_000 {
+        return Err(Refusal::invalid("latitude", "a latitude is between -90 and 90 degrees"));
+    }
+    if geo.longitude_micro.unsigned_abs() > 180_000_000 {
+        return Err(Refusal::invalid("longitude", "a longitude is between -180 and 180 degrees"));
+    }
+    let texts = [&location.name, &location.abbreviation, &geo.city, &geo.state, &geo.country, &geo.region];
+    if texts.iter().any(|t| t.len() > 128 || t.contains(char::is_control)) || location.zones.len() > 32 {
+        return Err(Refusal::invalid(
+            "location",
+            "texts have at most 128 bytes and no control characters, zones are at most 32",
+        ));
+    }
+    let before = draft.get::<Location>(&location.code).map(|l| format!("{l:?}")).unwrap_or_default();
+    draft.audit("location.set", &location.code, before, format!("{location:?}"));
+    draft.event("location.set", &location.code, format!("{} is a location", location.code));
+    draft.put(location.clone());
+    Ok(location)
+}
+
+/// Removes a location that nothing stands at.
+pub fn remove(draft: &mut Draft, code: &str) -> Result<(), Refusal> {
+    draft.need::<Location>(&code.to_owned())?;
+    if let Some(machine) = draft.state().machines.iter().find(|m: &&Machine| m.location == code) {
+        return Err(Refusal::Conflict(format!("machine {} stands at {code}", machine.name)));
+    }
+    draft.audit("location.removed", code, code, "");
+    draft.delete::<Location>(&code.to_owned());
+    Ok(())
+}
+
+/// Codes end up in URLs, file names and boot scripts, so they are plain.
+pub fn check_code(field: &str, code: &str) -> Result<(), Refusal> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if code.is_empty() || code.len() > 32 || !code.chars().all(legal) || code.starts_with('-') {
+        return Err(Refusal::invalid(
+            field,
+            format!("{code:?} is no code: 1 to 32 lower-case letters, digits or hyphens, like ber1"),
+        ));
+    }
+    Ok(())
+}

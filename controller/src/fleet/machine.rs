@@ -1,0 +1,493 @@
+//! Machines: enrollment, approval, what sessions tell of them, what operators want of them.
+//!
+//! Called by the sessions (what agents say) and the operator API (what people want), inside [`super::Fleet::change`].
+
+use std::collections::BTreeMap;
+
+use muster_protocol::desired::{Checked, Desired, Permit};
+use muster_protocol::enroll::{Identity, Refusal as Enrollment, Ticket};
+use muster_protocol::hello::Progress;
+use muster_protocol::inventory::Inventory;
+use muster_protocol::to_agent::PowerAction;
+use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
+
+use super::identity::{self, Match};
+use super::record::{
+    DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind, OperationState,
+};
+use super::{Draft, Refusal, State, operation, ticket};
+
+/// What an enrollment leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// The machine this box is.
+    pub machine: MachineId,
+    /// Its lifecycle at this moment.
+    pub lifecycle: Lifecycle,
+}
+
+/// Uses up a ticket and says which machine this box is: one that is known, or a new one that waits for approval.
+///
+/// Errors: the ticket's, [`Enrollment::Rejected`].
+pub fn enroll(draft: &mut Draft, secret: &Ticket, identity: Identity) -> Result<Enrolled, Refusal> {
+    let ticket = ticket::redeem(draft, secret, &identity)?;
+    let mut machine = match identity::find(draft.state(), &identity) {
+        Match::Known(id) => draft.need::<Machine>(&id)?,
+        Match::New => new_machine(draft, &ticket.location),
+        Match::Doubtful(like) => {
+            let machine = new_machine(draft, &ticket.location);
+            let names: Vec<String> = like.iter().map(ToString::to_string).collect();
+            draft.event("machine.doubtful", machine.id, format!("may be one of {}", names.join(", ")));
+            machine
+        }
+    };
+    if machine.lifecycle == Lifecycle::Rejected {
+        return Err(Enrollment::Rejected.into());
+    }
+    machine.identity = identity;
+    if machine.lifecycle == Lifecycle::Pending || machine.lifecycle == Lifecycle::Available {
+        machine.location = ticket.location;
+    }
+    let answer = Enrolled { machine: machine.id, lifecycle: machine.lifecycle.clone() };
+    save(draft, machine);
+    Ok(answer)
+}
+
+fn new_machine(draft: &mut Draft, location: &str) -> Machine {
+    let id = MachineId::from_bytes(draft.random());
+    let short = &id.to_string()[..6];
+    let name = if location.is_empty() { format!("machine-{short}") } else { format!("{location}-{short}") };
+    let claim = claim_code(draft.random());
+    draft.event("machine.pending", id, format!("{name} is new here and waits for approval, claim code {claim}"));
+    Machine {
+        id,
+        name,
+        location: location.to_owned(),
+        labels: BTreeMap::new(),
+        lifecycle: Lifecycle::Pending,
+        maintenance: Maintenance::Off,
+        identity: Identity::default(),
+        claim,
+        certificate: Digest::from_bytes([0; 32]),
+        created_unix_ms: draft.now_unix_ms(),
+        boot: None,
+        generation: Generation(0),
+        outcome: Progress::Idle,
+        version: 0,
+    }
+}
+
+/// Eight characters that nobody confuses: no vowels, no 0, 1, I, O.
+fn claim_code(random: [u8; 8]) -> String {
+    const LETTERS: &[u8; 28] = b"23456789BCDFGHJKLMNPQRSTVWXZ";
+    let letter = |byte: &u8| LETTERS[usize::from(*byte) % LETTERS.len()] as char;
+    let (first, second) = random.split_at(4);
+    first.iter().map(letter).chain(['-']).chain(second.iter().map(letter)).collect()
+}
+
+/// Notes the certificate that was issued; every earlier one is superseded.
+pub fn certified(draft: &mut Draft, id: MachineId, certificate: Digest) -> Result<(), Refusal> {
+    let mut machine = draft.need::<Machine>(&id)?;
+    machine.certificate = certificate;
+    save(draft, machine);
+    Ok(())
+}
+
+/// A session said hello: notes its boot and where it stands, and moves on whatever waited for that.
+///
+/// The answer is the machine as it is now.
+pub fn hello(draft: &mut Draft, id: MachineId, boot: BootId, progress: Progress) -> Result<Machine, Refusal> {
+    let mut machine = draft.need::<Machine>(&id)?;
+    if machine.boot != Some(boot) {
+        machine.boot = Some(boot);
+        draft.event("machine.booted", id, format!("{} started, boot {boot}", machine.name));
+        save(draft, machine);
+        operation::booted(draft, id, boot)?;
+    }
+    self::progress(draft, id, &progress)?;
+    draft.need::<Machine>(&id)
+}
+
+/// Replaces a machine's inventory.
+///
+/// Errors: over the size that can be stored.
+pub fn inventory(draft: &mut Draft, id: MachineId, inventory: Inventory) -> Result<(), Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    let record = MachineInventory { machine: id, at_unix_ms: draft.now_unix_ms(), inventory };
+    if super::state::stored_value(&record).len() > crate::store::VALUE_LIMIT {
+        return Err(Refusal::invalid("inventory", "over 64 KiB"));
+    }
+    draft.put(record);
+    draft.event("machine.inventory", id, format!("{} reported its inventory", machine.name));
+    Ok(())
+}
+
+/// Takes note of how far a machine is with its desired state. Only what is settled is durable; the rest is presence.
+pub fn progress(draft: &mut Draft, id: MachineId, progress: &Progress) -> Result<(), Refusal> {
+    let mut machine = draft.need::<Machine>(&id)?;
+    if let Progress::Applying { generation, percent, step } = progress {
+        return operation::applying(draft, id, *generation, *percent, step);
+    }
+    if !progress.is_settled() || machine.outcome == *progress {
+        return Ok(());
+    }
+    let Some(generation) = progress.generation() else { return Ok(()) };
+    let (kind, text) = match progress {
+        Progress::Confirmed { .. } => ("machine.confirmed", format!("generation {generation} is confirmed")),
+        Progress::Refused { why, .. } => ("machine.refused", format!("generation {generation} was refused: {why}")),
+        Progress::Reverted { why, .. } => ("machine.reverted", format!("generation {generation} was reverted: {why}")),
+        Progress::RevertFailed { why, .. } => {
+            ("machine.revert-failed", format!("generation {generation} failed and could not be undone: {why}"))
+        }
+        Progress::Idle | Progress::Applying { .. } => return Ok(()),
+    };
+    draft.event(kind, id, format!("{}: {text}", machine.name));
+    machine.outcome = progress.clone();
+    save(draft, machine);
+    operation::settled(draft, id, generation, progress)
+}
+
+/// The agent reached the controller over its new configuration. Durable before it is answered.
+///
+/// Errors: [`Refusal::Conflict`] where another generation is desired by now.
+pub fn confirm(draft: &mut Draft, id: MachineId, generation: Generation, desired: Digest) -> Result<(), Refusal> {
+    match draft.get::<DesiredState>(&id) {
+        Some(state) if state.generation == generation && state.digest == desired => {
+            progress(draft, id, &Progress::Confirmed { generation })
+        }
+        _ => Err(Refusal::Conflict(format!("generation {generation} is not what is desired now"))),
+    }
+}
+
+/// Lets a pending or rejected machine in.
+pub fn approve(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    match machine.lifecycle {
+        Lifecycle::Pending | Lifecycle::Rejected => {
+            move_to(draft, machine, Lifecycle::Available, "machine.approved", "was approved")
+        }
+        Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => Ok(machine),
+        Lifecycle::Retired => Err(Refusal::Conflict(format!("{} is retired and does not come back", machine.name))),
+    }
+}
+
+/// Keeps a pending machine out.
+pub fn reject(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    match machine.lifecycle {
+        Lifecycle::Pending => move_to(draft, machine, Lifecycle::Rejected, "machine.rejected", "was rejected"),
+        Lifecycle::Rejected => Ok(machine),
+        _ => Err(Refusal::Conflict(format!("{} is no longer pending; retire it instead", machine.name))),
+    }
+}
+
+/// Takes a machine out of the fleet for good. Its record stays.
+pub fn retire(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
+    let mut machine = draft.need::<Machine>(&id)?;
+    match machine.lifecycle {
+        Lifecycle::Retired => Ok(machine),
+        Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => {
+            Err(Refusal::Conflict(format!("{} is leased; end the lease first", machine.name)))
+        }
+        Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Available => {
+            draft.delete::<DesiredState>(&id);
+            machine.certificate = Digest::from_bytes([0; 32]);
+            move_to(draft, machine, Lifecycle::Retired, "machine.retired", "was retired")
+        }
+    }
+}
+
+/// Gives a machine another name: 1 to 63 letters, digits, `-`, `.`; unique.
+pub fn rename(draft: &mut Draft, id: MachineId, name: &str) -> Result<Machine, Refusal> {
+    let mut machine = draft.need::<Machine>(&id)?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if name.is_empty() || name.len() > 63 || !name.chars().all(legal) || name.starts_with(['-', '.']) {
+        return Err(Refusal::invalid("name", format!("{name:?} is no name: 1 to 63 letters, digits, '-' or '.'")));
+    }
+    let taken = |m: &Machine| m.name == name && m.id != id && m.lifecycle != Lifecycle::Retired;
+    if draft.state().machines.iter().any(taken) {
+        return Err(Refusal::Conflict(format!("another machine is called {name:?}")));
+    }
+    let before = std::mem::replace(&mut machine.name, name.to_owned());
+    draft.audit("machine.renamed", id, before, name);
+    Ok(save(draft, machine))
+}
+
+/// Sets (`Some`) and removes (`None`) labels.
+pub fn label(draft: &mut Draft, id: MachineId, changes: BTreeMap<String, Option<String>>) -> Result<Machine, Refusal> {
+    let mut machine = draft.need::<Machine>(&id)?;
+    let before = format!("{:?}", machine.labels);
+    for (key, value) in changes {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '/');
+        if key.is_empty() || key.len() > 63 || !key.chars().all(legal) {
+            return Err(Refusal::invalid(
+                "labels",
+                format!("{key:?} is no key: 1 to 63 letters, digits, '-', '.', '_', '/'"),
+            ));
+        }
+        match value {
+            Some(value) if value.len() > 255 || value.contains(char::is_control) => {
+                return Err(Refusal::invalid(
+                    format!("labels.{key}"),
+                    "a value has at most 255 bytes, no control characters",
+                ));
+            }
+            Some(value) => machine.labels.insert(key, value),
+            None => machine.labels.remove(&key),
+        };
+    }
+    if machine.labels.len() > 64 {
+        return Err(Refusal::invalid("labels", "a machine has at most 64"));
+    }
+    draft.audit("machine.labeled", id, before, format!("{:?}", machine.labels));
+    Ok(save(draft, machine))
+}
+
+/// Leaves a machine out of leases, or takes it in again.
+pub fn maintain(draft: &mut Draft, id: MachineId, wish: Maintenance) -> Result<Machine, Refusal> {
+    let mut machine = draft.need::<Machine>(&id)?;
+    if machine.maintenance != wish {
+        draft.audit("machine.maintenance", id, format!("{:?}", machine.maintenance), format!("{wish:?}"));
+        draft.event("machine.maintenance", id, format!("{}: maintenance {wish:?}", machine.name));
+        machine.maintenance = wish;
+        machine = save(draft, machine);
+    }
+    Ok(machine)
+}
+
+/// Gives a machine a new desired state, and answers the operation that follows it.
+///
+/// What `desired` leaves out is taken from the state before it, so that a network document does not undo storage.
+/// `expected` is the generation that the asker saw; `None` takes whatever is there.
+pub fn set_desired(
+    draft: &mut Draft,
+    id: MachineId,
+    desired: Checked<Desired>,
+    permit: Option<Permit>,
+    expected: Option<Generation>,
+) -> Result<Operation, Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    match machine.lifecycle {
+        Lifecycle::Available | Lifecycle::Leased { .. } => {}
+        Lifecycle::Pending | Lifecycle::Rejected => {
+            return Err(Refusal::Conflict(format!("{} is not approved; approve it first", machine.name)));
+        }
+        Lifecycle::Cleaning { .. } => {
+            return Err(Refusal::Conflict(format!("{} is being cleaned; wait until it is available", machine.name)));
+        }
+        Lifecycle::Retired => return Err(Refusal::Conflict(format!("{} is retired", machine.name))),
+    }
+    if expected.is_some_and(|seen| seen != machine.generation) {
+        return Err(Refusal::Outdated { kind: "desired state" });
+    }
+    let before = draft.get::<DesiredState>(&id).map(|d| d.desired.clone()).unwrap_or_default();
+    let desired = desired.into_inner();
+    let whole = Desired { network: desired.network.or(before.network), storage: desired.storage.or(before.storage) };
+    let generation = Generation(machine.generation.0 + 1);
+    want(draft, machine, whole, permit, OperationKind::Apply { generation })
+}
+
+/// Writes a desired state of the next generation and the operation of this `kind` that follows it.
+/// Operations that followed an earlier generation end.
+pub fn want(
+    draft: &mut Draft,
+    mut machine: Machine,
+    desired: Desired,
+    permit: Option<Permit>,
+    kind: OperationKind,
+) -> Result<Operation, Refusal> {
+    let id = machine.id;
+    let generation = Generation(machine.generation.0 + 1);
+    operation::supersede(draft, id, generation)?;
+    let operation = operation::open(draft, id, kind, None)?;
+    let digest = Digest::of_value(&desired);
+    let record = DesiredState { machine: id, generation, desired, permit, digest, operation: operation.id };
+    if super::state::stored_value(&record).len() > crate::store::VALUE_LIMIT {
+        return Err(Refusal::invalid("document", "the whole desired state is over 64 KiB"));
+    }
+    draft.audit("machine.desired", id, machine.generation, generation);
+    draft.event("machine.desired", id, format!("{} has generation {generation} to reach", machine.name));
+    draft.put(record);
+    machine.generation = generation;
+    save(draft, machine);
+    Ok(operation)
+}
+
+/// Asks for a reboot or power-off of the boot that is running now.
+///
+/// `boot` is the boot that the asker saw, from the session that is up.
+pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId) -> Result<Operation, Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    if matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired) {
+        return Err(Refusal::Conflict(format!("{} is not approved; approve it first", machine.name)));
+    }
+    // Asking twice for the same end of the same boot is one wish.
+    let kind = OperationKind::Power { action, boot };
+    let same = |o: &&Operation| o.machine == id && o.kind == kind && !o.state.is_ended();
+    if let Some(running) = draft.state().operations.iter().find(same) {
+        return Ok(running.clone());
+    }
+    draft.audit("machine.power", id, "", format!("{action:?}"));
+    let begin_by = draft.now_unix_ms() + operation::POWER_BEGIN_WITHIN_MS;
+    operation::open(draft, id, kind, Some(begin_by))
+}
+
+/// Finds a machine by id, by a prefix of its id that no other has (4 characters at least), or by name.
+pub fn lookup(state: &State, text: &str) -> Result<MachineId, Refusal> {
+    let not_found = || Refusal::NotFound { kind: "machine", name: text.chars().take(80).collect() };
+    if let Ok(id) = text.parse::<MachineId>() {
+        return state.machines.get(&id).map(|m| m.id).ok_or_else(not_found);
+    }
+    let live = || state.machines.iter().filter(|m| m.lifecycle != Lifecycle::Retired);
+    if let Some(machine) = live().find(|m| m.name == text) {
+        return Ok(machine.id);
+    }
+    if text.len() < 4 {
+        return Err(not_found());
+    }
+    let mut found = state.machines.iter().filter(|m| m.id.to_string().starts_with(text)).map(|m| m.id);
+    match (found.next(), found.next()) {
+        (None, _) => Err(not_found()),
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => {
+            Err(Refusal::invalid("machine", format!("{text:?} begins more than one id; write more of it")))
+        }
+    }
+}
+
+/// Whether a lease may take it, presence aside.
+pub fn is_leasable(machine: &Machine) -> bool {
+    machine.lifecycle == Lifecycle::Available && machine.maintenance == Maintenance::Off
+}
+
+/// Moves a machine to another part of its life, with an event and an audit entry.
+pub fn move_to(
+    draft: &mut Draft,
+    mut machine: Machine,
+    to: Lifecycle,
+    kind: &'static str,
+    text: &str,
+) -> Result<Machine, Refusal> {
+    draft.audit(kind, machine.id, format!("{:?}", machine.lifecycle), format!("{to:?}"));
+    draft.event(kind, machine.id, format!("{} {text}", machine.name));
+    machine.lifecycle = to;
+    Ok(save(draft, machine))
+}
+
+/// Writes a machine with its next version.
+pub fn save(draft: &mut Draft, mut machine: Machine) -> Machine {
+    machine.version += 1;
+    draft.put(machine.clone());
+    machine
+}
+
+/// The operation that a machine is at work on or waits for, of the kinds that change its disks or power.
+pub fn unfinished(state: &State, id: MachineId) -> impl Iterator<Item = &Operation> {
+    state.operations.iter().filter(move |o| {
+        o.machine == id
+            && !matches!(o.state, OperationState::Succeeded | OperationState::Failed { .. } | OperationState::Cancelled)
+    })
+}
+
+/// The id of the operation that follows a machine's desired state.
+pub fn following(state: &State, id: MachineId) -> Option<OperationId> {
+    state.desired.get(&id).map(|d| d.operation)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::fleet::draft::tests::draft;
+    use crate::fleet::record::TicketBound;
+    use muster_protocol::desired::check;
+
+    /// A machine that has just enrolled, for tests of other nouns.
+    pub(crate) fn enrolled(draft: &mut Draft, identity: Identity) -> MachineId {
+        let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000).expect("issued");
+        enroll(draft, &ticket, identity).expect("enrolls").machine
+    }
+
+    fn approved(draft: &mut Draft) -> MachineId {
+        let id = enrolled(draft, Identity::default());
+        approve(draft, id).expect("approved");
+        id
+    }
+
+    fn nothing() -> Checked<Desired> {
+        check(Desired::default()).expect("nothing is wrong with nothing")
+    }
+
+    #[test]
+    fn a_new_machine_waits_for_approval_and_may_not_be_configured() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, Identity::default());
+        assert_eq!(draft.need::<Machine>(&id).expect("there").lifecycle, Lifecycle::Pending);
+        assert!(matches!(set_desired(&mut draft, id, nothing(), None, None), Err(Refusal::Conflict(_))));
+        approve(&mut draft, id).expect("approved");
+        assert!(set_desired(&mut draft, id, nothing(), None, None).is_ok());
+    }
+
+    #[test]
+    fn generations_only_grow_and_the_earlier_operation_ends() {
+        let mut draft = draft();
+        let id = approved(&mut draft);
+        let first = set_desired(&mut draft, id, nothing(), None, None).expect("set");
+        let second = set_desired(&mut draft, id, nothing(), None, Some(Generation(1))).expect("set");
+        assert_eq!(second.kind, OperationKind::Apply { generation: Generation(2) });
+        assert!(draft.need::<Operation>(&first.id).expect("there").state.is_ended());
+        assert_eq!(
+            set_desired(&mut draft, id, nothing(), None, Some(Generation(1))),
+            Err(Refusal::Outdated { kind: "desired state" })
+        );
+    }
+
+    #[test]
+    fn a_confirmation_of_what_is_no_longer_desired_is_refused() {
+        let mut draft = draft();
+        let id = approved(&mut draft);
+        set_desired(&mut draft, id, nothing(), None, None).expect("set");
+        let digest = draft.need::<DesiredState>(&id).expect("there").digest;
+        assert!(confirm(&mut draft, id, Generation(2), digest).is_err());
+        assert!(confirm(&mut draft, id, Generation(1), Digest::of(b"other")).is_err());
+        confirm(&mut draft, id, Generation(1), digest).expect("confirmed");
+        let operation = following(draft.state(), id).and_then(|o| draft.get::<Operation>(&o).cloned()).expect("there");
+        assert_eq!(operation.state, OperationState::Succeeded);
+    }
+
+    #[test]
+    fn what_was_reverted_is_seen_with_its_reason() {
+        let mut draft = draft();
+        let id = approved(&mut draft);
+        let operation = set_desired(&mut draft, id, nothing(), None, None).expect("set");
+        let reverted = Progress::Reverted { generation: Generation(1), why: "no gateway".into() };
+        progress(&mut draft, id, &reverted).expect("noted");
+        assert_eq!(draft.need::<Machine>(&id).expect("there").outcome, reverted);
+        let state = draft.need::<Operation>(&operation.id).expect("there").state;
+        assert!(matches!(state, OperationState::Failed { why } if why.contains("no gateway")));
+    }
+
+    #[test]
+    fn a_power_wish_for_one_boot_is_one_operation_and_done_when_another_boot_comes() {
+        let mut draft = draft();
+        let id = approved(&mut draft);
+        let (old, new) = (BootId::from_bytes([1; 16]), BootId::from_bytes([2; 16]));
+        hello(&mut draft, id, old, Progress::Idle).expect("hello");
+        let first = power(&mut draft, id, PowerAction::Reboot, old).expect("asked");
+        let again = power(&mut draft, id, PowerAction::Reboot, old).expect("asked");
+        assert_eq!(first.id, again.id);
+        operation::accepted(&mut draft, first.id).expect("running");
+        hello(&mut draft, id, new, Progress::Idle).expect("hello");
+        assert_eq!(draft.need::<Operation>(&first.id).expect("there").state, OperationState::Succeeded);
+    }
+
+    #[test]
+    fn a_machine_is_found_by_id_prefix_and_name() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, Identity::default());
+        rename(&mut draft, id, "kitchen").expect("renamed");
+        for text in [id.to_string(), id.to_string()[..6].to_owned(), "kitchen".to_owned()] {
+            assert_eq!(lookup(draft.state(), &text), Ok(id), "{text}");
+        }
+        assert!(lookup(draft.state(), "cellar").is_err());
+    }
+}

@@ -1,0 +1,334 @@
+//! Operations: durable work with a kind, a state, a progress and a receipt.
+//!
+//! An operation is driven from outside: [`next_call`] says what the agent must be told, the other functions take in what
+//! came of it. All of it is decided from durable state, so a controller that was killed goes on where it was.
+
+use muster_protocol::hello::Progress;
+use muster_protocol::to_agent::{Call, Power, PowerAction, Wipe};
+use muster_protocol::to_controller::{WipeReceipt, Work};
+use muster_protocol::{BootId, Generation, MachineId, OperationId};
+
+use super::record::{Decommission, Operation, OperationKind, OperationState, OperationStep};
+use super::{Draft, Refusal};
+
+/// A power command that no agent took on within this time fails: nobody wants a reboot of last week.
+pub const POWER_BEGIN_WITHIN_MS: u64 = 10 * 60 * 1000;
+
+/// How many steps are kept; later ones replace the last.
+const STEPS_KEPT: usize = 64;
+
+/// Begins an operation in state queued.
+pub fn open(
+    draft: &mut Draft,
+    machine: MachineId,
+    kind: OperationKind,
+    begin_by_unix_ms: Option<u64>,
+) -> Result<Operation, Refusal> {
+    let operation = Operation {
+        id: OperationId::from_bytes(draft.random()),
+        machine,
+        kind,
+        state: OperationState::Queued,
+        percent: 0,
+        steps: Vec::new(),
+        receipt: String::new(),
+        who: draft.author.who.clone(),
+        created_unix_ms: draft.now_unix_ms(),
+        ended_unix_ms: None,
+        begin_by_unix_ms,
+    };
+    draft.put(operation.clone());
+    draft.event("operation.queued", operation.id, describe(&operation.kind));
+    Ok(operation)
+}
+
+/// What an operation does, in a few words.
+pub fn describe(kind: &OperationKind) -> String {
+    match kind {
+        OperationKind::Apply { generation } => format!("apply generation {generation}"),
+        OperationKind::Power { action: PowerAction::Reboot, .. } => "reboot".into(),
+        OperationKind::Power { action: PowerAction::Off, .. } => "power off".into(),
+        OperationKind::Wipe { disks } => format!("wipe {} disk(s)", disks.len()),
+        OperationKind::Provision { lease, .. } => format!("provision for lease {lease}"),
+        OperationKind::Decommission { lease, .. } => format!("decommission lease {lease}"),
+    }
+}
+
+/// What the machine's agent must be told now for this operation; `None` where it is not the agent's turn.
+///
+/// Sending it twice does no harm: agents know operations by their id. Desired states travel by generation and not here.
+pub fn next_call(operation: &Operation) -> Option<Call> {
+    let id = operation.id;
+    if operation.state.is_ended() {
+        return None;
+    }
+    match &operation.kind {
+        OperationKind::Apply { .. } | OperationKind::Provision { .. } => None,
+        OperationKind::Power { action, boot } => {
+            Some(Call::Power(Power { operation: id, boot: *boot, action: *action }))
+        }
+        OperationKind::Wipe { disks } | OperationKind::Decommission { disks, stage: Decommission::Wipe, .. } => {
+            Some(Call::Wipe(Wipe { operation: id, disks: disks.clone() }))
+        }
+        OperationKind::Decommission { stage: Decommission::Reboot { boot }, .. } => {
+            Some(Call::Power(Power { operation: id, boot: *boot, action: PowerAction::Reboot }))
+        }
+    }
+}
+
+/// The agent has taken it on.
+pub fn accepted(draft: &mut Draft, id: OperationId) -> Result<(), Refusal> {
+    let mut operation = draft.need::<Operation>(&id)?;
+    if operation.state == OperationState::Queued {
+        operation.state = OperationState::Running;
+        note(draft, &mut operation, "accepted by the agent");
+        draft.event("operation.running", id, describe(&operation.kind));
+        draft.put(operation);
+    }
+    Ok(())
+}
+
+/// The agent refuses: the operation has failed.
+pub fn refused(draft: &mut Draft, id: OperationId, why: &str) -> Result<(), Refusal> {
+    let operation = draft.need::<Operation>(&id)?;
+    end(draft, operation, OperationState::Failed { why: why.to_owned() }, "")
+}
+
+/// The machine is at work on a generation; kept in the operation that follows it.
+pub fn applying(
+    draft: &mut Draft,
+    machine: MachineId,
+    generation: Generation,
+    percent: u8,
+    step: &str,
+) -> Result<(), Refusal> {
+    let Some(mut operation) = following(draft, machine, generation) else { return Ok(()) };
+    let news = operation.steps.last().is_none_or(|last| last.text != step);
+    if operation.state == OperationState::Running && !news {
+        return Ok(());
+    }
+    operation.state = OperationState::Running;
+    operation.percent = percent.min(100);
+    note(draft, &mut operation, step);
+    draft.put(operation);
+    Ok(())
+}
+
+/// A generation came to an end on the machine; so does the operation that follows it.
+pub fn settled(draft: &mut Draft, machine: MachineId, generation: Generation, how: &Progress) -> Result<(), Refusal> {
+    let Some(operation) = following(draft, machine, generation) else { return Ok(()) };
+    let state = match how {
+        Progress::Idle | Progress::Applying { .. } => return Ok(()),
+        Progress::Confirmed { .. } => OperationState::Succeeded,
+        Progress::Refused { why, .. } => OperationState::Failed { why: format!("refused: {why}") },
+        Progress::Reverted { why, .. } => OperationState::Failed { why: format!("reverted: {why}") },
+        Progress::RevertFailed { why, .. } => OperationState::Failed { why: format!("revert failed: {why}") },
+    };
+    end(draft, operation, state, &format!("generation {generation} is in force"))
+}
+
+/// Another boot of the machine said hello: what waited for that is done.
+pub fn booted(draft: &mut Draft, machine: MachineId, now: BootId) -> Result<(), Refusal> {
+    let waiting: Vec<Operation> = unfinished(draft, machine);
+    for operation in waiting {
+        match &operation.kind {
+            OperationKind::Power { boot, action } if *boot != now => match (action, &operation.state) {
+                (PowerAction::Reboot, OperationState::Running) => {
+                    end(draft, operation, OperationState::Succeeded, &format!("the machine is back with boot {now}"))?;
+                }
+                (PowerAction::Off, OperationState::Running) => {
+                    end(
+                        draft,
+                        operation,
+                        OperationState::Succeeded,
+                        "the machine was off, and has been switched on since",
+                    )?;
+                }
+                _ => {
+                    let why = "the machine started anew before the command reached it".to_owned();
+                    end(draft, operation, OperationState::Failed { why }, "")?;
+                }
+            },
+            OperationKind::Decommission { stage: Decommission::Reboot { boot }, .. } if *boot != now => {
+                end(draft, operation, OperationState::Succeeded, &format!("disks wiped, clean agent with boot {now}"))?;
+            }
+            // A wipe that a reboot interrupted begins again: it is the same wish, and wiping twice does no harm.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A machine that accepted a power-off has been seen to go.
+pub fn gone(draft: &mut Draft, machine: MachineId, was: BootId) -> Result<(), Refusal> {
+    for operation in unfinished(draft, machine) {
+        if operation.kind == (OperationKind::Power { action: PowerAction::Off, boot: was })
+            && operation.state == OperationState::Running
+        {
+            end(draft, operation, OperationState::Succeeded, "the machine left after it accepted")?;
+        }
+    }
+    Ok(())
+}
+
+/// What an agent tells of a wipe.
+pub fn work(draft: &mut Draft, machine: MachineId, id: OperationId, boot: BootId, state: Work) -> Result<(), Refusal> {
+    let mut operation = draft.need::<Operation>(&id)?;
+    if operation.machine != machine {
+        return Err(Refusal::NotFound { kind: "operation", name: id.to_string() });
+    }
+    if operation.state.is_ended() {
+        return Ok(());
+    }
+    match state {
+        Work::Running { percent, step } => {
+            operation.state = OperationState::Running;
+            operation.percent = percent.min(100);
+            note(draft, &mut operation, &step);
+            draft.put(operation);
+            Ok(())
+        }
+        Work::Failed { why } => end(draft, operation, OperationState::Failed { why }, ""),
+        Work::Done { receipts } => {
+            let receipt = receipts.iter().map(describe_receipt).collect::<Vec<_>>().join("; ");
+            match operation.kind.clone() {
+                OperationKind::Wipe { .. } => end(draft, operation, OperationState::Succeeded, &receipt),
+                OperationKind::Decommission { lease, disks, stage: Decommission::Wipe } => {
+                    let stage = Decommission::Reboot { boot };
+                    operation.kind = OperationKind::Decommission { lease, disks, stage };
+                    operation.receipt = receipt.clone();
+                    operation.percent = 90;
+                    note(draft, &mut operation, &receipt);
+                    draft.put(operation);
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+fn describe_receipt(receipt: &WipeReceipt) -> String {
+    let WipeReceipt { disk, method, bytes, verified_bytes, milliseconds } = receipt;
+    format!("{disk} {method}: {bytes} bytes, {verified_bytes} read back, {milliseconds} ms")
+}
+
+/// Takes an operation back that nobody has begun.
+pub fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Refusal> {
+    let operation = draft.need::<Operation>(&id)?;
+    match (&operation.state, &operation.kind) {
+        (OperationState::Queued, OperationKind::Power { .. } | OperationKind::Wipe { .. }) => {
+            draft.audit("operation.cancelled", id, "queued", "cancelled");
+            end(draft, operation, OperationState::Cancelled, "")
+        }
+        (OperationState::Queued, OperationKind::Apply { .. }) => {
+            Err(Refusal::Conflict("a desired state is taken back by applying another one".into()))
+        }
+        (OperationState::Queued, _) => {
+            Err(Refusal::Conflict("the lease decides about this operation; end the lease".into()))
+        }
+        (OperationState::Running, _) => {
+            Err(Refusal::Conflict("the machine is at work on it; it cannot be taken back".into()))
+        }
+        _ => Err(Refusal::Conflict("the operation is over".into())),
+    }
+}
+
+/// Fails what should have begun by now.
+pub fn expire(draft: &mut Draft) -> Result<(), Refusal> {
+    let now = draft.now_unix_ms();
+    let late = |o: &&Operation| o.state == OperationState::Queued && o.begin_by_unix_ms.is_some_and(|by| by < now);
+    let overdue: Vec<Operation> = draft.state().operations.iter().filter(late).cloned().collect();
+    for operation in overdue {
+        let why = "the machine was not reached in time; ask again when it is online".to_owned();
+        end(draft, operation, OperationState::Failed { why }, "")?;
+    }
+    Ok(())
+}
+
+/// Ends the operations that follow a generation before `generation`.
+pub fn supersede(draft: &mut Draft, machine: MachineId, generation: Generation) -> Result<(), Refusal> {
+    for operation in unfinished(draft, machine) {
+        if let OperationKind::Apply { generation: earlier } | OperationKind::Provision { generation: earlier, .. } =
+            operation.kind
+            && earlier < generation
+        {
+            let why = format!("generation {generation} took its place");
+            end(draft, operation, OperationState::Failed { why }, "")?;
+        }
+    }
+    Ok(())
+}
+
+fn following(draft: &Draft, machine: MachineId, of: Generation) -> Option<Operation> {
+    unfinished(draft, machine).into_iter().find(|o| match o.kind {
+        OperationKind::Apply { generation } | OperationKind::Provision { generation, .. } => generation == of,
+        _ => false,
+    })
+}
+
+fn unfinished(draft: &Draft, machine: MachineId) -> Vec<Operation> {
+    draft.state().operations.iter().filter(|o| o.machine == machine && !o.state.is_ended()).cloned().collect()
+}
+
+fn note(draft: &Draft, operation: &mut Operation, text: &str) {
+    let step = OperationStep { at_unix_ms: draft.now_unix_ms(), text: text.chars().take(512).collect() };
+    operation.steps.truncate(STEPS_KEPT - 1);
+    operation.steps.push(step);
+}
+
+fn end(draft: &mut Draft, mut operation: Operation, state: OperationState, receipt: &str) -> Result<(), Refusal> {
+    if operation.state.is_ended() {
+        return Ok(());
+    }
+    let (kind, text) = match &state {
+        OperationState::Succeeded => ("operation.succeeded", String::new()),
+        OperationState::Failed { why } => ("operation.failed", format!(": {why}")),
+        _ => ("operation.cancelled", String::new()),
+    };
+    if state == OperationState::Succeeded {
+        operation.percent = 100;
+        if operation.receipt.is_empty() {
+            operation.receipt = receipt.to_owned();
+        }
+        note(draft, &mut operation, receipt);
+    }
+    operation.ended_unix_ms = Some(draft.now_unix_ms());
+    operation.state = state;
+    draft.event(kind, operation.id, format!("{}{text}", describe(&operation.kind)));
+    draft.put(operation.clone());
+    super::lease::ended(draft, &operation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::draft::tests::draft;
+
+    #[test]
+    fn a_power_command_that_nobody_took_fails_in_time_and_is_not_sent_any_more() {
+        let mut draft = draft();
+        let machine = MachineId::from_bytes([1; 16]);
+        let kind = OperationKind::Power { action: PowerAction::Reboot, boot: BootId::from_bytes([1; 16]) };
+        let by = draft.now_unix_ms() + POWER_BEGIN_WITHIN_MS;
+        let operation = open(&mut draft, machine, kind, Some(by)).expect("opened");
+        assert!(next_call(&operation).is_some());
+        draft.advance_ms(POWER_BEGIN_WITHIN_MS + 1);
+        expire(&mut draft).expect("looked");
+        let operation = draft.need::<Operation>(&operation.id).expect("there");
+        assert!(matches!(operation.state, OperationState::Failed { .. }));
+        assert_eq!(next_call(&operation), None);
+    }
+
+    #[test]
+    fn what_another_machine_says_of_an_operation_is_not_heard() {
+        let mut draft = draft();
+        let (mine, other) = (MachineId::from_bytes([1; 16]), MachineId::from_bytes([2; 16]));
+        let operation = open(&mut draft, mine, OperationKind::Wipe { disks: vec![] }, None).expect("opened");
+        let boot = BootId::from_bytes([1; 16]);
+        let done = Work::Done { receipts: vec![] };
+        assert!(work(&mut draft, other, operation.id, boot, done.clone()).is_err());
+        work(&mut draft, mine, operation.id, boot, done).expect("heard");
+        assert_eq!(draft.need::<Operation>(&operation.id).expect("there").state, OperationState::Succeeded);
+    }
+}

@@ -1,0 +1,346 @@
+//! What is stored, one struct per kind. Times are milliseconds since 1970 UTC.
+//!
+//! Frozen once released: see `Stored` in [`super::state`].
+
+use std::collections::BTreeMap;
+
+use muster_protocol::desired::{Desired, Permit};
+use muster_protocol::enroll::Identity;
+use muster_protocol::hello::Progress;
+use muster_protocol::inventory::Inventory;
+use muster_protocol::to_agent::PowerAction;
+use muster_protocol::{BootId, Digest, DiskId, Generation, Mac, MachineId, OperationId};
+use serde::{Deserialize, Serialize};
+
+/// One physical box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Chosen at first enrollment.
+    pub id: MachineId,
+    /// For people; unique among machines that are not retired.
+    pub name: String,
+    /// Code of its location, from the medium it booted from.
+    pub location: String,
+    /// Operators' own words.
+    pub labels: BTreeMap<String, String>,
+    /// Where it is in its life.
+    pub lifecycle: Lifecycle,
+    /// An operator's wish to leave it out.
+    pub maintenance: Maintenance,
+    /// What it said of itself at its last enrollment.
+    pub identity: Identity,
+    /// Shown on its console while it is pending.
+    pub claim: String,
+    /// SHA-256 of the certificate in force; every other one is superseded.
+    pub certificate: Digest,
+    /// First enrollment.
+    pub created_unix_ms: u64,
+    /// The last boot that said hello.
+    pub boot: Option<BootId>,
+    /// The highest generation ever given to it.
+    pub generation: Generation,
+    /// How the newest generation that came to an end ended; `Idle` where none did.
+    pub outcome: Progress,
+    /// Grows with every change of this record; for ETags.
+    pub version: u64,
+}
+
+/// Where a machine is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lifecycle {
+    /// Waits for approval.
+    Pending,
+    /// An operator said no.
+    Rejected,
+    /// Approved and free.
+    Available,
+    /// Somebody has it.
+    Leased {
+        /// Which lease.
+        lease: String,
+    },
+    /// Its lease ended; it is being wiped.
+    Cleaning {
+        /// The work.
+        operation: OperationId,
+    },
+    /// Out of the fleet; enrolls no more.
+    Retired,
+}
+
+/// An operator's wish to leave a machine out of leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Maintenance {
+    /// In use.
+    Off,
+    /// Left out.
+    On,
+}
+
+/// What a machine is made of, as it last said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineInventory {
+    /// Whose.
+    pub machine: MachineId,
+    /// When it came.
+    pub at_unix_ms: u64,
+    /// The whole of it.
+    pub inventory: Inventory,
+}
+
+/// What a machine should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredState {
+    /// Whose.
+    pub machine: MachineId,
+    /// Which one of the machine's.
+    pub generation: Generation,
+    /// The whole of it.
+    pub desired: Desired,
+    /// What may be destroyed on the way.
+    pub permit: Option<Permit>,
+    /// [`Digest::of_value`] of `desired`.
+    pub digest: Digest,
+    /// The operation that follows it.
+    pub operation: OperationId,
+}
+
+/// A durable piece of work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its name.
+    pub id: OperationId,
+    /// On which machine.
+    pub machine: MachineId,
+    /// What is to be done.
+    pub kind: OperationKind,
+    /// How far it is.
+    pub state: OperationState,
+    /// 0 to 100.
+    pub percent: u8,
+    /// What happened so far, oldest first, at most 64.
+    pub steps: Vec<OperationStep>,
+    /// What proves that it was done, in words; empty before.
+    pub receipt: String,
+    /// Who asked.
+    pub who: String,
+    /// When it was asked for.
+    pub created_unix_ms: u64,
+    /// When it ended.
+    pub ended_unix_ms: Option<u64>,
+    /// When it fails if it has not begun by then.
+    pub begin_by_unix_ms: Option<u64>,
+}
+
+/// What an operation does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationKind {
+    /// Bring the machine to a generation.
+    Apply {
+        /// Which one.
+        generation: Generation,
+    },
+    /// Reboot or power off.
+    Power {
+        /// Which of them.
+        action: PowerAction,
+        /// The boot that is to end.
+        boot: BootId,
+    },
+    /// Destroy what disks carry.
+    Wipe {
+        /// Which disks.
+        disks: Vec<DiskId>,
+    },
+    /// Bring a leased machine to its first generation.
+    Provision {
+        /// Which one.
+        generation: Generation,
+        /// The lease.
+        lease: String,
+    },
+    /// Wipe all disks, reboot into a clean agent, give back the addresses.
+    Decommission {
+        /// The lease that ends.
+        lease: String,
+        /// The disks to wipe.
+        disks: Vec<DiskId>,
+        /// How far it is.
+        stage: Decommission,
+    },
+}
+
+/// Stages of a decommission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decommission {
+    /// Disks lose what they carry.
+    Wipe,
+    /// The machine starts anew; ends when another boot says hello.
+    Reboot {
+        /// The boot that is to end.
+        boot: BootId,
+    },
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationState {
+    /// Nobody has begun.
+    Queued,
+    /// The machine has taken it on.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Given up.
+    Failed {
+        /// For the operator.
+        why: String,
+    },
+    /// Taken back by an operator before it began.
+    Cancelled,
+}
+
+impl OperationState {
+    /// Whether it is over.
+    pub fn is_ended(&self) -> bool {
+        match self {
+            Self::Queued | Self::Running => false,
+            Self::Succeeded | Self::Failed { .. } | Self::Cancelled => true,
+        }
+    }
+}
+
+/// One thing that happened in an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationStep {
+    /// When.
+    pub at_unix_ms: u64,
+    /// In words.
+    pub text: String,
+}
+
+/// A site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// Short and stable: `ber1`.
+    pub code: String,
+    /// For people.
+    pub name: String,
+    /// Where it is on earth.
+    pub geographic: Geographic,
+    /// Short form for maps, such as `BER`.
+    pub abbreviation: String,
+    /// Availability zones.
+    pub zones: Vec<String>,
+    /// Operators' own words.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Where a location is on earth. Angles are in millionths of a degree, so that records compare.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Geographic {
+    /// North is positive.
+    pub latitude_micro: i32,
+    /// East is positive.
+    pub longitude_micro: i32,
+    /// City.
+    pub city: String,
+    /// State or province.
+    pub state: String,
+    /// Country.
+    pub country: String,
+    /// Region, such as `europe`.
+    pub region: String,
+}
+
+/// Leave to enroll once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// Of the ticket; the ticket itself is not stored.
+    pub digest: Digest,
+    /// Where the machine that asked is.
+    pub location: String,
+    /// Who may use it.
+    pub bound: TicketBound,
+    /// Good until.
+    pub expires_unix_ms: u64,
+}
+
+/// Who may use a ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TicketBound {
+    /// The machine with this UUID, or where it has none, with one of these MACs.
+    Machine {
+        /// SMBIOS UUID.
+        uuid: Option<[u8; 16]>,
+        /// MACs that the boot script was asked with.
+        macs: Vec<Mac>,
+    },
+    /// Whoever holds it: made by an operator for an agent that runs as a process.
+    Bearer,
+}
+
+/// An operator's token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Public part, eight hex digits.
+    pub id: String,
+    /// Whose, or what for.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// SHA-256 of the secret part.
+    pub secret: Digest,
+    /// Made.
+    pub created_unix_ms: u64,
+    /// Good until, for ever where absent.
+    pub expires_unix_ms: Option<u64>,
+}
+
+/// What a token may do; each role may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Read.
+    Viewer,
+    /// Change machines, addresses, locations.
+    Operator,
+    /// Tokens and credentials as well.
+    Admin,
+}
+
+/// One line of the change feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows by one.
+    pub seq: u64,
+    /// When.
+    pub at_unix_ms: u64,
+    /// Stable and dotted: `machine.approved`.
+    pub kind: String,
+    /// Which machine, operation, ….
+    pub subject: String,
+    /// For people.
+    pub text: String,
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Grows by one.
+    pub seq: u64,
+    /// When.
+    pub at_unix_ms: u64,
+    /// Who.
+    pub who: String,
+    /// From which address and port, empty for the controller itself.
+    pub from: String,
+    /// Stable and dotted, as in the change feed.
+    pub action: String,
+    /// On what.
+    pub subject: String,
+    /// What it was.
+    pub before: String,
+    /// What it is.
+    pub after: String,
+}

@@ -1,0 +1,248 @@
+//! The image of everything durable: one table per kind of record, cheap to copy and to keep.
+//!
+//! Persistent maps make a copy of the whole state a handful of pointers; the writer works on one copy while readers keep
+//! theirs.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use muster_protocol::{Digest, MachineId, OperationId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::record::{AuditEntry, DesiredState, Event, Location, Machine, MachineInventory, Operation, Ticket, Token};
+
+/// Records by key.
+#[derive(Debug, Clone)]
+pub struct Table<K: Ord + Clone, R>(OrdMap<K, Arc<R>>);
+
+impl<K: Ord + Clone, R> Default for Table<K, R> {
+    fn default() -> Self {
+        Self(OrdMap::new())
+    }
+}
+
+impl<K: Ord + Clone, R> Table<K, R> {
+    /// The record with this key.
+    pub fn get(&self, key: &K) -> Option<&R> {
+        self.0.get(key).map(Arc::as_ref)
+    }
+
+    /// All records in the order of their keys.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &R> {
+        self.0.values().map(Arc::as_ref)
+    }
+
+    /// The records whose keys come after `key`, in order.
+    pub fn after<'a>(&'a self, key: &'a K) -> impl Iterator<Item = &'a R> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.0.range((Excluded(key), Unbounded)).map(|(_, record)| record.as_ref())
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, key: K, record: R) {
+        self.0.insert(key, Arc::new(record));
+    }
+
+    pub(super) fn remove(&mut self, key: &K) {
+        self.0.remove(key);
+    }
+
+    fn last_key(&self) -> Option<&K> {
+        self.0.get_max().map(|(key, _)| key)
+    }
+}
+
+/// A kind of record.
+pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// What it is found by.
+    type Key: Ord + Clone + StoredKey;
+    /// First bytes of its keys in the store; ends in `/`, never changes.
+    const PREFIX: &'static str;
+    /// What it is called in errors.
+    const KIND: &'static str;
+    /// Its own key.
+    fn key(&self) -> Self::Key;
+    /// Its table.
+    fn table(state: &State) -> &Table<Self::Key, Self>;
+    /// Its table.
+    fn table_mut(state: &mut State) -> &mut Table<Self::Key, Self>;
+    /// The key for people.
+    fn key_text(key: &Self::Key) -> Vec<u8> {
+        key.text()
+    }
+}
+
+/// Keys as bytes whose order is the keys' order.
+pub trait StoredKey {
+    /// For the store.
+    fn bytes(&self) -> Vec<u8>;
+    /// For people.
+    fn text(&self) -> Vec<u8>;
+}
+
+impl StoredKey for String {
+    fn bytes(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+    fn text(&self) -> Vec<u8> {
+        self.bytes()
+    }
+}
+
+impl StoredKey for u64 {
+    fn bytes(&self) -> Vec<u8> {
+        self.to_be_bytes().to_vec()
+    }
+    fn text(&self) -> Vec<u8> {
+        self.to_string().into_bytes()
+    }
+}
+
+macro_rules! id_keys {
+    ($($id:ty: $bytes:ident),*) => {$(
+        impl StoredKey for $id {
+            fn bytes(&self) -> Vec<u8> {
+                self.as_bytes().to_vec()
+            }
+            fn text(&self) -> Vec<u8> {
+                self.to_string().into_bytes()
+            }
+        }
+    )*};
+}
+id_keys!(MachineId: as_bytes, OperationId: as_bytes, Digest: as_bytes);
+
+/// Declares the tables of [`State`]: a field, its record, its key, its prefix in the store, and what it is called.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $field:ident: $record:ident by $key:ty = |$r:ident| $of:expr, $prefix:literal, $kind:literal;)*) => {
+        /// Everything durable.
+        #[derive(Debug, Clone, Default)]
+        pub struct State {
+            $($(#[$doc])* pub $field: Table<$key, $record>,)*
+        }
+
+        $(impl Record for $record {
+            type Key = $key;
+            const PREFIX: &'static str = $prefix;
+            const KIND: &'static str = $kind;
+            fn key(&self) -> $key {
+                let $r = self;
+                $of
+            }
+            fn table(state: &State) -> &Table<$key, Self> {
+                &state.$field
+            }
+            fn table_mut(state: &mut State) -> &mut Table<$key, Self> {
+                &mut state.$field
+            }
+        })*
+
+        impl State {
+            /// Reads what a store holds.
+            pub(super) fn load(entries: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, LoadError> {
+                let mut state = Self::default();
+                for (key, value) in entries {
+                    let known = false $(|| state.load_one::<$record>(&key, &value)?)*;
+                    if !known {
+                        return Err(LoadError::Prefix { key: String::from_utf8_lossy(&key).into_owned() });
+                    }
+                }
+                Ok(state)
+            }
+        }
+    };
+}
+
+tables! {
+    /// Machines that enrolled at least once.
+    machines: Machine by MachineId = |r| r.id, "machine/", "machine";
+    /// What they are made of.
+    inventories: MachineInventory by MachineId = |r| r.machine, "inventory/", "inventory";
+    /// What they should be.
+    desired: DesiredState by MachineId = |r| r.machine, "desired/", "desired state";
+    /// Work, done and to be done.
+    operations: Operation by OperationId = |r| r.id, "operation/", "operation";
+    /// Sites.
+    locations: Location by String = |r| r.code.clone(), "location/", "location";
+    /// Boot tickets, by their digest.
+    tickets: Ticket by Digest = |r| r.digest, "ticket/", "ticket";
+    /// Operators' tokens.
+    tokens: Token by String = |r| r.id.clone(), "token/", "token";
+    /// The change feed.
+    events: Event by u64 = |r| r.seq, "event/", "event";
+    /// The audit log.
+    audit: AuditEntry by u64 = |r| r.seq, "audit/", "audit entry";
+}
+
+impl State {
+    /// The sequence number that the next event gets; 1 for the first.
+    pub fn next_event(&self) -> u64 {
+        self.events.last_key().map_or(1, |last| last + 1)
+    }
+
+    /// The sequence number that the next audit entry gets; 1 for the first.
+    pub fn next_audit(&self) -> u64 {
+        self.audit.last_key().map_or(1, |last| last + 1)
+    }
+
+    fn load_one<R: Record>(&mut self, key: &[u8], value: &[u8]) -> Result<bool, LoadError> {
+        if !key.starts_with(R::PREFIX.as_bytes()) {
+            return Ok(false);
+        }
+        let unreadable = || LoadError::Value { kind: R::KIND, key: String::from_utf8_lossy(key).into_owned() };
+        let (stored, rest) = postcard::take_from_bytes(value).map_err(|_| unreadable())?;
+        let Stored::V1::<R>(record) = stored;
+        if !rest.is_empty() || stored_key::<R>(&record.key()) != key {
+            return Err(unreadable());
+        }
+        R::table_mut(self).insert(record.key(), record);
+        Ok(true)
+    }
+}
+
+/// Why a store's contents cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Written by a newer version.
+    #[error("the database has a record {key:?} that this version does not know; it was written by a newer one")]
+    Prefix {
+        /// Its key.
+        key: String,
+    },
+    /// Written by a newer version, or damaged.
+    #[error("the {kind} record {key:?} cannot be read; it was written by a newer version or is damaged")]
+    Value {
+        /// What it should be.
+        kind: &'static str,
+        /// Its key.
+        key: String,
+    },
+}
+
+/// Records are a protocol with the past: a released version's bytes are read for ever, growth is a new variant.
+#[derive(Serialize, Deserialize)]
+enum Stored<R> {
+    V1(R),
+}
+
+pub(super) fn stored_key<R: Record>(key: &R::Key) -> Vec<u8> {
+    [R::PREFIX.as_bytes(), &key.bytes()].concat()
+}
+
+pub(super) fn stored_value<R: Record>(record: &R) -> Vec<u8> {
+    #[derive(Serialize)]
+    enum StoredRef<'a, R> {
+        V1(&'a R),
+    }
+    postcard::to_stdvec(&StoredRef::V1(record)).expect("records always encode: no custom code in them")
+}

@@ -1,0 +1,110 @@
+//! Boot tickets: made when a boot script is asked for, used up by one enrollment.
+
+use muster_protocol::enroll::{Identity, Refusal as Enrollment, Ticket as Secret};
+
+use super::record::{Ticket, TicketBound};
+use super::{Draft, Refusal};
+
+/// The most tickets that may be open; asking for one more drops those that expire first.
+const OPEN_LIMIT: usize = 10_000;
+
+/// Makes a ticket. The answer is the only copy of the secret.
+///
+/// `lifetime_ms` counts from now.
+pub fn issue(draft: &mut Draft, location: String, bound: TicketBound, lifetime_ms: u64) -> Result<Secret, Refusal> {
+    let now = draft.now_unix_ms();
+    forget_expired(draft);
+    let secret = Secret::from_bytes(draft.random());
+    draft.put(Ticket { digest: secret.digest(), location, bound, expires_unix_ms: now + lifetime_ms });
+    Ok(secret)
+}
+
+/// Uses a ticket up.
+///
+/// Errors: unknown or used, expired, bound to another machine. The refusal takes the ticket's removal back with it, so
+/// an expired one goes with the next [`issue`]; a foreign attempt leaves it good for its rightful holder.
+pub fn redeem(draft: &mut Draft, secret: &Secret, identity: &Identity) -> Result<Ticket, Refusal> {
+    let ticket = draft.get::<Ticket>(&secret.digest()).cloned().ok_or(Enrollment::TicketUnknown)?;
+    if ticket.expires_unix_ms < draft.now_unix_ms() {
+        return Err(Enrollment::TicketExpired.into());
+    }
+    if !is_for(&ticket.bound, identity) {
+        return Err(Enrollment::TicketForeign.into());
+    }
+    draft.delete::<Ticket>(&ticket.digest);
+    Ok(ticket)
+}
+
+/// Whether the machine may use it. A UUID that both sides have must agree, and so must one MAC.
+/// iPXE names only the NICs that it has drivers for, so one is enough.
+fn is_for(bound: &TicketBound, identity: &Identity) -> bool {
+    match bound {
+        TicketBound::Bearer => true,
+        TicketBound::Machine { uuid, macs } => {
+            let same_uuid = match (uuid, identity.uuid) {
+                (Some(asked), Some(said)) => *asked == said,
+                _ => true,
+            };
+            same_uuid && macs.iter().any(|mac| identity.macs.contains(mac))
+        }
+    }
+}
+
+fn forget_expired(draft: &mut Draft) {
+    let now = draft.now_unix_ms();
+    let tickets = &draft.state().tickets;
+    let mut gone: Vec<_> = tickets.iter().filter(|t| t.expires_unix_ms < now).map(|t| t.digest).take(32).collect();
+    if gone.is_empty()
+        && tickets.len() >= OPEN_LIMIT
+        && let Some(oldest) = tickets.iter().min_by_key(|t| t.expires_unix_ms)
+    {
+        gone.push(oldest.digest);
+    }
+    for digest in gone {
+        draft.delete::<Ticket>(&digest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::draft::tests::draft;
+    use muster_protocol::Mac;
+
+    fn machine(uuid: u8, mac: u8) -> Identity {
+        Identity { uuid: Some([uuid; 16]), macs: vec![Mac::from_bytes([mac; 6])], ..Identity::default() }
+    }
+
+    fn bound(to: &Identity) -> TicketBound {
+        TicketBound::Machine { uuid: to.uuid, macs: to.macs.clone() }
+    }
+
+    #[test]
+    fn a_ticket_is_good_once() {
+        let mut draft = draft();
+        let me = machine(1, 1);
+        let secret = issue(&mut draft, "ber1".into(), bound(&me), 60_000).expect("issued");
+        assert_eq!(redeem(&mut draft, &secret, &me).expect("good").location, "ber1");
+        assert_eq!(redeem(&mut draft, &secret, &me), Err(Enrollment::TicketUnknown.into()));
+    }
+
+    #[test]
+    fn a_ticket_ends() {
+        let mut draft = draft();
+        let me = machine(1, 1);
+        let secret = issue(&mut draft, "ber1".into(), bound(&me), 60_000).expect("issued");
+        draft.advance_ms(60_001);
+        assert_eq!(redeem(&mut draft, &secret, &me), Err(Enrollment::TicketExpired.into()));
+    }
+
+    #[test]
+    fn a_ticket_is_no_use_to_another_machine_and_stays_good_for_its_own() {
+        let mut draft = draft();
+        let me = machine(1, 1);
+        let secret = issue(&mut draft, "ber1".into(), bound(&me), 60_000).expect("issued");
+        for thief in [machine(2, 1), machine(1, 2), machine(2, 2)] {
+            assert_eq!(redeem(&mut draft, &secret, &thief), Err(Enrollment::TicketForeign.into()));
+        }
+        assert!(redeem(&mut draft, &secret, &me).is_ok());
+    }
+}

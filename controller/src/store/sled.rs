@@ -1,0 +1,177 @@
+//! The store on disk: sled, used the one way that was found safe.
+//!
+//! - One tree with key prefixes: sled's batches are atomic per tree only.
+//! - `apply_batch`, then `flush`, then `sync_data` on the database file: sled's flush alone leaves data in the disk's
+//!   write cache, and the file's growth unrecorded (it calls sync_file_range, which promises neither).
+//! - Never `flush_async`: it deadlocks with concurrent callers.
+//! - Values stay small: sled writes those over 128 KiB without any sync.
+//! - A database on a full disk cannot be opened again, so writes stop while there is still room.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Batch, Contents, Store, StoreError, Write, check_limits};
+
+/// sled's cache. The image that readers use lies in our own memory, so this only serves the writer.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// Writes are refused while less than this is free.
+const WATERMARK_BYTES: u64 = 64 << 20;
+
+/// How often free space is looked at; a write burst cannot fill the watermark in between.
+const SPACE_CHECK: Duration = Duration::from_secs(1);
+
+/// How long a lock that the last process is about to drop is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Holds the revision, eight bytes big endian. Sorts before every prefix of the fleet's keys.
+const REVISION_KEY: &[u8] = b"\0revision";
+
+/// See the module.
+#[derive(Debug)]
+pub struct SledStore {
+    tree: ::sled::Db,
+    file: File,
+    folder: PathBuf,
+    revision: u64,
+    space_checked: Option<Instant>,
+}
+
+impl SledStore {
+    /// Opens the database in `folder`, making both where they are missing.
+    ///
+    /// Errors: [`StoreError::InUse`] while another process has it, [`StoreError::Full`], [`StoreError::Failed`].
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        check_space(folder)?;
+        let config = ::sled::Config::new()
+            .path(folder)
+            .mode(::sled::Mode::LowSpace)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None);
+        let give_up = Instant::now() + LOCK_WAIT;
+        let tree = loop {
+            match config.open() {
+                Ok(tree) => break tree,
+                Err(::sled::Error::Io(e)) if is_lock(&e) => {
+                    if Instant::now() > give_up {
+                        return Err(StoreError::InUse { path: folder.display().to_string() });
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(e) => return Err(failed(e)),
+            }
+        };
+        // The file and the folder's entry for it must survive a power cut from the first write on.
+        tree.flush().map_err(failed)?;
+        let file = File::open(folder.join("db")).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        File::open(folder).and_then(|f| f.sync_all()).map_err(failed)?;
+        let revision = match tree.get(REVISION_KEY).map_err(failed)? {
+            None => 0,
+            Some(bytes) => u64::from_be_bytes(
+                bytes.as_ref().try_into().map_err(|_| failed("the stored revision is not eight bytes"))?,
+            ),
+        };
+        Ok(Self { tree, file, folder: folder.to_owned(), revision, space_checked: None })
+    }
+}
+
+impl Store for SledStore {
+    fn load(&mut self) -> Result<Contents, StoreError> {
+        let mut entries = Vec::new();
+        for entry in self.tree.iter() {
+            let (key, value) = entry.map_err(failed)?;
+            if key.as_ref() != REVISION_KEY {
+                entries.push((key.to_vec(), value.to_vec()));
+            }
+        }
+        Ok(Contents { revision: self.revision, entries })
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        check_limits(batch)?;
+        if batch.expected != self.revision {
+            return Err(StoreError::Conflict { expected: batch.expected, actual: self.revision });
+        }
+        if self.space_checked.is_none_or(|at| at.elapsed() > SPACE_CHECK) {
+            check_space(&self.folder)?;
+            self.space_checked = Some(Instant::now());
+        }
+        let mut writes = ::sled::Batch::default();
+        for write in &batch.writes {
+            match write {
+                Write::Put { key, value } => writes.insert(key.as_slice(), value.as_slice()),
+                Write::Delete { key } => writes.remove(key.as_slice()),
+            }
+        }
+        let revision = self.revision + 1;
+        writes.insert(REVISION_KEY, &revision.to_be_bytes());
+        self.tree.apply_batch(writes).map_err(failed)?;
+        self.tree.flush().map_err(failed)?;
+        self.file.sync_data().map_err(failed)?;
+        self.revision = revision;
+        Ok(())
+    }
+}
+
+fn failed(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::Failed(e.into())
+}
+
+/// sled reports a held lock as an I/O error of kind `Other` with this text, or as `WouldBlock`.
+fn is_lock(e: &std::io::Error) -> bool {
+    e.kind() == std::io::ErrorKind::WouldBlock || e.to_string().contains("could not acquire lock")
+}
+
+fn check_space(folder: &Path) -> Result<(), StoreError> {
+    let stat = rustix::fs::statvfs(folder).map_err(failed)?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < WATERMARK_BYTES {
+        return Err(StoreError::Full { free_mib: free >> 20, needed_mib: WATERMARK_BYTES >> 20 });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(expected: u64, key: &str, value: &str) -> Batch {
+        Batch { expected, writes: vec![Write::Put { key: key.into(), value: value.into() }] }
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_opening_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = SledStore::open(folder.path()).expect("opens");
+        store.commit(&put(0, "m/1", "one")).expect("commits");
+        store.commit(&put(1, "m/2", "two")).expect("commits");
+        store.commit(&Batch { expected: 2, writes: vec![Write::Delete { key: b"m/1".to_vec() }] }).expect("commits");
+        drop(store);
+        let contents = SledStore::open(folder.path()).expect("opens again").load().expect("loads");
+        assert_eq!(contents.revision, 3);
+        assert_eq!(contents.entries, vec![(b"m/2".to_vec(), b"two".to_vec())]);
+    }
+
+    #[test]
+    fn a_batch_decided_on_an_old_revision_is_refused_and_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = SledStore::open(folder.path()).expect("opens");
+        store.commit(&put(0, "m/1", "one")).expect("commits");
+        assert!(matches!(store.commit(&put(0, "m/1", "other")), Err(StoreError::Conflict { expected: 0, actual: 1 })));
+        assert_eq!(store.load().expect("loads").entries, vec![(b"m/1".to_vec(), b"one".to_vec())]);
+    }
+
+    #[test]
+    fn values_and_batches_over_the_limit_are_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = SledStore::open(folder.path()).expect("opens");
+        let large = "x".repeat(super::super::VALUE_LIMIT + 1);
+        assert!(store.commit(&put(0, "m/1", &large)).expect_err("too large").is_refusal());
+        let many = Batch { expected: 0, writes: vec![Write::Delete { key: b"k".to_vec() }; 1_001] };
+        assert!(store.commit(&many).expect_err("too many").is_refusal());
+        assert_eq!(store.load().expect("loads").revision, 0);
+    }
+}
