@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::desired::AcceptRa;
 use crate::ids::{DiskId, Mac, VlanTag};
 
 /// Network and disks at one moment.
@@ -50,6 +51,35 @@ pub struct Link {
     pub mtu: u32,
     /// Addresses, sorted.
     pub addresses: Vec<Address>,
+    /// What the agent's DHCPv4 client does on it.
+    pub dhcp4: Dhcp4,
+    /// What the kernel does with router advertisements there; `Default` also where it has no IPv6.
+    pub accept_ra: AcceptRa,
+}
+
+/// What the agent's DHCPv4 client does on a link. A plan needs it: no address may mean "off" or "not yet".
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dhcp4 {
+    /// There is none. Other programs' clients are not seen here, but their addresses are.
+    #[default]
+    Off,
+    /// It has no lease yet, or none any more.
+    Searching,
+    /// It keeps this lease.
+    Bound(Lease),
+}
+
+/// A DHCPv4 lease, as far as it configures more than its link. No times: they would make every look a different one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The address with its prefix length.
+    pub address: IpNet,
+    /// Who gave it; unspecified where the boot medium handed the lease over without it.
+    pub server: IpAddr,
+    /// Resolvers it brought, in use after the configured ones.
+    pub nameservers: Vec<IpAddr>,
+    /// Search domains it brought, in use after the configured ones.
+    pub search: Vec<String>,
 }
 
 /// Administrative state of a link.
