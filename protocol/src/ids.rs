@@ -263,6 +263,7 @@ impl fmt::Display for VlanTag {
 /// What a disk is called wherever a mistake would cost data: never `sda`, always something printed on the disk itself.
 ///
 /// Text form: `wwn:0x5000c500a1b2c3d4` or `serial:WD-WX12345`.
+/// The kernel writes the same WWN as `naa.5000c500a1b2c3d4` and udev as `0x5000c500a1b2c3d4`; here both are the latter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DiskId(Naming);
@@ -299,7 +300,7 @@ impl DiskId {
     /// Whether a disk with this WWN and serial is the one that is meant.
     pub fn names(&self, wwn: Option<&str>, serial: Option<&str>) -> bool {
         match &self.0 {
-            Naming::Wwn(text) => wwn.is_some_and(|w| w.trim().eq_ignore_ascii_case(text)),
+            Naming::Wwn(text) => wwn.is_some_and(|w| canonical_wwn(w) == *text),
             Naming::Serial(text) => serial.is_some_and(|s| s.trim() == text),
         }
     }
@@ -320,11 +321,17 @@ impl FromStr for DiskId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let usable = |name: &str| !name.is_empty() && name.len() <= 128 && name.chars().all(|c| !c.is_control());
         match text.split_once(':') {
-            Some(("wwn", name)) if usable(name) => Ok(Self(Naming::Wwn(name.to_ascii_lowercase()))),
+            Some(("wwn", name)) if usable(name) => Ok(Self(Naming::Wwn(canonical_wwn(name)))),
             Some(("serial", name)) if usable(name) => Ok(Self(Naming::Serial(name.to_owned()))),
             _ => Err(IdError::new(text, "a disk id like wwn:0x5000c500a1b2c3d4 or serial:WD-WX12345")),
         }
     }
+}
+
+/// One spelling for the two that Linux has: sysfs `wwid` says `naa.…` where udev's `ID_WWN` says `0x…`.
+fn canonical_wwn(text: &str) -> String {
+    let text = text.trim().to_ascii_lowercase();
+    text.strip_prefix("naa.").map(|digits| format!("0x{digits}")).unwrap_or(text)
 }
 
 impl TryFrom<String> for DiskId {
@@ -399,5 +406,14 @@ mod tests {
         assert_eq!(DiskId::best(Some("0x1"), Some("S")).map(|d| d.to_string()).as_deref(), Some("wwn:0x1"));
         assert_eq!(DiskId::best(None, Some(" S ")).map(|d| d.to_string()).as_deref(), Some("serial:S"));
         assert_eq!(DiskId::best(Some(""), Some("")), None);
+    }
+
+    #[test]
+    fn a_wwn_is_the_same_in_the_kernels_and_in_udevs_spelling() {
+        let disk: DiskId = "wwn:naa.5000C500A1B2C3D4".parse().expect("a wwn");
+        assert_eq!(disk.to_string(), "wwn:0x5000c500a1b2c3d4");
+        assert!(disk.names(Some("naa.5000c500a1b2c3d4"), None));
+        assert!(disk.names(Some("0x5000C500A1B2C3D4 "), None));
+        assert!(!disk.names(Some("eui.5000c500a1b2c3d4"), None));
     }
 }
