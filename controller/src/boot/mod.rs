@@ -1,0 +1,1 @@
+//! HTTP for boot media: scripts, kernel, initramfs.

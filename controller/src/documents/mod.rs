@@ -1,0 +1,1 @@
+//! Operators' texts (netplan, Butane) parsed into desired states.

@@ -1,0 +1,1 @@
+//! Cycle's Infrastructure Abstraction Layer under `/v1`.

@@ -1,0 +1,1 @@
+//! QUIC: enrollment, sessions, and who is online.
