@@ -1,1 +1,9 @@
-//! Empty.
+//! The agent: the program in RAM on every machine.
+//!
+//! It is a library with a tiny binary, so that tests and simulated fleets run the code that real machines run.
+//! Everything it does to a machine goes through [`machine::Machine`]; [`linux`] is the real one.
+
+pub mod linux;
+pub mod machine;
+pub mod options;
+pub mod plan;

@@ -1,0 +1,1 @@
+//! DHCPv4: keeps a lease for a link.

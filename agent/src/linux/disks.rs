@@ -1,0 +1,1 @@
+//! What the disks carry now.

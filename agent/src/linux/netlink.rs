@@ -1,0 +1,1 @@
+//! Route netlink, as much of it as is needed (rtnetlink(7)).

@@ -1,0 +1,1 @@
+//! The network of the real machine: observe, apply a step.

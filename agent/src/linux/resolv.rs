@@ -1,0 +1,1 @@
+//! /etc/resolv.conf, made of what is configured and what leases brought.

@@ -1,0 +1,1 @@
+//! Storage steps on the real machine: tables, filesystems, mounts, wiping.

@@ -1,0 +1,109 @@
+//! The seam between deciding and doing: everything the agent knows of a machine or does to it goes through [`Machine`].
+//!
+//! `linux` is the real machine, `sim` the simulated one, and both make the same promises.
+//! Methods block; `reconcile` and `session` run them where blocking is allowed.
+//! Nothing here decides anything: plans are made in `plan`, from data to data.
+
+use std::io;
+
+use muster_protocol::DiskId;
+use muster_protocol::enroll::Identity;
+use muster_protocol::inventory::Inventory;
+use muster_protocol::observed::Observed;
+use muster_protocol::to_agent::PowerAction;
+use muster_protocol::to_controller::WipeReceipt;
+
+use crate::plan;
+
+/// How far a long step is, from 0 to 100. Called as often as the step likes; whoever listens thins it out.
+pub type Percent<'a> = &'a mut dyn FnMut(u8);
+
+/// A machine, real or simulated.
+pub trait Machine: Send + Sync + 'static {
+    /// What it can say of itself before any driver but its NIC's is loaded.
+    fn identity(&self) -> Identity;
+
+    /// What it is made of. Takes milliseconds to a second; never fails, what cannot be read is empty.
+    fn inventory(&self) -> Inventory;
+
+    /// What its kernel says now.
+    fn observe(&self) -> Result<Observed, MachineError>;
+
+    /// Does one step. Idempotent: a step that is done already changes nothing.
+    fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError>;
+
+    /// Does one step. Looks at the disk again before it writes, and fails where it is not what the plan saw.
+    fn apply_storage(&self, step: &plan::storage::Step, progress: Percent<'_>) -> Result<(), MachineError>;
+
+    /// Destroys what a disk carries, its partitions included, and proves it by reading back.
+    fn wipe(&self, disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError>;
+
+    /// Sets the clock to milliseconds since 1970 UTC. Best effort.
+    fn set_clock(&self, unix_ms: u64);
+
+    /// Writes what is in flight to the disks, then acts. Returns only where it failed, or on a machine that is no PID 1's.
+    fn power(&self, action: PowerAction) -> Result<(), MachineError>;
+}
+
+/// Why a machine did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The kernel refused.
+    #[error("could not {action}")]
+    Os {
+        /// Imperative, with names: `add address 192.0.2.7/24 to eth0`.
+        action: String,
+        /// The kernel's word.
+        #[source]
+        source: io::Error,
+    },
+    /// A link, disk or partition is not there, or not any more.
+    #[error("{0} is not there")]
+    Missing(String),
+    /// Something is not as it was when the plan was made; nothing was written.
+    #[error("{what} is not what the plan saw: {now}")]
+    Changed {
+        /// The link, disk or partition.
+        what: String,
+        /// What it is now.
+        now: String,
+    },
+    /// A program that was started for it failed.
+    #[error("{program} failed: {output}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Its exit status and the end of its output.
+        output: String,
+    },
+    /// Done, read back, and not what was written.
+    #[error("{what} reads back wrong: {found}")]
+    ReadBack {
+        /// What was written.
+        what: String,
+        /// What was read.
+        found: String,
+    },
+    /// This machine has no such ability: a driver or a program is not in its image.
+    #[error("this machine cannot {0}")]
+    Unable(String),
+}
+
+impl MachineError {
+    /// The kernel refused `action`, in the imperative and with names.
+    pub fn os(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Os { action: action.into(), source: source.into() }
+    }
+}
+
+/// An error and its causes in one line, for reports to operators: `could not mount /srv: no such device`.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,3 @@
+//! The agent's binary: PID 1 of a machine in RAM, or an ordinary process.
+
+fn main() {}
