@@ -1,0 +1,72 @@
+//! The repository's own rules, as far as a program can hold them: files open by saying what they are, stay of a size that
+//! is read in one sitting, and folders stay of a size that is seen at one glance.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Lines of a file, tests included.
+const FILE_LINES: usize = 700;
+
+/// Entries of a folder of source code. Folders of test cases hold as many as there are cases.
+const FOLDER_ENTRIES: usize = 14;
+
+/// Every file that git tracks, relative to the top of the repository.
+fn tracked() -> Vec<PathBuf> {
+    let top = top();
+    let listing = Command::new("git").arg("-C").arg(&top).arg("ls-files").output().expect("git is there");
+    assert!(listing.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listing.stderr));
+    String::from_utf8(listing.stdout).expect("paths are UTF-8").lines().map(PathBuf::from).collect()
+}
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+fn sources() -> impl Iterator<Item = (PathBuf, String)> {
+    tracked().into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs")).filter_map(|path| {
+        // A file that was removed and not committed yet is still listed.
+        let text = std::fs::read_to_string(top().join(&path)).ok()?;
+        Some((path, text))
+    })
+}
+
+#[test]
+fn every_source_file_opens_by_saying_what_it_is() {
+    let silent: Vec<_> = sources().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path).collect();
+    assert!(silent.is_empty(), "no `//!` on the first line: {silent:?}");
+}
+
+#[test]
+fn no_file_is_longer_than_one_sitting() {
+    let long: Vec<_> =
+        sources().map(|(path, text)| (path, text.lines().count())).filter(|(_, lines)| *lines > FILE_LINES).collect();
+    assert!(long.is_empty(), "split by noun: {long:?}");
+}
+
+#[test]
+fn no_folder_of_sources_is_wider_than_one_glance() {
+    let mut entries: BTreeMap<PathBuf, std::collections::BTreeSet<PathBuf>> = BTreeMap::new();
+    for (path, _) in sources() {
+        for at in path.ancestors().take_while(|at| !at.as_os_str().is_empty()) {
+            entries.entry(at.parent().unwrap_or(Path::new("")).to_owned()).or_default().insert(at.to_owned());
+        }
+    }
+    let wide: Vec<_> = entries
+        .into_iter()
+        .map(|(folder, entries)| (folder, entries.len()))
+        .filter(|(_, count)| *count > FOLDER_ENTRIES)
+        .collect();
+    assert!(wide.is_empty(), "split by noun: {wide:?}");
+}
+
+#[test]
+fn nothing_is_left_for_later_in_silence() {
+    let marks = ["todo!(", "unimplemented!(", "FIXME", "#[ignore"];
+    let here = Path::new("tests/tests/tidy.rs");
+    let left: Vec<_> = sources()
+        .filter(|(path, text)| path != here && marks.iter().any(|mark| text.contains(mark)))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(left.is_empty(), "do it, or take it out: {left:?}");
+}
