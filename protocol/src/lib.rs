@@ -45,3 +45,23 @@ pub mod cmdline {
     /// The lease that iPXE holds: `mac,address,netmask,gateway,dns,dhcp-server`, each part possibly empty.
     pub const LEASE: &str = "muster.lease";
 }
+
+/// Codes with which either side closes a QUIC connection (RFC 9000, application close).
+///
+/// The reason beside the code is text for people; programs look at the code alone and treat an unknown one as
+/// [`close::DONE`]: dial again as after any loss.
+pub mod close {
+    /// Nothing is wrong: the conversation is over, or the program is ending.
+    pub const DONE: u32 = 0;
+    /// The peer sent what is not the protocol: garbage, an oversized frame, leftovers, a missing hello.
+    pub const PROTOCOL: u32 = 1;
+    /// A newer session of the same machine has taken this one's place.
+    pub const REPLACED: u32 = 2;
+    /// The certificate is missing, superseded, or of a machine that is not in the fleet any more.
+    /// Dialing again with it is no use.
+    pub const UNAUTHORIZED: u32 = 3;
+    /// What the welcome said has changed (the machine was approved): dial again at once and say hello.
+    pub const CHANGED: u32 = 4;
+    /// Too much at once: dial again later.
+    pub const BUSY: u32 = 5;
+}
