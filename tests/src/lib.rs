@@ -1,1 +1,15 @@
-//! Empty.
+//! The harness of the whole-system tests: real processes, virtual machines, and namespaces to put them in.
+//!
+//! Called by the tests in `tests/tests/`, by `make run` and by `make bench`.
+//! It knows the programs by what users hold in their hands only: command lines, ports, HTTP, consoles, disk images.
+//! It asserts nothing about Muster itself; that is for its callers.
+
+pub mod artifacts;
+pub mod child;
+pub mod eventually;
+pub mod namespace;
+pub mod qemu;
+pub mod scratch;
+pub mod wire;
+
+pub use eventually::eventually;

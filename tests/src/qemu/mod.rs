@@ -1,0 +1,85 @@
+//! Virtual x86 machines.
+//!
+//! [`spec`] says what a machine is made of, [`Machine`] is one that runs, [`console`] is what it writes on its serial
+//! port and [`qmp`] is the hand on its power switch.
+
+pub mod console;
+pub mod qmp;
+pub mod spec;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::child::Process;
+pub use console::Console;
+use qmp::Qmp;
+pub use spec::{Boot, Disk, DiskKind, Firmware, Net, Nic, Spec};
+
+/// A running machine. It is unplugged when this is dropped.
+pub struct Machine {
+    process: Process,
+    folder: PathBuf,
+    /// Sockets have short names only (108 bytes, unix(7)), so they do not lie in the machine's folder.
+    sockets: TempDir,
+    /// What it writes on its serial port.
+    pub console: Console,
+}
+
+impl Machine {
+    /// Plugs in a machine made as `spec` says; disks, console and log lie in `folder`.
+    /// Disk images that are there already are used as they are.
+    pub fn start(spec: &Spec, folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        for disk in &spec.disks {
+            disk.make(folder)?;
+        }
+        let sockets = tempfile::tempdir()?;
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(spec.arguments(folder, &sockets.path().join("qmp"))?).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(std::fs::File::create(folder.join("qemu.log"))?);
+        let mut process = Process::start_as_is("qemu", &mut command)?;
+        let output = process.child().stdout.take().context("qemu's standard output is a pipe")?;
+        let console = Console::follow(output, &folder.join("console.log"))?;
+        Ok(Self { process, folder: folder.to_owned(), sockets, console })
+    }
+
+    /// Pulls the plug: no shutdown, no goodbye.
+    pub fn unplug(&mut self) {
+        self.process.kill();
+    }
+
+    /// The reset button.
+    pub fn reset(&self) -> Result<()> {
+        self.qmp()?.run("system_reset")
+    }
+
+    /// Writes what a person in front of the machine would see to `screen.png` in its folder.
+    pub fn screenshot(&self) -> Result<PathBuf> {
+        let path = self.folder.join("screen.png");
+        self.qmp()?
+            .run_with("screendump", serde_json::json!({ "filename": path.display().to_string(), "format": "png" }))?;
+        Ok(path)
+    }
+
+    /// Waits until the machine has switched itself off.
+    pub fn wait_off(&mut self, deadline: Duration) -> Result<()> {
+        let status = self.process.wait(deadline)?;
+        if !status.success() {
+            bail!("qemu ended with {status}, see {}", self.folder.join("qemu.log").display());
+        }
+        Ok(())
+    }
+
+    /// Whether it has power.
+    pub fn is_on(&mut self) -> Result<bool> {
+        Ok(self.process.ended()?.is_none())
+    }
+
+    fn qmp(&self) -> Result<Qmp> {
+        Qmp::connect(&self.sockets.path().join("qmp"))
+    }
+}

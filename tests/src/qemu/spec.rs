@@ -1,0 +1,238 @@
+//! What a virtual machine is made of, and the QEMU command line that makes it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use muster_protocol::Mac;
+
+/// The parts of a machine.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// What its firmware does.
+    pub firmware: Firmware,
+    /// What it starts from.
+    pub boot: Boot,
+    /// MiB.
+    pub memory_mib: u32,
+    /// Hardware threads, one per core, one socket.
+    pub cpus: u16,
+    /// SMBIOS system UUID, as printed.
+    pub uuid: String,
+    /// SMBIOS system serial.
+    pub serial: String,
+    /// In the order in which they are plugged in.
+    pub disks: Vec<Disk>,
+    /// In the order in which they are plugged in.
+    pub nics: Vec<Nic>,
+}
+
+/// Which firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF, without Secure Boot.
+    Uefi,
+}
+
+/// What a machine starts from.
+#[derive(Debug, Clone)]
+pub enum Boot {
+    /// An ISO in a CD drive.
+    Cd(PathBuf),
+    /// The same ISO on a stick.
+    Usb(PathBuf),
+    /// The first NIC's ROM.
+    Network,
+    /// No firmware worth the name: QEMU puts kernel and initramfs into memory.
+    Kernel {
+        /// Kernel image.
+        kernel: PathBuf,
+        /// Initramfs.
+        initramfs: PathBuf,
+        /// Command line.
+        cmdline: String,
+    },
+}
+
+/// One disk, an image file called `SERIAL.img` in the machine's folder.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// How it is connected.
+    pub kind: DiskKind,
+    /// Serial number; virtio keeps 20 bytes of it.
+    pub serial: String,
+    /// MiB.
+    pub size_mib: u64,
+}
+
+/// How a disk is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskKind {
+    /// virtio-blk.
+    Virtio,
+    /// NVMe.
+    Nvme,
+    /// SCSI behind virtio-scsi, with this world wide name.
+    Scsi {
+        /// 64 bits, NAA 5 or 3 in the highest four.
+        wwn: u64,
+    },
+}
+
+/// One network card.
+#[derive(Debug, Clone)]
+pub struct Nic {
+    /// Its address.
+    pub mac: Mac,
+    /// QEMU's name of the model, such as `virtio-net-pci` or `e1000`.
+    pub model: &'static str,
+    /// What its plug is in.
+    pub net: Net,
+}
+
+/// What a NIC is plugged into.
+#[derive(Debug, Clone)]
+pub enum Net {
+    /// QEMU's own little network: `10.0.N.0/24` with DHCP, the host is `10.0.N.2`.
+    User {
+        /// N.
+        subnet: u8,
+        /// What DHCP tells a boot ROM to load.
+        bootfile: Option<String>,
+    },
+    /// One end of a [`crate::wire::Wire`].
+    Wire {
+        /// The wire's end, where frames for the machine are sent from.
+        far: PathBuf,
+        /// The machine's end.
+        near: PathBuf,
+    },
+}
+
+impl Disk {
+    /// Where its image is, for a machine in `folder`.
+    pub fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.img", self.serial))
+    }
+
+    /// Makes the image where there is none: all zeros, taking no room.
+    pub(super) fn make(&self, folder: &Path) -> Result<()> {
+        let path = self.path(folder);
+        if !path.exists() {
+            let file = std::fs::File::create(&path).with_context(|| format!("making {}", path.display()))?;
+            file.set_len(self.size_mib << 20)?;
+        }
+        Ok(())
+    }
+}
+
+impl Spec {
+    /// The QEMU arguments, with QEMU's control socket at `control`.
+    /// Writes the firmware's variables to `folder` where the firmware keeps some.
+    pub(super) fn arguments(&self, folder: &Path, control: &Path) -> Result<Vec<String>> {
+        let mut line = Arguments::default();
+        line.add("-nodefaults -no-user-config -display none -device VGA");
+        line.add(if is_virtualized() { "-machine q35,accel=kvm -cpu host" } else { "-machine q35,accel=tcg -cpu max" });
+        line.add(&format!("-m {} -smp {},sockets=1 -uuid {}", self.memory_mib, self.cpus, self.uuid));
+        line.add(&format!("-smbios type=1,manufacturer=Muster,product=Lab,serial={},uuid={}", self.serial, self.uuid));
+        // Without -no-reboot a reboot is one; a power-off ends the process.
+        line.add("-chardev stdio,id=console,signal=off -serial chardev:console");
+        line.add(&format!("-qmp unix:{},server=on,wait=off", text(control)?));
+        if self.firmware == Firmware::Uefi {
+            let variables = folder.join("uefi-variables.fd");
+            if !variables.exists() {
+                std::fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).context("copying OVMF's variables")?;
+            }
+            line.add("-drive if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd");
+            line.add(&format!("-drive if=pflash,format=raw,file={}", text(&variables)?));
+        }
+        self.boot_arguments(&mut line)?;
+        if self.disks.iter().any(|disk| matches!(disk.kind, DiskKind::Scsi { .. })) {
+            line.add("-device virtio-scsi-pci,id=scsi");
+        }
+        for (i, disk) in self.disks.iter().enumerate() {
+            let path = disk.path(folder);
+            let image = text(&path)?;
+            line.add(&format!("-drive if=none,id=disk{i},format=raw,cache=unsafe,discard=unmap,file={image}"));
+            let serial = &disk.serial;
+            line.add(&match disk.kind {
+                DiskKind::Virtio => format!("-device virtio-blk-pci,drive=disk{i},serial={serial}"),
+                DiskKind::Nvme => format!("-device nvme,drive=disk{i},serial={serial}"),
+                DiskKind::Scsi { wwn } => {
+                    format!("-device scsi-hd,bus=scsi.0,drive=disk{i},serial={serial},wwn={wwn:#x}")
+                }
+            });
+        }
+        for (i, nic) in self.nics.iter().enumerate() {
+            line.add(&nic.net.argument(i)?);
+            // Only the NIC that boots carries a ROM: the others would each wait for a DHCP server.
+            let rom = match (&self.boot, i) {
+                (Boot::Network, 0) => "bootindex=0",
+                _ => "romfile=",
+            };
+            line.add(&format!("-device {},netdev=net{i},mac={},{rom}", nic.model, nic.mac));
+        }
+        Ok(line.0)
+    }
+
+    fn boot_arguments(&self, line: &mut Arguments) -> Result<()> {
+        match &self.boot {
+            Boot::Cd(iso) => {
+                line.add(&format!("-drive if=none,id=boot,format=raw,media=cdrom,readonly=on,file={}", text(iso)?));
+                line.add("-device ide-cd,drive=boot,bootindex=0");
+            }
+            Boot::Usb(iso) => {
+                line.add(&format!("-drive if=none,id=boot,format=raw,readonly=on,file={}", text(iso)?));
+                line.add("-device qemu-xhci -device usb-storage,drive=boot,removable=on,bootindex=0");
+            }
+            Boot::Network => {}
+            Boot::Kernel { kernel, initramfs, cmdline } => {
+                line.add(&format!("-kernel {} -initrd {}", text(kernel)?, text(initramfs)?));
+                line.0.extend(["-append".into(), cmdline.clone()]);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Net {
+    fn argument(&self, i: usize) -> Result<String> {
+        Ok(match self {
+            Self::User { subnet, bootfile } => {
+                let bootfile = bootfile.as_ref().map(|url| format!(",bootfile={url}")).unwrap_or_default();
+                format!("-netdev user,id=net{i},net=10.0.{subnet}.0/24,host=10.0.{subnet}.2{bootfile}")
+            }
+            Self::Wire { far, near } => format!(
+                "-netdev dgram,id=net{i},remote.type=unix,remote.path={},local.type=unix,local.path={}",
+                text(far)?,
+                text(near)?
+            ),
+        })
+    }
+}
+
+/// A command line in the making; its words hold no blanks unless they are added one by one.
+#[derive(Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn add(&mut self, words: &str) {
+        self.0.extend(words.split_ascii_whitespace().map(str::to_owned));
+    }
+}
+
+/// A path as QEMU's options take it: commas separate them, blanks would be cut by [`Arguments::add`].
+fn text(path: &Path) -> Result<&str> {
+    match path.to_str() {
+        Some(text) if !text.contains([',', ' ']) => Ok(text),
+        _ => bail!("{} holds a comma or a blank, which QEMU's options cannot say; move the checkout", path.display()),
+    }
+}
+
+/// Whether the processor really virtualizes: a machine can have /dev/kvm without, and then guests hang in it.
+fn is_virtualized() -> bool {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let able = flags.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm");
+    able && std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+}
