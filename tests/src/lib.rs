@@ -6,7 +6,9 @@
 
 pub mod artifacts;
 pub mod child;
+pub mod cycle;
 pub mod eventually;
+pub mod http;
 pub mod namespace;
 pub mod qemu;
 pub mod scratch;
