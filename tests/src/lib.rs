@@ -12,6 +12,7 @@ pub mod http;
 pub mod namespace;
 pub mod qemu;
 pub mod scratch;
+pub mod steps;
 pub mod wire;
 
 pub use eventually::eventually;

@@ -1,0 +1,53 @@
+# What people do with Muster. Every target installs what it lacks and builds nothing twice.
+
+MUSL  := x86_64-unknown-linux-musl
+CARGO ?= cargo
+BUILD := $(or $(CARGO_TARGET_DIR),target)
+
+# ring's C is plain enough for the ordinary compiler.
+export CC_x86_64_unknown_linux_musl := gcc
+# What Debian keeps out of an ordinary user's PATH.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+# Tests enter network namespaces: root may, and so may anyone in a user namespace of his own.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
+
+.PHONY: help run test bench build image agent debug setup
+
+help:
+	@echo 'make run          a controller, a site ISO, a virtual machine booted from it, and what Cycle would do with it'
+	@echo 'make run ONCE=1   the same, then stops; succeeds only if every step held'
+	@echo 'make test         format, lints, and every test, those that boot virtual machines included'
+	@echo 'make bench        sizes, memory and times, each beside its floor'
+	@echo 'make build        $(BUILD)/release/muster and the agent'
+	@echo 'make image        build/image: kernel and initramfs'
+
+run: image
+	@$(BUILD)/debug/muster-run $(if $(ONCE),--once)
+
+test: image
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) test --workspace --locked --no-run
+	@$(AS_ROOT) $(CARGO) test --workspace --locked --offline --no-fail-fast || \
+		{ echo 'consoles, logs and disks of every machine that was booted: build/tests/*/'; exit 1; }
+
+bench: image
+	@$(BUILD)/debug/muster-bench
+
+build: agent
+	$(CARGO) build --release --locked -p muster-controller
+
+# The image's own inputs decide whether it is made anew; see `muster image build --help`.
+image: agent debug
+	$(BUILD)/debug/muster image build --agent $(BUILD)/$(MUSL)/agent/muster-agent --output build/image
+
+# The smallest agent; the other profiles are for reading its backtraces.
+agent: setup
+	@$(CARGO) build --profile agent --target $(MUSL) --locked -p muster-agent
+
+debug: setup
+	@$(CARGO) build --locked -p muster-controller -p muster-tests
+
+setup:
+	@scripts/setup
