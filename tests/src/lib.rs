@@ -10,6 +10,7 @@ pub mod cycle;
 pub mod eventually;
 pub mod http;
 pub mod namespace;
+pub mod peer;
 pub mod qemu;
 pub mod scratch;
 pub mod steps;
