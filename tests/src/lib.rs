@@ -7,12 +7,14 @@
 pub mod artifacts;
 pub mod child;
 pub mod cycle;
+pub mod disks;
 pub mod eventually;
 pub mod http;
 pub mod namespace;
 pub mod peer;
 pub mod qemu;
 pub mod scratch;
+pub mod slot;
 pub mod steps;
 pub mod wire;
 
