@@ -192,6 +192,26 @@ pub enum Contents {
     Unknown,
 }
 
+impl Contents {
+    /// Where the filesystem is mounted; `None` for anything that is not.
+    pub fn mounted_at(&self) -> Option<&str> {
+        match self {
+            Self::Filesystem(filesystem) => Some(filesystem.mounted_at.as_str()).filter(|path| !path.is_empty()),
+            _ => None,
+        }
+    }
+
+    /// The same, with nothing said of mounting: what is on the medium.
+    pub fn unmounted(&self) -> Self {
+        match self {
+            Self::Filesystem(filesystem) => {
+                Self::Filesystem(Filesystem { mounted_at: String::new(), ..filesystem.clone() })
+            }
+            other => other.clone(),
+        }
+    }
+}
+
 /// A filesystem found on a disk or partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filesystem {
