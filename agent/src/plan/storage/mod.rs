@@ -1,0 +1,326 @@
+//! Storage steps: from what should be and what the disks carry to what to do, in which order.
+//!
+//! Called by `plan::Plan` and by the simulated machine; pure.
+//! Every rule about what may be lost is here and in [`table`]: a step either names a place that was seen to be blank,
+//! or says [`to_agent::Impact::Destroys`], which needs a permit.
+//! It does not choose kernel names: a disk is its WWN or serial until the very moment of writing.
+
+mod filesystem;
+mod model;
+#[cfg(test)]
+mod properties;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use muster_protocol::DiskId;
+use muster_protocol::desired::{self, Existing};
+use muster_protocol::observed::{self, Contents, Disk};
+use muster_protocol::to_agent::{self, Impact};
+use serde::Serialize;
+
+use super::Impossible;
+
+pub use model::apply_to_model;
+pub use table::{ALIGNMENT, usable_end};
+
+/// One thing to do to a disk. Carries what the plan saw, so that whoever writes can look again first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Step {
+    /// Take a filesystem that the agent mounted out of the tree.
+    Unmount {
+        /// Which disk.
+        disk: DiskId,
+        /// Which of its partitions.
+        partition: u32,
+        /// Where it is.
+        path: String,
+    },
+    /// Write a GPT with exactly these partitions.
+    Partition {
+        /// Which disk.
+        disk: DiskId,
+        /// What it carries.
+        before: Before,
+        /// The new table.
+        slots: Vec<Slot>,
+    },
+    /// Add partitions to the GPT that is there, behind the last one.
+    Extend {
+        /// Which disk.
+        disk: DiskId,
+        /// What it carries.
+        before: Before,
+        /// The new ones only.
+        added: Vec<Slot>,
+    },
+    /// Make a filesystem.
+    Format {
+        /// Which disk.
+        disk: DiskId,
+        /// Which of its partitions, and where it lies.
+        slot: Slot,
+        /// What the partition carries.
+        carries: Carries,
+        /// What to make.
+        format: desired::Format,
+        /// Volume label, empty for none.
+        label: String,
+    },
+    /// Mount a filesystem.
+    Mount {
+        /// Which disk.
+        disk: DiskId,
+        /// Which of its partitions, and where it lies.
+        slot: Slot,
+        /// What is on it.
+        format: desired::Format,
+        /// Where to; directories that lack are made.
+        path: String,
+    },
+}
+
+/// A whole disk as the plan saw it. Kernel names and mount points are left out: they may change and mean nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Before {
+    /// Bytes.
+    pub size_bytes: u64,
+    /// What the disk itself carries.
+    pub contents: Contents,
+    /// Its partitions and what they carry.
+    pub partitions: Vec<observed::Partition>,
+}
+
+impl Before {
+    /// What `disk` is now, in the form that can be compared with what the plan saw.
+    pub fn of(disk: &Disk) -> Self {
+        let unmounted = |p: &observed::Partition| observed::Partition { contents: p.contents.unmounted(), ..p.clone() };
+        Self {
+            size_bytes: disk.size_bytes,
+            contents: disk.contents.unmounted(),
+            partitions: disk.partitions.iter().map(unmounted).collect(),
+        }
+    }
+}
+
+/// A partition: its number, its place in bytes, its name and type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Slot {
+    /// 1 to 128.
+    pub number: u32,
+    /// First byte, from the start of the disk.
+    pub start_bytes: u64,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// GPT name.
+    pub label: String,
+    /// GPT type GUID in the byte order in which it is printed.
+    pub type_guid: [u8; 16],
+}
+
+/// What a partition that is to be formatted carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Carries {
+    /// Nothing, and it must be so still.
+    Nothing,
+    /// This, and nothing else; it is lost.
+    This(Contents),
+    /// Whatever the replaced partition table left there. An earlier step of the same plan destroys it.
+    Remains,
+}
+
+impl Step {
+    /// For people and permits.
+    pub fn describe(&self) -> to_agent::Step {
+        let impact = if self.is_destructive() { Impact::Destroys(self.disk().clone()) } else { Impact::None };
+        to_agent::Step { action: self.action(), impact }
+    }
+
+    /// The disk it touches, as the document names it.
+    pub fn disk(&self) -> &DiskId {
+        match self {
+            Self::Unmount { disk, .. }
+            | Self::Partition { disk, .. }
+            | Self::Extend { disk, .. }
+            | Self::Format { disk, .. }
+            | Self::Mount { disk, .. } => disk,
+        }
+    }
+
+    /// Whether something that is there now is lost, so that a permit is needed.
+    pub fn is_destructive(&self) -> bool {
+        match self {
+            Self::Partition { before, .. } => before.contents != Contents::Blank,
+            Self::Format { carries, .. } => matches!(carries, Carries::This(_)),
+            Self::Unmount { .. } | Self::Extend { .. } | Self::Mount { .. } => false,
+        }
+    }
+
+    fn action(&self) -> String {
+        match self {
+            Self::Unmount { disk, partition, path } => format!("unmount {path}, partition {partition} of {disk}"),
+            Self::Partition { disk, before, slots } => format!(
+                "write a GPT to {disk} ({}, {}): {}",
+                size(before.size_bytes),
+                contents(&before.contents, &before.partitions),
+                list(slots)
+            ),
+            Self::Extend { disk, added, .. } => format!("add to the GPT of {disk}: {}", list(added)),
+            Self::Format { disk, slot, carries, format, label } => {
+                let carries = match carries {
+                    Carries::Nothing => "blank".to_owned(),
+                    Carries::This(found) => format!("carries {}", contents(found, &[])),
+                    Carries::Remains => "remains of the replaced table".to_owned(),
+                };
+                format!(
+                    "make {} on partition {} of {disk} ({}, {carries}){}",
+                    format_name(*format),
+                    slot.number,
+                    size(slot.size_bytes),
+                    if label.is_empty() { String::new() } else { format!(", labeled {label:?}") },
+                )
+            }
+            Self::Mount { disk, slot, path, .. } => format!("mount partition {} of {disk} at {path}", slot.number),
+        }
+    }
+}
+
+/// What has to be done to the disks so that they are as desired; empty where they are.
+///
+/// Errors: the first thing that does not fit, with what is there instead and the remedy.
+/// What a disk carries is lost only by steps that say so, and only where the document asks for it
+/// (`wipe_table`, `wipe_filesystem`).
+pub fn plan(desired: &desired::Storage, observed: &[Disk]) -> Result<Vec<Step>, Impossible> {
+    let mut chosen: Vec<(&desired::Disk, &Disk)> = Vec::new();
+    for want in &desired.disks {
+        let have = find(&want.disk, observed)?;
+        if let Some((first, _)) = chosen.iter().find(|(_, other)| std::ptr::eq(*other, have)) {
+            return Err(impossible(
+                &want.disk,
+                format!("this is the same disk as {}: {}; describe it once", first.disk, line(have)),
+            ));
+        }
+        chosen.push((want, have));
+    }
+    let mut steps = Vec::new();
+    for (want, have) in &chosen {
+        let filesystems = desired.filesystems.iter().filter(|f| f.disk == want.disk);
+        let planned = plan_disk(want, have, filesystems);
+        // A held disk may stay as it is. Why it is held explains more than what does not fit.
+        if !have.held.is_empty() && !planned.as_ref().is_ok_and(Vec::is_empty) {
+            return Err(impossible(&want.disk, format!("{} may not be written to: {}", line(have), have.held)));
+        }
+        steps.extend(planned?);
+    }
+    filesystem::order_mounts(&mut steps, &chosen, observed)?;
+    Ok(steps)
+}
+
+/// What keeps the disks from being as desired, one line each; empty where they are.
+pub fn differences(desired: &desired::Storage, observed: &[Disk]) -> Vec<String> {
+    match plan(desired, observed) {
+        Ok(steps) => steps.iter().map(|step| format!("still to do: {}", step.action())).collect(),
+        Err(impossible) => vec![impossible.to_string()],
+    }
+}
+
+/// The one disk that answers to `id`.
+pub fn find<'a>(id: &DiskId, observed: &'a [Disk]) -> Result<&'a Disk, Impossible> {
+    let mut found = observed.iter().filter(|disk| id.names(disk.wwn.as_deref(), disk.serial.as_deref()));
+    match (found.next(), found.next()) {
+        (Some(disk), None) => Ok(disk),
+        (None, _) if observed.is_empty() => Err(impossible(id, "there is no such disk; this machine has none".into())),
+        (None, _) => Err(impossible(
+            id,
+            format!(
+                "there is no such disk; this machine has {}",
+                observed.iter().map(line).collect::<Vec<_>>().join(", ")
+            ),
+        )),
+        (Some(first), Some(second)) => {
+            let all: Vec<String> = [first, second].into_iter().chain(found).map(line).collect();
+            Err(impossible(
+                id,
+                format!("{} disks answer to this name: {}; name the one by its WWN", all.len(), all.join(", ")),
+            ))
+        }
+    }
+}
+
+fn plan_disk<'a>(
+    want: &desired::Disk,
+    have: &Disk,
+    filesystems: impl Iterator<Item = &'a desired::Filesystem>,
+) -> Result<Vec<Step>, Impossible> {
+    let fit = table::fit(want, have)?;
+    let mut steps = fit.steps(want, have);
+    for filesystem in filesystems {
+        filesystem::plan_filesystem(filesystem, have, &fit, &mut steps)?;
+    }
+    Ok(steps)
+}
+
+fn impossible(disk: &DiskId, problem: String) -> Impossible {
+    Impossible { field: format!("storage.disks.{disk}"), problem }
+}
+
+/// A disk in one line: `serial:MU-0001 (vda, 10.0 GiB)`.
+fn line(disk: &Disk) -> String {
+    let id = disk.id().map_or_else(|| "a disk without WWN and serial".to_owned(), |id| id.to_string());
+    format!("{id} ({}, {})", disk.name, size(disk.size_bytes))
+}
+
+fn list(slots: &[Slot]) -> String {
+    let slot = |s: &Slot| format!("{} {:?} {}", s.number, s.label, size(s.size_bytes));
+    if slots.is_empty() { "no partitions".into() } else { slots.iter().map(slot).collect::<Vec<_>>().join(", ") }
+}
+
+/// What is on a disk or partition, for people. `partitions` are told with a table.
+fn contents(found: &Contents, partitions: &[observed::Partition]) -> String {
+    let inside = || {
+        let each = |p: &observed::Partition| format!("{} with {}", p.number, contents(&p.contents, &[]));
+        partitions.iter().map(each).collect::<Vec<_>>().join(", ")
+    };
+    match found {
+        Contents::Blank => "blank".into(),
+        Contents::Gpt { .. } if partitions.is_empty() => "a GPT without partitions".into(),
+        Contents::Gpt { .. } => format!("a GPT with partitions {}", inside()),
+        Contents::Dos if partitions.is_empty() => "an MBR partition table".into(),
+        Contents::Dos => format!("an MBR with partitions {}", inside()),
+        Contents::Filesystem(fs) if fs.label.is_empty() => fs.kind.clone(),
+        Contents::Filesystem(fs) => format!("{} labeled {:?}", fs.kind, fs.label),
+        Contents::Signature(name) => name.clone(),
+        Contents::Unknown => "data of an unknown kind".into(),
+    }
+}
+
+/// Bytes for people, in the largest unit that leaves a whole part.
+fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let unit = units.len().min(1 + (bytes.max(1).ilog2() / 10) as usize) - 1;
+    let whole = bytes >> (10 * unit);
+    if unit == 0 {
+        return format!("{bytes} B");
+    }
+    let tenths = (((bytes >> (10 * (unit - 1))) & 0x3ff) * 10) >> 10;
+    format!("{whole}.{tenths} {}", units[unit])
+}
+
+fn format_name(format: desired::Format) -> &'static str {
+    match format {
+        desired::Format::Ext4 => "ext4",
+    }
+}
+
+/// Whether a filesystem that is there is the one that is desired.
+fn is_same(want: &desired::Filesystem, have: &observed::Filesystem) -> bool {
+    have.kind == format_name(want.format) && have.label == want.label
+}
+
+/// `true` where the document lets a filesystem be replaced.
+fn may_replace(existing: Existing) -> bool {
+    match existing {
+        Existing::Keep => false,
+        Existing::Replace => true,
+    }
+}
