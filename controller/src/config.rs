@@ -266,23 +266,7 @@ impl<'a> Section<'a> {
 
 /// The known name that takes the fewest edits to reach.
 fn nearest<'a>(wrong: &str, known: &[&'a str]) -> &'a str {
-    known.iter().copied().min_by_key(|name| edits(wrong, name)).unwrap_or_default()
-}
-
-/// Levenshtein's distance, row by row.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    known.iter().copied().min_by_key(|name| strsim::damerau_levenshtein(wrong, name)).unwrap_or_default()
 }
 
 fn kind(value: &Value<'_>) -> String {
