@@ -8,6 +8,7 @@
 //! and take time and randomness from the draft, so that tests call them directly.
 
 pub mod access;
+pub mod answered;
 pub mod draft;
 pub mod identity;
 pub mod lease;

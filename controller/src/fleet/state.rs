@@ -10,7 +10,9 @@ use muster_protocol::{Digest, MachineId, OperationId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::record::{AuditEntry, DesiredState, Event, Location, Machine, MachineInventory, Operation, Ticket, Token};
+use super::record::{
+    Answered, AuditEntry, DesiredState, Event, Location, Machine, MachineInventory, Operation, Ticket, Token,
+};
 
 /// Records by key.
 #[derive(Debug, Clone)]
@@ -178,6 +180,8 @@ tables! {
     tickets: Ticket by Digest = |r| r.digest, "ticket/", "ticket";
     /// Operators' tokens.
     tokens: Token by String = |r| r.id.clone(), "token/", "token";
+    /// Requests that may be repeated.
+    answered: Answered by Digest = |r| r.key, "answered/", "answered request";
     /// The change feed.
     events: Event by u64 = |r| r.seq, "event/", "event";
     /// The audit log.
