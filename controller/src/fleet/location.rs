@@ -1,7 +1,7 @@
 //! Locations: the sites that machines stand at.
 
-use super::record::{Location, Machine};
-use super::{Draft, Refusal};
+use super::record::{Location, Machine, Subnet};
+use super::{Draft, Refusal, State};
 
 /// Makes a location, or replaces the one with its code.
 ///
@@ -32,11 +32,22 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
     Ok(location)
 }
 
+/// Whether there is such a location: declared, or the one that some machine's boot medium names.
+pub fn need(state: &State, code: &str) -> Result<(), Refusal> {
+    let stands_there = |m: &Machine| m.location == code && m.lifecycle != super::record::Lifecycle::Retired;
+    let known = state.locations.get(&code.to_owned()).is_some() || state.machines.iter().any(stands_there);
+    let name = || code.chars().take(80).collect();
+    if known && !code.is_empty() { Ok(()) } else { Err(Refusal::NotFound { kind: "location", name: name() }) }
+}
+
 /// Removes a location that nothing stands at.
 pub fn remove(draft: &mut Draft, code: &str) -> Result<(), Refusal> {
     draft.need::<Location>(&code.to_owned())?;
     if let Some(machine) = draft.state().machines.iter().find(|m: &&Machine| m.location == code) {
         return Err(Refusal::Conflict(format!("machine {} stands at {code}", machine.name)));
+    }
+    if let Some(subnet) = draft.state().subnets.iter().find(|s: &&Subnet| s.location == code) {
+        return Err(Refusal::Conflict(format!("subnet {} is declared at {code}", subnet.net)));
     }
     draft.audit("location.removed", code, code, "");
     draft.delete::<Location>(&code.to_owned());

@@ -8,12 +8,13 @@
 //! and take time and randomness from the draft, so that tests call them directly.
 
 pub mod access;
-pub mod answered;
+pub mod address;
 pub mod draft;
 pub mod identity;
 pub mod lease;
 pub mod location;
 pub mod machine;
+pub mod model;
 pub mod operation;
 pub mod record;
 pub mod state;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use access::credential;
 pub use draft::{Author, Draft};
 pub use state::State;
 pub use writer::Ended;

@@ -3,7 +3,9 @@
 //! Frozen once released: see `Stored` in [`super::state`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use muster_protocol::desired::{Desired, Permit};
 use muster_protocol::enroll::Identity;
 use muster_protocol::hello::Progress;
@@ -220,7 +222,7 @@ pub struct OperationStep {
 }
 
 /// A site.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
     /// Short and stable: `ber1`.
     pub code: String,
@@ -309,19 +311,6 @@ pub enum Role {
     Admin,
 }
 
-/// A request that named itself and was carried out; see [`super::answered`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answered {
-    /// Of the asker and its Idempotency-Key.
-    pub key: Digest,
-    /// Of what was asked.
-    pub request: Digest,
-    /// What came of it.
-    pub subject: String,
-    /// When.
-    pub at_unix_ms: u64,
-}
-
 /// One line of the change feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -356,4 +345,177 @@ pub struct AuditEntry {
     pub before: String,
     /// What it is.
     pub after: String,
+}
+
+/// Addresses that may be handed out at one location. Network and broadcast address are never handed out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// Its prefix, without host bits; overlaps with no other subnet.
+    pub net: IpNet,
+    /// Code of the location where it is on the wire.
+    pub location: String,
+    /// The router of those who get an address from it; `None` for a network that leads nowhere else.
+    pub gateway: Option<IpAddr>,
+    /// Resolvers of those who get an address from it.
+    pub nameservers: Vec<IpAddr>,
+    /// What is never handed out, besides the gateway.
+    pub reserved: Vec<AddressRange>,
+}
+
+/// Addresses from `first` to `last`, both included; both of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRange {
+    /// Lowest.
+    pub first: IpAddr,
+    /// Highest.
+    pub last: IpAddr,
+}
+
+/// Addresses in somebody's hands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// What was handed out: one address, so far, as /32 or /128.
+    pub block: IpNet,
+    /// The subnet it is from.
+    pub subnet: IpNet,
+    /// Who has it.
+    pub holder: AddressHolder,
+    /// Since when.
+    pub since_unix_ms: u64,
+}
+
+/// Who has an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AddressHolder {
+    /// A machine, for itself, until its disks and its memory are clean again.
+    Machine {
+        /// Which one.
+        machine: MachineId,
+        /// For which lease.
+        lease: String,
+    },
+    /// A pool of Cycle's, until Cycle releases it.
+    Pool {
+        /// Whose.
+        hub: String,
+        /// Cycle's id of the pool, empty where it gave none.
+        pool: String,
+        /// The lease that it was asked for.
+        lease: String,
+        /// Names this handing-out: another one of the same address has another name. 128 random bits in hex.
+        assignment: String,
+    },
+}
+
+/// What an operator says of a server model; the rest comes from the hardware. Empty texts leave it to the hardware.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelCard {
+    /// [`super::model::Hardware::id`].
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// First of the two words that Cycle groups models by.
+    pub category: String,
+    /// Second of them.
+    pub class: String,
+    /// Thousandths of a dollar.
+    pub hourly_mils: u64,
+    /// Thousandths of a dollar.
+    pub monthly_mils: u64,
+}
+
+/// What a hub of Cycle's shows to use the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    /// Public part, Cycle's `api_key`.
+    pub key: String,
+    /// Who holds it. Credentials of one hub see the same leases, so that they can be exchanged.
+    pub hub: String,
+    /// Which of Cycle's hubs may use it.
+    pub good_for: HubRule,
+    /// SHA-256 of the secret part.
+    pub secret: Digest,
+    /// Made.
+    pub created_unix_ms: u64,
+}
+
+/// Which of Cycle's hubs may use a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HubRule {
+    /// Whoever has the secret.
+    Any,
+    /// The hub with this id of Cycle's; a call that names another one, or none, is refused.
+    Only(String),
+}
+
+/// A machine in a hub's hands, a "server" in Cycle's words. Its record goes when it has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Cycle's `server_id`: opaque, never used again.
+    pub id: String,
+    /// Whose.
+    pub hub: String,
+    /// Cycle's own id of the server, empty where it gave none; with `hub` the key that makes a repeated order one order.
+    pub cycle_server: String,
+    /// Chosen by Cycle, may be empty.
+    pub hostname: String,
+    /// The ordered model.
+    pub model: String,
+    /// The ordered location.
+    pub location: String,
+    /// The ordered zone, empty for any.
+    pub zone: String,
+    /// When it was ordered.
+    pub created_unix_ms: u64,
+    /// Machines that could not be prepared for it.
+    pub tried: Vec<MachineId>,
+    /// How far it is.
+    pub state: LeaseState,
+}
+
+/// How far a lease is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseState {
+    /// A machine could not be prepared; the next one is about to be chosen.
+    Seeking {
+        /// Why not that one.
+        why: String,
+    },
+    /// A machine is being prepared.
+    Preparing {
+        /// Which one, with what it will be.
+        seat: Seat,
+        /// The work.
+        operation: OperationId,
+    },
+    /// The machine is in the hub's hands.
+    Ready {
+        /// Which one; does not change any more.
+        seat: Seat,
+    },
+    /// No machine could be prepared.
+    Failed {
+        /// For whoever ordered.
+        why: String,
+    },
+    /// The hub gave it back; the machine is being cleaned.
+    Ending {
+        /// Which one.
+        machine: MachineId,
+    },
+}
+
+/// What a hub is told of the machine it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Which one.
+    pub machine: MachineId,
+    /// SMBIOS UUID, where it has one.
+    pub uuid: Option<[u8; 16]>,
+    /// Permanent MAC of its primary NIC.
+    pub mac: Mac,
+    /// Its own addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
 }

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use ipnet::IpNet;
 use muster_protocol::{Digest, MachineId, OperationId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::record::{
-    Answered, AuditEntry, DesiredState, Event, Location, Machine, MachineInventory, Operation, Ticket, Token,
+    Address, AuditEntry, Credential, DesiredState, Event, Lease, Location, Machine, MachineInventory, ModelCard,
+    Operation, Subnet, Ticket, Token,
 };
 
 /// Records by key.
@@ -36,7 +38,7 @@ impl<K: Ord + Clone, R> Table<K, R> {
     }
 
     /// The records whose keys come after `key`, in order.
-    pub fn after<'a>(&'a self, key: &'a K) -> impl Iterator<Item = &'a R> {
+    pub fn after<'a>(&'a self, key: &K) -> impl Iterator<Item = &'a R> + use<'a, K, R> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.0.range((Excluded(key), Unbounded)).map(|(_, record)| record.as_ref())
     }
@@ -104,6 +106,19 @@ impl StoredKey for String {
 impl StoredKey for u64 {
     fn bytes(&self) -> Vec<u8> {
         self.to_be_bytes().to_vec()
+    }
+    fn text(&self) -> Vec<u8> {
+        self.to_string().into_bytes()
+    }
+}
+
+/// Ordered by family, then address, then prefix length, as [`IpNet`] itself is.
+impl StoredKey for IpNet {
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::V4(net) => [&[4][..], &net.addr().octets(), &[net.prefix_len()]].concat(),
+            Self::V6(net) => [&[6][..], &net.addr().octets(), &[net.prefix_len()]].concat(),
+        }
     }
     fn text(&self) -> Vec<u8> {
         self.to_string().into_bytes()
@@ -180,8 +195,16 @@ tables! {
     tickets: Ticket by Digest = |r| r.digest, "ticket/", "ticket";
     /// Operators' tokens.
     tokens: Token by String = |r| r.id.clone(), "token/", "token";
-    /// Requests that may be repeated.
-    answered: Answered by Digest = |r| r.key, "answered/", "answered request";
+    /// What may be handed out, by prefix.
+    subnets: Subnet by IpNet = |r| r.net, "subnet/", "subnet";
+    /// What is handed out, by the block.
+    addresses: Address by IpNet = |r| r.block, "address/", "address";
+    /// What operators say of server models, by the model's id.
+    models: ModelCard by String = |r| r.id.clone(), "model/", "server model";
+    /// What hubs of Cycle's show, by the public part.
+    credentials: Credential by String = |r| r.key.clone(), "credential/", "IAL credential";
+    /// Machines in hubs' hands.
+    leases: Lease by String = |r| r.id.clone(), "lease/", "lease";
     /// The change feed.
     events: Event by u64 = |r| r.seq, "event/", "event";
     /// The audit log.
