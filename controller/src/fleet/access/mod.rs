@@ -2,6 +2,8 @@
 //!
 //! A token reads `muster_<id>_<secret>`: the id finds the record, the secret is compared by its hash.
 
+pub mod credential;
+
 use muster_protocol::Digest;
 use subtle::ConstantTimeEq;
 
