@@ -6,7 +6,6 @@
 
 pub mod artifacts;
 pub mod child;
-pub mod controller;
 pub mod cycle;
 pub mod disks;
 pub mod eventually;
@@ -15,7 +14,6 @@ pub mod namespace;
 pub mod peer;
 pub mod qemu;
 pub mod scratch;
-pub mod site;
 pub mod slot;
 pub mod steps;
 pub mod wire;
