@@ -3,7 +3,11 @@
 //! It is a library with a tiny binary, so that tests and simulated fleets run the code that real machines run.
 //! Everything it does to a machine goes through [`machine::Machine`]; [`linux`] is the real one.
 
+pub mod identity;
+pub mod keep;
 pub mod linux;
+pub mod log;
 pub mod machine;
 pub mod options;
 pub mod plan;
+pub mod tls;

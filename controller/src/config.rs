@@ -1,1 +1,439 @@
-//! `muster.toml`.
+//! `muster.toml`: what the controller does differently from its defaults.
+//!
+//! Every key has a default that is right on a laptop.
+//! A key that is not known is an error that names the nearest one, and every error names the line: a controller that
+//! starts has understood its whole file. Read once, by `muster serve` and by the commands that work on its files.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Where the configuration is looked for when no file is named.
+pub const SYSTEM_FILE: &str = "/etc/muster/muster.toml";
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Database, keys, images: everything durable.
+    pub data: PathBuf,
+    /// Where the controller listens.
+    pub listen: Listen,
+    /// Boot media over HTTP.
+    pub boot: Boot,
+    /// Agents.
+    pub agents: Agents,
+    /// HTTPS.
+    pub https: Https,
+}
+
+/// `[listen]`: one address or a list of them, each with its port; an empty list switches that listener off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// QUIC, UDP.
+    pub agents: Vec<SocketAddr>,
+    /// HTTPS, TCP.
+    pub https: Vec<SocketAddr>,
+    /// HTTP for boot media, TCP.
+    pub boot: Vec<SocketAddr>,
+}
+
+/// `[boot]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// Where `muster image build` leaves kernel and initramfs; `images` in the data directory by default.
+    pub images: PathBuf,
+    /// `host:port` of the controllers that agents dial; empty for the address that the boot request came in on.
+    pub controllers: Vec<String>,
+    /// How long a boot ticket is good: from the boot script to the agent's enrollment.
+    pub ticket_lifetime: Duration,
+}
+
+/// `[agents]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agents {
+    /// How long an agent's certificate is good; it is renewed within the session.
+    pub certificate_lifetime: Duration,
+    /// How long a machine has to reach the controller after a change before it undoes it.
+    pub confirm_within: Duration,
+}
+
+/// `[https]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Https {
+    /// Names and addresses for the certificate, beside the host's own.
+    pub names: Vec<String>,
+}
+
+impl Config {
+    /// The defaults for a controller whose data lies in `data`.
+    pub fn with_data(data: PathBuf) -> Self {
+        let any = |port| vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+        Self {
+            listen: Listen { agents: any(8443), https: any(8443), boot: any(8080) },
+            boot: Boot {
+                images: data.join("images"),
+                controllers: Vec::new(),
+                ticket_lifetime: Duration::from_secs(10 * 60),
+            },
+            agents: Agents {
+                certificate_lifetime: Duration::from_secs(24 * 3600),
+                confirm_within: Duration::from_secs(60),
+            },
+            https: Https { names: Vec::new() },
+            data,
+        }
+    }
+
+    /// The configuration that `muster serve` runs with.
+    ///
+    /// `file` is what the operator named; without it [`SYSTEM_FILE`] is read where there is one.
+    /// `data` overrides the file's key.
+    pub fn load(file: Option<&Path>, data: Option<PathBuf>) -> Result<Self, ConfigError> {
+        let system = Path::new(SYSTEM_FILE);
+        let file = file.or_else(|| system.exists().then_some(system));
+        let text = match file {
+            None => String::new(),
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { file: path.to_owned(), cause })?
+            }
+        };
+        Self::parse(&text, data).map_err(|problem| ConfigError::Wrong {
+            file: file.map(Path::to_owned).unwrap_or_default(),
+            line: problem.line,
+            what: problem.what,
+        })
+    }
+
+    /// Reads the text of a configuration file.
+    pub fn parse(text: &str, data: Option<PathBuf>) -> Result<Self, Problem> {
+        let table = DeTable::parse(text).map_err(|e| Problem::at(text, e.span(), e.message().trim().to_owned()))?;
+        let mut top = Section { text, name: "", table: table.get_ref(), known: BTreeSet::new() };
+        let said = top.take("data", path)?;
+        let mut config = Self::with_data(data.or(said).unwrap_or_else(default_data));
+
+        if let Some(mut listen) = top.section("listen")? {
+            listen.set("agents", &mut config.listen.agents, addresses)?;
+            listen.set("https", &mut config.listen.https, addresses)?;
+            listen.set("boot", &mut config.listen.boot, addresses)?;
+            listen.finish()?;
+        }
+        if let Some(mut boot) = top.section("boot")? {
+            boot.set("images", &mut config.boot.images, path)?;
+            boot.set("controllers", &mut config.boot.controllers, |v| texts(v)?.into_iter().map(controller).collect())?;
+            boot.set("ticket_lifetime", &mut config.boot.ticket_lifetime, |v| duration(v, 60, 24 * 3600))?;
+            boot.finish()?;
+        }
+        if let Some(mut agents) = top.section("agents")? {
+            // The upper end of a certificate's life is what a thief of a running machine's RAM gets.
+            agents.set("certificate_lifetime", &mut config.agents.certificate_lifetime, |v| {
+                duration(v, 600, 30 * 24 * 3600)
+            })?;
+            // The bounds are those of `protocol::to_agent::Apply::confirm_within_s`.
+            agents.set("confirm_within", &mut config.agents.confirm_within, |v| duration(v, 5, 300))?;
+            agents.finish()?;
+        }
+        if let Some(mut https) = top.section("https")? {
+            https.set("names", &mut config.https.names, |v| texts(v)?.into_iter().map(host).collect())?;
+            https.finish()?;
+        }
+        top.finish()?;
+        Ok(config)
+    }
+}
+
+/// `/var/lib/muster` for root, the user's own data folder for everybody else.
+pub fn default_data() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/muster");
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    // XDG base directory specification: XDG_DATA_HOME, else ~/.local/share.
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map_or_else(|| PathBuf::from("muster-data"), |folder| folder.join("muster"))
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", file.display())]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// What it says is wrong.
+    #[error("{}, line {line}: {what}", file.display())]
+    Wrong {
+        /// Which file.
+        file: PathBuf,
+        /// Counts from 1.
+        line: usize,
+        /// What is wrong and what would be right.
+        what: String,
+    },
+}
+
+/// What is wrong with the text of a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub struct Problem {
+    /// Counts from 1.
+    pub line: usize,
+    /// What is wrong and what would be right.
+    pub what: String,
+}
+
+impl Problem {
+    fn at(text: &str, span: Option<Range<usize>>, what: String) -> Self {
+        let before = span.and_then(|span| text.get(..span.start)).unwrap_or_default();
+        Self { line: before.matches('\n').count() + 1, what }
+    }
+}
+
+/// A table of the file while it is read; remembers which keys somebody asked for.
+struct Section<'a> {
+    text: &'a str,
+    name: &'static str,
+    table: &'a DeTable<'a>,
+    known: BTreeSet<&'static str>,
+}
+
+type Value<'a> = DeValue<'a>;
+
+impl<'a> Section<'a> {
+    fn find(&mut self, key: &'static str) -> Option<&'a Spanned<Value<'a>>> {
+        self.known.insert(key);
+        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+    }
+
+    /// What the file says for `key`, `None` where it says nothing.
+    fn take<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&Value<'a>) -> Result<T, String>,
+    ) -> Result<Option<T>, Problem> {
+        let Some(value) = self.find(key) else { return Ok(None) };
+        let full = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
+        let wrong = |what| Problem::at(self.text, Some(value.span()), format!("{full}: {what}"));
+        read(value.get_ref()).map(Some).map_err(wrong)
+    }
+
+    fn set<T>(
+        &mut self,
+        key: &'static str,
+        place: &mut T,
+        read: impl FnOnce(&Value<'a>) -> Result<T, String>,
+    ) -> Result<(), Problem> {
+        if let Some(value) = self.take(key, read)? {
+            *place = value;
+        }
+        Ok(())
+    }
+
+    fn section(&mut self, name: &'static str) -> Result<Option<Section<'a>>, Problem> {
+        let Some(value) = self.find(name) else { return Ok(None) };
+        match value.get_ref() {
+            DeValue::Table(table) => Ok(Some(Section { text: self.text, name, table, known: BTreeSet::new() })),
+            other => {
+                let what = format!("{name} is a section, [{name}], and not {}", kind(other));
+                Err(Problem::at(self.text, Some(value.span()), what))
+            }
+        }
+    }
+
+    /// Refuses keys that nobody asked for.
+    fn finish(self) -> Result<(), Problem> {
+        let stray = |(key, _): &(&Spanned<_>, _)| !self.known.contains(AsRef::<str>::as_ref(key.get_ref()));
+        let Some((key, _)) = self.table.iter().filter(stray).min_by_key(|(k, _)| k.span().start) else {
+            return Ok(());
+        };
+        let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
+        let known: Vec<&str> = self.known.iter().copied().collect();
+        let nearest = nearest(key.get_ref(), &known);
+        let what = format!("there is no key {:?}{place}; did you mean {nearest:?}?", key.get_ref());
+        Err(Problem::at(self.text, Some(key.span()), what))
+    }
+}
+
+/// The known name that takes the fewest edits to reach.
+fn nearest<'a>(wrong: &str, known: &[&'a str]) -> &'a str {
+    known.iter().copied().min_by_key(|name| strsim::damerau_levenshtein(wrong, name)).unwrap_or_default()
+}
+
+fn kind(value: &Value<'_>) -> String {
+    format!(
+        "{} {}",
+        if matches!(value, DeValue::Array(_) | DeValue::Integer(_)) { "an" } else { "a" },
+        value.type_str()
+    )
+}
+
+fn text<'a>(value: &'a Value<'_>) -> Result<&'a str, String> {
+    match value {
+        DeValue::String(text) => Ok(text),
+        other => Err(format!("this is {}, a text in quotes is needed", kind(other))),
+    }
+}
+
+fn texts(value: &Value<'_>) -> Result<Vec<String>, String> {
+    match value {
+        DeValue::Array(items) => items.iter().map(|item| text(item.get_ref()).map(str::to_owned)).collect(),
+        DeValue::String(one) => Ok(vec![one.to_string()]),
+        other => Err(format!("this is {}, a list of texts is needed", kind(other))),
+    }
+}
+
+fn path(value: &Value<'_>) -> Result<PathBuf, String> {
+    match text(value)? {
+        "" => Err("an empty path names nothing".into()),
+        text => Ok(PathBuf::from(text)),
+    }
+}
+
+fn addresses(value: &Value<'_>) -> Result<Vec<SocketAddr>, String> {
+    let one = |text: String| {
+        text.parse()
+            .map_err(|_| format!("{text:?} is no address with a port, like \"[::]:8443\" or \"192.0.2.1:8443\""))
+    };
+    texts(value)?.into_iter().map(one).collect()
+}
+
+/// `90s`, `10m`, `24h`, `7d`, between two bounds in seconds.
+fn duration(value: &Value<'_>, least_s: u64, most_s: u64) -> Result<Duration, String> {
+    let text = text(value)?;
+    let shape = || format!("{text:?} is no duration, like \"90s\", \"10m\", \"24h\" or \"7d\"");
+    let unit = match text.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3600,
+        Some(b'd') => 24 * 3600,
+        _ => return Err(shape()),
+    };
+    let count: u64 = text[..text.len() - 1].parse().map_err(|_| shape())?;
+    let seconds = count.checked_mul(unit).ok_or_else(shape)?;
+    if !(least_s..=most_s).contains(&seconds) {
+        return Err(format!("{text} is out of range: {least_s} to {most_s} seconds"));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// A name or an address, with a port; goes into boot scripts as it is.
+fn controller(text: String) -> Result<String, String> {
+    let named = |(host_part, port): (&str, &str)| {
+        host(host_part.to_owned()).is_ok() && port.parse::<u16>().is_ok_and(|p| p > 0)
+    };
+    match text.parse::<SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(named) {
+        true => Ok(text),
+        false => Err(format!("{text:?} is not host:port, like \"192.0.2.1:8443\" or \"[2001:db8::1]:8443\"")),
+    }
+}
+
+/// A DNS name or an address without a port.
+fn host(text: String) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    let name = !text.is_empty() && text.len() <= 253 && text.chars().all(legal) && !text.starts_with(['-', '.']);
+    match name || text.parse::<Ipv6Addr>().is_ok() {
+        true => Ok(text),
+        false => Err(format!("{text:?} is neither a DNS name nor an address")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> (usize, String) {
+        let problem = Config::parse(text, None).expect_err(text);
+        (problem.line, problem.what)
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let data = PathBuf::from("/srv/muster");
+        assert_eq!(Config::parse("", Some(data.clone())), Ok(Config::with_data(data)));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = r#"
+            data = "/srv/muster"
+            listen.agents = "192.0.2.1:8443"
+            listen.https = ["192.0.2.1:443", "[2001:db8::1]:443"]
+            listen.boot = []
+            [boot]
+            images = "/srv/images"
+            controllers = ["192.0.2.1:8443", "[2001:db8::1]:8443", "muster.example.net:8443"]
+            ticket_lifetime = "5m"
+            [agents]
+            certificate_lifetime = "12h"
+            confirm_within = "90s"
+            [https]
+            names = ["muster.example.net", "2001:db8::1"]
+        "#;
+        let config = Config::parse(text, None).expect("all keys are known");
+        assert_eq!(config.data, Path::new("/srv/muster"));
+        assert_eq!(config.listen.https.len(), 2);
+        assert_eq!(config.listen.boot, []);
+        assert_eq!(config.boot.images, Path::new("/srv/images"));
+        assert_eq!(config.boot.controllers.len(), 3);
+        assert_eq!(config.boot.ticket_lifetime, Duration::from_secs(300));
+        assert_eq!(config.agents.certificate_lifetime, Duration::from_secs(12 * 3600));
+        assert_eq!(config.agents.confirm_within, Duration::from_secs(90));
+        assert_eq!(config.https.names.len(), 2);
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_files_data() {
+        let config = Config::parse("data = \"/srv/a\"", Some("/srv/b".into())).expect("fine");
+        assert_eq!(config.data, Path::new("/srv/b"));
+        assert_eq!(config.boot.images, Path::new("/srv/b/images"));
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_one_and_its_line() {
+        assert_eq!(wrong("\n[listen]\nagent = \"[::]:1\"\n").0, 3);
+        assert!(wrong("[listen]\nagent = \"[::]:1\"").1.ends_with("in [listen]; did you mean \"agents\"?"));
+        assert!(wrong("[boots]").1.ends_with("did you mean \"boot\"?"));
+        assert!(wrong("datta = 1").1.ends_with("did you mean \"data\"?"));
+    }
+
+    #[test]
+    fn a_wrong_type_names_key_and_line() {
+        assert_eq!(wrong("data = 7"), (1, "data: this is an integer, a text in quotes is needed".into()));
+        assert_eq!(wrong("\nlisten = 7"), (2, "listen is a section, [listen], and not an integer".into()));
+        let (line, what) = wrong("[agents]\n\nconfirm_within = 60");
+        assert_eq!((line, what.starts_with("agents.confirm_within: this is an integer")), (3, true));
+    }
+
+    #[test]
+    fn a_wrong_value_says_what_would_be_right() {
+        for (text, part) in [
+            ("listen.boot = \"8080\"", "like \"[::]:8443\""),
+            ("listen.boot = [\"[::]:99999\"]", "like \"[::]:8443\""),
+            ("boot.ticket_lifetime = \"ten\"", "like \"90s\""),
+            ("boot.ticket_lifetime = \"é\"", "like \"90s\""),
+            ("boot.ticket_lifetime = \"10s\"", "60 to 86400 seconds"),
+            ("agents.confirm_within = \"99999999999999999999h\"", "like \"90s\""),
+            ("boot.controllers = [\"192.0.2.1\"]", "not host:port"),
+            ("https.names = [\"a b\"]", "neither a DNS name"),
+            ("data = \"\"", "names nothing"),
+        ] {
+            assert!(wrong(text).1.contains(part), "{text}: {}", wrong(text).1);
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_names_its_line() {
+        assert_eq!(wrong("data = \"/srv\"\n[listen\n").0, 2);
+        assert_eq!(wrong("data = \"/a\"\ndata = \"/b\"").0, 2);
+    }
+}

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod documents;
+pub mod files;
 pub mod fleet;
 pub mod ial;
 pub mod pki;

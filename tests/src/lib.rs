@@ -6,6 +6,7 @@
 
 pub mod artifacts;
 pub mod child;
+pub mod controller;
 pub mod cycle;
 pub mod disks;
 pub mod eventually;
@@ -14,6 +15,7 @@ pub mod namespace;
 pub mod peer;
 pub mod qemu;
 pub mod scratch;
+pub mod site;
 pub mod slot;
 pub mod steps;
 pub mod wire;

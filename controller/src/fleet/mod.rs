@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod address;
+pub mod answered;
 pub mod converge;
 pub mod draft;
 pub mod identity;

@@ -311,6 +311,19 @@ pub enum Role {
     Admin,
 }
 
+/// A request that named itself and was carried out; see [`super::answered`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Of the asker and its Idempotency-Key.
+    pub key: Digest,
+    /// Of what was asked.
+    pub request: Digest,
+    /// What came of it.
+    pub subject: String,
+    /// When.
+    pub at_unix_ms: u64,
+}
+
 /// One line of the change feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::record::{
-    Address, AuditEntry, Credential, DesiredState, Event, Lease, Location, Machine, MachineInventory, ModelCard,
+    Address, Answered, AuditEntry, Credential, DesiredState, Event, Lease, Location, Machine, MachineInventory, ModelCard,
     Operation, Subnet, Ticket, Token,
 };
 
@@ -205,6 +205,8 @@ tables! {
     credentials: Credential by String = |r| r.key.clone(), "credential/", "IAL credential";
     /// Machines in hubs' hands.
     leases: Lease by String = |r| r.id.clone(), "lease/", "lease";
+    /// Requests that may be repeated.
+    answered: Answered by Digest = |r| r.key, "answered/", "answered request";
     /// The change feed.
     events: Event by u64 = |r| r.seq, "event/", "event";
     /// The audit log.

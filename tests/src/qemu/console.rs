@@ -83,6 +83,10 @@ impl Console {
             if let Some(found) = lines.all.iter().skip(next).find(|line| line.text.contains(text)) {
                 return Ok(found.clone());
             }
+            // Whoever waits for something else waits in vain.
+            if let Some(panic) = lines.all.iter().skip(next).find(|line| line.text.contains("Kernel panic")) {
+                bail!("no console line with {text:?}: {}; all are in {}", panic.text, self.path.display());
+            }
             next = next.max(lines.all.len());
             let left = end.saturating_duration_since(Instant::now());
             if lines.ended || left.is_zero() {

@@ -1,0 +1,211 @@
+//! The agent's key, made in this machine's RAM, and the certificate it was given for it.
+//!
+//! Used by `dial`, which brings the signing request to the controller and the chain back.
+//! Nothing here talks to anybody; what is kept is kept through [`Keep`].
+
+use std::time::Duration;
+
+use muster_protocol::{Digest, MachineId};
+use rcgen::{CertificateParams, KeyPair};
+use serde::{Deserialize, Serialize};
+
+use crate::keep::Keep;
+
+/// The name under which it is kept.
+const NAME: &str = "identity";
+
+/// Key and certificate of an enrolled agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Who this machine is to its controller.
+    pub machine: MachineId,
+    /// Private key, PKCS#8 in DER.
+    pub key: Vec<u8>,
+    /// Certificate chain in DER, leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// When the leaf begins and ends, since 1970 UTC.
+    pub validity: (Duration, Duration),
+}
+
+/// What is kept. A new form is a new variant.
+#[derive(Serialize, Deserialize)]
+enum Kept {
+    V1 { ca: Digest, machine: MachineId, key: Vec<u8>, chain: Vec<Vec<u8>> },
+}
+
+/// Why there is no key, request or certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No random numbers, or a key that does not read back.
+    #[error("could not make a key or sign with it")]
+    Key(#[from] rcgen::Error),
+    /// The controller's answer holds no certificate that can be read.
+    #[error("the controller sent a certificate that cannot be read")]
+    Certificate,
+}
+
+/// A new ECDSA P-256 key, PKCS#8 in DER.
+pub fn new_key() -> Result<Vec<u8>, IdentityError> {
+    Ok(KeyPair::generate()?.serialize_der())
+}
+
+/// A certificate signing request for this key, in DER. Its subject says nothing: the controller decides who this is.
+pub fn signing_request(key: &[u8]) -> Result<Vec<u8>, IdentityError> {
+    let key = KeyPair::try_from(key)?;
+    Ok(CertificateParams::default().serialize_request(&key)?.der().to_vec())
+}
+
+impl Credentials {
+    /// Puts together what the controller answered.
+    ///
+    /// Errors: [`IdentityError::Certificate`].
+    pub fn new(machine: MachineId, key: Vec<u8>, chain: Vec<Vec<u8>>) -> Result<Self, IdentityError> {
+        let validity = chain.first().and_then(|leaf| validity(leaf)).ok_or(IdentityError::Certificate)?;
+        Ok(Self { machine, key, chain, validity })
+    }
+
+    /// What was kept for this CA, where it is still good at `now`.
+    pub fn load(keep: &Keep, ca: Digest, now: Duration) -> Option<Self> {
+        let Ok(Kept::V1 { ca: kept, machine, key, chain }) = postcard::from_bytes(&keep.read(NAME)?) else {
+            return None;
+        };
+        let own = Self::new(machine, key, chain).ok()?;
+        (kept == ca && !own.has_ended(now)).then_some(own)
+    }
+
+    /// Keeps it, so that a restarted agent is the same machine without another ticket.
+    pub fn save(&self, keep: &Keep, ca: Digest) -> std::io::Result<()> {
+        let kept = Kept::V1 { ca, machine: self.machine, key: self.key.clone(), chain: self.chain.clone() };
+        let bytes = postcard::to_stdvec(&kept).map_err(std::io::Error::other)?;
+        keep.write(NAME, &bytes)
+    }
+
+    /// Whether the certificate is past its end.
+    pub fn has_ended(&self, now: Duration) -> bool {
+        now >= self.validity.1
+    }
+
+    /// How long until two thirds of the certificate's life are over; zero where they are.
+    pub fn renew_in(&self, now: Duration) -> Duration {
+        let (begin, end) = self.validity;
+        (begin + end.saturating_sub(begin) * 2 / 3).saturating_sub(now)
+    }
+}
+
+/// When a certificate begins and ends, since 1970 UTC (RFC 5280, section 4.1.2.5). `None` for anything malformed.
+///
+/// The whole of X.509 that an agent must read: rustls judges certificates but does not say when they end.
+fn validity(certificate: &[u8]) -> Option<(Duration, Duration)> {
+    const SEQUENCE: u8 = 0x30;
+    let (_, certificate, _) = element(certificate).filter(|(tag, ..)| *tag == SEQUENCE)?;
+    let (_, mut rest, _) = element(certificate).filter(|(tag, ..)| *tag == SEQUENCE)?;
+    // [0] version (absent in version 1), serialNumber, signature, issuer come before it.
+    let (first, _, after) = element(rest)?;
+    rest = if first == 0xa0 { element(after)?.2 } else { after };
+    for _ in 0..2 {
+        rest = element(rest)?.2;
+    }
+    let (_, validity, _) = element(rest).filter(|(tag, ..)| *tag == SEQUENCE)?;
+    let (tag, begin, rest) = element(validity)?;
+    let begin = time(tag, begin)?;
+    let (tag, end, _) = element(rest)?;
+    Some((begin, time(tag, end)?))
+}
+
+/// One DER element: its tag, its contents, and what follows it.
+fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = bytes.split_first()?;
+    let (&short, rest) = rest.split_first()?;
+    let (length, rest) = match short {
+        0..=0x7f => (usize::from(short), rest),
+        0x81 | 0x82 => {
+            let (digits, rest) = rest.split_at_checked(usize::from(short & 0x7f))?;
+            (digits.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte)), rest)
+        }
+        _ => return None,
+    };
+    let (contents, rest) = rest.split_at_checked(length)?;
+    Some((tag, contents, rest))
+}
+
+/// UTCTime `YYMMDDHHMMSSZ` or GeneralizedTime `YYYYMMDDHHMMSSZ`.
+fn time(tag: u8, text: &[u8]) -> Option<Duration> {
+    let digits = std::str::from_utf8(text).ok()?.strip_suffix('Z').filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?;
+    let (year, rest): (i64, &str) = match (tag, digits.len()) {
+        (0x17, 12) => {
+            let year: i64 = digits[..2].parse().ok()?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, &digits[2..])
+        }
+        (0x18, 14) => (digits[..4].parse().ok()?, &digits[4..]),
+        _ => return None,
+    };
+    let part = |at: usize| rest[at..at + 2].parse::<i64>().ok();
+    let (month, day) = (part(0)?, part(2)?);
+    let seconds = part(4)? * 3600 + part(6)? * 60 + part(8)?;
+    // Days since 1970 of a Gregorian date, the year beginning in March so that the leap day comes last.
+    let march_year = if month > 2 { year } else { year - 1 };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = 365 * march_year + march_year / 4 - march_year / 100 + march_year / 400 + day_of_year - 719_468;
+    u64::try_from(days * 86_400 + seconds).ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(key: &[u8], from: (i32, u8, u8), to: (i32, u8, u8)) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
+        params.not_after = rcgen::date_time_ymd(to.0, to.1, to.2);
+        params.self_signed(&KeyPair::try_from(key).expect("a key")).expect("signed").der().to_vec()
+    }
+
+    #[test]
+    fn reads_when_certificates_begin_and_end() {
+        let key = new_key().expect("a key");
+        for (from, to, seconds) in [
+            ((1970, 1, 1), (1970, 1, 2), (0, 86_400)),
+            ((2024, 2, 29), (2026, 11, 21), (1_709_164_800, 1_795_219_200)),
+            ((2049, 12, 31), (2050, 3, 1), (2_524_521_600, 2_529_705_600)),
+        ] {
+            let (begin, end) = validity(&certificate(&key, from, to)).expect("reads");
+            assert_eq!((begin.as_secs(), end.as_secs()), seconds, "{from:?} {to:?}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let good = certificate(&new_key().expect("a key"), (2026, 1, 1), (2027, 1, 1));
+        for cut in 0..good.len().min(200) {
+            let _ = validity(&good[..cut]);
+            for value in [0, 0x30, 0x80, 0x82, 0xff] {
+                let mut bad = good.clone();
+                bad[cut] = value;
+                let _ = validity(&bad);
+            }
+        }
+        assert_eq!(validity(b""), None);
+    }
+
+    #[test]
+    fn a_restarted_agent_is_the_same_machine_while_its_certificate_lasts() {
+        let (keep, ca) = (Keep::memory(), Digest::of(b"ca"));
+        let key = new_key().expect("a key");
+        let chain = vec![certificate(&key, (2026, 1, 1), (2026, 1, 4))];
+        let own = Credentials::new(MachineId::from_bytes([1; 16]), key, chain).expect("reads");
+        own.save(&keep, ca).expect("kept");
+        let (begin, end) = own.validity;
+        assert_eq!(Credentials::load(&keep, ca, begin), Some(own.clone()));
+        assert_eq!(Credentials::load(&keep, Digest::of(b"another"), begin), None);
+        assert_eq!(Credentials::load(&keep, ca, end), None);
+        assert_eq!(own.renew_in(begin), Duration::from_secs(2 * 86_400));
+        assert_eq!(own.renew_in(end), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_signing_request_is_made_of_the_key_alone() {
+        let key = new_key().expect("a key");
+        assert!(signing_request(&key).expect("a request").len() < 512);
+        assert!(signing_request(b"no key").is_err());
+    }
+}

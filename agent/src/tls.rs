@@ -1,0 +1,198 @@
+//! Whom the agent believes, and what time it is for that purpose.
+//!
+//! Used by `dial`. The only trust is one CA certificate, known by its SHA-256 and sent by the controller in its own chain;
+//! names are no help, because controllers are reached by address.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use muster_protocol::{CONTROLLER_NAME, Digest};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::time_provider::TimeProvider;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, SignatureScheme,
+};
+
+use crate::identity::Credentials;
+
+/// No certificate was ever made before this second: the build's own time where the builder gives one.
+/// A machine whose clock battery is empty starts in 1970 or in the year its board was made.
+const BUILT_UNIX_S: u64 = match option_env!("SOURCE_DATE_EPOCH") {
+    Some(text) => decimal(text),
+    None => 1_795_000_000,
+};
+
+const fn decimal(text: &str) -> u64 {
+    match u64::from_str_radix(text, 10) {
+        Ok(number) => number,
+        Err(_) => 0,
+    }
+}
+
+/// The time for judging certificates: the latest of what the clock says, what the boot script said, and the build.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    floor: Duration,
+    since: Instant,
+}
+
+impl Clock {
+    /// `script_unix_s` is the time that the boot script gave, 0 where it gave none.
+    pub fn new(script_unix_s: u64) -> Self {
+        Self { floor: Duration::from_secs(script_unix_s.max(BUILT_UNIX_S)), since: Instant::now() }
+    }
+
+    /// Since 1970 UTC.
+    pub fn now(&self) -> Duration {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        clock.max(self.floor + self.since.elapsed())
+    }
+}
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(self.now()))
+    }
+}
+
+/// A configuration for one attempt: this ALPN, this CA, and the agent's certificate where it has one.
+///
+/// Errors: the key or chain of `credentials` is not usable.
+pub fn config(
+    alpn: &[u8],
+    ca: Digest,
+    clock: &Clock,
+    credentials: Option<&Credentials>,
+) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(PinnedCa { ca, provider: provider.clone() });
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match credentials {
+        Some(own) => {
+            let chain = own.chain.iter().cloned().map(CertificateDer::from).collect();
+            let key = PrivateKeyDer::try_from(own.key.clone()).map_err(|text| Error::General(text.into()))?;
+            builder.with_client_auth_cert(chain, key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    // Handshakes are rare, and a resumed one would show a certificate that may be revoked by now.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Accepts a controller's certificate that was issued by exactly this CA.
+#[derive(Debug)]
+struct PinnedCa {
+    ca: Digest,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let ca = intermediates
+            .iter()
+            .find(|certificate| Digest::of(certificate) == self.ca)
+            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone())?;
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms)?;
+        let name = ServerName::try_from(CONTROLLER_NAME).map_err(|e| Error::General(e.to_string()))?;
+        verify_server_name(&certificate, &name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+    struct Site {
+        ca: CertifiedIssuer<'static, KeyPair>,
+        leaf: CertificateDer<'static>,
+    }
+
+    fn site(name: &str, not_after_year: i32) -> Site {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.not_after = rcgen::date_time_ymd(not_after_year, 1, 1);
+        let leaf = params.signed_by(&KeyPair::generate().expect("a key"), &ca).expect("a leaf").der().clone();
+        Site { ca, leaf }
+    }
+
+    fn verify(pinned: Digest, leaf: &CertificateDer<'static>, sent: &CertificateDer<'static>) -> Result<(), Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let name = ServerName::try_from("10.0.2.2").expect("an address");
+        let now = Clock::new(0).current_time().expect("a time");
+        PinnedCa { ca: pinned, provider }
+            .verify_server_cert(leaf, std::slice::from_ref(sent), &name, &[], now)
+            .map(drop)
+    }
+
+    #[test]
+    fn believes_the_pinned_ca_and_no_other() {
+        let (ours, theirs) = (site(CONTROLLER_NAME, 2999), site(CONTROLLER_NAME, 2999));
+        let pin = Digest::of(ours.ca.der());
+        verify(pin, &ours.leaf, ours.ca.der()).expect("our controller");
+        let error = verify(pin, &theirs.leaf, theirs.ca.der()).expect_err("another controller");
+        assert_eq!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        // The right CA beside a certificate that it did not issue proves nothing.
+        verify(pin, &theirs.leaf, ours.ca.der()).expect_err("issued by another CA");
+    }
+
+    #[test]
+    fn another_name_and_an_ended_certificate_are_refused() {
+        let machine = site("machine.muster.internal", 2999);
+        verify(Digest::of(machine.ca.der()), &machine.leaf, machine.ca.der()).expect_err("no controller");
+        let ended = site(CONTROLLER_NAME, 2020);
+        verify(Digest::of(ended.ca.der()), &ended.leaf, ended.ca.der()).expect_err("ended");
+    }
+
+    #[test]
+    fn an_empty_clock_battery_does_not_matter() {
+        assert!(Clock::new(0).now() >= Duration::from_secs(BUILT_UNIX_S));
+        let script = 4_000_000_000;
+        assert!(Clock::new(script).now() >= Duration::from_secs(script));
+    }
+}

@@ -1,0 +1,61 @@
+//! What the API needs of the live sessions: who is there, and a question to one of them.
+//!
+//! The sessions implement [`Live`]; tests have a fleet of their own making.
+
+use std::net::SocketAddr;
+
+use futures_util::future::BoxFuture;
+use muster_protocol::hello::Progress;
+use muster_protocol::to_agent::{Answer, Call};
+use muster_protocol::{BootId, MachineId};
+
+/// Whether a machine can be spoken with now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// It has a session.
+    Online(Session),
+    /// It has none.
+    Offline {
+        /// When the last one ended; absent where there was none since the controller started.
+        since_unix_ms: Option<u64>,
+    },
+}
+
+/// A session that is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// When it said hello.
+    pub since_unix_ms: u64,
+    /// The boot it belongs to.
+    pub boot: BootId,
+    /// Where it comes from.
+    pub from: SocketAddr,
+    /// The agent's version.
+    pub agent: String,
+    /// What it last said of its desired state.
+    pub progress: Progress,
+}
+
+/// Why a machine did not answer a call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It has no session.
+    #[error("the machine is offline")]
+    Offline,
+    /// It has one, and did not answer in time or broke off; it may or may not have heard.
+    #[error("the machine did not answer: {0}")]
+    Unanswered(String),
+    /// The call is larger than a frame.
+    #[error("the call is too large to send")]
+    TooLarge,
+}
+
+/// The live sessions.
+pub trait Live: Send + Sync + 'static {
+    /// Whether the machine is there; never waits.
+    fn presence(&self, machine: MachineId) -> Presence;
+
+    /// Asks an online machine and waits for its answer, within a limit of the implementation's choice.
+    /// Only for calls that change nothing: what changes a machine goes through the fleet.
+    fn call(&self, machine: MachineId, call: Call) -> BoxFuture<'_, Result<Answer, CallError>>;
+}

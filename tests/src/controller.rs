@@ -1,0 +1,127 @@
+//! A real controller: `muster serve` with a data directory of its own, killed and started again at will.
+//!
+//! It runs on its default ports, so whoever starts one is in a namespace of his own, or has the computer to himself.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::artifacts::{self, output};
+use crate::child::Process;
+use crate::eventually;
+use crate::http::Http;
+
+/// HTTPS and QUIC.
+pub const PORT: u16 = 8443;
+
+/// Boot media.
+pub const BOOT_PORT: u16 = 8080;
+
+/// A start makes keys and a database.
+const START: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct Controller {
+    folder: PathBuf,
+    process: Option<Process>,
+}
+
+impl Controller {
+    /// Starts one with its data and log in `folder`, and with `config` as its configuration file.
+    pub fn start(folder: &Path, config: &str) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join("muster.toml"), config)?;
+        let mut controller = Self { folder: folder.to_owned(), process: None };
+        controller.start_again()?;
+        Ok(controller)
+    }
+
+    /// SIGKILL: it gets no chance to write or say anything.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it on what the last one left, and waits until it answers.
+    pub fn start_again(&mut self) -> Result<()> {
+        let mut command = Command::new(artifacts::muster()?);
+        command.arg("serve").arg("--config").arg(self.folder.join("muster.toml")).arg("--data").arg(self.data());
+        let log = self.folder.join("controller.log");
+        let mut process = Process::start("muster serve", &mut command, &log)?;
+        eventually(START, "the controller answers", || {
+            if let Some(status) = process.ended()? {
+                bail!("it ended with {status}: {}", last_lines(&log));
+            }
+            self.api()?.get("/api/v1/machines")
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Where everything durable is.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Where agents reach it from here.
+    pub fn agents(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, PORT).into()
+    }
+
+    /// The CA's certificate.
+    pub fn ca_pem(&self) -> Result<Vec<u8>> {
+        let path = self.data().join("ca.crt");
+        std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// Its HTTPS, as somebody without a token.
+    pub fn anonymous(&self) -> Result<Http> {
+        Http::with_ca(&format!("https://127.0.0.1:{PORT}"), &self.ca_pem()?)
+    }
+
+    /// Its HTTPS, as the admin.
+    pub fn api(&self) -> Result<Http> {
+        let path = self.data().join("admin.token");
+        let token = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(self.anonymous()?.with_token(token.trim()))
+    }
+
+    /// Its HTTP for boot media.
+    pub fn boot(&self) -> Http {
+        Http::plain(&format!("http://127.0.0.1:{BOOT_PORT}"))
+    }
+
+    /// Runs `muster` as the operator on the controller's own host.
+    ///
+    /// Errors: it fails; with what it wrote.
+    pub fn muster(&self, arguments: &[&str]) -> Result<String> {
+        output(&mut self.command(arguments)?)
+    }
+
+    /// The same for a reading command, asked for JSON.
+    pub fn muster_json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.muster(&[arguments, &["--output", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("muster {}: {text:?} is no JSON", arguments.join(" ")))
+    }
+
+    /// `muster` with these arguments, for this controller.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(artifacts::muster()?);
+        command.args(arguments).env("MUSTER_DATA", self.data());
+        Ok(command)
+    }
+
+    /// Everything it logged since its first start.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.folder.join("controller.log"))?)
+    }
+}
+
+fn last_lines(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join(" | ")
+}
