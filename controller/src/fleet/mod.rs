@@ -8,7 +8,6 @@
 //! and take time and randomness from the draft, so that tests call them directly.
 
 pub mod access;
-pub mod address;
 pub mod answered;
 pub mod converge;
 pub mod draft;
@@ -16,7 +15,6 @@ pub mod identity;
 pub mod lease;
 pub mod location;
 pub mod machine;
-pub mod model;
 pub mod operation;
 pub mod record;
 pub mod state;
@@ -29,6 +27,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use access::credential;
 pub use draft::{Author, Draft};
+pub use lease::model;
+pub use location::address;
 pub use state::State;
 pub use writer::Ended;
 

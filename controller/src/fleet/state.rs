@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::record::{
-    Address, Answered, AuditEntry, Credential, DesiredState, Event, Lease, Location, Machine, MachineInventory, ModelCard,
-    Operation, Subnet, Ticket, Token,
+    Address, Answered, AuditEntry, Credential, DesiredState, Event, Lease, Location, Machine, MachineInventory,
+    ModelCard, Operation, Subnet, Ticket, Token,
 };
 
 /// Records by key.

@@ -1,5 +1,7 @@
 //! Leases: a machine in somebody's hands, from provision to decommission.
 
+pub mod model;
+
 use super::record::Operation;
 use super::{Draft, Refusal};
 

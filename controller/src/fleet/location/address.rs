@@ -10,8 +10,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use muster_protocol::MachineId;
 
-use super::record::{Address, AddressHolder, AddressRange, Subnet};
-use super::{Draft, Refusal, State, location};
+use crate::fleet::record::{Address, AddressHolder, AddressRange, Subnet};
+use crate::fleet::{Draft, Refusal, State, location};
 
 /// The most reserved ranges and nameservers of one subnet.
 const LIST_LIMIT: usize = 64;

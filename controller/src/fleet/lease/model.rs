@@ -10,8 +10,8 @@ use std::fmt;
 use muster_protocol::inventory::{Attachment, Disk, Inventory, Medium, Nic, Transport};
 use muster_protocol::{Digest, MachineId};
 
-use super::record::{Lifecycle, Machine, Maintenance, ModelCard};
-use super::{Draft, Refusal, State, machine};
+use crate::fleet::record::{Lifecycle, Machine, Maintenance, ModelCard};
+use crate::fleet::{Draft, Refusal, State, machine};
 
 const GIB: u64 = 1 << 30;
 const GB: u64 = 1_000_000_000;

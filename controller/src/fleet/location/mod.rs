@@ -1,5 +1,7 @@
 //! Locations: the sites that machines stand at.
 
+pub mod address;
+
 use super::record::{Location, Machine, Subnet};
 use super::{Draft, Refusal, State};
 
