@@ -18,5 +18,7 @@ pub mod modules;
 pub mod netlink;
 pub mod network;
 pub mod resolv;
+pub mod signatures;
 pub mod smbios;
 pub mod storage;
+pub mod text;
