@@ -10,6 +10,7 @@ pub mod controller;
 pub mod cycle;
 pub mod disks;
 pub mod eventually;
+pub mod floor;
 pub mod http;
 pub mod namespace;
 pub mod peer;
