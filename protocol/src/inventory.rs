@@ -33,6 +33,56 @@ impl Inventory {
     pub fn digest(&self) -> Digest {
         Digest::of_value(self)
     }
+
+    /// Refuses what no machine has: the bounds that the fields name, so that a few bytes on the wire cannot become much
+    /// memory.
+    pub fn check(&self) -> Result<(), OverLimit> {
+        let mut texts = vec![
+            &self.system.vendor,
+            &self.system.product,
+            &self.system.serial,
+            &self.system.board_serial,
+            &self.firmware.vendor,
+            &self.firmware.version,
+            &self.firmware.date,
+            &self.cpu.model,
+            &self.software.kernel,
+            &self.software.agent,
+        ];
+        at_most("cpu.flags", self.cpu.flags.len(), 256)?;
+        at_most("memory.dimms", self.memory.dimms.len(), 512)?;
+        at_most("disks", self.disks.len(), 512)?;
+        at_most("nics", self.nics.len(), 64)?;
+        texts.extend(&self.cpu.flags);
+        for Dimm { slot, kind, vendor, part, serial, .. } in &self.memory.dimms {
+            texts.extend([slot, kind, vendor, part, serial]);
+        }
+        for Disk { name, model, serial, wwn, .. } in &self.disks {
+            texts.extend([name, model]);
+            texts.extend(serial.iter().chain(wwn));
+        }
+        for Nic { name, driver, addresses, .. } in &self.nics {
+            texts.extend([name, driver]);
+            at_most("nics.addresses", addresses.len(), 64)?;
+        }
+        texts.into_iter().try_for_each(|text| at_most("text", text.len(), 128))
+    }
+}
+
+/// A count that is over what an inventory may hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{count} in {field} is over the limit of {limit}")]
+pub struct OverLimit {
+    /// Which list, or `text` for the bytes of any text.
+    pub field: &'static str,
+    /// What was there.
+    pub count: usize,
+    /// What may be.
+    pub limit: usize,
+}
+
+fn at_most(field: &'static str, count: usize, limit: usize) -> Result<(), OverLimit> {
+    if count > limit { Err(OverLimit { field, count, limit }) } else { Ok(()) }
 }
 
 /// SMBIOS types 1 and 2 (DMTF DSP0134).
@@ -85,6 +135,7 @@ pub struct Cpu {
     /// Hardware threads, over all cores.
     pub threads: u16,
     /// Of the flags in /proc/cpuinfo, those someone chooses machines by: `vmx`, `svm`, `aes`, `avx2`, `avx512f`, `sha_ni`, …
+    /// At most 256.
     pub flags: Vec<String>,
 }
 
@@ -93,7 +144,7 @@ pub struct Cpu {
 pub struct Memory {
     /// Bytes that the kernel can use: less than what is plugged in.
     pub total_bytes: u64,
-    /// Populated slots, SMBIOS type 17.
+    /// Populated slots, SMBIOS type 17, at most 512.
     pub dimms: Vec<Dimm>,
 }
 
@@ -202,7 +253,7 @@ pub struct Nic {
     pub carrier: Carrier,
     /// PCI vendor and device, where it is a PCI device.
     pub pci: Option<PciId>,
-    /// Addresses with their prefix lengths, link-local ones included, sorted.
+    /// Addresses with their prefix lengths, link-local ones included, sorted, at most 64.
     pub addresses: Vec<IpNet>,
 }
 

@@ -88,7 +88,7 @@ pub enum Answer {
 }
 
 impl Message for Answer {
-    const LIMIT: usize = 256 * 1024;
+    const LIMIT: usize = 128 * 1024;
 }
 
 /// Why an agent refuses.

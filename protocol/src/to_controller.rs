@@ -38,7 +38,7 @@ pub enum Call {
 }
 
 impl Message for Call {
-    const LIMIT: usize = 256 * 1024;
+    const LIMIT: usize = 96 * 1024;
 }
 
 /// How far a piece of work is.
