@@ -28,10 +28,21 @@ pub struct Enrolled {
 
 /// Uses up a ticket and says which machine this box is: one that is known, or a new one that waits for approval.
 ///
+/// `alive` is a machine that answers in a session at this moment: a box that looks like it is another one.
+///
 /// Errors: the ticket's, [`Enrollment::Rejected`].
-pub fn enroll(draft: &mut Draft, secret: &Ticket, identity: Identity) -> Result<Enrolled, Refusal> {
+pub fn enroll(
+    draft: &mut Draft,
+    secret: &Ticket,
+    identity: Identity,
+    alive: Option<MachineId>,
+) -> Result<Enrolled, Refusal> {
     let ticket = ticket::redeem(draft, secret, &identity)?;
-    let mut machine = match identity::find(draft.state(), &identity) {
+    let like = match identity::find(draft.state(), &identity) {
+        Match::Known(id) if alive == Some(id) => Match::Doubtful(vec![id]),
+        other => other,
+    };
+    let mut machine = match like {
         Match::Known(id) => draft.need::<Machine>(&id)?,
         Match::New => new_machine(draft, &ticket.location),
         Match::Doubtful(like) => {
@@ -85,10 +96,10 @@ fn claim_code(random: [u8; 8]) -> String {
     first.iter().map(letter).chain(['-']).chain(second.iter().map(letter)).collect()
 }
 
-/// Notes the certificate that was issued; every earlier one is superseded.
-pub fn certified(draft: &mut Draft, id: MachineId, certificate: Digest) -> Result<(), Refusal> {
+/// Notes the key that a certificate is issued for; those for every earlier key are superseded.
+pub fn certified(draft: &mut Draft, id: MachineId, key: Digest) -> Result<(), Refusal> {
     let mut machine = draft.need::<Machine>(&id)?;
-    machine.certificate = certificate;
+    machine.certificate = key;
     save(draft, machine);
     Ok(())
 }
@@ -404,7 +415,7 @@ pub(crate) mod tests {
     /// A machine that has just enrolled, for tests of other nouns.
     pub(crate) fn enrolled(draft: &mut Draft, identity: Identity) -> MachineId {
         let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000).expect("issued");
-        enroll(draft, &ticket, identity).expect("enrolls").machine
+        enroll(draft, &ticket, identity, None).expect("enrolls").machine
     }
 
     fn approved(draft: &mut Draft) -> MachineId {
@@ -425,6 +436,22 @@ pub(crate) mod tests {
         assert!(matches!(set_desired(&mut draft, id, nothing(), None, None), Err(Refusal::Conflict(_))));
         approve(&mut draft, id).expect("approved");
         assert!(set_desired(&mut draft, id, nothing(), None, None).is_ok());
+    }
+
+    #[test]
+    fn two_live_machines_are_never_merged() {
+        let mut draft = draft();
+        let identity = Identity { system_serial: "SYS-1".into(), board_serial: "BRD-1".into(), ..Identity::default() };
+        let first = enrolled(&mut draft, identity.clone());
+        let ticket =
+            |draft: &mut Draft| ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000).expect("issued");
+        let again = ticket(&mut draft);
+        assert_eq!(enroll(&mut draft, &again, identity.clone(), None).expect("enrolls").machine, first);
+        let twin = ticket(&mut draft);
+        let twin = enroll(&mut draft, &twin, identity, Some(first)).expect("enrolls");
+        assert_ne!(twin.machine, first);
+        assert_eq!(twin.lifecycle, Lifecycle::Pending);
+        assert!(draft.state().events.iter().any(|e| e.kind == "machine.doubtful"));
     }
 
     #[test]

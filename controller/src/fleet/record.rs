@@ -33,7 +33,8 @@ pub struct Machine {
     pub identity: Identity,
     /// Shown on its console while it is pending.
     pub claim: String,
-    /// SHA-256 of the certificate in force; every other one is superseded.
+    /// SHA-256 of the public key (SubjectPublicKeyInfo, DER) whose certificates are in force; zeros for none. A renewed
+    /// certificate is for the same key, so that renewing needs no write and loses nothing in a crash.
     pub certificate: Digest,
     /// First enrollment.
     pub created_unix_ms: u64,

@@ -43,6 +43,20 @@ impl<K: Ord + Clone, R> Table<K, R> {
         self.0.range((Excluded(key), Unbounded)).map(|(_, record)| record.as_ref())
     }
 
+    /// The records that `earlier`, an older version of the table, does not have or has with other contents.
+    ///
+    /// Costs what has changed and not what is there: versions share what is the same in them.
+    pub fn changed_since<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = &'a R>
+    where
+        R: PartialEq,
+    {
+        use imbl::ordmap::DiffItem::{Add, Remove, Update};
+        earlier.0.diff(&self.0).filter_map(|item| match item {
+            Add(_, record) | Update { new: (_, record), .. } => Some(record.as_ref()),
+            Remove(..) => None,
+        })
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -274,4 +288,25 @@ pub(super) fn stored_value<R: Record>(record: &R) -> Vec<u8> {
         V1(&'a R),
     }
     postcard::to_stdvec(&StoredRef::V1(record)).expect("records always encode: no custom code in them")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_between_two_versions_is_what_is_new_or_other() {
+        let mut earlier = Table::<u64, String>::default();
+        for key in 0..1_000 {
+            earlier.insert(key, format!("v{key}"));
+        }
+        let mut later = earlier.clone();
+        later.insert(7, "other".into());
+        later.insert(8, "v8".into());
+        later.insert(5_000, "new".into());
+        later.remove(&9);
+        let changed: Vec<&str> = later.changed_since(&earlier).map(String::as_str).collect();
+        assert_eq!(changed, ["other", "new"]);
+        assert_eq!(later.changed_since(&later).count(), 0);
+    }
 }
