@@ -6,6 +6,8 @@
 //! It does not decide who gets a certificate (`sessions`), and keeps no list of those it made: a machine's record holds
 //! the key that is in force.
 
+mod own;
+
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ use rcgen::{
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+pub use own::OwnCertificate;
 
 use crate::files;
 
@@ -72,6 +76,9 @@ pub enum PkiError {
     /// A certificate cannot be made.
     #[error("cannot make a certificate")]
     Certificate(#[source] rcgen::Error),
+    /// A certificate that was made is not taken by TLS.
+    #[error("cannot use a certificate")]
+    Tls(#[source] rustls::Error),
 }
 
 /// A signing request that holds what it should: an ECDSA P-256 key, and proof that the asker has it.

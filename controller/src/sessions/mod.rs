@@ -1,1 +1,136 @@
-//! QUIC: enrollment, sessions, and who is online.
+//! Conversations with agents over QUIC: enrollment, sessions, and who is online.
+//!
+//! `server` opens the port with [`Sessions::listen`]; the API asks through [`crate::api::Live`], and the converge loop
+//! tells machines what to do through [`converge::Agents`].
+//! Nothing durable is kept here: what must survive goes through [`Fleet::change`].
+
+mod endpoint;
+mod enroll;
+mod limit;
+mod registry;
+mod session;
+mod stream;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use muster_protocol::MachineId;
+use muster_protocol::to_agent::{Answer, Call};
+use quinn::{Endpoint, VarInt};
+use rustls::server::ResolvesServerCert;
+use tokio::sync::{Semaphore, watch};
+
+pub use endpoint::ListenError;
+
+use crate::api::{CallError, Live, Presence};
+use crate::config::Agents;
+use crate::fleet::{Author, Fleet, converge};
+use crate::pki::Pki;
+
+/// Handshakes at once; each costs a fifth of a millisecond of CPU, so this is far beyond what two cores have in work.
+const HANDSHAKES: usize = 1024;
+
+/// Enrollments at once.
+const ENROLLMENTS: usize = 256;
+
+/// All conversations; clones are the same ones.
+#[derive(Clone)]
+pub struct Sessions(Arc<Shared>);
+
+struct Shared {
+    fleet: Fleet,
+    pki: Arc<Pki>,
+    agents: Agents,
+    registry: registry::Registry,
+    handshakes: Arc<Semaphore>,
+    enrollments: Semaphore,
+    failures: Mutex<limit::Failures>,
+}
+
+impl Sessions {
+    /// No port is open yet, and nobody is online. To be called inside a tokio runtime.
+    pub fn start(fleet: Fleet, pki: Arc<Pki>, agents: Agents) -> Self {
+        let sessions = Self(Arc::new(Shared {
+            fleet,
+            pki,
+            agents,
+            registry: registry::Registry::default(),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            enrollments: Semaphore::new(ENROLLMENTS),
+            failures: Mutex::default(),
+        }));
+        tokio::spawn(session::watch_records(Arc::downgrade(&sessions.0), sessions.0.fleet.watch()));
+        sessions
+    }
+
+    /// Opens the agents' port on a bound socket. `own` gives the controller's certificate.
+    pub fn listen(&self, own: Arc<dyn ResolvesServerCert>, socket: UdpSocket) -> Result<Port, ListenError> {
+        let endpoint = endpoint::open(&self.0.pki, own, socket)?;
+        tokio::spawn(endpoint::accept(self.clone(), endpoint.clone()));
+        Ok(Port(endpoint))
+    }
+}
+
+impl Live for Sessions {
+    fn presence(&self, machine: MachineId) -> Presence {
+        self.0.registry.presence(machine)
+    }
+
+    fn call(&self, machine: MachineId, call: Call) -> BoxFuture<'_, Result<Answer, CallError>> {
+        Box::pin(async move {
+            let peer = self.0.registry.get(machine).ok_or(CallError::Offline)?;
+            peer.call(&call).await
+        })
+    }
+}
+
+impl converge::Agents for Sessions {
+    fn online(&self) -> Vec<converge::Online> {
+        self.0.registry.online()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.registry.watch()
+    }
+
+    async fn call(&self, machine: MachineId, call: Call) -> Result<Answer, String> {
+        Live::call(self, machine, call).await.map_err(|e| e.to_string())
+    }
+}
+
+/// An open port for agents.
+pub struct Port(Endpoint);
+
+impl Port {
+    /// Where it listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Says goodbye to every agent and waits until they heard, a second at most.
+    pub async fn close(self) {
+        self.0.close(VarInt::from_u32(muster_protocol::close::DONE), b"the controller is stopping");
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.0.wait_idle()).await;
+    }
+}
+
+fn now_unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+fn machine_author(machine: MachineId, from: SocketAddr) -> Author {
+    Author { who: format!("machine:{machine}"), from: Some(from) }
+}
+
+/// Texts that agents send are for people: so long, and no longer.
+fn cut(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        let end = (0..=bytes).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! The agents' UDP port: one QUIC endpoint, two protocols, told apart by their ALPN.
+//!
+//! `muster/1` needs a certificate of our CA, `muster-enroll/1` cannot have one yet, so TLS asks for a certificate and
+//! does without; whether it is needed is decided here, right after the handshake.
+//! The transport is tuned for a control channel: few streams and small windows (DESIGN: a peer holds at most 256 KiB).
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_protocol::{ALPN_ENROLL, ALPN_SESSION, close};
+use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
+use quinn::{
+    Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Sessions;
+use crate::pki::{self, AgentCertificate, Pki};
+
+/// A handshake that takes longer is given up.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Silence after which a peer is taken for dead: with the agents' keep-alive of 10 s, a dead machine is offline within 30 s.
+const IDLE: Duration = Duration::from_secs(25);
+
+/// A little more than the agents' own 10 s, so that only one side spends packets on it.
+const KEEP_ALIVE: Duration = Duration::from_secs(12);
+
+/// Why the agents' port cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS for agents")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The socket cannot be used.
+    #[error("cannot use the agents' socket")]
+    Socket(#[from] std::io::Error),
+}
+
+/// Opens the endpoint on a bound socket.
+pub fn open(pki: &Pki, own: Arc<dyn ResolvesServerCert>, socket: UdpSocket) -> Result<Endpoint, ListenError> {
+    let tls = tls(pki, own).map_err(ListenError::Tls)?;
+    let tls = QuicServerConfig::try_from(tls).map_err(|e| ListenError::Tls(e.into()))?;
+    let mut server = ServerConfig::with_crypto(Arc::new(tls));
+    server.transport_config(Arc::new(transport()));
+    server.max_incoming(4096).incoming_buffer_size(16 * 1024).incoming_buffer_size_total(16 * 1024 * 1024);
+    // Agents dial rarely, and a token would be one more thing to keep for each of them.
+    server.validation_token_config(quinn::ValidationTokenConfig::default().sent(0).clone());
+
+    // All three make an agent notice within one keep-alive that its controller was killed (reference measurement: 7 s
+    // for 10,000 agents, against the idle timeout): a reset key that survives, no pause between resets, and random
+    // connection ids, since hashed ones of the dead process collide with new ones.
+    let mut endpoint = EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, pki.reset_key())));
+    endpoint.min_reset_interval(Duration::ZERO).cid_generator(|| Box::new(RandomIds));
+    socket.set_nonblocking(true)?;
+    Ok(Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))?)
+}
+
+fn tls(
+    pki: &Pki,
+    own: Arc<dyn ResolvesServerCert>,
+) -> Result<rustls::ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
+    let provider = pki::provider();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pki.ca().clone())?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(own);
+    tls.alpn_protocols = vec![ALPN_SESSION.to_vec(), ALPN_ENROLL.to_vec()];
+    // A resumed handshake would not look at the certificate again.
+    tls.send_tls13_tickets = 0;
+    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(tls)
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(4))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(16 * 1024))
+        .receive_window(VarInt::from_u32(32 * 1024))
+        .send_window(32 * 1024)
+        .crypto_buffer_size(16 * 1024)
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(None)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE.as_millis() as u32).into()));
+    transport
+}
+
+/// Random connection ids of eight bytes.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; 8];
+        getrandom::fill(&mut id).expect("the kernel's random source does not fail");
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        8
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Takes connections until the endpoint is closed.
+pub async fn accept(sessions: Sessions, endpoint: Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        match sessions.0.handshakes.clone().try_acquire_owned() {
+            Ok(place) => {
+                tokio::spawn(greet(sessions.clone(), incoming, place));
+            }
+            // Under a flood only those are served who can prove their address; that costs us no memory.
+            Err(_) if incoming.may_retry() => drop(incoming.retry()),
+            Err(_) => incoming.refuse(),
+        }
+    }
+}
+
+/// The handshake, and the decision who this is.
+async fn greet(sessions: Sessions, incoming: Incoming, place: OwnedSemaphorePermit) {
+    let Ok(connecting) = incoming.accept() else { return };
+    let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE_WITHIN, connecting).await else { return };
+    drop(place);
+    match alpn(&connection).as_deref() {
+        Some(ALPN_ENROLL) => super::enroll::serve(&sessions, &connection).await,
+        Some(ALPN_SESSION) => match certificate(&connection) {
+            Some(certificate) => super::session::serve(&sessions, connection, certificate).await,
+            None => shut(&connection, close::UNAUTHORIZED, "a session needs a certificate of this controller's CA"),
+        },
+        _ => shut(&connection, close::PROTOCOL, "unknown protocol"),
+    }
+}
+
+/// Closes with a code and a reason for people.
+pub fn shut(connection: &Connection, code: u32, reason: &str) {
+    connection.close(VarInt::from_u32(code), reason.as_bytes());
+}
+
+fn alpn(connection: &Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+}
+
+/// The peer's certificate, which TLS has verified: ours, in its time, and for clients.
+fn certificate(connection: &Connection) -> Option<AgentCertificate> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    AgentCertificate::read(chain.first()?)
+}

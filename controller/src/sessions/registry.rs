@@ -1,0 +1,298 @@
+//! Who is online. In memory only: after a restart everybody dials again.
+//!
+//! One session owns a machine. The registry decides which, hands out questions to it, and wakes it when something
+//! about its machine has changed. It says nothing about what the machine should do.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use muster_protocol::frame;
+use muster_protocol::hello::Progress;
+use muster_protocol::to_agent::{Answer, Call};
+use muster_protocol::{BootId, Digest, MachineId, close};
+use quinn::{Connection, VarInt};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::stream::{self, StreamError};
+use crate::api::{CallError, Presence, Session};
+use crate::fleet::converge::Online;
+
+/// How long an agent has to answer a call. Nothing long is awaited on a stream, but a slow disk may have to be read.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a living peer needs at most to acknowledge what it was sent.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(3);
+
+/// A machine's session, from hello to its end.
+pub struct Peer {
+    /// Grows with every session of this controller run: of two sessions of a machine the higher one stays.
+    pub number: u64,
+    /// Whose.
+    pub machine: MachineId,
+    /// The key that it proved to have; see [`crate::pki::AgentCertificate::key`].
+    pub key: Digest,
+    /// The boot it said hello with.
+    pub boot: BootId,
+    /// The agent's version.
+    pub agent: String,
+    /// When it said hello.
+    pub since_unix_ms: u64,
+    /// Whether it was welcomed as one that waits for approval.
+    pub welcomed: Welcomed,
+    /// Woken when the machine's record has changed.
+    pub wake: Notify,
+    /// Larger frames are read one at a time.
+    pub turn: Semaphore,
+    connection: Connection,
+    expires_unix_s: AtomicI64,
+    progress: Mutex<Progress>,
+}
+
+/// What the agent was told that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Welcomed {
+    /// Not approved yet.
+    Pending,
+    /// Approved.
+    Member,
+}
+
+/// What a session is made of, beside its number.
+pub struct Opening {
+    /// Whose.
+    pub machine: MachineId,
+    /// The key that it proved to have.
+    pub key: Digest,
+    /// When its certificate ends.
+    pub expires_unix_s: i64,
+    /// From the hello.
+    pub boot: BootId,
+    /// From the hello.
+    pub agent: String,
+    /// From the hello.
+    pub progress: Progress,
+    /// What the welcome says.
+    pub welcomed: Welcomed,
+    /// Now.
+    pub since_unix_ms: u64,
+}
+
+impl Peer {
+    /// A session of this number.
+    pub fn new(number: u64, opening: Opening, connection: Connection) -> Self {
+        let Opening { machine, key, expires_unix_s, boot, agent, progress, welcomed, since_unix_ms } = opening;
+        Self {
+            number,
+            machine,
+            key,
+            boot,
+            agent,
+            since_unix_ms,
+            welcomed,
+            wake: Notify::new(),
+            turn: Semaphore::new(1),
+            connection,
+            expires_unix_s: AtomicI64::new(expires_unix_s),
+            progress: Mutex::new(progress),
+        }
+    }
+
+    /// What the agent last said of its desired state.
+    pub fn progress(&self) -> Progress {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of what it says now; [`Registry::changed`] tells others.
+    pub fn set_progress(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+
+    /// When its certificate ends, in seconds since 1970 UTC.
+    pub fn expires_unix_s(&self) -> i64 {
+        self.expires_unix_s.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a renewed certificate.
+    pub fn renewed_until(&self, unix_s: i64) {
+        self.expires_unix_s.store(unix_s, Ordering::Relaxed);
+    }
+
+    /// The connection below.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Ends the session with a code of [`close`] and a reason for people.
+    pub fn close(&self, code: u32, reason: &str) {
+        self.connection.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    /// Asks the agent and waits for its answer.
+    pub async fn call(&self, call: &Call) -> Result<Answer, CallError> {
+        let frame = frame::encode(call).map_err(|_| CallError::TooLarge)?;
+        let talk = async {
+            let (mut send, mut receive) = self.connection.open_bi().await?;
+            stream::send(&mut send, &frame).await?;
+            stream::read::<Answer>(&mut receive, &self.turn).await
+        };
+        match tokio::time::timeout(ANSWER_WITHIN, talk).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(e)) => {
+                if e.is_breach() {
+                    self.close(close::PROTOCOL, &e.to_string());
+                }
+                Err(CallError::Unanswered(e.to_string()))
+            }
+            Err(_) => Err(CallError::Unanswered(format!("not within {} s", ANSWER_WITHIN.as_secs()))),
+        }
+    }
+
+    /// Whether there is life at the other end: a dead one's session stays until the idle timeout.
+    pub async fn is_alive(&self) -> bool {
+        let acknowledged = async {
+            let (mut send, _receive) = self.connection.open_bi().await?;
+            let frame = frame::encode(&Call::Observe)?;
+            stream::send(&mut send, &frame).await?;
+            // Resolves when all of it was acknowledged, by the peer's QUIC and not by the agent's work.
+            send.stopped().await.map_err(|_| StreamError::Reset)?;
+            Ok::<_, StreamError>(())
+        };
+        matches!(tokio::time::timeout(ACKNOWLEDGE_WITHIN, acknowledged).await, Ok(Ok(())))
+    }
+
+    fn session(&self) -> Session {
+        Session {
+            since_unix_ms: self.since_unix_ms,
+            boot: self.boot,
+            from: self.connection.remote_address(),
+            agent: self.agent.clone(),
+            progress: self.progress(),
+        }
+    }
+}
+
+enum Entry {
+    Online(Arc<Peer>),
+    Offline { since_unix_ms: u64 },
+}
+
+/// See the module.
+pub struct Registry {
+    entries: Mutex<HashMap<MachineId, Entry>>,
+    number: AtomicU64,
+    changes: watch::Sender<u64>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { entries: Mutex::default(), number: AtomicU64::new(1), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Registry {
+    /// A number for a session that begins.
+    pub fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes `peer` the session of its machine and ends the one that was.
+    ///
+    /// Errors: a newer session is there already.
+    pub fn enter(&self, peer: &Arc<Peer>) -> Result<(), Replaced> {
+        let before = {
+            let mut entries = self.entries();
+            if let Some(Entry::Online(other)) = entries.get(&peer.machine)
+                && other.number > peer.number
+            {
+                return Err(Replaced);
+            }
+            entries.insert(peer.machine, Entry::Online(peer.clone()))
+        };
+        if let Some(Entry::Online(older)) = before {
+            older.close(close::REPLACED, "a newer session of this machine took its place");
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// The session is over. Answers whether the machine is offline now, and not merely in a newer session.
+    pub fn leave(&self, peer: &Peer, now_unix_ms: u64) -> bool {
+        let gone = {
+            let mut entries = self.entries();
+            match entries.get_mut(&peer.machine) {
+                Some(entry @ Entry::Online(_)) if entry.number() == Some(peer.number) => {
+                    *entry = Entry::Offline { since_unix_ms: now_unix_ms };
+                    true
+                }
+                _ => false,
+            }
+        };
+        if gone {
+            self.changed();
+        }
+        gone
+    }
+
+    /// The machine's session.
+    pub fn get(&self, machine: MachineId) -> Option<Arc<Peer>> {
+        match self.entries().get(&machine) {
+            Some(Entry::Online(peer)) => Some(peer.clone()),
+            Some(Entry::Offline { .. }) | None => None,
+        }
+    }
+
+    /// Lets the machine's session look at its machine's record again.
+    pub fn wake(&self, machine: MachineId) {
+        if let Some(Entry::Online(peer)) = self.entries().get(&machine) {
+            peer.wake.notify_one();
+        }
+    }
+
+    /// Whether the machine is there.
+    pub fn presence(&self, machine: MachineId) -> Presence {
+        match self.entries().get(&machine) {
+            Some(Entry::Online(peer)) => Presence::Online(peer.session()),
+            Some(Entry::Offline { since_unix_ms }) => Presence::Offline { since_unix_ms: Some(*since_unix_ms) },
+            None => Presence::Offline { since_unix_ms: None },
+        }
+    }
+
+    /// Everybody who is online.
+    pub fn online(&self) -> Vec<Online> {
+        let entries = self.entries();
+        let peers = entries.values().filter_map(|entry| match entry {
+            Entry::Online(peer) => Some(peer),
+            Entry::Offline { .. } => None,
+        });
+        peers.map(|peer| Online { machine: peer.machine, boot: peer.boot, progress: peer.progress() }).collect()
+    }
+
+    /// Counts comings, goings and progress; whoever watches it looks again.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Tells those who watch that something is different now.
+    pub fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<MachineId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Online(peer) => Some(peer.number),
+            Self::Offline { .. } => None,
+        }
+    }
+}
+
+/// A newer session owns the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced;

@@ -1,0 +1,370 @@
+//! One session: hello, then whatever the agent tells, one request after the other. What the agent is told to do comes
+//! from [`crate::fleet::converge`].
+//!
+//! Requests are taken one at a time, in the order in which the agent opened their streams: what it says of its progress
+//! arrives in the order in which it happened, and a peer fills one request's memory and not four.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use muster_protocol::frame::Message;
+use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome, version};
+use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
+use muster_protocol::{Digest, MachineId, close, to_agent};
+use quinn::{Connection, SendStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::endpoint::shut;
+use super::registry::{Opening, Peer, Welcomed};
+use super::stream::{self, StreamError};
+use super::{Sessions, Shared, cut, machine_author, now_unix_ms};
+use crate::fleet::record::{Lifecycle, Machine};
+use crate::fleet::{self, Draft, State, machine, operation};
+use crate::pki::{AgentCertificate, AgentRequest};
+
+/// From the handshake to the hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// From the first byte of a request to the last of its answer.
+const REQUEST_WITHIN: Duration = Duration::from_secs(20);
+
+/// Longest version text of an agent that is kept.
+const VERSION_BYTES: usize = 64;
+
+/// Longest text of an agent about its progress that is kept.
+const TEXT_BYTES: usize = 1024;
+
+/// Most receipts of one wipe that are kept: with their texts they stay below what one record may hold.
+const RECEIPTS: usize = 128;
+
+/// Why a session ends.
+pub enum End {
+    /// The connection is gone.
+    Gone,
+    /// It is closed from here: a code of [`close`], and a reason for people.
+    Close(u32, String),
+}
+
+impl End {
+    /// Closed from here.
+    pub fn close(code: u32, reason: impl Into<String>) -> Self {
+        Self::Close(code, reason.into())
+    }
+}
+
+impl From<StreamError> for End {
+    fn from(e: StreamError) -> Self {
+        if e.is_breach() { Self::close(close::PROTOCOL, e.to_string()) } else { Self::Gone }
+    }
+}
+
+/// Serves one connection of ALPN `muster/1` whose certificate is good.
+pub async fn serve(sessions: &Sessions, connection: Connection, certificate: AgentCertificate) {
+    let (machine, from) = (certificate.machine, connection.remote_address());
+    let end = match open(sessions, &connection, certificate).await {
+        Ok(peer) => {
+            tracing::info!(%machine, boot = %peer.boot, %from, "online");
+            let end = live(sessions, &peer).await;
+            let offline = sessions.0.registry.leave(&peer, now_unix_ms());
+            let (reason, rtt_ms) = (connection.close_reason(), connection.rtt().as_millis() as u64);
+            let reason = match &end {
+                End::Close(_, reason) => reason.clone(),
+                End::Gone => reason.map(|e| e.to_string()).unwrap_or_default(),
+            };
+            if offline {
+                tracing::info!(%machine, boot = %peer.boot, %from, %reason, rtt_ms, "offline");
+            }
+            end
+        }
+        Err(end) => end,
+    };
+    if let End::Close(code, reason) = end {
+        if code == close::PROTOCOL || code == close::UNAUTHORIZED {
+            tracing::warn!(%machine, %from, %reason, "session closed");
+        }
+        shut(&connection, code, &reason);
+    }
+}
+
+/// The first exchange: afterwards the machine is online.
+async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCertificate) -> Result<Arc<Peer>, End> {
+    standing(&sessions.0.fleet.state(), certificate.machine, certificate.key, None)?;
+    // Taken at once, so that of two sessions of a machine the one that dialed later stays.
+    let number = sessions.0.registry.next_number();
+    let talk = async {
+        let (send, mut receive) = connection.accept_bi().await.map_err(|_| End::Gone)?;
+        Ok::<_, End>((send, stream::read::<Call>(&mut receive, &Semaphore::new(1)).await?))
+    };
+    let no_hello = || End::close(close::PROTOCOL, format!("no hello within {} s", HELLO_WITHIN.as_secs()));
+    let (mut send, call) = tokio::time::timeout(HELLO_WITHIN, talk).await.map_err(|_| no_hello())??;
+    let Call::Hello(hello) = call else {
+        return refuse(&mut send, Refusal::HelloFirst, close::PROTOCOL).await;
+    };
+    let Hello { versions, boot, mut agent, inventory, mut progress } = hello;
+    let spoken = |v: &u16| (version::MIN..=version::CURRENT).contains(v);
+    let Some(version) = versions.into_iter().take(16).filter(spoken).max() else {
+        return refuse(&mut send, Refusal::Version, close::PROTOCOL).await;
+    };
+    cut(&mut agent, VERSION_BYTES);
+    shorten(&mut progress);
+
+    let id = certificate.machine;
+    let said = progress.clone();
+    let author = machine_author(id, connection.remote_address());
+    let machine = match sessions.0.fleet.change(author, move |draft| machine::hello(draft, id, boot, said)).await {
+        Ok(machine) => machine,
+        Err(fleet::Refusal::NotFound { .. }) => {
+            return refuse(&mut send, Refusal::UnknownMachine, close::UNAUTHORIZED).await;
+        }
+        Err(error) => {
+            tracing::warn!(machine = %id, %error, "hello failed");
+            return refuse(&mut send, Refusal::Busy, close::BUSY).await;
+        }
+    };
+    let state = sessions.0.fleet.state();
+    let known = state.inventories.get(&id).map(|record| record.inventory.digest());
+    let (standing, welcomed) = match machine.lifecycle {
+        Lifecycle::Pending => (Standing::Pending { claim: machine.claim.clone() }, Welcomed::Pending),
+        _ => (Standing::Member, Welcomed::Member),
+    };
+    let opening = Opening {
+        machine: id,
+        key: certificate.key,
+        expires_unix_s: certificate.not_after_unix_s,
+        boot,
+        agent,
+        progress,
+        welcomed,
+        since_unix_ms: now_unix_ms(),
+    };
+    let peer = Arc::new(Peer::new(number, opening, connection.clone()));
+    if sessions.0.registry.enter(&peer).is_err() {
+        return Err(End::close(close::REPLACED, "a newer session of this machine is there already"));
+    }
+    let welcome = Welcome {
+        version,
+        time_unix_ms: now_unix_ms(),
+        standing,
+        inventory: if known == Some(inventory) { InventoryWish::Known } else { InventoryWish::Wanted },
+        name: machine.name,
+    };
+    match stream::write(&mut send, &Answer::Welcome(welcome)).await {
+        Ok(()) => Ok(peer),
+        Err(e) => {
+            sessions.0.registry.leave(&peer, now_unix_ms());
+            Err(e.into())
+        }
+    }
+}
+
+/// Answers with a refusal, and closes once it has arrived.
+async fn refuse<T>(send: &mut SendStream, refusal: Refusal, code: u32) -> Result<T, End> {
+    let _ = stream::write(send, &Answer::Refused(refusal)).await;
+    arrived(send).await;
+    Err(End::close(code, refusal.to_string()))
+}
+
+/// Gives the last answer of a session time to arrive: closing takes it back.
+async fn arrived(send: &mut SendStream) {
+    let _ = tokio::time::timeout(Duration::from_secs(3), send.stopped()).await;
+}
+
+/// Whether a certificate's holder may have a session, and one that was welcomed like this.
+pub fn standing(state: &State, machine: MachineId, key: Digest, welcomed: Option<Welcomed>) -> Result<(), End> {
+    let unauthorized = |reason: &str| Err(End::close(close::UNAUTHORIZED, reason));
+    let Some(machine): Option<&Machine> = state.machines.get(&machine) else {
+        return unauthorized("this machine is not known here");
+    };
+    if machine.certificate != key {
+        return unauthorized("a certificate that was issued later has taken this one's place");
+    }
+    match (&machine.lifecycle, welcomed) {
+        (Lifecycle::Rejected, _) => unauthorized("this machine was rejected by an operator"),
+        (Lifecycle::Retired, _) => unauthorized("this machine was retired"),
+        (Lifecycle::Pending, Some(Welcomed::Member)) => {
+            Err(End::close(close::CHANGED, "this machine waits for approval again"))
+        }
+        (Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. }, Some(Welcomed::Pending)) => {
+            Err(End::close(close::CHANGED, "this machine was approved"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// From the welcome to the end.
+async fn live(sessions: &Sessions, peer: &Arc<Peer>) -> End {
+    // Each of the three ends the session; what the others were at is dropped with it. What they change in the fleet is
+    // made by the writer, whole or not at all, whether or not somebody still waits for it.
+    tokio::select! {
+        end = requests(sessions, peer) => end,
+        end = authority(sessions, peer) => end,
+        end = expiry(peer) => end,
+    }
+}
+
+/// Ends the session when the machine's record says so; looks again whenever it is woken.
+async fn authority(sessions: &Sessions, peer: &Peer) -> End {
+    loop {
+        if let Err(end) = standing(&sessions.0.fleet.state(), peer.machine, peer.key, Some(peer.welcomed)) {
+            return end;
+        }
+        // A wake between the look and this is not lost: it leaves a permit.
+        peer.wake.notified().await;
+    }
+}
+
+/// Wakes the sessions of machines whose records change, until the fleet ends or nobody holds the sessions any more.
+pub async fn watch_records(shared: Weak<Shared>, mut states: watch::Receiver<Arc<State>>) {
+    let mut seen = states.borrow_and_update().clone();
+    while states.changed().await.is_ok() {
+        let now = states.borrow_and_update().clone();
+        let Some(shared) = shared.upgrade() else { return };
+        now.machines.changed_since(&seen.machines).for_each(|machine| shared.registry.wake(machine.id));
+        seen = now;
+    }
+}
+
+/// The end of the certificate is the end of the session, unless it is renewed.
+async fn expiry(peer: &Peer) -> End {
+    loop {
+        let now = (now_unix_ms() / 1000) as i64;
+        let left = peer.expires_unix_s() - now;
+        if left <= 0 {
+            return End::close(close::UNAUTHORIZED, "the certificate has ended and was not renewed");
+        }
+        // In small steps: timers do not count the time in which the computer slept, and a renewal moves the end.
+        tokio::time::sleep(Duration::from_secs(left.clamp(1, 600) as u64)).await;
+    }
+}
+
+async fn requests(sessions: &Sessions, peer: &Arc<Peer>) -> End {
+    loop {
+        let Ok((mut send, mut receive)) = peer.connection().accept_bi().await else { return End::Gone };
+        let exchange = async {
+            let call = stream::read::<Call>(&mut receive, &peer.turn).await?;
+            let said_hello_again = matches!(call, Call::Hello(_));
+            let answer = answer(sessions, peer, call).await;
+            stream::write(&mut send, &answer).await?;
+            Ok::<_, StreamError>(said_hello_again)
+        };
+        match tokio::time::timeout(REQUEST_WITHIN, exchange).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => {
+                arrived(&mut send).await;
+                return End::close(close::PROTOCOL, Refusal::HelloAgain.to_string());
+            }
+            // One request was given up; the session goes on.
+            Ok(Err(StreamError::Reset)) => {}
+            Ok(Err(e)) => return e.into(),
+            Err(_) => return End::close(close::PROTOCOL, "a request was not finished in time"),
+        }
+    }
+}
+
+/// What came of one request. Every change is durable before this answers.
+async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
+    let id = peer.machine;
+    match call {
+        Call::Hello(_) => Answer::Refused(Refusal::HelloAgain),
+        Call::Inventory(inventory) => {
+            if inventory.check().is_err() {
+                return Answer::Refused(Refusal::BadRequest);
+            }
+            change(sessions, peer, move |draft| machine::inventory(draft, id, *inventory)).await
+        }
+        Call::Progress(mut progress) => {
+            shorten(&mut progress);
+            told_progress(sessions, peer, progress.clone());
+            change(sessions, peer, move |draft| machine::progress(draft, id, &progress)).await
+        }
+        Call::Confirm { generation, desired } => {
+            let answer = change(sessions, peer, move |draft| machine::confirm(draft, id, generation, desired)).await;
+            if answer == Answer::Accepted {
+                told_progress(sessions, peer, Progress::Confirmed { generation });
+            }
+            answer
+        }
+        Call::Work { operation: work, mut state } => {
+            shorten_work(&mut state);
+            let boot = peer.boot;
+            let told = change(sessions, peer, move |draft| match operation::work(draft, id, work, boot, state) {
+                // An operation that is not there any more is nothing to tell about, and nothing to try again.
+                Err(fleet::Refusal::NotFound { .. }) => Ok(()),
+                other => other,
+            });
+            told.await
+        }
+        Call::Renew { csr } => renew(sessions, peer, &csr),
+    }
+}
+
+fn told_progress(sessions: &Sessions, peer: &Peer, progress: Progress) {
+    peer.set_progress(progress);
+    sessions.0.registry.changed();
+}
+
+async fn change<F>(sessions: &Sessions, peer: &Peer, decide: F) -> Answer
+where
+    F: FnOnce(&mut Draft) -> Result<(), fleet::Refusal> + Send + 'static,
+{
+    let author = machine_author(peer.machine, peer.connection().remote_address());
+    match sessions.0.fleet.change(author, decide).await {
+        Ok(()) => Answer::Accepted,
+        Err(error) => {
+            tracing::warn!(machine = %peer.machine, %error, "what a machine told was not taken");
+            Answer::Refused(match error {
+                fleet::Refusal::NotFound { .. } => Refusal::UnknownMachine,
+                fleet::Refusal::Conflict(_) | fleet::Refusal::Outdated { .. } => Refusal::Outdated,
+                fleet::Refusal::Invalid { .. } | fleet::Refusal::Enrollment(_) => Refusal::BadRequest,
+                fleet::Refusal::Exhausted(_)
+                | fleet::Refusal::StoreRefused(_)
+                | fleet::Refusal::StoreFailed
+                | fleet::Refusal::Internal => Refusal::Busy,
+            })
+        }
+    }
+}
+
+/// A new certificate for the key of this session. Nothing is stored: the record names the key, which stays.
+fn renew(sessions: &Sessions, peer: &Peer, csr: &[u8]) -> Answer {
+    let request = match AgentRequest::read(csr) {
+        Ok(request) if request.digest() == peer.key => request,
+        _ => return Answer::Refused(Refusal::BadRequest),
+    };
+    let lifetime = sessions.0.agents.certificate_lifetime;
+    match sessions.0.pki.sign_agent(peer.machine, &request, SystemTime::now(), lifetime) {
+        Ok(certificates) => {
+            peer.renewed_until((now_unix_ms() / 1000 + lifetime.as_secs()) as i64);
+            tracing::info!(machine = %peer.machine, "certificate renewed");
+            Answer::Renewed { certificates }
+        }
+        Err(error) => {
+            tracing::error!(machine = %peer.machine, ?error, "cannot sign a certificate");
+            Answer::Refused(Refusal::Busy)
+        }
+    }
+}
+
+fn shorten(progress: &mut Progress) {
+    match progress {
+        Progress::Idle | Progress::Confirmed { .. } => {}
+        Progress::Applying { step: text, .. }
+        | Progress::Refused { why: text, .. }
+        | Progress::Reverted { why: text, .. }
+        | Progress::RevertFailed { why: text, .. } => cut(text, TEXT_BYTES),
+    }
+}
+
+fn shorten_work(state: &mut Work) {
+    match state {
+        Work::Running { step: text, .. } | Work::Failed { why: text } => cut(text, TEXT_BYTES),
+        Work::Done { receipts } => {
+            receipts.truncate(RECEIPTS);
+            receipts.iter_mut().for_each(|receipt| cut(&mut receipt.method, 64));
+        }
+    }
+}
+
+// The most that a peer makes us hold: one request that is being carried out, one large frame that is being read, and the
+// connection's receive window.
+const _: () = assert!(Call::LIMIT + to_agent::Answer::LIMIT + 32 * 1024 <= 256 * 1024);

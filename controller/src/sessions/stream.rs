@@ -1,0 +1,86 @@
+//! Frames on QUIC streams: one message, then the end of the stream.
+//!
+//! What a peer announces is checked against the message kind's limit before anything is allocated, memory is taken as
+//! bytes arrive and not as they are announced, and of the larger frames a connection gets to fill one at a time.
+
+use muster_protocol::frame::{self, FrameError, Message};
+use quinn::{ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
+use tokio::sync::Semaphore;
+
+/// Frames up to this many bytes do not wait for their turn.
+const SMALL: usize = 4 * 1024;
+
+/// Why a message was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The connection is gone.
+    #[error("the connection ended")]
+    Connection(#[from] ConnectionError),
+    /// The peer took the stream back.
+    #[error("the stream was taken back")]
+    Reset,
+    /// The stream ended within the frame.
+    #[error("a stream ended within its frame")]
+    Short,
+    /// Bytes follow the frame.
+    #[error("bytes follow the frame on its stream")]
+    Leftover,
+    /// The frame is not what was expected.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+impl StreamError {
+    /// Whether the peer does not speak the protocol, so that nothing more is to be heard from it.
+    pub fn is_breach(&self) -> bool {
+        match self {
+            Self::Short | Self::Leftover | Self::Frame(_) => true,
+            Self::Connection(_) | Self::Reset => false,
+        }
+    }
+}
+
+/// Reads the one message on `stream`. `turn` is the connection's, with one permit.
+pub async fn read<M: Message>(stream: &mut RecvStream, turn: &Semaphore) -> Result<M, StreamError> {
+    let mut header = [0; frame::HEADER];
+    stream.read_exact(&mut header).await.map_err(|e| match e {
+        ReadExactError::FinishedEarly(_) => StreamError::Short,
+        ReadExactError::ReadError(e) => reading(e),
+    })?;
+    let length = frame::length::<M>(header)?;
+    // Nobody closes the semaphore; if somebody did, reading without a turn would still be right.
+    let _turn = if length > SMALL { turn.acquire().await.ok() } else { None };
+    let mut value: Vec<u8> = Vec::new();
+    while value.len() < length {
+        let chunk = stream.read_chunk(length - value.len(), true).await.map_err(reading)?.ok_or(StreamError::Short)?;
+        value.reserve_exact(chunk.bytes.len());
+        value.extend_from_slice(&chunk.bytes);
+    }
+    if stream.read_chunk(1, true).await.map_err(reading)?.is_some() {
+        return Err(StreamError::Leftover);
+    }
+    Ok(frame::decode(&value)?)
+}
+
+/// Writes the one message of `stream` and ends it.
+pub async fn write<M: Message>(stream: &mut SendStream, message: &M) -> Result<(), StreamError> {
+    send(stream, &frame::encode(message)?).await
+}
+
+/// Writes an encoded frame and ends the stream.
+pub async fn send(stream: &mut SendStream, frame: &[u8]) -> Result<(), StreamError> {
+    stream.write_all(frame).await.map_err(|e| match e {
+        WriteError::ConnectionLost(e) => StreamError::Connection(e),
+        WriteError::Stopped(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected => StreamError::Reset,
+    })?;
+    stream.finish().map_err(|_| StreamError::Reset)
+}
+
+fn reading(e: ReadError) -> StreamError {
+    match e {
+        ReadError::ConnectionLost(e) => StreamError::Connection(e),
+        ReadError::Reset(_) | ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+            StreamError::Reset
+        }
+    }
+}
