@@ -1,0 +1,223 @@
+//! Boot scripts for iPXE, from typed values.
+//!
+//! The site's medium carries [`site`]; it, or a NIC's own iPXE, fetches [`dispatch`], which is the same for every
+//! machine and asks for this machine's own script: [`machine`], [`wait`] or [`hand_over`].
+//! One loop, in `dispatch`, does all the asking again: the others come to an end and leave it to that loop, so that
+//! scripts never nest deeper and deeper, and each attempt gets a fresh ticket.
+//! No script ever ends in a shell or, silently, in the firmware's boot menu.
+//!
+//! Written for two iPXE versions: that of 2019 in Debian 12 and in QEMU's NIC ROMs, and that of 2025 in Debian 13.
+//! Lines end in LF, and everything is ASCII: iPXE's consoles know nothing else.
+//! This file decides nothing: which script a machine gets is the controller's business.
+
+use std::fmt::Write as _;
+
+use muster_protocol::Digest;
+use muster_protocol::cmdline;
+use muster_protocol::enroll::Ticket;
+
+use crate::param::{BootUrl, Endpoint, Location, Site};
+
+/// Path of [`dispatch`] on the boot HTTP listener.
+pub const DISPATCH_PATH: &str = "/boot.ipxe";
+/// Path of the per-machine scripts; the query carries `uuid`, `serial`, `macs` (written with hyphens, separated by
+/// commas, some of them empty), `location` (possibly empty), `platform` (`pcbios` or `efi`) and `ipxe` (its version).
+/// Each may hold anything: the iPXE of 2019 writes bytes over 127 as `%FFFFFFFFFFFFC3`.
+pub const SCRIPT_PATH: &str = "/boot/script";
+/// Path of the kernel.
+pub const KERNEL_PATH: &str = "/boot/kernel";
+/// Path of the initramfs.
+pub const INITRAMFS_PATH: &str = "/boot/initramfs";
+
+/// The kernel's view of a 2,048-byte command line (COMMAND_LINE_SIZE in arch/x86), less what iPXE puts in for
+/// [`cmdline::LEASE`].
+const CONTROLLERS_MAX: usize = 16;
+
+/// The script on a site's medium: brings up one NIC after the other, tries every controller over each, for ever.
+///
+/// A NIC that got an address but leads to no controller is closed again, so that the next one's routes count.
+pub fn site(site: &Site) -> String {
+    let Site { location, controllers } = site;
+    let mut script = format!(
+        "#!ipxe
+# Muster: boot medium of location {location}.
+# Tries every NIC and every controller in turn, for ever.
+set medium site
+set round:int32 1
+:round
+echo Muster: location {location}, round ${{round:int32}}
+set nic:int32 0
+:nic
+isset ${{net${{nic:int32}}/mac}} || goto last_nic
+ifclose ||
+echo Muster: net${{nic:int32}} ${{net${{nic:int32}}/mac}} waits for a link and an address
+"
+    );
+    let ipv6 = if controllers.iter().any(Endpoint::is_ipv6) {
+        "ifconf --configurator ipv6 net${nic:int32} && goto ask ||\n"
+    } else {
+        ""
+    };
+    let _ = write!(
+        script,
+        "dhcp net${{nic:int32}} && goto ask ||
+{ipv6}echo Muster: net${{nic:int32}} has no link or got no address
+goto next_nic
+:ask
+echo Muster: net${{nic:int32}} has ${{netX/ip}} gateway ${{netX/gateway}}
+"
+    );
+    for controller in controllers {
+        let _ = write!(
+            script,
+            "echo Muster: asking {controller}
+chain --autofree --timeout 15000 http://{controller}{DISPATCH_PATH}?location={location} ||
+"
+        );
+    }
+    script.push_str(
+        "echo Muster: no controller answered over net${nic:int32}
+:next_nic
+inc nic
+goto nic
+:last_nic
+iseq ${nic:int32} 0 && echo Muster: no NIC found that iPXE has a driver for ||
+inc round
+sleep 5
+iseq ${round:int32} 30 || goto round
+echo Muster: nothing answered in 30 rounds, starting the machine again
+sleep 5
+reboot
+",
+    );
+    script
+}
+
+/// `/boot.ipxe`: asks the controller that sent it for this machine's own script, again and again.
+///
+/// `location` is that of the request, where it named one.
+/// After five failures in a row it goes back to the site's medium, which then tries the next NIC or controller; started
+/// by a NIC's own iPXE, it starts the machine again.
+pub fn dispatch(location: Option<&Location>) -> String {
+    let set = location.map(|l| format!("set location {l}\n")).unwrap_or_default();
+    // A colon anywhere in a relative URL, and iPXE takes what stands before it for a scheme: hence the hyphens.
+    let macs = (0..8).map(|i| format!("${{net{i}/mac:hexhyp}}")).collect::<Vec<_>>().join(",");
+    format!(
+        "#!ipxe
+# Muster: asks for this machine's own boot script. The same for every machine.
+{set}:answered
+set failures:int32 0
+:ask
+echo Muster: asking for the boot script of this machine
+chain --autofree --timeout 30000 {SCRIPT_PATH}?uuid=${{uuid}}&serial=${{serial:uristring}}&macs={macs}\
+&location=${{location}}&platform=${{platform}}&ipxe=${{version:uristring}} && goto answered ||
+inc failures
+echo Muster: that failed, attempt ${{failures:int32}} of 5
+iseq ${{failures:int32}} 5 && goto give_up ||
+sleep 5
+goto ask
+:give_up
+iseq ${{medium}} site && exit 1 ||
+echo Muster: starting the machine again
+sleep 5
+reboot
+"
+    )
+}
+
+/// What a machine's own script carries.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine<'a> {
+    /// The controllers' QUIC listeners, in the order in which the agent tries them; the first 16 count.
+    pub controllers: &'a [Endpoint],
+    /// SHA-256 of the controller CA's certificate in DER.
+    pub ca: Digest,
+    /// Leave to enroll once. The script is as secret as this.
+    pub ticket: &'a Ticket,
+    /// The controller's clock, in seconds since 1970 UTC.
+    pub time_unix_s: u64,
+}
+
+/// The script that starts the agent: kernel and initramfs from the controller that sent this script.
+pub fn machine(machine: &Machine<'_>) -> String {
+    let Machine { controllers, ca, ticket, time_unix_s } = machine;
+    let controllers: Vec<_> = controllers.iter().take(CONTROLLERS_MAX).map(ToString::to_string).collect();
+    let lease = ["mac", "ip", "netmask", "gateway", "dns", "dhcp-server"].map(|part| format!("${{netX/{part}}}"));
+    let arguments = [
+        // UEFI: the kernel's stub asks iPXE for the initramfs by this name. BIOS: nobody reads it.
+        "initrd=initramfs".to_owned(),
+        // The last console is /dev/console; a machine without a serial port falls back to its screen.
+        "console=tty0 console=ttyS0,115200".to_owned(),
+        // Kernel chatter at 115,200 baud takes seconds. Without an agent the machine starts again instead of hanging.
+        "quiet panic=10".to_owned(),
+        // A tmpfs would let the initramfs have only half of the memory.
+        "rootfstype=ramfs".to_owned(),
+        format!("{}={}", cmdline::CONTROLLER, controllers.join(",")),
+        format!("{}={ca}", cmdline::CA),
+        format!("{}={ticket}", cmdline::TICKET),
+        format!("{}={time_unix_s}", cmdline::TIME),
+        format!("{}={}", cmdline::LEASE, lease.join(",")),
+    ]
+    .join(" ");
+    format!(
+        "#!ipxe
+# Muster: starts the agent. Nothing on a disk is touched.
+imgfree
+echo Muster: loading the kernel
+kernel --name kernel --timeout 600000 {KERNEL_PATH} {arguments} || goto failed
+echo Muster: loading the agent and its drivers
+initrd --name initramfs --timeout 600000 {INITRAMFS_PATH} || goto failed
+echo Muster: starting
+boot kernel ||
+:failed
+imgfree
+echo Muster: the kernel did not start
+exit 1
+"
+    )
+}
+
+/// Why a machine is not started now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// An operator rejected it.
+    Rejected,
+    /// An operator retired it.
+    Retired,
+    /// The controller has no kernel and initramfs to give.
+    NoImage,
+    /// The controller cannot answer now.
+    Busy,
+}
+
+/// The script for a machine that is not started now: says why, sleeps, and lets [`dispatch`] ask again.
+pub fn wait(why: Wait) -> String {
+    let (why, seconds) = match why {
+        Wait::Rejected => ("this machine was rejected by an operator", 60),
+        Wait::Retired => ("this machine was retired by an operator", 60),
+        Wait::NoImage => ("the controller has no boot image yet, build one with: muster image build", 15),
+        Wait::Busy => ("the controller cannot start this machine now", 10),
+    };
+    format!(
+        "#!ipxe
+echo Muster: {why}
+echo Muster: asking again in {seconds} seconds
+sleep {seconds}
+exit 0
+"
+    )
+}
+
+/// The script that gives the machine to somebody else's boot program, such as a lease holder's.
+/// Where that ends or cannot be had, [`dispatch`] asks again.
+pub fn hand_over(target: &BootUrl) -> String {
+    format!(
+        "#!ipxe
+imgfree
+echo Muster: handing over to {target}
+chain --autofree --timeout 600000 {target} ||
+echo Muster: that ended, asking again
+exit 1
+"
+    )
+}
