@@ -15,7 +15,7 @@ use super::identity::{self, Match};
 use super::record::{
     DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind, OperationState,
 };
-use super::{Draft, Refusal, State, operation, ticket};
+use super::{Draft, Refusal, State, lease, operation, ticket};
 
 /// What an enrollment leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,6 +279,12 @@ pub fn set_desired(
 ) -> Result<Operation, Refusal> {
     let machine = draft.need::<Machine>(&id)?;
     match machine.lifecycle {
+        Lifecycle::Leased { .. } if lease::is_preparing(draft.state(), id) => {
+            return Err(Refusal::Conflict(format!(
+                "{} is being prepared for a lease; wait until it is ready",
+                machine.name
+            )));
+        }
         Lifecycle::Available | Lifecycle::Leased { .. } => {}
         Lifecycle::Pending | Lifecycle::Rejected => {
             return Err(Refusal::Conflict(format!("{} is not approved; approve it first", machine.name)));

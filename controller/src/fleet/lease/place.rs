@@ -1,0 +1,105 @@
+//! Which machine an order gets.
+//!
+//! Pure, and the same for the first try as for those after a machine that could not be prepared.
+
+use muster_protocol::hello::Progress;
+use muster_protocol::inventory::Inventory;
+use muster_protocol::{BootId, MachineId};
+
+use super::model::{self, Hardware};
+use super::wish;
+use crate::fleet::record::{Lease, Lifecycle, Machine, Maintenance};
+use crate::fleet::{Refusal, State, location, machine};
+
+/// Says which machines have a session now.
+pub type Online<'a> = &'a dyn Fn(MachineId) -> bool;
+
+/// The label with which an operator puts a machine into a zone of its location.
+const ZONE_LABEL: &str = "zone";
+
+/// Why the machines of a model at a location were not taken; the numbers add up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Passed {
+    leased: usize,
+    maintenance: usize,
+    offline: usize,
+    zone: usize,
+    unfit: usize,
+    tried: usize,
+}
+
+/// A machine for a lease, with what it is made of.
+///
+/// One that did well the last time comes first: a disk that carries something makes a machine refuse each time.
+///
+/// Errors: no such location or model; [`Refusal::Exhausted`] with the reasons.
+pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result<(Machine, Inventory), Refusal> {
+    location::need(state, &lease.location)?;
+    let mut passed = Passed::default();
+    let mut best: Option<(&Machine, &Inventory)> = None;
+    let mut total = 0;
+    for machine in state.machines.iter().filter(|m| m.location == lease.location) {
+        let Some(inventory) = state.inventories.get(&machine.id).map(|r| &r.inventory) else { continue };
+        let counts = match machine.lifecycle {
+            Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired => false,
+            Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => true,
+        };
+        if !counts || Hardware::of(inventory).id() != lease.model {
+            continue;
+        }
+        total += 1;
+        let elsewhere = machine.labels.get(ZONE_LABEL).is_some_and(|zone| !zone.is_empty() && *zone != lease.zone);
+        if machine.maintenance == Maintenance::On {
+            passed.maintenance += 1;
+        } else if !machine::is_leasable(machine) {
+            passed.leased += 1;
+        } else if !lease.zone.is_empty() && elsewhere {
+            passed.zone += 1;
+        } else if lease.tried.contains(&machine.id) {
+            passed.tried += 1;
+        } else if !online(machine.id) {
+            passed.offline += 1;
+        } else if wish::fixed_disks(inventory).is_err() || wish::primary_nic(inventory).is_err() {
+            passed.unfit += 1;
+        } else if best.is_none_or(|(other, _)| rank(machine) < rank(other)) {
+            best = Some((machine, inventory));
+        }
+    }
+    match best {
+        Some((machine, inventory)) => Ok((machine.clone(), inventory.clone())),
+        None if total == 0 && !model::is_known(state, &lease.model) => {
+            Err(Refusal::NotFound { kind: "server model", name: lease.model.chars().take(80).collect() })
+        }
+        None => Err(Refusal::Exhausted(passed.text(&lease.location, total))),
+    }
+}
+
+/// Lower is taken first.
+fn rank(machine: &Machine) -> (bool, &str) {
+    let did_badly = match machine.outcome {
+        Progress::Idle | Progress::Applying { .. } | Progress::Confirmed { .. } => false,
+        Progress::Refused { .. } | Progress::Reverted { .. } | Progress::RevertFailed { .. } => true,
+    };
+    (did_badly, &machine.name)
+}
+
+impl Passed {
+    fn text(self, location: &str, total: usize) -> String {
+        let parts = [
+            (self.leased, "leased or being cleaned"),
+            (self.maintenance, "in maintenance"),
+            (self.offline, "offline"),
+            (self.zone, "in another zone"),
+            (self.unfit, "with no carrier or with a disk that nothing names"),
+            (self.tried, "that could not be prepared"),
+        ];
+        let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let reasons = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+        format!("none of the {total} machines of this model at {location} is free{reasons}")
+    }
+}
+
+/// The boot to wait for the end of; zeros, which no boot has, where none ever said hello.
+pub(super) fn running_boot(machine: &Machine) -> BootId {
+    machine.boot.unwrap_or(BootId::from_bytes([0; 16]))
+}

@@ -1,0 +1,239 @@
+//! What a leased machine should be, decided from its inventory and the addresses it was given.
+//!
+//! **Network.** One NIC is configured, the primary one, and wholly: its static addresses take the place of what DHCP gave
+//! it, default routes go through the subnets' gateways, resolvers are the subnets'. DHCP is off on it afterwards, so that
+//! what a hub is told of its server does not depend on a DHCP server any more. That the controller is still reached that
+//! way is not assumed here: the agent proves it or goes back, and then the lease tries another machine.
+//! Other NICs are not named and stay as they are. Router advertisements stay as the kernel has them.
+//!
+//! **Storage.** The largest fixed disk gets a GPT with one partition over all of it and an ext4 named `muster-data`,
+//! mounted at `/srv/data`. Nothing is replaced: a disk that carries anything else makes the agent refuse, and the lease
+//! tries another machine. After a reboot the same wish only mounts.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use muster_protocol::DiskId;
+use muster_protocol::desired::{
+    AcceptRa, Checked, Desired, Dhcp4, Disk, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, Network, Partition,
+    Reach, Route, Select, Settings, Storage, Table, check,
+};
+use muster_protocol::inventory::{Attachment, Carrier, Inventory, Nic};
+
+use crate::fleet::Refusal;
+use crate::fleet::record::Subnet;
+
+/// GPT name of the partition and label of the filesystem; ext4 takes 16 bytes.
+const LABEL: &str = "muster-data";
+
+/// Where it is mounted.
+const MOUNT: &str = "/srv/data";
+
+/// Why a machine cannot be leased although it is free.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It has not said what it is made of.
+    #[error("it has not reported its inventory")]
+    NoInventory,
+    /// There is nothing to give an address to.
+    #[error("no NIC has a carrier")]
+    NoNic,
+    /// It could not be wiped at the end, since nothing would name the disk without doubt.
+    #[error("disk {name} has no serial number or WWN of its own")]
+    NamelessDisk {
+        /// Kernel name.
+        name: String,
+    },
+}
+
+/// Names of all fixed disks: those that a hub may write to, and that are wiped after it.
+///
+/// Errors: a disk has no name, or shares it with another one.
+pub fn fixed_disks(inventory: &Inventory) -> Result<Vec<DiskId>, Unfit> {
+    let mut names = BTreeSet::new();
+    for disk in inventory.disks.iter().filter(|d| d.attachment == Attachment::Fixed) {
+        let named = disk.id().is_some_and(|id| names.insert(id));
+        if !named {
+            return Err(Unfit::NamelessDisk { name: disk.name.clone() });
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+/// The NIC that carries the session: of those with a carrier, one with an address that reaches further than the wire;
+/// among equals the first by name.
+pub fn primary_nic(inventory: &Inventory) -> Result<&Nic, Unfit> {
+    let reaches = |net: &IpNet| match net.addr() {
+        IpAddr::V4(v4) => !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    };
+    let rank = |nic: &&Nic| {
+        let mute = !nic.addresses.iter().any(reaches);
+        // By length first, so that eth2 comes before eth10.
+        (mute, nic.name.len(), nic.name.clone())
+    };
+    inventory.nics.iter().filter(|nic| nic.carrier == Carrier::Present).min_by_key(rank).ok_or(Unfit::NoNic)
+}
+
+/// The whole desired state. `addresses` are the machine's own, each with the subnet it is from.
+pub fn desired(inventory: &Inventory, addresses: &[(IpAddr, Subnet)]) -> Result<Checked<Desired>, Refusal> {
+    let nic = primary_nic(inventory).map_err(|why| Refusal::Conflict(why.to_string()))?;
+    let network = Network {
+        links: vec![Link::Ethernet {
+            id: "primary".into(),
+            select: Select::Mac(nic.permanent_mac),
+            settings: settings(addresses),
+        }],
+    };
+    let desired = Desired { network: Some(network), storage: storage(inventory) };
+    check(desired).map_err(|problems| {
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Refusal::Conflict(format!("the subnet makes no sound configuration: {}", text.join("; ")))
+    })
+}
+
+fn settings(addresses: &[(IpAddr, Subnet)]) -> Settings {
+    let mut settings = Settings { dhcp4: Dhcp4::Off, accept_ra: AcceptRa::Default, ..Settings::default() };
+    for (address, subnet) in addresses {
+        settings.addresses.extend(IpNet::new(*address, subnet.net.prefix_len()));
+        settings.routes.extend(subnet.gateway.map(|via| {
+            let everywhere = match via {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            Route { to: IpNet::new_assert(everywhere, 0), via, metric: None, reach: Reach::Prefix }
+        }));
+        for nameserver in &subnet.nameservers {
+            if !settings.nameservers.contains(nameserver) {
+                settings.nameservers.push(*nameserver);
+            }
+        }
+    }
+    settings.nameservers.truncate(16);
+    settings
+}
+
+/// `None` for a machine without a fixed disk.
+fn storage(inventory: &Inventory) -> Option<Storage> {
+    let fixed = inventory.disks.iter().filter(|d| d.attachment == Attachment::Fixed);
+    // Of two equally large ones the one whose name sorts first, so that the same wish comes out each time.
+    let mut named: Vec<(u64, DiskId)> = fixed.filter_map(|d| Some((d.size_bytes, d.id()?))).collect();
+    named.sort_by(|(a_size, a), (b_size, b)| b_size.cmp(a_size).then_with(|| a.cmp(b)));
+    let (_, disk) = named.into_iter().next()?;
+    let partition = Partition { number: 1, label: LABEL.into(), size_mib: None, type_guid: LINUX_FILESYSTEM };
+    Some(Storage {
+        disks: vec![Disk { disk: disk.clone(), table: Table::Keep, partitions: vec![partition] }],
+        filesystems: vec![Filesystem {
+            disk,
+            partition: 1,
+            format: Format::Ext4,
+            label: LABEL.into(),
+            mount: Some(MOUNT.into()),
+            existing: Existing::Keep,
+        }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::model::tests::{box_with, disk};
+    use muster_protocol::Mac;
+
+    fn subnet(net: &str, gateway: &str) -> Subnet {
+        Subnet {
+            net: net.parse().expect("a prefix"),
+            location: "ber1".into(),
+            gateway: gateway.parse().ok(),
+            nameservers: vec!["192.0.2.53".parse().expect("an address")],
+            reserved: Vec::new(),
+        }
+    }
+
+    fn given(address: &str, subnet: Subnet) -> (IpAddr, Subnet) {
+        (address.parse().expect("an address"), subnet)
+    }
+
+    #[test]
+    fn the_primary_nic_gets_static_addresses_with_a_default_route_each_and_no_dhcp() {
+        let addresses = [
+            given("203.0.113.2", subnet("203.0.113.0/28", "203.0.113.1")),
+            given("2001:db8::2", subnet("2001:db8::/64", "fe80::1")),
+        ];
+        let desired = desired(&box_with("S1", 1), &addresses).expect("sound").into_inner();
+        let [Link::Ethernet { select, settings, .. }] = &desired.network.expect("there").links[..] else {
+            panic!("one ethernet")
+        };
+        assert_eq!(*select, Select::Mac(Mac::from_bytes([2, 0, 0, 0, 0, 1])));
+        let texts: Vec<String> = settings.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["203.0.113.2/28", "2001:db8::2/64"]);
+        let routes: Vec<String> = settings.routes.iter().map(|r| format!("{} {}", r.to, r.via)).collect();
+        assert_eq!(routes, ["0.0.0.0/0 203.0.113.1", "::/0 fe80::1"]);
+        assert_eq!(
+            (settings.nameservers.len(), settings.dhcp4, settings.accept_ra),
+            (1, Dhcp4::Off, AcceptRa::Default)
+        );
+    }
+
+    #[test]
+    fn a_subnet_without_a_gateway_gives_no_route() {
+        let addresses = [given("203.0.113.2", subnet("203.0.113.0/28", ""))];
+        let desired = desired(&box_with("S1", 1), &addresses).expect("sound").into_inner();
+        assert_eq!(desired.network.expect("there").links[0].settings().routes, []);
+    }
+
+    #[test]
+    fn the_largest_fixed_disk_is_prepared_and_nothing_is_replaced() {
+        let mut inventory = box_with("SMALL", 1);
+        inventory.disks.push(disk("LARGE", 4_000_000_000_000));
+        let mut stick = disk("STICK", 8_000_000_000_000);
+        stick.attachment = Attachment::Removable;
+        inventory.disks.push(stick);
+        let storage = storage(&inventory).expect("a disk");
+        assert_eq!(storage.disks.len(), 1);
+        let prepared = &storage.disks[0];
+        assert_eq!((prepared.disk.to_string().as_str(), prepared.table), ("serial:LARGE", Table::Keep));
+        assert_eq!(prepared.partitions[0].size_mib, None);
+        let made = &storage.filesystems[0];
+        assert_eq!((made.label.as_str(), made.mount.as_deref()), ("muster-data", Some("/srv/data")));
+        assert_eq!(made.existing, Existing::Keep);
+        inventory.disks.clear();
+        assert_eq!(super::storage(&inventory), None);
+    }
+
+    #[test]
+    fn every_fixed_disk_must_have_a_name_of_its_own() {
+        let mut inventory = box_with("S1", 1);
+        inventory.disks.push(disk("S2", 1));
+        assert_eq!(fixed_disks(&inventory).map(|d| d.len()), Ok(2));
+        inventory.disks[1].serial = Some("S1".into());
+        assert!(matches!(fixed_disks(&inventory), Err(Unfit::NamelessDisk { .. })));
+        inventory.disks[1].serial = None;
+        assert!(matches!(fixed_disks(&inventory), Err(Unfit::NamelessDisk { .. })));
+        inventory.disks[1].attachment = Attachment::Removable;
+        assert_eq!(fixed_disks(&inventory).map(|d| d.len()), Ok(1));
+    }
+
+    #[test]
+    fn the_primary_nic_is_the_one_that_reaches_furthest_then_the_first_by_name() {
+        let mut inventory = box_with("S1", 1);
+        let base = inventory.nics.remove(0);
+        let nic = |name: &str, address: Option<&str>, carrier| Nic {
+            name: name.into(),
+            carrier,
+            addresses: address.iter().map(|a| a.parse().expect("a prefix")).collect(),
+            ..base.clone()
+        };
+        assert!(matches!(primary_nic(&inventory), Err(Unfit::NoNic)));
+        let mut first = |nic| {
+            inventory.nics.push(nic);
+            primary_nic(&inventory).map(|n| n.name.clone()).ok()
+        };
+        assert_eq!(first(nic("eth0", None, Carrier::Absent)), None);
+        assert_eq!(first(nic("eth10", Some("fe80::1/64"), Carrier::Present)).as_deref(), Some("eth10"));
+        assert_eq!(first(nic("eth2", Some("169.254.1.1/16"), Carrier::Present)).as_deref(), Some("eth2"));
+        assert_eq!(first(nic("eth7", Some("10.0.0.7/8"), Carrier::Present)).as_deref(), Some("eth7"));
+        assert_eq!(first(nic("eth3", Some("10.0.0.3/8"), Carrier::Absent)).as_deref(), Some("eth7"));
+    }
+}
