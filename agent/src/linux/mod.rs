@@ -20,5 +20,6 @@ pub mod network;
 pub mod resolv;
 pub mod signatures;
 pub mod smbios;
+pub mod sockopt;
 pub mod storage;
 pub mod text;
