@@ -22,4 +22,5 @@ pub mod signatures;
 pub mod smbios;
 pub mod sockopt;
 pub mod storage;
+pub mod sysfs;
 pub mod text;

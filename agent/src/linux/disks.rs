@@ -1,1 +1,0 @@
-//! What the disks carry now.

@@ -1,0 +1,269 @@
+//! Who uses a disk: mounts, swap, layers above it; and which of the mounts are the agent's own.
+//!
+//! Called by `Disks` when it observes, and by `storage` when it mounts and unmounts.
+//! The agent's own mounts are written down in a file in /run, because its worker may be started again and must still
+//! know what it may take out of the tree. Whatever is not written down there belongs to somebody else.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::linux::sysfs;
+
+/// Major and minor number of a block device.
+pub type DeviceNumber = (u32, u32);
+
+/// A disk or partition as the kernel has it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Kernel name.
+    pub name: String,
+    /// Device number.
+    pub number: DeviceNumber,
+    /// Its folder in sysfs.
+    pub path: PathBuf,
+}
+
+impl Node {
+    /// The device of this folder in sysfs.
+    pub fn at(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_owned();
+        let (major, minor) = sysfs::text(path.join("dev"))?.split_once(':').map(|(a, b)| (a.parse(), b.parse()))?;
+        Some(Self { name, number: (major.ok()?, minor.ok()?), path })
+    }
+}
+
+/// One line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Of the device, or of the device that it names as its source: btrfs has made-up numbers.
+    pub number: DeviceNumber,
+    /// Where.
+    pub path: String,
+}
+
+/// Everything that is mounted or swapped to, and what of it is the agent's.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    mounts: Vec<Mount>,
+    swaps: Vec<DeviceNumber>,
+    own: Vec<Mount>,
+}
+
+impl Usage {
+    /// Looks. `root` is `/`, or a test's.
+    pub fn read(root: &Path, record: &Record) -> io::Result<Self> {
+        let mountinfo = fs::read_to_string(root.join("proc/self/mountinfo"))?;
+        let mounts = mountinfo.lines().filter_map(|line| parse_mount(line, root)).collect();
+        let swaps = fs::read_to_string(root.join("proc/swaps")).unwrap_or_default();
+        let swaps = swaps.lines().skip(1).filter_map(|line| device_number(root, line.split_whitespace().next()?));
+        Ok(Self { mounts, swaps: swaps.collect(), own: record.read() })
+    }
+
+    /// Where the agent mounted this device.
+    pub fn own_mount(&self, number: DeviceNumber) -> Option<&str> {
+        let mount = self.mounts.iter().find(|mount| mount.number == number && self.own.contains(mount))?;
+        Some(&mount.path)
+    }
+
+    /// Where anybody mounted this device, the agent first.
+    pub fn mount(&self, number: DeviceNumber) -> Option<&str> {
+        let anybody = || self.mounts.iter().find(|mount| mount.number == number).map(|mount| &*mount.path);
+        self.own_mount(number).or_else(anybody)
+    }
+
+    /// Whether anything is mounted at exactly this path.
+    pub fn is_taken(&self, path: &str) -> bool {
+        self.mounts.iter().any(|mount| mount.path == path)
+    }
+
+    /// Why nobody may write to this device, `None` where nothing but the agent uses it.
+    pub fn holder(&self, node: &Node) -> Option<String> {
+        let name = &node.name;
+        let foreign = self.mounts.iter().find(|mount| mount.number == node.number && !self.own.contains(mount));
+        if let Some(mount) = foreign {
+            return Some(format!("{name} is mounted at {}", mount.path));
+        }
+        if self.swaps.contains(&node.number) {
+            return Some(format!("{name} is in use as swap"));
+        }
+        let holders = sysfs::names(node.path.join("holders"));
+        (!holders.is_empty()).then(|| format!("{name} is in use by {}", holders.join(", ")))
+    }
+}
+
+fn parse_mount(line: &str, root: &Path) -> Option<Mount> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(2);
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let path = unescape(fields.nth(1)?);
+    let source = unescape(after.split(' ').nth(1)?);
+    let number = match (major.parse().ok()?, minor.parse().ok()?) {
+        (0, minor) => device_number(root, &source).unwrap_or((0, minor)),
+        number => number,
+    };
+    Some(Mount { number, path })
+}
+
+/// The number of a device node named by its path; `None` for anything that is none.
+fn device_number(root: &Path, path: &str) -> Option<DeviceNumber> {
+    let path = root.join(path.strip_prefix('/').filter(|path| path.starts_with("dev/"))?);
+    let stat = rustix::fs::stat(&path).ok()?;
+    let is_block = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_block_device();
+    is_block.then(|| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)))
+}
+
+/// mountinfo writes blank, tab, newline and backslash as a backslash and three octal digits.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = (first == b'\\')
+            .then(|| after.get(..3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(first));
+        rest = if code.is_some() { &after[3..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Where the agent writes down what it mounted: one line per mount, `MAJOR:MINOR PATH`, under a line with the boot's id.
+#[derive(Debug, Clone)]
+pub struct Record {
+    file: PathBuf,
+    boot: String,
+}
+
+impl Record {
+    /// The record in this folder, for the boot that `root` tells of. An older boot's record counts for nothing.
+    pub fn new(folder: &Path, root: &Path) -> Self {
+        let boot = sysfs::text(root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default();
+        Self { file: folder.join("mounts"), boot }
+    }
+
+    /// What is written down.
+    pub fn read(&self) -> Vec<Mount> {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        let mut lines = text.lines();
+        if lines.next() != Some(&*self.boot) {
+            return Vec::new();
+        }
+        lines
+            .filter_map(|line| {
+                let (number, path) = line.split_once(' ')?;
+                let (major, minor) = number.split_once(':')?;
+                Some(Mount { number: (major.parse().ok()?, minor.parse().ok()?), path: path.into() })
+            })
+            .collect()
+    }
+
+    /// Writes a mount down; called before mounting, so that no mount of ours is ever taken for somebody else's.
+    pub fn add(&self, mount: Mount) -> io::Result<()> {
+        let mut all = self.read();
+        all.retain(|other| other.path != mount.path);
+        all.push(mount);
+        self.write(&all)
+    }
+
+    /// Forgets what was mounted at a path.
+    pub fn remove(&self, path: &str) -> io::Result<()> {
+        let mut all = self.read();
+        all.retain(|other| other.path != path);
+        self.write(&all)
+    }
+
+    fn write(&self, mounts: &[Mount]) -> io::Result<()> {
+        let mut text = format!("{}\n", self.boot);
+        for Mount { number: (major, minor), path } in mounts {
+            text.push_str(&format!("{major}:{minor} {path}\n"));
+        }
+        if let Some(folder) = self.file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let new = self.file.with_extension("new");
+        fs::write(&new, text)?;
+        fs::rename(&new, &self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(mountinfo: &str, swaps: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a folder");
+        let proc = root.path().join("proc/self");
+        fs::create_dir_all(&proc).expect("made");
+        fs::create_dir_all(root.path().join("proc/sys/kernel/random")).expect("made");
+        fs::write(proc.join("mountinfo"), mountinfo).expect("written");
+        fs::write(root.path().join("proc/swaps"), swaps).expect("written");
+        fs::write(root.path().join("proc/sys/kernel/random/boot_id"), "boot-1\n").expect("written");
+        root
+    }
+
+    fn node(number: DeviceNumber) -> Node {
+        Node { name: "vda1".into(), number, path: "/nonexistent".into() }
+    }
+
+    const INFO: &str = "24 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n\
+        30 24 254:2 / /srv/my\\040data rw - ext4 /dev/vda2 rw\n\
+        31 24 0:40 / /tmp rw - tmpfs tmpfs rw\n\
+        garbage\n";
+
+    #[test]
+    fn a_mount_of_others_holds_a_disk_and_our_own_does_not() {
+        let root = machine(INFO, "");
+        let record = Record::new(&root.path().join("run"), root.path());
+        let usage = Usage::read(root.path(), &record).expect("read");
+        assert_eq!(usage.holder(&node((254, 1))).as_deref(), Some("vda1 is mounted at /"));
+        assert_eq!(usage.holder(&node((254, 2))).as_deref(), Some("vda1 is mounted at /srv/my data"));
+        assert_eq!(usage.holder(&node((254, 3))), None);
+
+        record.add(Mount { number: (254, 2), path: "/srv/my data".into() }).expect("written");
+        let usage = Usage::read(root.path(), &record).expect("read");
+        assert_eq!(usage.holder(&node((254, 2))), None);
+        assert_eq!(usage.own_mount((254, 2)), Some("/srv/my data"));
+        assert_eq!((usage.own_mount((254, 1)), usage.mount((254, 1))), (None, Some("/")));
+        assert!(usage.is_taken("/tmp") && !usage.is_taken("/srv"));
+    }
+
+    #[test]
+    fn a_record_of_another_boot_or_another_device_claims_nothing() {
+        let root = machine(INFO, "");
+        let folder = root.path().join("run");
+        let record = Record::new(&folder, root.path());
+        record.add(Mount { number: (254, 9), path: "/srv/my data".into() }).expect("written");
+        assert!(Usage::read(root.path(), &record).expect("read").holder(&node((254, 2))).is_some());
+
+        record.add(Mount { number: (254, 2), path: "/srv/my data".into() }).expect("written");
+        assert!(Usage::read(root.path(), &record).expect("read").holder(&node((254, 2))).is_none());
+        fs::write(root.path().join("proc/sys/kernel/random/boot_id"), "boot-2\n").expect("written");
+        let later = Record::new(&folder, root.path());
+        assert!(Usage::read(root.path(), &later).expect("read").holder(&node((254, 2))).is_some());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_somebody_elses() {
+        let root = machine(INFO, "");
+        let record = Record::new(&root.path().join("run"), root.path());
+        record.add(Mount { number: (254, 1), path: "/".into() }).expect("written");
+        record.add(Mount { number: (254, 2), path: "/srv/my data".into() }).expect("written");
+        record.remove("/").expect("written");
+        assert_eq!(record.read(), [Mount { number: (254, 2), path: "/srv/my data".into() }]);
+    }
+
+    #[test]
+    fn layers_above_hold_a_disk() {
+        let root = machine("", "");
+        fs::create_dir_all(root.path().join("vda/holders/dm-0")).expect("made");
+        let usage = Usage::read(root.path(), &Record::new(root.path(), root.path())).expect("read");
+        let node = Node { name: "vda".into(), number: (1, 1), path: root.path().join("vda") };
+        assert_eq!(usage.holder(&node).as_deref(), Some("vda is in use by dm-0"));
+    }
+
+    #[test]
+    fn escapes_are_read_back() {
+        assert_eq!(unescape(r"/a\040b\134c\12"), "/a b\\c\\12");
+    }
+}

@@ -1,0 +1,267 @@
+//! The machine's disks: which there are, what they carry, and who uses them.
+//!
+//! Called by the glue of the real machine and by `storage`. Reads only; a disk that cannot be read counts as held
+//! and as carrying something.
+
+mod held;
+mod list;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use muster_protocol::DiskId;
+use muster_protocol::inventory::{self, Attachment};
+use muster_protocol::observed::{Contents, Disk, Partition};
+use rustix::fs::{Advice, Mode, OFlags};
+
+pub use held::{DeviceNumber, Mount, Node, Record, Usage};
+pub use list::list;
+
+use super::signatures::{self, Ends, HEAD, Place, TAIL, is_zeros};
+use super::sysfs;
+use crate::machine::MachineError;
+
+/// Between the ends, a disk is looked at in this many places before it is called blank:
+/// someone may have cleared both ends and nothing else.
+const SAMPLES: u64 = 64;
+const SAMPLE: usize = 4096;
+
+/// What all disks of this machine carry now.
+pub fn observe() -> Result<Vec<Disk>, MachineError> {
+    Disks::of_this_machine().observe()
+}
+
+/// Where disks are found.
+#[derive(Debug, Clone)]
+pub struct Disks {
+    source: Source,
+    root: PathBuf,
+    record: Record,
+}
+
+/// Who says which disks there are.
+#[derive(Debug, Clone)]
+enum Source {
+    /// /sys/block.
+    Kernel,
+    /// The caller: loop devices have neither serial nor WWN.
+    Given(Vec<inventory::Disk>),
+}
+
+impl Disks {
+    /// The disks of this machine.
+    pub fn of_this_machine() -> Self {
+        let root = PathBuf::from("/");
+        Self { source: Source::Kernel, record: Record::new(Path::new("/run/muster"), &root), root }
+    }
+
+    /// These block devices of this machine and no others; own mounts are written down in `run`. For tests on loop devices.
+    pub fn given(disks: Vec<inventory::Disk>, run: &Path) -> Self {
+        let root = PathBuf::from("/");
+        Self { source: Source::Given(disks), record: Record::new(run, &root), root }
+    }
+
+    /// Whole disks, and no others.
+    pub fn list(&self) -> Vec<inventory::Disk> {
+        match &self.source {
+            Source::Kernel => list(&self.root),
+            Source::Given(disks) => disks.clone(),
+        }
+    }
+
+    /// What all of them carry now.
+    ///
+    /// Errors: /proc cannot be read. A disk that cannot be read is no error: it is told as held.
+    pub fn observe(&self) -> Result<Vec<Disk>, MachineError> {
+        let usage = self.usage()?;
+        Ok(self.list().iter().map(|disk| self.observe_disk(disk, &usage)).collect())
+    }
+
+    /// What the one disk that answers to `id` carries now.
+    ///
+    /// Errors: there is none, or more than one.
+    pub fn observe_one(&self, id: &DiskId) -> Result<Disk, MachineError> {
+        Ok(self.observe_disk(&self.find(id)?, &self.usage()?))
+    }
+
+    /// The one disk that answers to `id`.
+    ///
+    /// Errors: there is none, or more than one.
+    pub fn find(&self, id: &DiskId) -> Result<inventory::Disk, MachineError> {
+        let mut named = self.list().into_iter().filter(|d| id.names(d.wwn.as_deref(), d.serial.as_deref()));
+        match (named.next(), named.next()) {
+            (None, _) => Err(MachineError::Missing(id.to_string())),
+            (Some(disk), None) => Ok(disk),
+            (Some(one), Some(other)) => Err(MachineError::Changed {
+                what: id.to_string(),
+                now: format!("the name of {} and {}", one.name, other.name),
+            }),
+        }
+    }
+
+    /// Who uses what, now.
+    pub fn usage(&self) -> Result<Usage, MachineError> {
+        Usage::read(&self.root, &self.record).map_err(|source| MachineError::os("read what is mounted", source))
+    }
+
+    /// What the agent mounted.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// A disk as the kernel has it now.
+    pub fn node(&self, name: &str) -> Option<Node> {
+        Node::at(self.root.join("sys/block").join(name))
+    }
+
+    /// A disk's partitions as the kernel has them now, with the numbers that the table gives them.
+    pub fn partition_nodes(&self, disk: &Node) -> Vec<(u32, Node)> {
+        let partition = |name: &String| {
+            let path = disk.path.join(name);
+            Some((sysfs::number(path.join("partition"))?, Node::at(path)?))
+        };
+        sysfs::names(&disk.path).iter().filter_map(partition).collect()
+    }
+
+    /// The kernel's device for a partition, if it lies where the table says.
+    pub fn partition_node(&self, disk: &Node, number: u32, start: u64, size: u64) -> Option<Node> {
+        let (_, node) = self.partition_nodes(disk).into_iter().find(|(n, _)| *n == number)?;
+        // Sysfs counts in 512 bytes whatever the disk's sectors are.
+        let bytes = |name: &str| sysfs::number::<u64>(node.path.join(name)).map(|sectors| sectors.saturating_mul(512));
+        (bytes("start") == Some(start) && bytes("size") == Some(size)).then_some(node)
+    }
+
+    /// A device's node in /dev.
+    pub fn device_path(&self, node: &Node) -> PathBuf {
+        self.root.join("dev").join(&node.name)
+    }
+
+    /// Opens a device's node in /dev, and makes sure that it is this device's and no other's.
+    pub fn open(&self, node: &Node, flags: OFlags) -> io::Result<File> {
+        let file = File::from(rustix::fs::open(self.device_path(node), flags | OFlags::CLOEXEC, Mode::empty())?);
+        let stat = rustix::fs::fstat(&file)?;
+        if (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) != node.number {
+            return Err(io::Error::other(format!("/dev/{} is not the device that /sys tells of", node.name)));
+        }
+        Ok(file)
+    }
+
+    fn observe_disk(&self, disk: &inventory::Disk, usage: &Usage) -> Disk {
+        let (contents, partitions, held) = self.look(disk, usage).unwrap_or_else(|source| {
+            let held = format!("{} cannot be read: {source}", disk.name);
+            (Contents::Unknown, Vec::new(), held)
+        });
+        Disk {
+            name: disk.name.clone(),
+            wwn: disk.wwn.clone(),
+            serial: disk.serial.clone(),
+            size_bytes: disk.size_bytes,
+            logical_sector: disk.logical_sector,
+            contents,
+            partitions,
+            held,
+        }
+    }
+
+    fn look(&self, disk: &inventory::Disk, usage: &Usage) -> io::Result<(Contents, Vec<Partition>, String)> {
+        let node = self.node(&disk.name).ok_or_else(|| io::Error::other("it is not there any more"))?;
+        let file = self.open(&node, OFlags::RDONLY)?;
+        // A partition's own cache is not the disk's: what was read before may be older than what lies there.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        let region = Region { file: &file, start: 0, size: disk.size_bytes };
+        let (head, tail) = region.ends()?;
+        let ends = Ends { head: &head, tail: &tail, size: region.size };
+        let (contents, places) = signatures::of_disk(ends, disk.logical_sector);
+        let contents = region.doubt(contents)?;
+        let is_boot_medium = signatures::is_boot_medium(ends);
+
+        let mut holders: Vec<String> = usage.holder(&node).into_iter().collect();
+        holders.extend(self.partition_nodes(&node).iter().filter_map(|(_, partition)| usage.holder(partition)));
+        if is_boot_medium {
+            holders.push(format!("{} is a Muster boot medium", disk.name));
+        }
+        if disk.attachment == Attachment::Removable {
+            holders.push(format!("{} is a removable medium", disk.name));
+        }
+        if sysfs::number::<u8>(node.path.join("ro")) == Some(1) {
+            holders.push(format!("{} is write-protected", disk.name));
+        }
+        let partitions = places.into_iter().map(|place| self.look_at_partition(&node, &file, place, usage));
+        let partitions = partitions.collect::<io::Result<_>>()?;
+        Ok((mounted(contents, &node, usage), partitions, holders.join(", ")))
+    }
+
+    fn look_at_partition(&self, disk: &Node, file: &File, place: Place, usage: &Usage) -> io::Result<Partition> {
+        let node = self.partition_node(disk, place.number, place.start, place.size);
+        // Through the partition's own device where there is one: a mounted filesystem writes there.
+        let contents = match &node {
+            Some(node) => {
+                let file = self.open(node, OFlags::RDONLY)?;
+                mounted(Region { file: &file, start: 0, size: place.size }.contents()?, node, usage)
+            }
+            None => Region { file, start: place.start, size: place.size }.contents()?,
+        };
+        Ok(Partition {
+            number: place.number,
+            start_bytes: place.start,
+            size_bytes: place.size,
+            label: place.label,
+            type_guid: place.type_guid,
+            contents,
+        })
+    }
+}
+
+fn mounted(mut contents: Contents, node: &Node, usage: &Usage) -> Contents {
+    if let Contents::Filesystem(filesystem) = &mut contents {
+        filesystem.mounted_at = usage.mount(node.number).unwrap_or_default().to_owned();
+    }
+    contents
+}
+
+/// A stretch of a device.
+#[derive(Debug, Clone, Copy)]
+pub struct Region<'a> {
+    /// Open for reading.
+    pub file: &'a File,
+    /// First byte.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Region<'_> {
+    /// What lies there, looked at as a partition.
+    pub fn contents(&self) -> io::Result<Contents> {
+        let (head, tail) = self.ends()?;
+        self.doubt(signatures::of_partition(Ends { head: &head, tail: &tail, size: self.size }))
+    }
+
+    /// The bytes at both ends, for `signatures`.
+    pub fn ends(&self) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        let (head, tail) = (self.size.min(HEAD as u64), self.size.min(TAIL as u64));
+        Ok((self.read(0, head as usize)?, self.read(self.size - tail, tail as usize)?))
+    }
+
+    /// Blank ends are not yet a blank disk.
+    fn doubt(&self, contents: Contents) -> io::Result<Contents> {
+        if contents == Contents::Blank {
+            for i in 1..=SAMPLES {
+                let at = (self.size / (SAMPLES + 1)).saturating_mul(i) / SAMPLE as u64 * SAMPLE as u64;
+                let len = (self.size - at).min(SAMPLE as u64) as usize;
+                if !is_zeros(&self.read(at, len)?) {
+                    return Ok(Contents::Unknown);
+                }
+            }
+        }
+        Ok(contents)
+    }
+
+    fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, self.start + at)?;
+        Ok(bytes)
+    }
+}

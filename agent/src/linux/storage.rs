@@ -1,1 +1,0 @@
-//! Storage steps on the real machine: tables, filesystems, mounts, wiping.

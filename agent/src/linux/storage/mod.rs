@@ -1,0 +1,147 @@
+//! Storage steps on the real machine: tables, filesystems, mounts, wiping.
+//!
+//! Called by the glue of the real machine with steps that `plan::storage` made.
+//! It decides nothing, but it looks again: every function finds the disk anew by its WWN or serial, and writes only
+//! where it finds exactly what the plan saw. It encrypts nothing and knows no RAID.
+
+mod device;
+mod ext4;
+mod mounts;
+mod table;
+mod wipe;
+
+use muster_protocol::DiskId;
+use muster_protocol::desired::Format;
+use muster_protocol::observed::{Contents, Disk, Partition};
+use muster_protocol::to_controller::WipeReceipt;
+
+use self::device::{Device, Share};
+use super::disks::{Disks, Node};
+use crate::machine::{MachineError, Percent};
+use crate::plan::storage::{Before, Carries, Slot, Step};
+
+/// Does one step on this machine's disks.
+///
+/// Errors: among others [`MachineError::Changed`] where a disk is not what the plan saw; then nothing was written.
+pub fn apply(step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
+    apply_on(&Disks::of_this_machine(), step, progress)
+}
+
+/// Overwrites one of this machine's disks with zeros and reads back. See [`wipe_on`].
+pub fn wipe(disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
+    wipe_on(&Disks::of_this_machine(), disk, progress)
+}
+
+pub use wipe::wipe_on;
+
+/// Does one step on these disks.
+pub fn apply_on(disks: &Disks, step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
+    progress(0);
+    match step {
+        Step::Unmount { disk, partition, path } => mounts::unmount(disks, disk, *partition, path),
+        Step::Partition { disk, before, slots } => table::write(disks, disk, before, slots),
+        Step::Extend { disk, before, added } => table::extend(disks, disk, before, added),
+        Step::Format { disk, slot, carries, format, label } => make(disks, disk, slot, carries, *format, label),
+        Step::Mount { disk, slot, format, path } => mounts::mount(disks, disk, slot, *format, path),
+    }?;
+    progress(100);
+    Ok(())
+}
+
+fn make(
+    disks: &Disks,
+    id: &DiskId,
+    slot: &Slot,
+    carries: &Carries,
+    format: Format,
+    label: &str,
+) -> Result<(), MachineError> {
+    let disk = writable(disks, id)?;
+    let there = partition(&disk, id, slot)?;
+    let as_planned = there.contents.mounted_at().is_none()
+        && match carries {
+            Carries::Nothing => there.contents == Contents::Blank,
+            Carries::This(seen) => there.contents == *seen,
+            Carries::Remains => true,
+        };
+    if !as_planned {
+        return Err(changed(id, slot.number, &there.contents));
+    }
+    let node = known_partition(disks, &disk, slot)?;
+    // Opened once so that /dev/NAME is known to be the device that was looked at; the program opens it by name.
+    drop(
+        Device::open(disks, &node, slot.size_bytes, Share::Exclusive)
+            .map_err(|source| MachineError::os(format!("open partition {} of {id} for itself", slot.number), source))?,
+    );
+    match format {
+        Format::Ext4 => ext4::make(&disks.device_path(&node), label)?,
+    }
+    let made = disks.observe_one(id)?;
+    match &partition(&made, id, slot)?.contents {
+        Contents::Filesystem(fs) if fs.kind == "ext4" && fs.label == label => Ok(()),
+        other => Err(MachineError::ReadBack {
+            what: format!("ext4 on partition {} of {id}", slot.number),
+            found: format!("{other:?}"),
+        }),
+    }
+}
+
+/// The disk as it is now, if nobody else uses it.
+fn writable(disks: &Disks, id: &DiskId) -> Result<Disk, MachineError> {
+    let disk = disks.observe_one(id)?;
+    if disk.held.is_empty() {
+        return Ok(disk);
+    }
+    Err(MachineError::Changed { what: id.to_string(), now: format!("in use: {}", disk.held) })
+}
+
+/// The disk as it is now, if nobody else uses it and it is what the plan saw.
+fn unchanged(disks: &Disks, id: &DiskId, before: &Before) -> Result<Disk, MachineError> {
+    let disk = writable(disks, id)?;
+    let now = Before::of(&disk);
+    if now == *before {
+        return Ok(disk);
+    }
+    let now = format!("{} bytes, {:?}, partitions {:?}", now.size_bytes, now.contents, now.partitions);
+    Err(MachineError::Changed { what: id.to_string(), now })
+}
+
+/// The partition in this slot, if it is where the plan saw or put it.
+fn partition<'a>(disk: &'a Disk, id: &DiskId, slot: &Slot) -> Result<&'a Partition, MachineError> {
+    let there = disk.partitions.iter().find(|p| p.number == slot.number);
+    there.filter(|p| (p.start_bytes, p.size_bytes) == (slot.start_bytes, slot.size_bytes)).ok_or_else(|| {
+        MachineError::Changed {
+            what: format!("partition {} of {id}", slot.number),
+            now: there.map_or_else(|| "gone".into(), |p| format!("{} bytes at {}", p.size_bytes, p.start_bytes)),
+        }
+    })
+}
+
+/// The kernel's device for the partition in this slot.
+fn partition_node(disks: &Disks, disk: &Disk, slot: &Slot) -> Result<Node, MachineError> {
+    let node = disks.node(&disk.name);
+    node.and_then(|node| disks.partition_node(&node, slot.number, slot.start_bytes, slot.size_bytes)).ok_or_else(|| {
+        MachineError::Missing(format!("the kernel's device for partition {} of {}", slot.number, disk.name))
+    })
+}
+
+/// The same; the kernel is told of the disk's partitions where it does not know this one:
+/// it may have been started before the table was written, or be one that cannot read it.
+fn known_partition(disks: &Disks, disk: &Disk, slot: &Slot) -> Result<Node, MachineError> {
+    partition_node(disks, disk, slot).or_else(|_| {
+        let failed = |source| MachineError::os(format!("tell the kernel of the partitions of {}", disk.name), source);
+        let node = disks.node(&disk.name).ok_or_else(|| MachineError::Missing(disk.name.clone()))?;
+        let device = Device::open(disks, &node, disk.size_bytes, Share::WithOwnMounts).map_err(failed)?;
+        let all: Vec<_> = disk.partitions.iter().map(|p| (p.number, p.start_bytes, p.size_bytes)).collect();
+        device.set_partitions(disks, &node, &all).map_err(failed)?;
+        partition_node(disks, disk, slot)
+    })
+}
+
+fn changed(id: &DiskId, partition: u32, contents: &Contents) -> MachineError {
+    let now = match contents.mounted_at() {
+        Some(path) => format!("mounted at {path}"),
+        None => format!("{contents:?}"),
+    };
+    MachineError::Changed { what: format!("partition {partition} of {id}"), now }
+}
