@@ -1,13 +1,19 @@
 //! The agent: the program in RAM on every machine.
 //!
 //! It is a library with a tiny binary, so that tests and simulated fleets run the code that real machines run.
-//! Everything it does to a machine goes through [`machine::Machine`]; [`linux`] is the real one.
+//! Everything it does to a machine goes through [`machine::Machine`]; [`linux`] is the real one, [`sim`] the simulated.
 
+pub mod backoff;
 pub mod identity;
 pub mod keep;
 pub mod linux;
 pub mod log;
 pub mod machine;
 pub mod options;
+pub mod outbox;
 pub mod plan;
+pub mod random;
+pub mod reconcile;
+pub mod session;
+pub mod sim;
 pub mod tls;

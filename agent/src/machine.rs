@@ -5,6 +5,8 @@
 //! Nothing here decides anything: plans are made in `plan`, from data to data.
 
 use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use muster_protocol::DiskId;
 use muster_protocol::enroll::Identity;
@@ -38,11 +40,35 @@ pub trait Machine: Send + Sync + 'static {
     /// Destroys what a disk carries, its partitions included, and proves it by reading back.
     fn wipe(&self, disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError>;
 
+    /// Whether packets to this address would leave the machine at all.
+    ///
+    /// Errors: there is no route, or (a simulated machine) nobody who would carry them.
+    fn route(&self, to: IpAddr) -> Result<(), MachineError>;
+
+    /// Neighbors that were asked for and did not answer (ARP, neighbor discovery), as far as the kernel remembers.
+    fn unanswered(&self) -> Vec<IpAddr>;
+
     /// Sets the clock to milliseconds since 1970 UTC. Best effort.
     fn set_clock(&self, unix_ms: u64);
 
     /// Writes what is in flight to the disks, then acts. Returns only where it failed, or on a machine that is no PID 1's.
     fn power(&self, action: PowerAction) -> Result<(), MachineError>;
+}
+
+/// Runs `work` where blocking is allowed. A panic in it goes on in the caller.
+pub async fn blocking<T: Send + 'static>(
+    machine: &Arc<dyn Machine>,
+    work: impl FnOnce(&dyn Machine) -> T + Send + 'static,
+) -> T {
+    let machine = machine.clone();
+    match tokio::task::spawn_blocking(move || work(&*machine)).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that is shutting down cancels, and then nobody waits for the value.
+            Err(_) => std::future::pending().await,
+        },
+    }
 }
 
 /// Why a machine did not do what it should.

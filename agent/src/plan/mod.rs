@@ -6,6 +6,11 @@
 pub mod network;
 pub mod storage;
 
+use muster_protocol::desired::{Checked, Desired, Permit};
+use muster_protocol::observed::Observed;
+use muster_protocol::to_agent::{self, Impact};
+use muster_protocol::{Digest, DiskId};
+
 /// A desired state that does not fit this machine: no such NIC, no such disk, no room.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -14,4 +19,68 @@ pub struct Impossible {
     pub field: String,
     /// What does not fit, and what the machine has instead.
     pub problem: String,
+}
+
+/// Everything that has to be done, storage before network.
+///
+/// Storage goes first because it is told over a way that is known to be good, because a failed step then leaves the
+/// network untouched, and because the seconds between the change of the network and its proof are spent on nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// First.
+    pub storage: Vec<storage::Step>,
+    /// Then.
+    pub network: Vec<network::Step>,
+    /// What people see of it, with the digest that a permit names.
+    pub shown: to_agent::Plan,
+}
+
+/// Plans `desired` for a machine that is as `observed`.
+///
+/// Errors: the first thing that does not fit.
+pub fn plan(desired: &Checked<Desired>, observed: &Observed) -> Result<Plan, Impossible> {
+    let desired = desired.get();
+    let storage = desired.storage.as_ref().map_or(Ok(Vec::new()), |want| storage::plan(want, &observed.disks))?;
+    let network = desired.network.as_ref().map_or(Ok(Vec::new()), |want| network::plan(want, &observed.network))?;
+    let steps: Vec<to_agent::Step> =
+        storage.iter().map(storage::Step::describe).chain(network.iter().map(network::Step::describe)).collect();
+    // Equal words over other contents are another plan: a permit must not outlive what it was given for.
+    let touched: Vec<_> = observed
+        .disks
+        .iter()
+        .filter(|disk| storage.iter().any(|step| step.disk().names(disk.wwn.as_deref(), disk.serial.as_deref())))
+        .map(|disk| (disk.id(), storage::Before::of(disk)))
+        .collect();
+    let digest = Digest::of_value(&(&steps, touched));
+    Ok(Plan { storage, network, shown: to_agent::Plan { steps, digest } })
+}
+
+/// What is not as desired, in words; empty where everything is.
+pub fn differences(desired: &Checked<Desired>, observed: &Observed) -> Vec<String> {
+    let desired = desired.get();
+    let storage = desired.storage.iter().flat_map(|want| storage::differences(want, &observed.disks));
+    let network = desired.network.iter().flat_map(|want| network::differences(want, &observed.network));
+    storage.chain(network).collect()
+}
+
+impl Plan {
+    /// The disks that lose what they carry, each once.
+    pub fn destroys(&self) -> Vec<DiskId> {
+        let mut disks = Vec::new();
+        for step in &self.shown.steps {
+            if let Impact::Destroys(disk) = &step.impact
+                && !disks.contains(disk)
+            {
+                disks.push(disk.clone());
+            }
+        }
+        disks
+    }
+
+    /// Whether it may be carried out: it destroys nothing, or the permit names this very plan and every disk.
+    pub fn is_permitted(&self, permit: Option<&Permit>) -> bool {
+        let disks = self.destroys();
+        disks.is_empty()
+            || permit.is_some_and(|p| p.plan == self.shown.digest && disks.iter().all(|d| p.disks.contains(d)))
+    }
 }

@@ -1,0 +1,249 @@
+//! What the agent has to tell its controller, and which of it a session tells next.
+//!
+//! Written by `reconcile` (progress, work, proof), the inventory loop and `dial`; told by whichever session is up.
+//! It holds states, not messages: what changed twice is told once, and what was never acknowledged is told again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use muster_protocol::hello::Progress;
+use muster_protocol::inventory::Inventory;
+use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
+use muster_protocol::{Digest, Generation, OperationId};
+
+/// How many ended operations are remembered, so that a repeated request is answered with the result it had.
+const REMEMBERED_WORK: usize = 16;
+
+/// Everything there is to tell.
+#[derive(Debug, Clone, Default)]
+pub struct Outbox {
+    /// How far the desired state is.
+    pub progress: Progress,
+    /// Operations, oldest first.
+    work: Vec<(OperationId, Work, Told)>,
+    /// What the machine is made of, and its digest; `None` before the first look.
+    pub inventory: Option<(Arc<Inventory>, Digest)>,
+    /// What must be answered over a way that is newer than the change.
+    pub proof: Option<Proof>,
+    /// The number of the connection that was begun last; each attempt takes the next.
+    pub connection: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Not,
+    Yes,
+}
+
+/// A change that is kept only if the controller answers over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Which generation is in force.
+    pub generation: Generation,
+    /// Digest of its desired state.
+    pub desired: Digest,
+    /// Only connections with a greater number prove anything: this one was begun before the change.
+    pub begun_before: u64,
+    /// What came of it.
+    pub answer: Proven,
+    /// Why the last attempt to reach the controller failed, empty before the first.
+    pub trouble: String,
+}
+
+/// What came of asking for a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proven {
+    /// Nothing yet.
+    Waiting,
+    /// The controller heard, over the new way.
+    Yes,
+}
+
+/// What one session has told already. Begins with what its hello said.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// From the hello.
+    pub progress: Progress,
+    /// Digest of the inventory that the controller has; `None` where it wants it.
+    pub inventory: Option<Digest>,
+}
+
+impl Outbox {
+    /// Where this operation stands, for answering a repeated request.
+    pub fn work(&self, operation: &OperationId) -> Option<&Work> {
+        self.work.iter().find(|(id, ..)| id == operation).map(|(_, work, _)| work)
+    }
+
+    /// Notes where an operation stands; it will be told, also if it was told before.
+    pub fn set_work(&mut self, operation: OperationId, state: Work) {
+        match self.work.iter_mut().find(|(id, ..)| *id == operation) {
+            Some(entry) => *entry = (operation, state, Told::Not),
+            None => self.work.push((operation, state, Told::Not)),
+        }
+        if self.work.len() > REMEMBERED_WORK {
+            let forget = self.work.iter().position(|(_, work, told)| is_ended(work) && *told == Told::Yes);
+            self.work.remove(forget.unwrap_or(0));
+        }
+    }
+
+    /// Tells an operation again although it was told: the controller asked.
+    pub fn repeat_work(&mut self, operation: &OperationId) {
+        if let Some(entry) = self.work.iter_mut().find(|(id, ..)| id == operation) {
+            entry.2 = Told::Not;
+        }
+    }
+
+    /// What the session of this connection says next; `None` where the controller knows everything.
+    /// A proof goes first: a deadline runs.
+    pub fn next(&self, heard: &Heard, connection: u64) -> Option<Call> {
+        if let Some(proof) = self.waiting_proof()
+            && connection > proof.begun_before
+        {
+            return Some(Call::Confirm { generation: proof.generation, desired: proof.desired });
+        }
+        if let Some((inventory, digest)) = &self.inventory
+            && heard.inventory != Some(*digest)
+        {
+            return Some(Call::Inventory(Box::new(Inventory::clone(inventory))));
+        }
+        if heard.progress != self.progress {
+            return Some(Call::Progress(self.progress.clone()));
+        }
+        let untold = self.work.iter().find(|(.., told)| *told == Told::Not);
+        untold.map(|(operation, state, _)| Call::Work { operation: *operation, state: state.clone() })
+    }
+
+    /// Whether a proof waits that this connection is too old for.
+    pub fn needs_newer_than(&self, connection: u64) -> bool {
+        self.waiting_proof().is_some_and(|proof| connection <= proof.begun_before)
+    }
+
+    fn waiting_proof(&self) -> Option<&Proof> {
+        self.proof.as_ref().filter(|proof| proof.answer == Proven::Waiting)
+    }
+
+    /// Notes that `call` was answered. What changed since it was sent is told again.
+    /// A refusal counts as heard, or it would be repeated for ever; only "later" does not.
+    pub fn answered(&mut self, heard: &mut Heard, call: Call, answer: &Answer) {
+        if matches!(answer, Answer::Refused(Refusal::Busy)) {
+            return;
+        }
+        match call {
+            // A controller that wants another generation by now was reached all the same, and will send that one.
+            Call::Confirm { generation, .. } => {
+                if let Some(proof) = self.proof.as_mut().filter(|proof| proof.generation == generation) {
+                    proof.answer = Proven::Yes;
+                }
+            }
+            Call::Inventory(inventory) => heard.inventory = Some(inventory.digest()),
+            Call::Progress(progress) => heard.progress = progress,
+            Call::Work { operation, state } => {
+                let told = |entry: &&mut (OperationId, Work, Told)| entry.0 == operation && entry.1 == state;
+                if let Some(entry) = self.work.iter_mut().find(told) {
+                    entry.2 = Told::Yes;
+                }
+            }
+            Call::Hello(_) | Call::Renew { .. } => {}
+        }
+    }
+
+    /// Whether what is told next is one of many: worth thinning out.
+    pub fn is_passing(call: &Call) -> bool {
+        match call {
+            Call::Progress(progress) => !progress.is_settled(),
+            Call::Work { state, .. } => !is_ended(state),
+            Call::Hello(_) | Call::Inventory(_) | Call::Confirm { .. } | Call::Renew { .. } => false,
+        }
+    }
+
+    /// Operations and where they stand, for the console.
+    pub fn works(&self) -> BTreeMap<OperationId, &Work> {
+        self.work.iter().map(|(id, work, _)| (*id, work)).collect()
+    }
+}
+
+fn is_ended(work: &Work) -> bool {
+    !matches!(work, Work::Running { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(outbox: &Outbox) -> Heard {
+        Heard { progress: outbox.progress.clone(), inventory: outbox.inventory.as_ref().map(|(_, digest)| *digest) }
+    }
+
+    fn proof() -> Proof {
+        Proof {
+            generation: Generation(3),
+            desired: Digest::of(b""),
+            begun_before: 5,
+            answer: Proven::Waiting,
+            trouble: String::new(),
+        }
+    }
+
+    #[test]
+    fn only_a_connection_begun_after_the_change_proves_it() {
+        let mut outbox = Outbox { proof: Some(proof()), ..Outbox::default() };
+        let mut heard = heard(&outbox);
+        assert_eq!(outbox.next(&heard, 5), None);
+        assert!(outbox.needs_newer_than(5));
+        assert!(!outbox.needs_newer_than(6));
+        let call = outbox.next(&heard, 6).expect("something to say");
+        assert!(matches!(call, Call::Confirm { generation: Generation(3), .. }));
+        outbox.answered(&mut heard, call.clone(), &Answer::Refused(Refusal::Busy));
+        assert_eq!(outbox.next(&heard, 6), Some(call.clone()), "busy is no answer");
+        outbox.answered(&mut heard, call, &Answer::Refused(Refusal::Outdated));
+        assert_eq!(outbox.proof.as_ref().map(|p| p.answer), Some(Proven::Yes), "whoever refuses was reached");
+        assert_eq!(outbox.next(&heard, 6), None);
+    }
+
+    #[test]
+    fn what_changed_while_it_was_told_is_told_again() {
+        let mut outbox = Outbox::default();
+        let mut heard = heard(&outbox);
+        let applying = |percent| Progress::Applying { generation: Generation(1), percent, step: String::new() };
+        outbox.progress = applying(10);
+        let call = outbox.next(&heard, 1).expect("something to say");
+        outbox.progress = applying(20);
+        outbox.answered(&mut heard, call, &Answer::Accepted);
+        assert_eq!(outbox.next(&heard, 1), Some(Call::Progress(applying(20))));
+    }
+
+    #[test]
+    fn a_result_is_told_until_it_is_acknowledged_and_again_when_asked_for() {
+        let mut outbox = Outbox::default();
+        let mut heard = heard(&outbox);
+        let operation = OperationId::from_bytes([1; 16]);
+        outbox.set_work(operation, Work::Failed { why: "no such disk".into() });
+        let call = outbox.next(&heard, 1).expect("something to say");
+        assert_eq!(outbox.next(&heard, 2), Some(call.clone()), "another session tells it as well");
+        outbox.answered(&mut heard, call.clone(), &Answer::Accepted);
+        assert_eq!(outbox.next(&heard, 2), None);
+        outbox.repeat_work(&operation);
+        assert_eq!(outbox.next(&heard, 2), Some(call));
+    }
+
+    #[test]
+    fn the_inventory_is_told_where_the_controller_has_another() {
+        let inventory = Inventory::default();
+        let digest = inventory.digest();
+        let outbox = Outbox { inventory: Some((Arc::new(inventory), digest)), ..Outbox::default() };
+        let mut known = heard(&outbox);
+        assert_eq!(outbox.next(&known, 1), None);
+        known.inventory = None;
+        assert!(matches!(outbox.next(&known, 1), Some(Call::Inventory(_))));
+    }
+
+    #[test]
+    fn results_do_not_pile_up() {
+        let mut outbox = Outbox::default();
+        for n in 0..100 {
+            outbox.set_work(OperationId::from_bytes([n; 16]), Work::Done { receipts: Vec::new() });
+        }
+        assert_eq!(outbox.works().len(), REMEMBERED_WORK);
+        assert!(outbox.work(&OperationId::from_bytes([99; 16])).is_some());
+    }
+}

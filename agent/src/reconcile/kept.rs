@@ -1,0 +1,52 @@
+//! What must outlive the agent's process so that a restarted one neither goes back a generation nor leaves a change
+//! half done: which generation was accepted, how far it is, and what the network was before.
+
+use muster_protocol::desired::Desired;
+use muster_protocol::hello::Progress;
+use muster_protocol::observed;
+use muster_protocol::{BootId, Digest, Generation};
+use serde::{Deserialize, Serialize};
+
+use crate::keep::Keep;
+
+const NAME: &str = "reconcile";
+
+/// What is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The generation rule's memory.
+    pub accepted: Option<(Generation, Digest)>,
+    /// How far it is.
+    pub progress: Progress,
+    /// The desired state that was confirmed last: what is in force unless a change is under way.
+    pub confirmed: Option<Desired>,
+    /// The network as it was, while steps change it. `Some` means: undo.
+    pub before: Option<observed::Network>,
+}
+
+/// A new form is a new variant.
+#[derive(Serialize, Deserialize)]
+enum Form {
+    V1 { boot: BootId, kept: Kept },
+}
+
+/// What was kept in this boot. Of another boot nothing is true any more: addresses and mounts went with it.
+pub fn load(keep: &Keep, boot: BootId) -> Kept {
+    match keep.read(NAME).map(|bytes| postcard::from_bytes(&bytes)) {
+        Some(Ok(Form::V1 { boot: of, kept })) if of == boot => kept,
+        Some(Ok(_)) | None => Kept::default(),
+        Some(Err(_)) => {
+            crate::warn!("what was kept cannot be read; starting afresh");
+            Kept::default()
+        }
+    }
+}
+
+/// Keeps it. A failure is logged: the machine goes on, only a crash from now on would not be undone.
+pub fn save(keep: &Keep, boot: BootId, kept: &Kept) {
+    let form = Form::V1 { boot, kept: kept.clone() };
+    let written = postcard::to_stdvec(&form).map_err(std::io::Error::other).and_then(|bytes| keep.write(NAME, &bytes));
+    if let Err(error) = written {
+        crate::warn!("could not keep what is being done: {error}");
+    }
+}

@@ -1,0 +1,280 @@
+//! The one loop that changes the machine: accept a generation, plan, apply, verify, confirm, or revert.
+//!
+//! Sessions call [`Reconciler::plan`], [`Reconciler::apply`], [`Reconciler::wipe`] and get an answer at once.
+//! The work is done one piece after the other in [`Reconciler::run`]; how it goes is written to the [`Outbox`], which
+//! whatever session is up tells the controller. Sessions come and go meanwhile: the work may cut the very one that asked.
+//!
+//! It does not talk to anybody, and it does not know how a step is done.
+
+mod apply;
+mod diagnose;
+mod kept;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use muster_protocol::desired::{Desired, check};
+use muster_protocol::hello::Progress;
+use muster_protocol::to_agent::{Answer, Apply, Refusal, Wipe};
+use muster_protocol::to_controller::Work;
+use muster_protocol::{BootId, Digest, OperationId};
+use tokio::sync::{mpsc, watch};
+
+use crate::keep::Keep;
+use crate::machine::{Machine, chain};
+use crate::options::Manage;
+use crate::outbox::Outbox;
+use crate::plan;
+
+use kept::Kept;
+use rule::Verdict;
+
+/// Bounds of [`Apply::confirm_within_s`].
+const CONFIRM_WITHIN: (u16, u16) = (5, 300);
+
+/// See the module.
+pub struct Reconciler {
+    machine: Arc<dyn Machine>,
+    keep: Keep,
+    boot: BootId,
+    manage: Manage,
+    outbox: watch::Sender<Outbox>,
+    state: Mutex<State>,
+    /// One offer is judged at a time, from the rule to the acceptance.
+    one_offer: tokio::sync::Mutex<()>,
+    jobs: mpsc::Sender<Job>,
+}
+
+struct State {
+    kept: Kept,
+    busy: Busy,
+}
+
+/// What is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    Nothing,
+    Applying,
+    Wiping(OperationId),
+}
+
+/// Accepted work. Only [`Reconciler::run`] takes it.
+pub struct Job(Accepted);
+
+enum Accepted {
+    Apply(Box<apply::Work>),
+    Wipe(Wipe),
+}
+
+/// Work that was accepted and waits for [`Reconciler::run`].
+pub type Jobs = mpsc::Receiver<Job>;
+
+impl Reconciler {
+    /// Remembers what was kept in this boot. Nothing is done before [`Reconciler::run`].
+    pub fn new(
+        machine: Arc<dyn Machine>,
+        keep: Keep,
+        boot: BootId,
+        manage: Manage,
+        outbox: watch::Sender<Outbox>,
+    ) -> (Arc<Self>, Jobs) {
+        let kept = kept::load(&keep, boot);
+        outbox.send_modify(|out| out.progress = kept.progress.clone());
+        let (jobs, queue) = mpsc::channel(1);
+        let state = Mutex::new(State { kept, busy: Busy::Nothing });
+        (Arc::new(Self { machine, keep, boot, manage, outbox, state, one_offer: Default::default(), jobs }), queue)
+    }
+
+    /// What would an apply do?
+    pub async fn plan(&self, desired: Desired) -> Answer {
+        match self.make_plan(desired).await {
+            Ok((_, plan, _)) => Answer::Planned(plan.shown),
+            Err(refusal) => Answer::Refused(refusal),
+        }
+    }
+
+    /// Takes a generation on, or says why not. The generation rule comes first: what was accepted is never refused later.
+    pub async fn apply(&self, offer: Apply) -> Answer {
+        let _one = self.one_offer.lock().await;
+        match self.accept(offer).await {
+            Ok(()) => Answer::Accepted,
+            Err(refusal) => Answer::Refused(refusal),
+        }
+    }
+
+    async fn accept(&self, offer: Apply) -> Result<(), Refusal> {
+        let Apply { generation, desired, permit, confirm_within_s } = offer;
+        let contents = Digest::of_value(&desired);
+        let accepted = self.state().kept.accepted;
+        match rule::judge(accepted, generation, contents) {
+            Verdict::Newer => {}
+            Verdict::Same => return Ok(()),
+            Verdict::Outdated(current) => return Err(Refusal::Outdated { offered: generation, current }),
+            Verdict::Conflict => return Err(Refusal::Conflict { generation }),
+        }
+        if desired.network.is_some() && !self.manage.network || desired.storage.is_some() && !self.manage.storage {
+            return Err(Refusal::ObserveOnly);
+        }
+        self.must_be_idle()?;
+        let (desired, plan, before) = self.make_plan(desired).await?;
+        if !plan.is_permitted(permit.as_ref()) {
+            return Err(Refusal::PermitNeeded { disks: plan.destroys(), plan: plan.shown.digest });
+        }
+        let (least, most) = CONFIRM_WITHIN;
+        let within = Duration::from_secs(confirm_within_s.clamp(least, most).into());
+        self.state().busy = Busy::Applying;
+        self.note(|kept| kept.accepted = Some((generation, contents)));
+        self.set_progress(Progress::Applying { generation, percent: 0, step: "accepted".into() });
+        crate::info!("generation {generation} accepted, {} steps", plan.shown.steps.len());
+        let work = apply::Work { generation, contents, desired, plan, before, within };
+        self.enqueue(Accepted::Apply(Box::new(work)))
+    }
+
+    /// Takes a wipe on. The same operation again starts nothing, and has its result told again.
+    pub async fn wipe(&self, wipe: Wipe) -> Answer {
+        let _one = self.one_offer.lock().await;
+        match self.accept_wipe(wipe).await {
+            Ok(()) => Answer::Accepted,
+            Err(refusal) => Answer::Refused(refusal),
+        }
+    }
+
+    async fn accept_wipe(&self, wipe: Wipe) -> Result<(), Refusal> {
+        if self.outbox.borrow().work(&wipe.operation).is_some() {
+            self.outbox.send_modify(|out| out.repeat_work(&wipe.operation));
+            return Ok(());
+        }
+        if !self.manage.storage {
+            return Err(Refusal::ObserveOnly);
+        }
+        self.must_be_idle()?;
+        let observed = self.blocking(|machine| machine.observe()).await;
+        let observed = observed.map_err(|error| Refusal::Impossible(chain(&error)))?;
+        for id in &wipe.disks {
+            let disk = plan::storage::find(id, &observed.disks).map_err(|e| Refusal::Impossible(e.to_string()))?;
+            if !disk.held.is_empty() {
+                return Err(Refusal::Impossible(format!("{id} cannot be wiped: {}", disk.held)));
+            }
+        }
+        self.state().busy = Busy::Wiping(wipe.operation);
+        let running = Work::Running { percent: 0, step: "accepted".into() };
+        self.outbox.send_modify(|out| out.set_work(wipe.operation, running));
+        self.enqueue(Accepted::Wipe(wipe))
+    }
+
+    /// What is under way that a reboot must not cut: a disk that is being written or a network that is being changed.
+    /// A wipe may be cut: it leaves nothing behind that could be mistaken for data, and is asked for again.
+    pub fn must_not_be_cut(&self) -> Result<(), Refusal> {
+        // The guard must be gone before the state is looked at again.
+        let busy = self.state().busy;
+        match busy {
+            Busy::Applying => self.must_be_idle(),
+            Busy::Nothing | Busy::Wiping(_) => Ok(()),
+        }
+    }
+
+    fn must_be_idle(&self) -> Result<(), Refusal> {
+        let state = self.state();
+        match state.busy {
+            Busy::Nothing => Ok(()),
+            Busy::Wiping(operation) => Err(Refusal::Busy(format!("wiping disks for operation {operation}"))),
+            Busy::Applying => {
+                let generation = state.kept.accepted.map_or(0, |(generation, _)| generation.0);
+                Err(Refusal::Busy(format!("applying generation {generation}")))
+            }
+        }
+    }
+
+    async fn make_plan(
+        &self,
+        desired: Desired,
+    ) -> Result<(muster_protocol::desired::Checked<Desired>, plan::Plan, muster_protocol::observed::Observed), Refusal>
+    {
+        let desired = check(desired).map_err(Refusal::Invalid)?;
+        let observed = self.blocking(|machine| machine.observe()).await;
+        let observed = observed.map_err(|error| Refusal::Impossible(chain(&error)))?;
+        let plan = plan::plan(&desired, &observed).map_err(|impossible| Refusal::Impossible(impossible.to_string()))?;
+        Ok((desired, plan, observed))
+    }
+
+    fn enqueue(&self, job: Accepted) -> Result<(), Refusal> {
+        // There is room: nothing is accepted while something is under way.
+        self.jobs.try_send(Job(job)).map_err(|_| Refusal::Busy("the agent is ending".into()))
+    }
+
+    /// Finishes what an earlier run of the agent left, so that the hello of the next session tells the truth.
+    pub async fn recover(&self) {
+        let kept = self.state().kept.clone();
+        if let Progress::Applying { generation, .. } = kept.progress {
+            self.undo_interrupted(generation, kept.before).await;
+        } else if let Some(desired) = kept.confirmed.filter(|_| self.manage.network) {
+            self.restore(desired).await;
+        }
+    }
+
+    /// Does what was accepted, for ever.
+    pub async fn run(&self, mut jobs: Jobs) {
+        while let Some(Job(job)) = jobs.recv().await {
+            match job {
+                Accepted::Apply(work) => self.do_apply(*work).await,
+                Accepted::Wipe(wipe) => self.do_wipe(wipe).await,
+            }
+            self.state().busy = Busy::Nothing;
+        }
+    }
+
+    async fn do_wipe(&self, wipe: Wipe) {
+        let Wipe { operation, disks } = wipe;
+        let count = disks.len().max(1);
+        let mut receipts = Vec::with_capacity(count);
+        for (at, disk) in disks.into_iter().enumerate() {
+            crate::info!("wiping {disk}");
+            let outbox = self.outbox.clone();
+            let wiped = self
+                .blocking(move |machine| {
+                    let mut shown = None;
+                    let mut progress = |percent: u8| {
+                        let percent = ((at * 100 + usize::from(percent.min(100))) / count) as u8;
+                        if shown.replace(percent) != Some(percent) {
+                            let state = Work::Running { percent, step: format!("wiping {disk}") };
+                            outbox.send_modify(|out| out.set_work(operation, state));
+                        }
+                    };
+                    machine.wipe(&disk, &mut progress).map_err(|error| format!("{disk}: {}", chain(&error)))
+                })
+                .await;
+            match wiped {
+                Ok(receipt) => receipts.push(receipt),
+                Err(why) => {
+                    crate::warn!("wiping failed: {why}");
+                    let why = format!("{why}; {} of {count} disks were wiped before", receipts.len());
+                    return self.outbox.send_modify(|out| out.set_work(operation, Work::Failed { why }));
+                }
+            }
+        }
+        self.outbox.send_modify(|out| out.set_work(operation, Work::Done { receipts }));
+    }
+
+    /// Sets what is told and what is kept.
+    fn set_progress(&self, progress: Progress) {
+        self.note(|kept| kept.progress = progress.clone());
+        self.outbox.send_modify(|out| out.progress = progress);
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Kept)) {
+        let mut state = self.state();
+        change(&mut state.kept);
+        kept::save(&self.keep, self.boot, &state.kept);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&dyn Machine) -> T + Send + 'static) -> T {
+        crate::machine::blocking(&self.machine, work).await
+    }
+}

@@ -1,0 +1,367 @@
+//! The loop against the simulated machine and a controller that answers, or does not. Time is paused.
+
+use super::*;
+use crate::outbox::Proven;
+use crate::sim::{Faults, SimMachine, Wire};
+use muster_protocol::desired::{Dhcp4, Link, Network, Permit, Reach, Route, Select, Settings, Storage, Table};
+use muster_protocol::observed::Contents;
+use muster_protocol::{DiskId, Generation, desired};
+use tokio::task::JoinHandle;
+
+const BOOT: BootId = BootId::from_bytes([1; 16]);
+const GATEWAY: &str = "10.0.5.1";
+
+/// An agent's reconcile loop, and the controller's side of its outbox.
+struct Lab {
+    machine: Arc<SimMachine>,
+    keep: Keep,
+    outbox: watch::Sender<Outbox>,
+    reconciler: Arc<Reconciler>,
+    running: JoinHandle<()>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self::with(Arc::new(SimMachine::new(1)), Keep::memory())
+    }
+
+    fn with(machine: Arc<SimMachine>, keep: Keep) -> Self {
+        let (outbox, _) = watch::channel(Outbox::default());
+        outbox.send_modify(|out| out.connection = 1);
+        let (reconciler, jobs) = Reconciler::new(machine.clone(), keep.clone(), BOOT, Manage::ALL, outbox.clone());
+        let running = reconciler.clone();
+        let running = tokio::spawn(async move {
+            running.recover().await;
+            running.run(jobs).await;
+        });
+        Self { machine, keep, outbox, reconciler, running }
+    }
+
+    /// A new process on the same machine in the same boot.
+    async fn restarted(self) -> Self {
+        self.running.abort();
+        let _ = self.running.await;
+        Self::with(self.machine, self.keep)
+    }
+
+    /// A controller that answers confirmations from now on, wherever the machine's packets arrive.
+    fn answer_confirmations(&self) -> JoinHandle<()> {
+        let (outbox, machine) = (self.outbox.clone(), self.machine.clone());
+        tokio::spawn(async move {
+            let mut asked = outbox.subscribe();
+            let waiting = |out: &Outbox| out.proof.as_ref().is_some_and(|p| p.answer == Proven::Waiting);
+            while asked.wait_for(waiting).await.is_ok() {
+                let arrives = machine.route([192, 0, 2, 1].into()).is_ok();
+                outbox.send_modify(|out| {
+                    if let Some(proof) = out.proof.as_mut().filter(|_| arrives) {
+                        proof.answer = Proven::Yes;
+                    }
+                });
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+    }
+
+    async fn apply(&self, generation: u64, desired: &Desired) -> Answer {
+        self.apply_with(generation, desired, None).await
+    }
+
+    async fn apply_with(&self, generation: u64, desired: &Desired, permit: Option<Permit>) -> Answer {
+        let (generation, desired) = (Generation(generation), desired.clone());
+        self.reconciler.apply(Apply { generation, desired, permit, confirm_within_s: 20 }).await
+    }
+
+    async fn settled(&self) -> Progress {
+        let mut outbox = self.outbox.subscribe();
+        outbox.wait_for(|out| out.progress.is_settled()).await.expect("the outbox lives").progress.clone()
+    }
+
+    fn network(&self) -> muster_protocol::observed::Network {
+        self.machine.observe().expect("observes").network
+    }
+}
+
+/// A static address, and a default route by `gateway`.
+fn network(gateway: &str) -> Desired {
+    let settings = Settings {
+        addresses: vec!["10.0.5.7/24".parse().expect("an address")],
+        routes: vec![Route {
+            to: "0.0.0.0/0".parse().expect("a prefix"),
+            via: gateway.parse().expect("an address"),
+            metric: None,
+            reach: Reach::Prefix,
+        }],
+        dhcp4: Dhcp4::Off,
+        ..Settings::default()
+    };
+    let links = vec![Link::Ethernet { id: "lan".into(), select: Select::Name("eth0".into()), settings }];
+    Desired { network: Some(Network { links }), storage: None }
+}
+
+fn disk() -> DiskId {
+    "serial:SIM00001A".parse().expect("a disk id")
+}
+
+fn storage() -> Desired {
+    let partition =
+        desired::Partition { number: 1, label: "data".into(), size_mib: None, type_guid: desired::LINUX_FILESYSTEM };
+    let disks = vec![desired::Disk { disk: disk(), table: Table::Replace, partitions: vec![partition] }];
+    let filesystem = desired::Filesystem {
+        disk: disk(),
+        partition: 1,
+        format: desired::Format::Ext4,
+        label: "data".into(),
+        mount: Some("/srv/data".into()),
+        existing: desired::Existing::Keep,
+    };
+    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem] }) }
+}
+
+fn why(progress: &Progress) -> &str {
+    match progress {
+        Progress::Reverted { why, .. } | Progress::RevertFailed { why, .. } => why,
+        _ => panic!("neither reverted nor failed to: {progress:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_the_controller_answers_over_is_confirmed() {
+    let lab = Lab::new();
+    lab.machine.set_wire(Wire::Gateway(GATEWAY.parse().expect("an address")));
+    lab.answer_confirmations();
+    assert_eq!(lab.apply(1, &network(GATEWAY)).await, Answer::Accepted);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
+    assert_eq!(lab.network().links[0].addresses[0].net.to_string(), "10.0.5.7/24");
+    assert_eq!(lab.outbox.borrow().proof, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_must_come_over_a_connection_begun_after_the_change() {
+    let lab = Lab::new();
+    lab.apply(1, &network(GATEWAY)).await;
+    let mut outbox = lab.outbox.subscribe();
+    let out = outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives");
+    assert!(out.needs_newer_than(1), "the session that is up proves nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reverts_when_the_gateway_is_wrong() {
+    let lab = Lab::new();
+    let before = lab.network();
+    lab.machine.set_wire(Wire::Gateway(GATEWAY.parse().expect("an address")));
+    lab.answer_confirmations();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(lab.apply(1, &network("10.0.5.99")).await, Answer::Accepted);
+    let outcome = lab.settled().await;
+    assert!(matches!(outcome, Progress::Reverted { generation: Generation(1), .. }), "{outcome:?}");
+    assert!(why(&outcome).contains("did not answer within 20 s"), "{outcome:?}");
+    assert!(why(&outcome).contains("the gateway 10.0.5.99 does not answer"), "{outcome:?}");
+    assert_eq!(lab.network(), before);
+    assert!(begun.elapsed() <= Duration::from_secs(30), "back in contact within the budget");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reverts_when_a_step_fails() {
+    let lab = Lab::new();
+    let before = lab.network();
+    lab.machine.set_faults(Faults { refuse: vec!["add route".into()], ..Faults::default() });
+    lab.apply(1, &network(GATEWAY)).await;
+    // Putting the old route back is refused at first, too.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    lab.machine.set_faults(Faults::default());
+    let outcome = lab.settled().await;
+    assert!(why(&outcome).contains("add route"), "{outcome:?}");
+    assert_eq!(lab.network(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reverts_when_what_is_read_back_differs() {
+    let lab = Lab::new();
+    let before = lab.network();
+    lab.answer_confirmations();
+    lab.machine.set_faults(Faults { ignore: vec!["add route 0.0.0.0/0 via 10.0.5.1".into()], ..Faults::default() });
+    lab.apply(1, &network(GATEWAY)).await;
+    let outcome = lab.settled().await;
+    assert!(why(&outcome).contains("verify differs: still to do: add route"), "{outcome:?}");
+    assert_eq!(lab.network(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn says_so_when_the_revert_fails() {
+    let lab = Lab::new();
+    lab.machine.set_wire(Wire::Cut);
+    lab.machine.set_faults(Faults { refuse: vec!["remove address 10.0.5.7/24".into()], ..Faults::default() });
+    lab.apply(1, &network(GATEWAY)).await;
+    let outcome = lab.settled().await;
+    assert!(matches!(outcome, Progress::RevertFailed { .. }), "{outcome:?}");
+    assert!(why(&outcome).contains("did not answer within 20 s"), "{outcome:?}");
+    assert!(why(&outcome).contains("remove address 10.0.5.7/24"), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_destroys_needs_a_permit_that_names_plan_and_disk() {
+    let lab = Lab::new();
+    lab.answer_confirmations();
+    lab.machine.put_filesystem(&disk(), "ntfs");
+    let Answer::Planned(plan) = lab.reconciler.plan(storage()).await else { panic!("plans") };
+    let refused = Answer::Refused(Refusal::PermitNeeded { disks: vec![disk()], plan: plan.digest });
+    assert_eq!(lab.apply(1, &storage()).await, refused);
+    let other_disk = "serial:SIM00001B".parse().expect("a disk id");
+    for permit in [
+        Permit { plan: plan.digest, disks: vec![other_disk] },
+        Permit { plan: Digest::of(b"another plan"), disks: vec![disk()] },
+    ] {
+        assert_eq!(lab.apply_with(1, &storage(), Some(permit)).await, refused);
+    }
+    assert!(lab.machine.observe().expect("observes").disks[0].partitions.is_empty());
+
+    let permit = Permit { plan: plan.digest, disks: vec![disk()] };
+    // A permit does not outlive what the disk carried when it was given.
+    lab.machine.put_filesystem(&disk(), "xfs");
+    assert!(matches!(lab.apply_with(1, &storage(), Some(permit.clone())).await, Answer::Refused(_)));
+    lab.machine.put_filesystem(&disk(), "ntfs");
+    assert_eq!(lab.apply_with(1, &storage(), Some(permit)).await, Answer::Accepted);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
+    assert_eq!(lab.machine.observe().expect("observes").disks[0].partitions.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_without_network_steps_is_confirmed_over_the_session_that_is_up() {
+    let lab = Lab::new();
+    lab.apply(1, &storage()).await;
+    let mut outbox = lab.outbox.subscribe();
+    let out = outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives").clone();
+    assert!(!out.needs_newer_than(1));
+    // Nothing would be undone, so nothing is given up: the controller may be away for an hour.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    lab.answer_confirmations();
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_network_says_that_storage_stays() {
+    let lab = Lab::new();
+    lab.machine.set_wire(Wire::Cut);
+    let both = Desired { network: network(GATEWAY).network, storage: storage().storage };
+    lab.apply(1, &both).await;
+    let outcome = lab.settled().await;
+    assert!(why(&outcome).contains("3 storage steps were done before and stay"), "{outcome:?}");
+    assert_eq!(lab.machine.observe().expect("observes").disks[0].partitions.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_storage_step_leaves_the_network_alone() {
+    let lab = Lab::new();
+    let before = lab.network();
+    lab.machine.set_faults(Faults { refuse: vec!["make ext4".into()], ..Faults::default() });
+    let both = Desired { network: network(GATEWAY).network, storage: storage().storage };
+    lab.apply(1, &both).await;
+    let outcome = lab.settled().await;
+    assert!(why(&outcome).contains("make ext4"), "{outcome:?}");
+    assert!(why(&outcome).contains("1 storage steps were done before and stay"), "{outcome:?}");
+    assert_eq!(lab.network(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rule_holds_across_a_restart_of_the_agent() {
+    let lab = Lab::new();
+    lab.answer_confirmations();
+    lab.apply(5, &network(GATEWAY)).await;
+    lab.settled().await;
+    let lab = lab.restarted().await;
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(5) });
+    assert_eq!(lab.apply(5, &network(GATEWAY)).await, Answer::Accepted, "the same again is fine");
+    let conflict = Refusal::Conflict { generation: Generation(5) };
+    assert_eq!(lab.apply(5, &network("10.0.5.2")).await, Answer::Refused(conflict));
+    let outdated = Refusal::Outdated { offered: Generation(4), current: Generation(5) };
+    assert_eq!(lab.apply(4, &network(GATEWAY)).await, Answer::Refused(outdated));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_died_in_the_middle_of_a_change_undoes_it() {
+    let lab = Lab::new();
+    let before = lab.network();
+    lab.machine.set_wire(Wire::Cut);
+    lab.apply(1, &network(GATEWAY)).await;
+    let mut outbox = lab.outbox.subscribe();
+    outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives");
+    assert_ne!(lab.network(), before);
+    let lab = lab.restarted().await;
+    let outcome = lab.settled().await;
+    assert!(why(&outcome).contains("restarted in the middle"), "{outcome:?}");
+    assert_eq!(lab.network(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_piece_of_work_at_a_time() {
+    let lab = Lab::new();
+    lab.machine.set_wire(Wire::Cut);
+    lab.apply(1, &network(GATEWAY)).await;
+    let busy = Answer::Refused(Refusal::Busy("applying generation 1".into()));
+    assert_eq!(lab.apply(2, &network(GATEWAY)).await, busy);
+    let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()] };
+    assert_eq!(lab.reconciler.wipe(wipe).await, busy);
+    assert!(lab.reconciler.must_not_be_cut().is_err());
+    lab.settled().await;
+    lab.machine.set_wire(Wire::Magic);
+    lab.answer_confirmations();
+    // The work is over a moment after it is settled.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(lab.apply(2, &network(GATEWAY)).await, Answer::Accepted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_is_refused_and_changes_nothing() {
+    let lab = Lab::new();
+    let before = lab.network();
+    let mut elsewhere = network(GATEWAY);
+    if let Some(Network { links }) = &mut elsewhere.network
+        && let Link::Ethernet { select, .. } = &mut links[0]
+    {
+        *select = Select::Name("eth9".into());
+    }
+    let Answer::Refused(Refusal::Impossible(why)) = lab.apply(1, &elsewhere).await else { panic!("is refused") };
+    assert!(why.contains("network.ethernets.lan"), "{why}");
+    let Answer::Refused(Refusal::Invalid(problems)) = lab.apply(1, &network("0.0.0.0")).await else {
+        panic!("is refused")
+    };
+    assert_eq!(problems.len(), 1);
+    assert_eq!((lab.network(), lab.outbox.borrow().progress.clone()), (before, Progress::Idle));
+    lab.answer_confirmations();
+    assert_eq!(lab.apply(1, &network(GATEWAY)).await, Answer::Accepted, "a refused generation was never accepted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_wipe_starts_nothing_and_tells_its_receipts_again() {
+    let lab = Lab::new();
+    lab.machine.put_filesystem(&disk(), "ntfs");
+    let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()] };
+    assert_eq!(lab.reconciler.wipe(wipe.clone()).await, Answer::Accepted);
+    let mut outbox = lab.outbox.subscribe();
+    let done = |out: &Outbox| matches!(out.work(&wipe.operation), Some(Work::Done { receipts }) if receipts.len() == 1);
+    outbox.wait_for(done).await.expect("the outbox lives");
+    assert_eq!(lab.machine.observe().expect("observes").disks[0].contents, Contents::Blank);
+    lab.machine.put_filesystem(&disk(), "ext4");
+    assert_eq!(lab.reconciler.wipe(wipe.clone()).await, Answer::Accepted);
+    assert!(done(&lab.outbox.borrow()));
+    assert_ne!(lab.machine.observe().expect("observes").disks[0].contents, Contents::Blank);
+
+    let unknown =
+        Wipe { operation: OperationId::from_bytes([2; 16]), disks: vec!["serial:NONE".parse().expect("a disk id")] };
+    assert!(matches!(lab.reconciler.wipe(unknown).await, Answer::Refused(Refusal::Impossible(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_only_observes_changes_nothing() {
+    let (outbox, _) = watch::channel(Outbox::default());
+    let machine = Arc::new(SimMachine::new(1));
+    let (reconciler, _jobs) = Reconciler::new(machine, Keep::memory(), BOOT, Manage::default(), outbox);
+    for desired in [network(GATEWAY), storage()] {
+        assert!(
+            matches!(reconciler.plan(desired.clone()).await, Answer::Planned(_)),
+            "it may be asked what it would do"
+        );
+        let offer = Apply { generation: Generation(1), desired, permit: None, confirm_within_s: 20 };
+        assert_eq!(reconciler.apply(offer).await, Answer::Refused(Refusal::ObserveOnly));
+    }
+}

@@ -1,0 +1,296 @@
+//! The simulated machine: the same promises as the real one, kept in memory.
+//!
+//! Used by this crate's tests and by lab tests that run hundreds of real agents in one process against a real controller.
+//! Its network is [`Twin`], its disks are what [`apply_to_model`] makes of them; bytes are not simulated.
+//! A test says who carries its packets ([`Wire`]) and which steps fail ([`Faults`]).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use muster_protocol::desired::AcceptRa;
+use muster_protocol::enroll::Identity;
+use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
+use muster_protocol::observed::{
+    Address, Admin, Contents, Dhcp4, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route,
+};
+use muster_protocol::to_agent::PowerAction;
+use muster_protocol::to_controller::WipeReceipt;
+use muster_protocol::{DiskId, Mac};
+
+use crate::machine::{Machine, MachineError, Percent};
+use crate::plan;
+use crate::plan::network::twin::Twin;
+use crate::plan::storage::apply_to_model;
+
+/// Bytes of each simulated disk.
+const DISK_BYTES: u64 = 8 << 30;
+
+/// A machine without a machine.
+pub struct SimMachine(Mutex<World>);
+
+struct World {
+    number: u16,
+    network: Twin,
+    disks: Vec<Disk>,
+    wire: Wire,
+    faults: Faults,
+    powered: Vec<PowerAction>,
+    guids: u8,
+}
+
+/// Who carries the machine's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// Everything arrives, however the machine is configured.
+    Magic,
+    /// A default route must lead to this gateway, by a link that is up and has a carrier and an address beside it.
+    Gateway(IpAddr),
+    /// Nothing arrives.
+    Cut,
+}
+
+/// Steps that do not do what they should, by a part of what they are called in plans.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// These fail.
+    pub refuse: Vec<String>,
+    /// These say they are done, and nothing happened.
+    pub ignore: Vec<String>,
+}
+
+impl SimMachine {
+    /// Machine `number`: two NICs, the first with a carrier and an address by DHCP, and two blank disks, all named by it.
+    pub fn new(number: u16) -> Self {
+        let [high, low] = number.to_be_bytes();
+        let mac = |nic: u8| Mac::from_bytes([0x52, 0x54, 0, high, low, nic]);
+        let address = Ipv4Addr::new(10, 77, high, low.max(2));
+        let link = |index: u32, carrier: Carrier, addresses: Vec<Address>| Link {
+            index,
+            name: format!("eth{}", index - 2),
+            mac: mac(index as u8 - 1),
+            permanent_mac: mac(index as u8 - 1),
+            kind: LinkKind::Ethernet,
+            admin: Admin::Up,
+            carrier,
+            mtu: 1500,
+            addresses,
+            dhcp4: Dhcp4::Off,
+            accept_ra: AcceptRa::Default,
+        };
+        let net = ipnet::Ipv4Net::new(address, 16).map(Into::into).expect("16 is a prefix length");
+        let routes = vec![Route {
+            to: ipnet::Ipv4Net::default().into(),
+            via: Some(Ipv4Addr::new(10, 77, 0, 1).into()),
+            link: 2,
+            metric: 0,
+            origin: Origin::Static,
+        }];
+        let first = link(2, Carrier::Present, vec![Address { net, origin: Origin::Static }]);
+        let network = Network {
+            links: vec![first, link(3, Carrier::Absent, Vec::new())],
+            routes,
+            nameservers: Vec::new(),
+            search: Vec::new(),
+        };
+        let disk = |letter: char| Disk {
+            name: format!("sd{letter}"),
+            wwn: None,
+            serial: Some(format!("SIM{number:05}{}", letter.to_ascii_uppercase())),
+            size_bytes: DISK_BYTES,
+            logical_sector: 512,
+            contents: Contents::Blank,
+            partitions: Vec::new(),
+            held: String::new(),
+        };
+        Self(Mutex::new(World {
+            number,
+            network: Twin::new(network),
+            disks: vec![disk('a'), disk('b')],
+            wire: Wire::Magic,
+            faults: Faults::default(),
+            powered: Vec::new(),
+            guids: 0,
+        }))
+    }
+
+    /// Says who carries its packets from now on.
+    pub fn set_wire(&self, wire: Wire) {
+        self.world().wire = wire;
+    }
+
+    /// Says which steps go wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.world().faults = faults;
+    }
+
+    /// Puts somebody's data on a disk.
+    pub fn put_filesystem(&self, disk: &DiskId, kind: &str) {
+        for there in self.world().disks.iter_mut().filter(|d| disk.names(d.wwn.as_deref(), d.serial.as_deref())) {
+            let (kind, label, uuid, mounted_at) = (kind.to_owned(), String::new(), String::new(), String::new());
+            there.contents = Contents::Filesystem(Filesystem { kind, label, uuid, mounted_at });
+        }
+    }
+
+    /// The power actions that were carried out, oldest first.
+    pub fn powered(&self) -> Vec<PowerAction> {
+        self.world().powered.clone()
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl World {
+    /// Whether a step is to be carried out.
+    fn meets_no_fault(&self, action: &str) -> Result<bool, MachineError> {
+        let named = |faults: &[String]| faults.iter().any(|part| action.contains(part.as_str()));
+        if named(&self.faults.refuse) {
+            return Err(MachineError::os(action, io::Error::from(io::ErrorKind::PermissionDenied)));
+        }
+        Ok(!named(&self.faults.ignore))
+    }
+
+    fn default_gateways(&self) -> impl Iterator<Item = (IpAddr, u32)> {
+        let default = |route: &Route| route.via.filter(|_| route.to.prefix_len() == 0).map(|via| (via, route.link));
+        self.network.observe().routes.iter().filter_map(default)
+    }
+
+    fn is_carried(&self) -> bool {
+        let usable = |index: u32, gateway: IpAddr| {
+            self.network.observe().links.iter().any(|link| {
+                link.index == index
+                    && link.admin == Admin::Up
+                    && link.carrier == Carrier::Present
+                    && link.addresses.iter().any(|address| address.net.contains(&gateway))
+            })
+        };
+        match self.wire {
+            Wire::Magic => true,
+            Wire::Cut => false,
+            Wire::Gateway(gateway) => {
+                self.default_gateways().any(|(via, link)| via == gateway && usable(link, gateway))
+            }
+        }
+    }
+}
+
+impl Machine for SimMachine {
+    fn identity(&self) -> Identity {
+        let world = self.world();
+        let mut uuid = [0; 16];
+        uuid[0] = 0x51;
+        uuid[14..].copy_from_slice(&world.number.to_be_bytes());
+        Identity {
+            uuid: Some(uuid),
+            system_serial: format!("SIM{:05}", world.number),
+            board_serial: String::new(),
+            macs: world.network.observe().links.iter().map(|link| link.permanent_mac).collect(),
+        }
+    }
+
+    fn inventory(&self) -> Inventory {
+        let identity = self.identity();
+        let world = self.world();
+        let disks = world.disks.iter().map(|disk| inventory::Disk {
+            name: disk.name.clone(),
+            size_bytes: disk.size_bytes,
+            logical_sector: disk.logical_sector,
+            physical_sector: 4096,
+            medium: Medium::SolidState,
+            attachment: Attachment::Fixed,
+            transport: Transport::Virtio,
+            model: "simulated".into(),
+            serial: disk.serial.clone(),
+            wwn: disk.wwn.clone(),
+        });
+        let ethernets = world.network.observe().links.iter().filter(|link| link.kind == LinkKind::Ethernet);
+        let nics = ethernets.map(|link| inventory::Nic {
+            name: link.name.clone(),
+            mac: link.mac,
+            permanent_mac: link.permanent_mac,
+            driver: "simulated".into(),
+            speed_mbps: (link.carrier == Carrier::Present).then_some(1000),
+            carrier: link.carrier,
+            pci: None,
+            addresses: link.addresses.iter().map(|address| address.net).collect(),
+        });
+        Inventory {
+            system: inventory::System {
+                vendor: "Muster".into(),
+                product: "simulated".into(),
+                serial: identity.system_serial,
+                board_serial: identity.board_serial,
+                uuid: identity.uuid,
+            },
+            cpu: inventory::Cpu { model: "simulated".into(), sockets: 1, cores: 2, threads: 4, flags: Vec::new() },
+            memory: inventory::Memory { total_bytes: 4 << 30, dimms: Vec::new() },
+            disks: disks.collect(),
+            nics: nics.collect(),
+            software: inventory::Software { kernel: "simulated".into(), agent: env!("CARGO_PKG_VERSION").into() },
+            ..Inventory::default()
+        }
+    }
+
+    fn observe(&self) -> Result<Observed, MachineError> {
+        let world = self.world();
+        Ok(Observed { network: world.network.observe().clone(), disks: world.disks.clone() })
+    }
+
+    fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError> {
+        let mut world = self.world();
+        let action = step.change.action();
+        if world.meets_no_fault(&action)? {
+            let done = world.network.apply(&step.change);
+            return done.map_err(|refused| MachineError::os(action, io::Error::other(refused.why)));
+        }
+        Ok(())
+    }
+
+    fn apply_storage(&self, step: &plan::storage::Step, progress: Percent<'_>) -> Result<(), MachineError> {
+        let mut world = self.world();
+        progress(0);
+        if world.meets_no_fault(&step.describe().action)? {
+            world.guids = world.guids.wrapping_add(1);
+            let random = [world.guids; 16];
+            apply_to_model(step, &mut world.disks, random);
+        }
+        progress(100);
+        Ok(())
+    }
+
+    fn wipe(&self, disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
+        let mut world = self.world();
+        let carried_out = world.meets_no_fault(&format!("wipe {disk}"))?;
+        let there = world.disks.iter_mut().find(|d| disk.names(d.wwn.as_deref(), d.serial.as_deref()));
+        let there = there.ok_or_else(|| MachineError::Missing(disk.to_string()))?;
+        progress(50);
+        if carried_out {
+            there.contents = Contents::Blank;
+            there.partitions.clear();
+        }
+        progress(100);
+        let (bytes, verified_bytes) = (there.size_bytes, there.size_bytes);
+        Ok(WipeReceipt { disk: disk.clone(), method: "simulated".into(), bytes, verified_bytes, milliseconds: 1 })
+    }
+
+    fn route(&self, to: IpAddr) -> Result<(), MachineError> {
+        let carried = self.world().is_carried();
+        let lost = || MachineError::os(format!("reach {to}"), io::Error::from(io::ErrorKind::NetworkUnreachable));
+        carried.then_some(()).ok_or_else(lost)
+    }
+
+    fn unanswered(&self) -> Vec<IpAddr> {
+        let world = self.world();
+        let Wire::Gateway(right) = world.wire else { return Vec::new() };
+        world.default_gateways().map(|(via, _)| via).filter(|via| *via != right).collect()
+    }
+
+    fn set_clock(&self, _unix_ms: u64) {}
+
+    fn power(&self, action: PowerAction) -> Result<(), MachineError> {
+        self.world().powered.push(action);
+        Ok(())
+    }
+}
