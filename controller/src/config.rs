@@ -10,11 +10,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use muster_ipxe::param::Endpoint;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Where the configuration is looked for when no file is named.
 pub const SYSTEM_FILE: &str = "/etc/muster/muster.toml";
+
+/// The agents' UDP port, where nothing else is said.
+const AGENTS_PORT: u16 = 8443;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +51,8 @@ pub struct Listen {
 pub struct Boot {
     /// Where `muster image build` leaves kernel and initramfs; `images` in the data directory by default.
     pub images: PathBuf,
-    /// `host:port` of the controllers that agents dial; empty for the address that the boot request came in on.
-    pub controllers: Vec<String>,
+    /// The controllers that agents dial; empty for the address that the boot request was sent to.
+    pub controllers: Vec<Endpoint>,
     /// How long a boot ticket is good: from the boot script to the agent's enrollment.
     pub ticket_lifetime: Duration,
 }
@@ -74,7 +78,7 @@ impl Config {
     pub fn with_data(data: PathBuf) -> Self {
         let any = |port| vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
         Self {
-            listen: Listen { agents: any(8443), https: any(8443), boot: any(8080) },
+            listen: Listen { agents: any(AGENTS_PORT), https: any(8443), boot: any(8080) },
             boot: Boot {
                 images: data.join("images"),
                 controllers: Vec::new(),
@@ -124,7 +128,7 @@ impl Config {
         }
         if let Some(mut boot) = top.section("boot")? {
             boot.set("images", &mut config.boot.images, path)?;
-            boot.set("controllers", &mut config.boot.controllers, |v| texts(v)?.into_iter().map(controller).collect())?;
+            boot.set("controllers", &mut config.boot.controllers, controllers)?;
             boot.set("ticket_lifetime", &mut config.boot.ticket_lifetime, |v| duration(v, 60, 24 * 3600))?;
             boot.finish()?;
         }
@@ -326,15 +330,13 @@ fn duration(value: &Value<'_>, least_s: u64, most_s: u64) -> Result<Duration, St
     Ok(Duration::from_secs(seconds))
 }
 
-/// A name or an address, with a port; goes into boot scripts as it is.
-fn controller(text: String) -> Result<String, String> {
-    let named = |(host_part, port): (&str, &str)| {
-        host(host_part.to_owned()).is_ok() && port.parse::<u16>().is_ok_and(|p| p > 0)
+fn controllers(value: &Value<'_>) -> Result<Vec<Endpoint>, String> {
+    let one = |text: &String| {
+        Endpoint::parse("controllers", text, AGENTS_PORT).map_err(|_| {
+            format!("{text:?} is no controller's address, like \"192.0.2.1\", \"[2001:db8::1]:8443\" or \"muster.example.net\"")
+        })
     };
-    match text.parse::<SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(named) {
-        true => Ok(text),
-        false => Err(format!("{text:?} is not host:port, like \"192.0.2.1:8443\" or \"[2001:db8::1]:8443\"")),
-    }
+    texts(value)?.iter().map(one).collect()
 }
 
 /// A DNS name or an address without a port.
@@ -423,7 +425,8 @@ mod tests {
             ("boot.ticket_lifetime = \"é\"", "like \"90s\""),
             ("boot.ticket_lifetime = \"10s\"", "60 to 86400 seconds"),
             ("agents.confirm_within = \"99999999999999999999h\"", "like \"90s\""),
-            ("boot.controllers = [\"192.0.2.1\"]", "not host:port"),
+            ("boot.controllers = [\"192.0.2.1:0\"]", "no controller's address"),
+            ("boot.controllers = \"a b\"", "no controller's address"),
             ("https.names = [\"a b\"]", "neither a DNS name"),
             ("data = \"\"", "names nothing"),
         ] {

@@ -1,1 +1,201 @@
-//! HTTP for boot media: scripts, kernel, initramfs.
+//! HTTP for machines that boot: the scripts that iPXE asks for, kernel and initramfs, and nothing else.
+//!
+//! Plain HTTP, so everything here may be seen and asked by anyone on the boot network: a script is worth what its ticket
+//! is worth, which is one enrollment of one machine within minutes. Nothing that a request carries is stored but in that
+//! ticket, and what it carries is read strictly by [`asker`].
+//! `server` mounts [`router`]; the scripts' texts are [`muster_ipxe::script`]'s.
+
+mod asker;
+mod media;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Extension, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::uri::Authority;
+use http::{HeaderMap, StatusCode};
+use muster_ipxe::param::{Endpoint, Location};
+use muster_ipxe::script::{self, DISPATCH_PATH, INITRAMFS_PATH, KERNEL_PATH, Machine, SCRIPT_PATH, Wait};
+use muster_protocol::Digest;
+use muster_protocol::enroll::Identity;
+
+use crate::config;
+use crate::fleet::identity::{self, Match};
+use crate::fleet::record::Lifecycle;
+use crate::fleet::{self, Author, Fleet, ticket};
+use crate::server::LocalAddress;
+use crate::sessions::limit::Buckets;
+use asker::Asker;
+use media::Medium;
+
+/// The kernel's name in the images folder.
+pub const KERNEL_FILE: &str = "kernel";
+
+/// The initramfs's name in the images folder.
+pub const INITRAMFS_FILE: &str = "initramfs";
+
+/// Boot scripts that one source gets at once: a site whose machines all start again is one source where it is behind a
+/// router that translates addresses.
+const SCRIPTS: u32 = 500;
+
+/// After this time it gets one more. Each one writes a ticket.
+const ONE_MORE_SCRIPT: Duration = Duration::from_millis(200);
+
+/// What is needed to answer.
+pub struct Settings {
+    /// For tickets, and to know whom not to start.
+    pub fleet: Fleet,
+    /// SHA-256 of the CA's certificate in DER.
+    pub ca: Digest,
+    /// Images, controllers, ticket lifetime.
+    pub boot: config::Boot,
+    /// UDP port of the agents' listener, where no controllers are configured.
+    pub agents_port: u16,
+}
+
+struct Boot {
+    settings: Settings,
+    kernel: Medium,
+    initramfs: Medium,
+    scripts: Mutex<Buckets>,
+}
+
+/// The routes.
+pub fn router(settings: Settings) -> Router {
+    let medium = |name: &str| Medium::new(settings.boot.images.join(Path::new(name)));
+    let boot = Boot {
+        kernel: medium(KERNEL_FILE),
+        initramfs: medium(INITRAMFS_FILE),
+        scripts: Mutex::new(Buckets::new(SCRIPTS, ONE_MORE_SCRIPT)),
+        settings,
+    };
+    let kernel = |State(boot): State<Arc<Boot>>, headers: HeaderMap| async move { boot.kernel.serve(&headers).await };
+    let initramfs =
+        |State(boot): State<Arc<Boot>>, headers: HeaderMap| async move { boot.initramfs.serve(&headers).await };
+    Router::new()
+        .route(DISPATCH_PATH, get(dispatch))
+        // Asking makes a ticket, so asking for the headers alone makes no sense.
+        .route(SCRIPT_PATH, get(machine).head(|| async { (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET")]) }))
+        .route(KERNEL_PATH, get(kernel))
+        .route(INITRAMFS_PATH, get(initramfs))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "only boot scripts, kernel and initramfs are served here\n") })
+        .with_state(Arc::new(boot))
+}
+
+/// `/boot.ipxe`
+async fn dispatch(RawQuery(query): RawQuery) -> Response {
+    let location = match query.as_deref().unwrap_or_default().split_once('=') {
+        None => Ok(None),
+        Some(("location", "")) => Ok(None),
+        Some(("location", code)) => Location::try_from(code.to_owned()).map(Some).map_err(|e| e.to_string()),
+        Some(_) => Err("the only parameter here is location, like /boot.ipxe?location=ber1".to_owned()),
+    };
+    match location {
+        Ok(location) => text(StatusCode::OK, script::dispatch(location.as_ref())),
+        Err(problem) => text(StatusCode::BAD_REQUEST, problem + "\n"),
+    }
+}
+
+/// `/boot/script`
+async fn machine(
+    State(boot): State<Arc<Boot>>,
+    Extension(ConnectInfo(from)): Extension<ConnectInfo<SocketAddr>>,
+    Extension(LocalAddress(local)): Extension<LocalAddress>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let asker = match Asker::read(query.as_deref().unwrap_or_default()) {
+        Ok(asker) => asker,
+        Err(problem) => {
+            tracing::warn!(%from, %problem, "boot script refused");
+            return text(StatusCode::BAD_REQUEST, problem + "\n");
+        }
+    };
+    match boot.start(asker, from, &headers, local).await {
+        Ok(script) => text(StatusCode::OK, script),
+        Err(why) => {
+            tracing::info!(%from, ?why, "a machine has to wait");
+            text(StatusCode::OK, script::wait(why))
+        }
+    }
+}
+
+impl Boot {
+    /// The script that starts the agent on this machine, with a ticket of its own.
+    async fn start(&self, asker: Asker, from: SocketAddr, headers: &HeaderMap, local: IpAddr) -> Result<String, Wait> {
+        if !self.kernel.exists() || !self.initramfs.exists() {
+            return Err(Wait::NoImage);
+        }
+        may_start(&self.settings.fleet.state(), &asker)?;
+        {
+            let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            if !scripts.has(from.ip(), now) {
+                return Err(Wait::Busy);
+            }
+            scripts.take(from.ip(), now);
+        }
+        let controllers = match self.settings.boot.controllers.as_slice() {
+            [] => vec![sent_to(headers, local, self.settings.agents_port).ok_or(Wait::Busy)?],
+            configured => configured.to_vec(),
+        };
+        let lifetime_ms = self.settings.boot.ticket_lifetime.as_millis() as u64;
+        let author = Author { who: "boot".into(), from: Some(from) };
+        let (location, bound) = (asker.location.clone(), asker.bound());
+        let issued = self
+            .settings
+            .fleet
+            .change(author, move |draft| ticket::issue(draft, location, bound, lifetime_ms))
+            .await
+            .map_err(|error| {
+                tracing::warn!(%from, %error, "no boot ticket");
+                Wait::Busy
+            })?;
+        let Asker { serial, macs, location, platform, ipxe, .. } = asker;
+        tracing::info!(%from, ?macs, serial, location, platform, ipxe, "boot script");
+        let time_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let machine = Machine { controllers: &controllers, ca: self.settings.ca, ticket: &issued, time_unix_s };
+        Ok(script::machine(&machine))
+    }
+}
+
+/// Whether this box gets a ticket. One that an operator keeps out would be refused at enrollment anyway; here its screen
+/// says so before anything is loaded.
+fn may_start(state: &fleet::State, asker: &Asker) -> Result<(), Wait> {
+    let identity = Identity {
+        uuid: asker.uuid,
+        system_serial: asker.serial.clone(),
+        board_serial: String::new(),
+        macs: asker.macs.clone(),
+    };
+    let lifecycle = |id| state.machines.get(&id).map(|machine| &machine.lifecycle);
+    match identity::find(state, &identity) {
+        Match::Known(id) if lifecycle(id) == Some(&Lifecycle::Rejected) => Err(Wait::Rejected),
+        Match::Known(_) | Match::Doubtful(_) => Ok(()),
+        Match::New => {
+            let retired = |m: &&fleet::record::Machine| m.lifecycle == Lifecycle::Retired;
+            let shares_mac = |m: &fleet::record::Machine| m.identity.macs.iter().any(|mac| asker.macs.contains(mac));
+            if state.machines.iter().filter(retired).any(shares_mac) { Err(Wait::Retired) } else { Ok(()) }
+        }
+    }
+}
+
+/// The controller as this machine reaches it: by what it wrote in its request, since an address may have been translated
+/// on the way; else by the address that the request came in on.
+fn sent_to(headers: &HeaderMap, local: IpAddr, port: u16) -> Option<Endpoint> {
+    let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let named = host.and_then(|host| Endpoint::parse("host", host.host(), port).ok());
+    named.or_else(|| Endpoint::parse("host", &local.to_canonical().to_string(), port).ok())
+}
+
+fn text(status: StatusCode, body: String) -> Response {
+    (status, [(CONTENT_TYPE, "text/plain"), (CACHE_CONTROL, "no-store")], body).into_response()
+}

@@ -1,24 +1,23 @@
-//! How often one source may fail to enroll: a bucket of attempts that fills slowly.
+//! How often one source may do something: a bucket for each that is emptied by doing and fills by time.
 //!
-//! Only failures cost: a rack of machines behind one address enrolls as fast as it boots, and somebody who guesses is
-//! soon not listened to. Time is an argument.
+//! Used for enrollments, where only failures cost (a rack of machines behind one address enrolls as fast as it boots, and
+//! somebody who guesses is soon not listened to), and for boot scripts, each of which writes a ticket.
+//! Time is an argument.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// Failures in a row that are put up with.
-const BURST: u32 = 20;
-
-/// Time after which one more failure is put up with.
-const REFILL: Duration = Duration::from_secs(3);
-
-/// Sources that are remembered. Beyond, the one that failed longest ago is forgotten.
+/// Sources that are remembered. Beyond, the one that was heard of longest ago is forgotten.
 const SOURCES: usize = 4096;
 
-/// Remembers who failed.
-#[derive(Debug, Default)]
-pub struct Failures(HashMap<IpAddr, Bucket>);
+/// A bucket for each source.
+#[derive(Debug)]
+pub struct Buckets {
+    size: u32,
+    refill: Duration,
+    sources: HashMap<IpAddr, Bucket>,
+}
 
 #[derive(Debug)]
 struct Bucket {
@@ -26,31 +25,32 @@ struct Bucket {
     at: Instant,
 }
 
-impl Bucket {
-    fn refilled(&self, now: Instant) -> u32 {
-        let gained = now.saturating_duration_since(self.at).as_millis() / REFILL.as_millis();
-        BURST.min(self.left.saturating_add(u32::try_from(gained).unwrap_or(BURST)))
-    }
-}
-
-impl Failures {
-    /// Whether `source` is listened to.
-    pub fn is_heard(&self, source: IpAddr, now: Instant) -> bool {
-        self.0.get(&whole(source)).is_none_or(|bucket| bucket.refilled(now) > 0)
+impl Buckets {
+    /// Full buckets hold `size`, and get one more every `refill`.
+    pub fn new(size: u32, refill: Duration) -> Self {
+        Self { size, refill, sources: HashMap::new() }
     }
 
-    /// Notes a failure.
-    pub fn failed(&mut self, source: IpAddr, now: Instant) {
+    /// Whether there is anything left for `source`.
+    pub fn has(&self, source: IpAddr, now: Instant) -> bool {
+        self.left(self.sources.get(&whole(source)), now) > 0
+    }
+
+    /// Takes one from the bucket of `source`.
+    pub fn take(&mut self, source: IpAddr, now: Instant) {
         let source = whole(source);
-        if self.0.len() >= SOURCES && !self.0.contains_key(&source) {
-            self.0.retain(|_, bucket| bucket.refilled(now) < BURST);
-            let oldest = self.0.iter().min_by_key(|(_, bucket)| bucket.at).map(|(source, _)| *source);
-            if let Some(oldest) = oldest.filter(|_| self.0.len() >= SOURCES) {
-                self.0.remove(&oldest);
-            }
+        if self.sources.len() >= SOURCES && !self.sources.contains_key(&source) {
+            let oldest = self.sources.iter().min_by_key(|(_, bucket)| bucket.at).map(|(source, _)| *source);
+            oldest.map(|oldest| self.sources.remove(&oldest));
         }
-        let bucket = self.0.entry(source).or_insert(Bucket { left: BURST, at: now });
-        *bucket = Bucket { left: bucket.refilled(now).saturating_sub(1), at: now };
+        let left = self.left(self.sources.get(&source), now).saturating_sub(1);
+        self.sources.insert(source, Bucket { left, at: now });
+    }
+
+    fn left(&self, bucket: Option<&Bucket>, now: Instant) -> u32 {
+        let Some(bucket) = bucket else { return self.size };
+        let gained = now.saturating_duration_since(bucket.at).as_millis() / self.refill.as_millis().max(1);
+        self.size.min(bucket.left.saturating_add(u32::try_from(gained).unwrap_or(self.size)))
     }
 }
 
@@ -70,36 +70,39 @@ mod tests {
         text.parse().expect("an address")
     }
 
+    const SIZE: u32 = 20;
+    const REFILL: Duration = Duration::from_secs(3);
+
     #[test]
-    fn a_source_that_keeps_failing_is_not_heard_until_time_has_passed() {
-        let (mut failures, mut now) = (Failures::default(), Instant::now());
-        for _ in 0..BURST {
-            assert!(failures.is_heard(ip("192.0.2.1"), now));
-            failures.failed(ip("192.0.2.1"), now);
+    fn a_source_that_took_all_gets_more_when_time_has_passed() {
+        let (mut buckets, mut now) = (Buckets::new(SIZE, REFILL), Instant::now());
+        for _ in 0..SIZE {
+            assert!(buckets.has(ip("192.0.2.1"), now));
+            buckets.take(ip("192.0.2.1"), now);
         }
-        assert!(!failures.is_heard(ip("192.0.2.1"), now));
-        assert!(!failures.is_heard(ip("::ffff:192.0.2.1"), now), "the same source by another spelling");
-        assert!(failures.is_heard(ip("192.0.2.2"), now));
+        assert!(!buckets.has(ip("192.0.2.1"), now));
+        assert!(!buckets.has(ip("::ffff:192.0.2.1"), now), "the same source by another spelling");
+        assert!(buckets.has(ip("192.0.2.2"), now));
         now += REFILL;
-        assert!(failures.is_heard(ip("192.0.2.1"), now));
+        assert!(buckets.has(ip("192.0.2.1"), now));
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_network_are_one_source() {
-        let (mut failures, now) = (Failures::default(), Instant::now());
-        for i in 0..BURST {
-            failures.failed(ip(&format!("2001:db8::{i}")), now);
+        let (mut buckets, now) = (Buckets::new(SIZE, REFILL), Instant::now());
+        for i in 0..SIZE {
+            buckets.take(ip(&format!("2001:db8::{i}")), now);
         }
-        assert!(!failures.is_heard(ip("2001:db8::ffff"), now));
-        assert!(failures.is_heard(ip("2001:db8:0:1::1"), now));
+        assert!(!buckets.has(ip("2001:db8::ffff"), now));
+        assert!(buckets.has(ip("2001:db8:0:1::1"), now));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let (mut failures, now) = (Failures::default(), Instant::now());
-        for i in 0..2 * SOURCES as u32 {
-            failures.failed(std::net::Ipv4Addr::from_bits(i).into(), now);
+        let (mut buckets, now) = (Buckets::new(SIZE, REFILL), Instant::now());
+        for i in 0..SOURCES as u32 + 100 {
+            buckets.take(std::net::Ipv4Addr::from_bits(i).into(), now);
         }
-        assert!(failures.0.len() <= SOURCES);
+        assert!(buckets.sources.len() <= SOURCES);
     }
 }

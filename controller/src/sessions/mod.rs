@@ -6,7 +6,7 @@
 
 mod endpoint;
 mod enroll;
-mod limit;
+pub mod limit;
 mod registry;
 mod session;
 mod stream;
@@ -35,6 +35,12 @@ const HANDSHAKES: usize = 1024;
 /// Enrollments at once.
 const ENROLLMENTS: usize = 256;
 
+/// Failed enrollments in a row that are put up with from one source.
+const FAILURES: u32 = 20;
+
+/// After this time one more is put up with.
+const ONE_MORE_FAILURE: Duration = Duration::from_secs(3);
+
 /// All conversations; clones are the same ones.
 #[derive(Clone)]
 pub struct Sessions(Arc<Shared>);
@@ -46,7 +52,7 @@ struct Shared {
     registry: registry::Registry,
     handshakes: Arc<Semaphore>,
     enrollments: Semaphore,
-    failures: Mutex<limit::Failures>,
+    failures: Mutex<limit::Buckets>,
 }
 
 impl Sessions {
@@ -59,7 +65,7 @@ impl Sessions {
             registry: registry::Registry::default(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             enrollments: Semaphore::new(ENROLLMENTS),
-            failures: Mutex::default(),
+            failures: Mutex::new(limit::Buckets::new(FAILURES, ONE_MORE_FAILURE)),
         }));
         tokio::spawn(session::watch_records(Arc::downgrade(&sessions.0), sessions.0.fleet.watch()));
         sessions

@@ -1,0 +1,264 @@
+//! What a machine that boots gets to see: the right script, whole files and parts of them, and clear refusals.
+
+use axum::body::{Body, to_bytes};
+use http::Request;
+use muster_protocol::enroll::Ticket;
+use muster_protocol::{Digest, Mac};
+use tower::ServiceExt;
+
+use super::*;
+use crate::config::Config;
+use crate::fleet::machine;
+use crate::fleet::record::TicketBound;
+use crate::store::MemoryStore;
+
+const ASK: &str = "/boot/script?uuid=01010101-0101-0101-0101-010101010101&serial=S-1&macs=52-54-00-12-34-56,,&location=ber1&platform=efi&ipxe=1.21.1";
+
+struct World {
+    fleet: Fleet,
+    router: Router,
+    images: std::path::PathBuf,
+    _data: tempfile::TempDir,
+}
+
+struct Reply {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|v| v.to_str().expect("visible")).unwrap_or_default()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("text")
+    }
+}
+
+fn world_with(change: impl FnOnce(&mut config::Boot)) -> World {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let mut boot = Config::with_data(data.path().into()).boot;
+    change(&mut boot);
+    let (fleet, _) = Fleet::start(MemoryStore::new()).expect("starts");
+    let images = boot.images.clone();
+    let router = router(Settings { fleet: fleet.clone(), ca: Digest::of(b"ca"), boot, agents_port: 8443 });
+    World { fleet, router, images, _data: data }
+}
+
+fn world() -> World {
+    let world = world_with(|_| ());
+    std::fs::create_dir_all(&world.images).expect("made");
+    std::fs::write(world.images.join(KERNEL_FILE), b"0123456789").expect("written");
+    std::fs::write(world.images.join(INITRAMFS_FILE), vec![7; 200_000]).expect("written");
+    world
+}
+
+impl World {
+    async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(Body::empty()).expect("a request");
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([198, 51, 100, 9], 1234))));
+        request.extensions_mut().insert(LocalAddress(IpAddr::from([198, 51, 100, 1])));
+        let response = self.router.clone().oneshot(request).await.expect("always answers");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 1 << 20).await.expect("whole").to_vec();
+        Reply { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.request("GET", path, &[]).await
+    }
+
+    fn tickets(&self) -> usize {
+        self.fleet.state().tickets.len()
+    }
+}
+
+fn parameter<'a>(script: &'a str, name: &str) -> &'a str {
+    let (_, rest) = script.split_once(&format!(" {name}=")).unwrap_or_else(|| panic!("no {name} in {script}"));
+    rest.split_whitespace().next().expect("a value")
+}
+
+#[tokio::test]
+async fn the_first_script_is_the_same_for_everyone_and_passes_the_location_on() {
+    let world = world();
+    let reply = world.get("/boot.ipxe").await;
+    assert_eq!((reply.status, reply.header("content-type")), (200, "text/plain"));
+    assert!(reply.text().starts_with("#!ipxe\n"));
+    assert!(world.get("/boot.ipxe?location=ber1").await.text().contains("set location ber1\n"));
+    for junk in
+        ["/boot.ipxe?location=Ber%201", "/boot.ipxe?location=${ip}", "/boot.ipxe?shell=1", "/boot.ipxe?a=b&location=x"]
+    {
+        assert_eq!(world.get(junk.replace("${ip}", "$%7Bip%7D").as_str()).await.status, 400, "{junk}");
+    }
+    assert_eq!(world.tickets(), 0);
+}
+
+#[tokio::test]
+async fn a_machines_script_carries_a_ticket_that_enrolls_it_and_no_other() {
+    let world = world();
+    let script = world.request("GET", ASK, &[("host", "192.0.2.5:8080")]).await;
+    assert_eq!((script.status, script.header("cache-control")), (200, "no-store"));
+    let script = script.text();
+    assert_eq!(parameter(&script, "muster.controller"), "192.0.2.5:8443");
+    assert_eq!(parameter(&script, "muster.ca"), Digest::of(b"ca").to_string());
+    let ticket: Ticket = parameter(&script, "muster.ticket").parse().expect("a ticket");
+
+    let state = world.fleet.state();
+    let stored = state.tickets.get(&ticket.digest()).expect("stored by its digest");
+    assert_eq!(stored.location, "ber1");
+    let mac: Mac = "52:54:00:12:34:56".parse().expect("a MAC");
+    assert_eq!(stored.bound, TicketBound::Machine { uuid: Some([1; 16]), macs: vec![mac] });
+
+    let enroll = |ticket: Ticket, mac: Mac| {
+        let identity = Identity { uuid: Some([1; 16]), macs: vec![mac], ..Identity::default() };
+        world.fleet.change(Author::controller(), move |draft| machine::enroll(draft, &ticket, identity, None))
+    };
+    assert!(enroll(ticket.clone(), Mac::from_bytes([2, 0, 0, 0, 0, 1])).await.is_err());
+    assert!(enroll(ticket, mac).await.is_ok());
+}
+
+#[tokio::test]
+async fn every_request_gets_a_ticket_of_its_own() {
+    let world = world();
+    let (first, second) = (world.get(ASK).await.text(), world.get(ASK).await.text());
+    assert_ne!(parameter(&first, "muster.ticket"), parameter(&second, "muster.ticket"));
+    assert_eq!(world.tickets(), 2);
+}
+
+#[tokio::test]
+async fn the_agent_dials_where_the_request_was_sent_unless_controllers_are_configured() {
+    let world = world();
+    for (host, controller) in [
+        ("[2001:db8::1]:8080", "[2001:db8::1]:8443"),
+        ("boot.example:8080", "boot.example:8443"),
+        ("boot.example", "boot.example:8443"),
+        ("not a host", "198.51.100.1:8443"),
+        ("", "198.51.100.1:8443"),
+    ] {
+        let script = world.request("GET", ASK, &[("host", host)]).await.text();
+        assert_eq!(parameter(&script, "muster.controller"), controller, "{host}");
+    }
+    let world = world_with(|boot| {
+        let at = |text| Endpoint::parse("controllers", text, 8443).expect("an address");
+        boot.controllers = vec![at("192.0.2.1"), at("[2001:db8::2]:443")];
+        std::fs::create_dir_all(&boot.images).expect("made");
+        std::fs::write(boot.images.join(KERNEL_FILE), b"k").expect("written");
+        std::fs::write(boot.images.join(INITRAMFS_FILE), b"i").expect("written");
+    });
+    let script = world.request("GET", ASK, &[("host", "192.0.2.5:8080")]).await.text();
+    assert_eq!(parameter(&script, "muster.controller"), "192.0.2.1:8443,[2001:db8::2]:443");
+}
+
+#[tokio::test]
+async fn without_an_image_the_screen_says_how_to_build_one_and_no_ticket_is_made() {
+    let world = world_with(|_| ());
+    let reply = world.get(ASK).await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.text().contains("muster image build"));
+    assert_eq!(world.tickets(), 0);
+    let kernel = world.get("/boot/kernel").await;
+    assert_eq!((kernel.status, kernel.text().contains("muster image build")), (404, true));
+}
+
+#[tokio::test]
+async fn a_rejected_or_retired_machine_waits() {
+    let world = world();
+    world.get(ASK).await;
+    let digest = world.fleet.state().tickets.iter().next().expect("one").digest;
+    world
+        .fleet
+        .change(Author::controller(), move |draft| {
+            draft.delete::<fleet::record::Ticket>(&digest);
+            let bearer = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
+            let mac = "52:54:00:12:34:56".parse().expect("a MAC");
+            let identity = Identity { uuid: Some([1; 16]), macs: vec![mac], ..Identity::default() };
+            let id = machine::enroll(draft, &bearer, identity, None)?.machine;
+            machine::reject(draft, id)
+        })
+        .await
+        .expect("rejected");
+    assert!(world.get(ASK).await.text().contains("rejected by an operator"));
+    let id = world.fleet.state().machines.iter().next().expect("one").id;
+    world.fleet.change(Author::controller(), move |draft| machine::retire(draft, id)).await.expect("retired");
+    assert!(world.get(ASK).await.text().contains("retired by an operator"));
+    assert_eq!(world.tickets(), 0);
+}
+
+#[tokio::test]
+async fn junk_is_refused_in_words_and_nothing_is_stored() {
+    let world = world();
+    for (query, word) in [
+        ("", "macs"),
+        ("?macs=", "macs"),
+        ("?macs=nonsense", "macs"),
+        ("?macs=525400123456&uuid=7", "uuid"),
+        ("?macs=525400123456&location=..%2F..", "location"),
+        ("?macs=525400123456&x=y", "no parameter"),
+    ] {
+        let reply = world.get(&format!("/boot/script{query}")).await;
+        assert_eq!((reply.status, reply.header("content-type")), (400, "text/plain"), "{query}");
+        assert!(reply.text().contains(word), "{query}: {}", reply.text());
+    }
+    assert_eq!(world.tickets(), 0);
+    assert_eq!(world.request("HEAD", ASK, &[]).await.status, 405);
+    assert_eq!(world.request("POST", ASK, &[]).await.status, 405);
+    assert_eq!(world.get("/api/v1/machines").await.status, 404);
+    assert_eq!(world.get("/boot/kernel/../../etc/passwd").await.status, 404);
+    assert_eq!(world.tickets(), 0);
+}
+
+#[tokio::test]
+async fn a_source_that_asks_without_end_has_to_wait() {
+    let world = world();
+    let mut scripts = 0;
+    while world.get(ASK).await.text().contains("muster.ticket") {
+        scripts += 1;
+        assert!(scripts < 10_000, "scripts are given without end");
+    }
+    assert!(scripts >= SCRIPTS, "{scripts}");
+}
+
+#[tokio::test]
+async fn files_are_served_whole_and_in_parts() {
+    let world = world();
+    let whole = world.get("/boot/kernel").await;
+    let tag = whole.header("etag").to_owned();
+    assert_eq!((whole.status, whole.header("content-length"), whole.body.as_slice()), (200, "10", &b"0123456789"[..]));
+    assert_eq!(tag, format!("\"{}\"", Digest::of(b"0123456789")));
+    assert_eq!(whole.header("accept-ranges"), "bytes");
+    let large = world.get("/boot/initramfs").await;
+    assert_eq!((large.body.len(), large.header("content-length")), (200_000, "200000"));
+
+    let head = world.request("HEAD", "/boot/kernel", &[]).await;
+    assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, "10", 0));
+
+    let part = world.request("GET", "/boot/kernel", &[("range", "bytes=3-5")]).await;
+    assert_eq!((part.status, part.body.as_slice()), (206, &b"345"[..]));
+    assert_eq!((part.header("content-range"), part.header("content-length")), ("bytes 3-5/10", "3"));
+
+    let same = world.request("GET", "/boot/kernel", &[("range", "bytes=8-"), ("if-range", &tag)]).await;
+    assert_eq!((same.status, same.body.as_slice()), (206, &b"89"[..]));
+    let other = world.request("GET", "/boot/kernel", &[("range", "bytes=8-"), ("if-range", "\"old\"")]).await;
+    assert_eq!((other.status, other.body.len()), (200, 10));
+    let known = world.request("GET", "/boot/kernel", &[("if-none-match", &tag)]).await;
+    assert_eq!((known.status, known.body.len()), (304, 0));
+    let beyond = world.request("GET", "/boot/kernel", &[("range", "bytes=10-")]).await;
+    assert_eq!((beyond.status, beyond.header("content-range")), (416, "bytes */10"));
+}
+
+#[tokio::test]
+async fn a_new_image_has_a_new_tag_at_once() {
+    let world = world();
+    let before = world.get("/boot/kernel").await.header("etag").to_owned();
+    let file = world.images.join(KERNEL_FILE);
+    crate::files::replace(&file, b"abcdefghij", crate::files::PUBLIC).expect("replaced");
+    let after = world.get("/boot/kernel").await;
+    assert_ne!(after.header("etag"), before);
+    assert_eq!(after.body, b"abcdefghij");
+}

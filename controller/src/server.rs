@@ -1,1 +1,0 @@
-//! What `muster serve` runs.

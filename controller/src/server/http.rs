@@ -1,0 +1,126 @@
+//! Serving HTTP: TLS where there is any, limits, and an orderly end. What is served is the routers' business.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::pki::{self, OwnCertificate};
+
+/// Connections at once, for each listener.
+const CONNECTIONS: usize = 1024;
+
+/// A TLS handshake that takes longer is given up.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+
+/// From the first byte of a request's head to its end, and between two requests of a connection.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long requests that are under way may take when the controller stops.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// After a failed accept: out of files, most likely, and then it fails again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The address of this computer that a request came in on, in every request's extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalAddress(pub IpAddr);
+
+/// TLS 1.2 and 1.3 with the controller's certificate.
+pub fn tls(own: Arc<OwnCertificate>) -> Result<TlsAcceptor, rustls::Error> {
+    let mut tls = rustls::ServerConfig::builder_with_provider(pki::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(own);
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(tls)))
+}
+
+/// How connections are opened.
+#[derive(Clone)]
+pub enum Transport {
+    /// As they come.
+    Plain,
+    /// With TLS, and a certificate that covers the address that they came by.
+    Tls(TlsAcceptor, Arc<OwnCertificate>),
+}
+
+/// Serves until `stop` says so, and then what is under way.
+pub async fn serve(listener: TcpListener, transport: Transport, router: Router, mut stop: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    loop {
+        // Both arms are cancel-safe: a connection that was not taken is still in the backlog.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Beyond the limit the connection is dropped: a peer who tries again is better than one who holds a place.
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let (transport, router, watcher) = (transport.clone(), router.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            let Ok(local) = stream.local_addr() else { return };
+            let local = local.ip().to_canonical();
+            match transport {
+                Transport::Plain => converse(stream, peer, local, router, watcher).await,
+                Transport::Tls(tls, own) => {
+                    own.cover(local);
+                    let Ok(Ok(stream)) = timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await else { return };
+                    converse(stream, peer, local, router, watcher).await;
+                }
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if timeout(STOP_WITHIN, graceful.shutdown()).await.is_err() {
+        tracing::info!("some requests were cut off by the end of the controller");
+    }
+}
+
+type Watcher = hyper_util::server::graceful::Watcher;
+
+async fn converse<S>(stream: S, peer: SocketAddr, local: IpAddr, router: Router, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::new(peer.ip().to_canonical(), peer.port())));
+        request.extensions_mut().insert(LocalAddress(local));
+        router.clone().oneshot(request.map(axum::body::Body::new))
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(64 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(32)
+        .max_header_list_size(32 * 1024)
+        .initial_connection_window_size(256 * 1024)
+        .initial_stream_window_size(64 * 1024)
+        .keep_alive_interval(HEAD_WITHIN);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    // A peer that breaks off is no news.
+    let _ = watcher.watch(connection).await;
+}

@@ -1,0 +1,241 @@
+//! What `muster serve` runs: opens the store, the fleet, the certificate authority and the ports, and puts the parts
+//! together.
+//!
+//! [`run`] is the whole process's life; tests use [`Server::start`] inside their own runtime.
+//! On first start it makes the CA, an admin token and the database, and needs nothing else.
+
+mod first;
+mod http;
+mod listen;
+mod page;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+
+pub use http::LocalAddress;
+pub use listen::PortError;
+
+use crate::boot;
+use crate::config::Config;
+use crate::files;
+use crate::fleet::{Ended, Fleet, Refusal, converge};
+use crate::pki::{OwnCertificate, Pki, PkiError};
+use crate::sessions::{ListenError, Port, Sessions};
+use crate::store::{SledStore, StoreError};
+
+/// Silence within a request's body after which it is given up.
+const BODY_PAUSE: Duration = Duration::from_secs(30);
+
+/// Why the controller does not run, or does not run any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory {}; choose another one with --data or the key data in muster.toml", folder.display())]
+    Data {
+        /// Which one.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The database cannot be opened, or failed while the controller ran.
+    #[error("the database cannot be used")]
+    Store(#[from] StoreError),
+    /// The certificate authority cannot be opened.
+    #[error("the certificate authority cannot be used")]
+    Pki(#[from] PkiError),
+    /// The first admin token cannot be made.
+    #[error("the admin token cannot be made")]
+    Token(#[from] Refusal),
+    /// A port cannot be opened.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The agents' port cannot be served.
+    #[error(transparent)]
+    Agents(#[from] ListenError),
+    /// TLS cannot be set up.
+    #[error("cannot set up HTTPS")]
+    Tls(#[from] rustls::Error),
+    /// The runtime or its signals cannot be set up.
+    #[error("cannot set up the process")]
+    Process(#[source] std::io::Error),
+    /// The fleet's writer has gone.
+    #[error("the controller's writer has ended; its log has the reason")]
+    Writer,
+}
+
+/// Runs a controller until it is told to stop (SIGTERM, SIGINT) or cannot go on.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    start_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Process)?;
+    let result = runtime.block_on(async {
+        // Before anything else: a signal during the start must not be lost.
+        let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Process)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Process)?;
+        let mut server = Server::start(config).await?;
+        // All arms are cancel-safe; whatever comes first ends the process.
+        let ended = tokio::select! {
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            error = server.failed() => Some(error),
+        };
+        if ended.is_none() {
+            tracing::info!("stopping");
+        }
+        server.stop().await;
+        ended.map_or(Ok(()), Err)
+    });
+    // Nothing that still runs may hold the process: what was acknowledged is on the disk.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// One line per state change, to standard error. `MUSTER_LOG` sets the level, as `debug` or `muster_controller=debug`.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second start in one process keeps the first one's.
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// A running controller.
+pub struct Server {
+    /// Where agents are listened for.
+    pub agents: Vec<SocketAddr>,
+    /// Where HTTPS is listened for.
+    pub https: Vec<SocketAddr>,
+    /// Where boot media are served.
+    pub boot: Vec<SocketAddr>,
+    /// The fleet, for tests that look inside.
+    pub fleet: Fleet,
+    /// The conversations, for tests that look inside.
+    pub sessions: Sessions,
+    ports: Vec<Port>,
+    listeners: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    ended: oneshot::Receiver<Ended>,
+}
+
+impl Server {
+    /// Starts a controller; when this returns, all its ports are open.
+    pub async fn start(config: Config) -> Result<Self, ServeError> {
+        let in_data = |cause| ServeError::Data { folder: config.data.clone(), cause };
+        first::folder(&config.data).map_err(in_data)?;
+        // The database comes first: its lock keeps two controllers from one data directory.
+        let (fleet, ended) = Fleet::start(SledStore::open(&config.data.join("db"))?)?;
+        let pki = Arc::new(Pki::open(&config.data)?);
+        first::admin_token(&fleet, &config.data).await?;
+        let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names)?);
+
+        let udp: Result<Vec<_>, _> = config.listen.agents.iter().map(|at| listen::udp("listen.agents", *at)).collect();
+        let tcp = |key, addresses: &[SocketAddr]| -> Result<Vec<_>, PortError> {
+            addresses.iter().map(|at| listen::tcp(key, *at)).collect()
+        };
+        // All ports are opened before the first is served: a controller starts whole or not at all.
+        let (udp, https, boot) =
+            (udp?, tcp("listen.https", &config.listen.https)?, tcp("listen.boot", &config.listen.boot)?);
+
+        let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone());
+        let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
+        tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
+        let (stop, stopped) = watch::channel(false);
+        let mut server = Self {
+            agents: Vec::new(),
+            https: Vec::new(),
+            boot: Vec::new(),
+            fleet,
+            sessions,
+            ports: Vec::new(),
+            listeners: Vec::new(),
+            stop,
+            ended,
+        };
+        for socket in udp {
+            let port = server.sessions.listen(own.clone(), socket)?;
+            let address = port.address().map_err(ListenError::Socket)?;
+            tracing::info!(%address, protocol = "QUIC over UDP", "listening for agents");
+            server.agents.push(address);
+            server.ports.push(port);
+        }
+        let agents_port = server.agents.first().map_or(0, SocketAddr::port);
+        let ca = pki.fingerprint();
+        let tls = http::Transport::Tls(http::tls(own.clone())?, own);
+        let operators = operators();
+        let media =
+            boot::router(boot::Settings { fleet: server.fleet.clone(), ca, boot: config.boot.clone(), agents_port });
+        for listener in https {
+            let address = server.serve(listener, tls.clone(), operators.clone(), &stopped).map_err(in_data)?;
+            tracing::info!(%address, protocol = "HTTPS", "listening for operators and Cycle");
+            server.https.push(address);
+        }
+        for listener in boot {
+            let address = server.serve(listener, http::Transport::Plain, media.clone(), &stopped).map_err(in_data)?;
+            tracing::info!(%address, protocol = "HTTP", "listening for machines that boot");
+            server.boot.push(address);
+        }
+        let endpoint = config.data.join("endpoint");
+        match server.https.first() {
+            Some(address) => {
+                let url = format!("https://{}\n", reachable(*address));
+                files::replace(&endpoint, url.as_bytes(), files::PUBLIC).map_err(in_data)?;
+            }
+            None => drop(std::fs::remove_file(&endpoint)),
+        }
+        tracing::info!(ca = %ca, data = %config.data.display(), "ready");
+        Ok(server)
+    }
+
+    fn serve(
+        &mut self,
+        listener: std::net::TcpListener,
+        transport: http::Transport,
+        router: Router,
+        stopped: &watch::Receiver<bool>,
+    ) -> std::io::Result<SocketAddr> {
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?;
+        self.listeners.push(tokio::spawn(http::serve(listener, transport, router, stopped.clone())));
+        Ok(address)
+    }
+
+    /// Resolves when the controller cannot go on: then the process must end, and its next start recovers.
+    pub async fn failed(&mut self) -> ServeError {
+        match (&mut self.ended).await {
+            Ok(Ended::StoreFailed(e)) => ServeError::Store(e),
+            Ok(Ended::Idle) | Err(_) => ServeError::Writer,
+        }
+    }
+
+    /// Stops taking requests, finishes those under way, and says goodbye to the agents. A few seconds at most.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        for port in self.ports {
+            port.close().await;
+        }
+        for listener in self.listeners {
+            // A listener that panicked has said so in the log.
+            let _ = listener.await;
+        }
+    }
+}
+
+/// What HTTPS serves.
+fn operators() -> Router {
+    page::router().layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
+}
+
+/// An address under which this computer reaches its own listener.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+    SocketAddr::new(ip, address.port())
+}
