@@ -3,8 +3,9 @@
 //! Each part does what it is told and reads what is there; none decides.
 //! What the glue in this file expects of the parts:
 //!
-//! - `network::Network::new(lease)` opens sockets and starts nothing; `run(&self)` (async, for ever) sets up every
-//!   ethernet, keeps DHCP leases, takes `lease` over; `observe(&self)`, `apply(&self, step)` block.
+//! - `network::Network::new(lease)` opens sockets and starts nothing; `bring_up(&self)` returns at once, and from then on a
+//!   thread of its own sets up every ethernet, takes `lease` over and keeps DHCP leases; `observe(&self)` and
+//!   `apply(&self, step)` block.
 //! - `inventory::read() -> Inventory`, `inventory::identity() -> Identity`.
 //! - `disks::observe() -> Result<Vec<observed::Disk>, MachineError>`.
 //! - `storage::apply(step, progress)`, `storage::wipe(disk, progress)`.

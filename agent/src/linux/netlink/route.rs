@@ -40,7 +40,8 @@ const PROTOCOL_REDIRECT: u8 = 1;
 const PROTOCOL_KERNEL: u8 = 2;
 const PROTOCOL_STATIC: u8 = 4;
 const PROTOCOL_RA: u8 = 9;
-const PROTOCOL_DHCP: u8 = 16;
+/// `RTPROT_DHCP`: marks what a lease brought.
+pub const PROTOCOL_DHCP: u8 = 16;
 
 /// A route as the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
