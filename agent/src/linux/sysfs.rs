@@ -42,7 +42,8 @@ pub fn resolved(path: impl AsRef<Path>) -> Option<PathBuf> {
     fs::canonicalize(path).ok()
 }
 
-/// Sorts `eth10` after `eth9` and `sdaa` after `sdz`: by the letters before the first digit, then by its number.
+/// Sorts `eth10` after `eth9` and `sdaa` after `sdz`: short before long in the letters before the first digit, then by
+/// its number.
 fn natural(name: &str) -> (usize, &str, u64) {
     let digits = name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len());
     let number = name[digits..].split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();

@@ -1,1 +1,0 @@
-//! What this machine is made of, out of /proc, /sys and SMBIOS.

@@ -1,0 +1,88 @@
+//! What this machine is made of, out of /proc, /sys and SMBIOS.
+//!
+//! Called by the glue of the real machine. Reads only, never fails: what cannot be read is empty.
+//! The same hardware in the same state gives the same value every time, because its digest decides whether it is sent.
+
+mod cpu;
+mod nics;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::Path;
+
+use muster_protocol::enroll::Identity;
+use muster_protocol::inventory::{FirmwareKind, Inventory, Memory, Software};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
+
+use self::nics::Links;
+use super::smbios::{self, Tables};
+use super::text::clean;
+use super::{disks, sysfs};
+
+/// Everything that this machine's kernel and firmware tell now.
+pub fn read() -> Inventory {
+    gather(Path::new("/"), &Host::now(), &links())
+}
+
+/// What this machine can say of itself before any driver but its NIC's is loaded.
+pub fn identity() -> Identity {
+    identify(Path::new("/"), &links())
+}
+
+/// What sysinfo knows of the running kernel, which has no other root.
+struct Host {
+    cpu_model: String,
+    memory_bytes: u64,
+}
+
+impl Host {
+    fn now() -> Self {
+        let Ok(mut system) = System::new() else {
+            return Self { cpu_model: String::new(), memory_bytes: 0 };
+        };
+        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        system.refresh_cpu_list(CpuRefreshKind::nothing());
+        let cpu_model = system.cpus().first().map(|cpu| clean(cpu.brand())).unwrap_or_default();
+        Self { cpu_model, memory_bytes: system.total_memory() }
+    }
+}
+
+fn links() -> Links {
+    // Without netlink, sysfs still tells which NICs there are.
+    Links::read().unwrap_or_default()
+}
+
+fn gather(root: &Path, host: &Host, links: &Links) -> Inventory {
+    let Tables { system, mut firmware, dimms } = tables(root);
+    if root.join("sys/firmware/efi").exists() {
+        firmware.kind = FirmwareKind::Uefi;
+    }
+    Inventory {
+        system,
+        firmware,
+        cpu: cpu::cpu(root, &host.cpu_model),
+        memory: Memory { total_bytes: host.memory_bytes, dimms },
+        disks: disks::list(root),
+        nics: nics::nics(root, links),
+        software: Software {
+            kernel: sysfs::text(root.join("proc/sys/kernel/osrelease")).unwrap_or_default(),
+            agent: env!("CARGO_PKG_VERSION").into(),
+        },
+    }
+}
+
+fn identify(root: &Path, links: &Links) -> Identity {
+    let Tables { system, .. } = tables(root);
+    Identity {
+        uuid: system.uuid,
+        system_serial: system.serial,
+        board_serial: system.board_serial,
+        macs: nics::permanent_macs(&nics::nics(root, links)),
+    }
+}
+
+fn tables(root: &Path) -> Tables {
+    let file = |name: &str| fs::read(root.join("sys/firmware/dmi/tables").join(name)).unwrap_or_default();
+    smbios::decode(&file("smbios_entry_point"), &file("DMI"))
+}

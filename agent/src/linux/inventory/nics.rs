@@ -1,0 +1,92 @@
+//! Physical network interfaces: sysfs for what they are, netlink for how they are addressed.
+//!
+//! Called by `inventory`.
+
+use std::path::Path;
+
+use ipnet::IpNet;
+use muster_protocol::Mac;
+use muster_protocol::inventory::{Carrier, Nic, PciId};
+
+use crate::linux::netlink::address::{self, Address, Uniqueness};
+use crate::linux::netlink::link::{self, Link};
+use crate::linux::netlink::{Netlink, NetlinkError};
+use crate::linux::sysfs;
+
+/// An inventory's limit.
+const LIMIT: usize = 64;
+/// ARPHRD_ETHER: what has MACs of six bytes.
+const ETHERNET: u16 = 1;
+
+/// What netlink says of links and addresses, in one look.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Links {
+    pub(super) links: Vec<Link>,
+    pub(super) addresses: Vec<Address>,
+}
+
+impl Links {
+    /// Asks this machine's kernel.
+    pub(super) fn read() -> Result<Self, NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        let links = netlink.dump(&link::dump(), link::NEW, link::decode)?;
+        let addresses = netlink.dump(&address::dump(), address::NEW, address::decode)?;
+        Ok(Self { links: links.into_iter().flatten().collect(), addresses: addresses.into_iter().flatten().collect() })
+    }
+}
+
+/// Interfaces with hardware below them, in natural order of their names.
+pub(super) fn nics(root: &Path, seen: &Links) -> Vec<Nic> {
+    let folder = root.join("sys/class/net");
+    sysfs::names(&folder).iter().filter_map(|name| nic(name, &folder.join(name), seen)).take(LIMIT).collect()
+}
+
+fn nic(name: &str, path: &Path, seen: &Links) -> Option<Nic> {
+    let device = path.join("device");
+    // A virtual function is a slice of a NIC that is listed itself.
+    let is_physical = device.exists() && !device.join("physfn").exists();
+    if !is_physical || sysfs::number::<u16>(path.join("type")) != Some(ETHERNET) {
+        return None;
+    }
+    let link = seen.links.iter().find(|link| link.name == name);
+    let mac = link.map(|link| link.mac).or_else(|| sysfs::text(path.join("address"))?.parse().ok())?;
+    let carrier = link.map_or_else(|| sysfs::number::<u8>(path.join("carrier")) == Some(1), |link| link.carrier);
+    let mine = |address: &&Address| {
+        link.is_some_and(|l| l.index == address.link) && address.uniqueness != Uniqueness::Duplicate
+    };
+    let mut addresses: Vec<IpNet> = seen.addresses.iter().filter(mine).map(|address| address.net).collect();
+    addresses.sort();
+    addresses.dedup();
+    Some(Nic {
+        name: name.to_owned(),
+        mac,
+        permanent_mac: link.and_then(|link| link.permanent_mac).unwrap_or(mac),
+        driver: sysfs::link_name(device.join("driver")).unwrap_or_default(),
+        // -1 where the driver does not know; an error where there is no carrier.
+        speed_mbps: sysfs::number(path.join("speed")).filter(|&speed: &u32| carrier && speed > 0 && speed < u32::MAX),
+        carrier: if carrier { Carrier::Present } else { Carrier::Absent },
+        pci: pci(&device),
+        addresses,
+    })
+}
+
+/// A virtio device numbers itself in its own way; the PCI device is the one above it.
+fn pci(device: &Path) -> Option<PciId> {
+    let device = sysfs::resolved(device)?;
+    let kind = |device: &Path| sysfs::link_name(device.join("subsystem"));
+    let device = match kind(&device).as_deref() {
+        Some("virtio") => device.parent()?,
+        _ => &device,
+    };
+    let is_pci = kind(device).as_deref() == Some("pci");
+    let (vendor, number) = (sysfs::hex(device.join("vendor"))?, sysfs::hex(device.join("device"))?);
+    is_pci.then_some(PciId { vendor, device: number })
+}
+
+/// Hardware MACs of all of them, sorted, without zeros.
+pub(super) fn permanent_macs(nics: &[Nic]) -> Vec<Mac> {
+    let mut macs: Vec<Mac> = nics.iter().map(|nic| nic.permanent_mac).filter(|mac| *mac.as_bytes() != [0; 6]).collect();
+    macs.sort();
+    macs.dedup();
+    macs
+}
