@@ -56,11 +56,15 @@ mod tests {
 
     #[test]
     fn names_are_sorted_as_people_count() {
-        let folder = tempfile::tempdir().expect("a folder");
-        for name in ["eth10", "eth9", "sdaa", "sdz", "nvme10n1", "nvme2n1"] {
-            fs::write(folder.path().join(name), "").expect("written");
+        for (given, sorted) in [
+            (["eth10", "eth9", "eth0"], ["eth0", "eth9", "eth10"]),
+            (["sdaa", "sdz", "sdb"], ["sdb", "sdz", "sdaa"]),
+            (["nvme10n1", "nvme2n1", "nvme2n2"], ["nvme2n1", "nvme2n2", "nvme10n1"]),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            given.iter().for_each(|name| fs::write(folder.path().join(name), "").expect("written"));
+            assert_eq!(names(folder.path()), sorted);
         }
-        assert_eq!(names(folder.path()), ["eth9", "eth10", "sdz", "sdaa", "nvme2n1", "nvme10n1"]);
         assert_eq!(names("/nonexistent"), [""; 0]);
     }
 }
