@@ -8,6 +8,8 @@ mod first;
 mod http;
 mod listen;
 mod page;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -34,6 +36,9 @@ use crate::store::{SledStore, StoreError};
 
 /// Silence within a request's body after which it is given up.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long the last changes may take when the controller stops.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why the controller does not run, or does not run any more.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +127,7 @@ pub struct Server {
     pub sessions: Sessions,
     ports: Vec<Port>,
     listeners: Vec<JoinHandle<()>>,
+    converge: JoinHandle<()>,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<Ended>,
 }
@@ -147,7 +153,7 @@ impl Server {
 
         let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone());
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
-        tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
+        let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             agents: Vec::new(),
@@ -157,6 +163,7 @@ impl Server {
             sessions,
             ports: Vec::new(),
             listeners: Vec::new(),
+            converge,
             stop,
             ended,
         };
@@ -216,15 +223,22 @@ impl Server {
         }
     }
 
-    /// Stops taking requests, finishes those under way, and says goodbye to the agents. A few seconds at most.
+    /// Stops taking requests, finishes those under way, says goodbye to the agents, and closes the database. A few seconds
+    /// at most.
     pub async fn stop(self) {
         self.stop.send_replace(true);
+        self.converge.abort();
         for port in self.ports {
             port.close().await;
         }
         for listener in self.listeners {
             // A listener that panicked has said so in the log.
             let _ = listener.await;
+        }
+        // The writer ends when the last handle of the fleet is gone, and the database's lock with it.
+        drop((self.fleet, self.sessions));
+        if tokio::time::timeout(STOP_WITHIN, self.ended).await.is_err() {
+            tracing::warn!("something still holds the database; the end of the process will close it");
         }
     }
 }

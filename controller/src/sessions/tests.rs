@@ -494,3 +494,42 @@ async fn an_unknown_protocol_gets_no_connection() {
     let world = world();
     assert!(world.dial(b"h3", None).await.is_err());
 }
+
+#[test]
+fn an_agent_notices_at_once_that_its_controller_was_killed_and_started_again() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("starts");
+    let (killed, agents) = (runtime(), runtime());
+    let world = killed.block_on(async { world() });
+    let session = agents.block_on(async {
+        let who = world.member().await;
+        world.session(&who).await
+    });
+    let (pki, fleet, address) = (world.pki.clone(), world.fleet.clone(), world.address);
+    // Its sockets are closed, and nobody has said goodbye.
+    killed.shutdown_background();
+    drop(world.sessions);
+
+    let started_again = runtime();
+    started_again.block_on(async {
+        let sessions = Sessions::start(fleet, pki.clone(), crate::config::Config::with_data("".into()).agents);
+        let own = Arc::new(OwnCertificate::new(pki, &[]).expect("a certificate"));
+        let bind = async {
+            loop {
+                match UdpSocket::bind(address) {
+                    Ok(socket) => return socket,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let socket = tokio::time::timeout(DEADLINE, bind).await.expect("the port is free in time");
+        sessions.listen(own, socket).expect("listens");
+    });
+    let end = agents.block_on(async {
+        // Whatever the agent sends next brings the reset; here it is a stream, in life the keep-alive.
+        let (mut send, _receive) = session.open_bi().await.expect("the agent knows nothing yet");
+        send.write_all(b"hello?").await.expect("sent");
+        tokio::time::timeout(DEADLINE, session.closed()).await.expect("in time")
+    });
+    assert!(matches!(end, ConnectionError::Reset), "{end:?}");
+}

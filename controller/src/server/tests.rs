@@ -1,0 +1,172 @@
+//! A whole controller on ports of its own: what is there after its first start, and after the next.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn config(data: &Path) -> Config {
+    let mut config = Config::with_data(data.into());
+    let any = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+    config.listen.agents = any.clone();
+    config.listen.https = any.clone();
+    config.listen.boot = any;
+    config
+}
+
+async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = Vec::new();
+    // Some peers end without TLS's goodbye.
+    let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+}
+
+async fn https(
+    data: &Path,
+    address: SocketAddr,
+    name: &str,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<String, std::io::Error> {
+    let ca = std::fs::read(data.join("ca.crt")).expect("the CA's certificate lies in the data directory");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&ca).expect("PEM")).expect("a CA");
+    let tls = ClientConfig::builder_with_provider(crate::pki::provider())
+        .with_protocol_versions(versions)
+        .expect("known versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
+    Ok(talk(stream, &get("/")).await)
+}
+
+#[tokio::test]
+async fn a_first_start_needs_nothing_and_the_next_one_finds_everything() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let data = data.path().join("not/there/yet");
+    let server = Server::start(config(&data)).await.expect("starts");
+    let read = |name: &str| std::fs::read_to_string(data.join(name)).expect("there");
+    let (token, ca) = (read("admin-token"), read("ca.crt"));
+    assert_eq!(read("endpoint"), format!("https://{}\n", server.https[0]));
+    assert!(crate::fleet::access::check(&server.fleet.state(), token.trim(), 0).is_some());
+    server.stop().await;
+
+    let server = Server::start(config(&data)).await.expect("starts again");
+    assert_eq!((read("admin-token"), read("ca.crt")), (token.clone(), ca));
+    assert!(crate::fleet::access::check(&server.fleet.state(), token.trim(), 0).is_some());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn https_speaks_both_versions_of_tls_and_is_good_for_the_address_it_is_reached_by() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(config(data.path())).await.expect("starts");
+    let address = server.https[0];
+    for versions in [&[&version::TLS13], &[&version::TLS12]] {
+        for name in ["127.0.0.1", "localhost", muster_protocol::CONTROLLER_NAME] {
+            let page = https(data.path(), address, name, versions).await.expect("TLS");
+            assert!(page.starts_with("HTTP/1.1 200") && page.contains("Muster controller"), "{page}");
+        }
+    }
+    assert!(https(data.path(), address, "example.org", &[&version::TLS13]).await.is_err());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn boot_media_are_served_over_plain_http() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let images = data.path().join("images");
+    std::fs::create_dir_all(&images).expect("made");
+    std::fs::write(images.join("kernel"), b"kernel").expect("written");
+    std::fs::write(images.join("initramfs"), vec![1; 1 << 20]).expect("written");
+    let server = Server::start(config(data.path())).await.expect("starts");
+    let fetch = async |request: &str| talk(TcpStream::connect(server.boot[0]).await.expect("open"), request).await;
+    assert!(fetch(&get("/boot.ipxe")).await.contains("#!ipxe"));
+    let script = fetch(&get("/boot/script?macs=52-54-00-12-34-56")).await;
+    assert!(script.contains(&format!("muster.controller=localhost:{}", server.agents[0].port())), "{script}");
+    let initramfs = fetch(&get("/boot/initramfs")).await;
+    assert!(initramfs.contains("content-length: 1048576\r\n"), "{}", &initramfs[..200]);
+    assert!(initramfs.ends_with(&"\u{1}".repeat(100)));
+    let head = fetch(&get("/boot/kernel").replace("GET", "HEAD")).await;
+    assert!(head.contains("content-length: 6\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert!(fetch(&get("/api/v1/machines")).await.starts_with("HTTP/1.1 404"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_answered_and_closed() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(config(data.path())).await.expect("starts");
+    let large = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20));
+    for garbage in ["\u{0}\u{1}\u{2}\r\n\r\n", "GET\r\n\r\n", large.as_str(), "GET / HTTP/9.9\r\n\r\n"] {
+        for address in [server.boot[0], server.https[0]] {
+            let mut stream = TcpStream::connect(address).await.expect("open");
+            let _ = stream.write_all(garbage.as_bytes()).await;
+            let mut answer = Vec::new();
+            let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("closed in time");
+            assert!(!answer.starts_with(b"HTTP/1.1 2"));
+        }
+    }
+    let boot = TcpStream::connect(server.boot[0]).await.expect("open");
+    assert!(talk(boot, &get("/boot.ipxe")).await.contains("#!ipxe"), "others are served");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_controller_on_the_same_data_is_refused() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(config(data.path())).await.expect("starts");
+    let Err(error) = Server::start(config(data.path())).await else { panic!("two controllers on one database") };
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains("is another controller running"), "{error}: {cause}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_stops_the_start_and_names_its_key() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let taken = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let mut config = config(data.path());
+    config.listen.agents = vec![taken.local_addr().expect("bound")];
+    let Err(error) = Server::start(config).await else { panic!("two programs on one port") };
+    let text = error.to_string();
+    assert!(text.starts_with("listen.agents: 127.0.0.1:") && text.contains("/udp is in use"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stopped_controller_has_left_its_ports() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(config(data.path())).await.expect("starts");
+    let (https, boot) = (server.https[0], server.boot[0]);
+    // A connection that does nothing does not hold the end up.
+    let _idle = TcpStream::connect(boot).await.expect("open");
+    tokio::time::timeout(DEADLINE, server.stop()).await.expect("in time");
+    assert!(TcpStream::connect(https).await.is_err());
+    assert!(TcpStream::connect(boot).await.is_err());
+}
+
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_made_is_an_error_with_a_remedy() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let file = data.path().join("file");
+    std::fs::write(&file, b"").expect("written");
+    let Err(error) = Server::start(config(&file.join("below"))).await else { panic!("a folder in a file") };
+    assert!(error.to_string().contains("choose another one with --data"), "{error}");
+}
