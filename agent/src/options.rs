@@ -51,8 +51,19 @@ pub struct Options {
     pub keep: Keep,
     /// This run.
     pub boot: BootId,
+    /// What to do when a controller does not let the machine in.
+    pub refused: WhenRefused,
     /// How often things are done.
     pub pace: Pace,
+}
+
+/// What to do when a controller refuses an enrollment for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenRefused {
+    /// End: whoever started the process can give it a new ticket.
+    End,
+    /// Keep trying, and where a new ticket would help boot again to get one: nobody stands in front of the machine.
+    BootAgain,
 }
 
 /// One controller's address: a name or an IP, and a port.
@@ -189,6 +200,7 @@ pub fn from_arguments(mut arguments: impl Iterator<Item = String>, boot: BootId)
         manage,
         keep: Keep::Folder(state),
         boot,
+        refused: WhenRefused::End,
         pace: Pace::default(),
     })))
 }
@@ -232,8 +244,8 @@ pub fn from_cmdline(text: &str, boot: BootId) -> Result<(Options, Vec<OptionsErr
     };
     let keep = Keep::Folder("/run/muster".into());
     let manage = Manage::ALL;
-    let pace = Pace::default();
-    Ok((Options { controllers, ca, ticket, time_unix_s, lease, manage, keep, boot, pace }, ignored))
+    let (refused, pace) = (WhenRefused::BootAgain, Pace::default());
+    Ok((Options { controllers, ca, ticket, time_unix_s, lease, manage, keep, boot, refused, pace }, ignored))
 }
 
 fn endpoints(parameter: &str, text: &str) -> Result<Vec<Endpoint>, OptionsError> {

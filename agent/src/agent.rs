@@ -1,0 +1,133 @@
+//! One agent: its parts, and how they run together.
+//!
+//! [`run`] is what the binary, PID 1's worker, and tests with simulated machines call. Dropping it stops everything.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use muster_protocol::MachineId;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::dial::{self, Ended};
+use crate::machine::{self, Machine};
+use crate::options::Options;
+use crate::outbox::Outbox;
+use crate::reconcile::{Jobs, Reconciler};
+use crate::session::Session;
+use crate::tls::Clock;
+
+/// While hardware still appears, it is looked at more often.
+const EARLY_LOOKS: u32 = 10;
+const EARLY_PACE: Duration = Duration::from_secs(2);
+
+/// An agent's parts. Each value has one writer: `outbox` is the reconcile loop's and the inventory's, `status` is `dial`'s.
+pub struct Agent {
+    /// What it was told.
+    pub options: Options,
+    /// What it runs on.
+    pub machine: Arc<dyn Machine>,
+    /// The time for judging certificates.
+    pub clock: Clock,
+    /// What there is to tell.
+    pub outbox: watch::Sender<Outbox>,
+    /// Where it stands with its controller, for the console.
+    pub status: watch::Sender<Status>,
+    /// The one loop that changes the machine.
+    pub reconciler: Arc<Reconciler>,
+    session: Mutex<Session>,
+}
+
+/// Where an agent stands with its controller.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// In one word.
+    pub contact: Contact,
+    /// The controller that is spoken to, or was last; empty before the first answer.
+    pub controller: String,
+    /// Who this machine is there.
+    pub machine: Option<MachineId>,
+    /// How its operators call it.
+    pub name: String,
+    /// Why the last attempt failed, with the remedy; empty while all is well.
+    pub trouble: String,
+}
+
+/// Contact with the controller.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Contact {
+    /// Not tried yet.
+    #[default]
+    Starting,
+    /// Asking for a certificate.
+    Enrolling,
+    /// Looking for a controller to open a session with.
+    Dialing,
+    /// In session, and not approved yet.
+    Pending {
+        /// For whoever stands in front of the machine.
+        claim: String,
+    },
+    /// In session.
+    Online,
+}
+
+impl Agent {
+    /// Puts an agent together. Nothing happens before [`run_agent`].
+    pub fn new(options: Options, machine: Arc<dyn Machine>) -> (Arc<Self>, Jobs) {
+        let outbox = watch::Sender::new(Outbox::default());
+        let (keep, boot, manage) = (options.keep.clone(), options.boot, options.manage);
+        let (reconciler, jobs) = Reconciler::new(machine.clone(), keep, boot, manage, outbox.clone());
+        let clock = Clock::new(options.time_unix_s);
+        let session = Mutex::new(Session::new(boot, manage));
+        let status = watch::Sender::new(Status::default());
+        (Arc::new(Self { options, machine, clock, outbox, status, reconciler, session }), jobs)
+    }
+
+    /// What sessions decide by. Held for a decision, never across a wait.
+    pub fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the hardware, and has it told where it changed.
+    async fn look(&self) {
+        let inventory = machine::blocking(&self.machine, |machine| machine.inventory()).await;
+        let digest = inventory.digest();
+        self.outbox.send_if_modified(|out| {
+            let changed = out.inventory.as_ref().is_none_or(|(_, before)| *before != digest);
+            if changed {
+                out.inventory = Some((Arc::new(inventory), digest));
+            }
+            changed
+        });
+    }
+
+    async fn keep_looking(&self) {
+        let mut looks = 1;
+        loop {
+            let pace = self.options.pace.rescan;
+            sleep(if looks < EARLY_LOOKS { pace.min(EARLY_PACE) } else { pace }).await;
+            self.look().await;
+            looks += 1;
+        }
+    }
+}
+
+/// Runs an agent on `machine` until it ends: on a simulated machine or in an ordinary process when a power command was
+/// carried out, in an ordinary process also when its enrollment is refused for good.
+pub async fn run(options: Options, machine: Arc<dyn Machine>) -> Ended {
+    let (agent, jobs) = Agent::new(options, machine);
+    run_agent(&agent, jobs).await
+}
+
+/// As [`run`], for whoever wants to watch the agent's status and outbox meanwhile.
+pub async fn run_agent(agent: &Arc<Agent>, jobs: Jobs) -> Ended {
+    // What an earlier run left undone is finished before anybody is told how things stand.
+    agent.reconciler.recover().await;
+    agent.look().await;
+    tokio::select! {
+        ended = dial::dial(agent) => ended,
+        () = agent.reconciler.run(jobs) => std::future::pending().await,
+        () = agent.keep_looking() => std::future::pending().await,
+    }
+}

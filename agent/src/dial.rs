@@ -1,0 +1,383 @@
+//! Reaches a controller, for ever: resolves, connects, enrolls where there is no certificate, opens sessions, waits, and
+//! begins again.
+//!
+//! It moves frames and waits; what is said in a session is `talk`'s and `session`'s business.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use muster_protocol::enroll::{Answer, Refusal, Request};
+use muster_protocol::hello::Standing;
+use muster_protocol::to_agent::PowerAction;
+use muster_protocol::{ALPN_ENROLL, ALPN_SESSION, close, to_controller};
+use quinn::Connection;
+use tokio::net::lookup_host;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::agent::{Agent, Contact};
+use crate::backoff::Backoff;
+use crate::identity::{self, Credentials, IdentityError};
+use crate::machine::{self, MachineError, chain};
+use crate::options::{Endpoint, WhenRefused};
+use crate::quic::{self, QuicError};
+use crate::talk::{self, End, HelloError};
+use crate::{random, tls};
+
+/// For one name to resolve.
+const RESOLVE: Duration = Duration::from_secs(5);
+/// Addresses are tried side by side, each this much after the one before (RFC 8305 says 250 ms).
+const STAGGER: Duration = Duration::from_millis(250);
+/// The most addresses of one attempt.
+const ADDRESSES: usize = 16;
+/// A session of this length was a success: the next wait begins small again.
+const SUCCESS: Duration = Duration::from_secs(10);
+/// While a change waits for its proof, attempts are not further apart.
+const PROVING: Duration = Duration::from_secs(1);
+/// Between attempts to enroll that can only succeed after somebody did something.
+const REFUSED: Duration = Duration::from_secs(60);
+/// A machine whose ticket is no good boots again after this, and up to twice this.
+const BOOT_AGAIN: Duration = Duration::from_secs(180);
+/// Clocks that differ by less are left alone.
+const CLOCK_SLACK_MS: u64 = 1_000;
+
+/// Why an agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// A power command was carried out.
+    Power(PowerAction),
+    /// The enrollment was refused for good ([`WhenRefused::End`]).
+    Refused(Refusal),
+    /// There is neither a certificate nor a ticket to get one with ([`WhenRefused::End`]).
+    NoTicket,
+}
+
+/// Why an attempt failed. What people read on the console: it says what to do where they can do something.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("could not find the address of {0}: {1}; check the name, and the resolver in the network's DHCP")]
+    Resolve(Endpoint, String),
+    #[error("{}", chain(.0))]
+    Route(MachineError),
+    #[error(transparent)]
+    Quic(#[from] QuicError),
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    #[error("the controller does not accept this machine's certificate; boot the machine again to get a new one")]
+    CertificateRefused,
+    #[error("enrollment refused: {0}")]
+    Enrollment(Refusal),
+    #[error("this machine has no certificate and was given no ticket to enroll with; boot it through its boot script")]
+    NoTicket,
+    #[error("{}", chain(.0))]
+    Identity(#[from] IdentityError),
+    #[error("{}", chain(.0))]
+    Power(MachineError),
+    #[error("no controller could be tried")]
+    Nobody,
+}
+
+/// What to do after an attempt.
+enum Next {
+    /// Go on without waiting.
+    AtOnce,
+    /// Wait and try again.
+    Wait(Trouble),
+    /// No more attempts.
+    End(Ended),
+}
+
+struct Dialer<'a> {
+    agent: &'a Arc<Agent>,
+    own: Option<Credentials>,
+    /// Kept between attempts to enroll: a repeated request is the same request.
+    key: Option<Vec<u8>>,
+    backoff: Backoff,
+    certificate: Certificate,
+    boot_again_at: Option<Instant>,
+    /// Where it worked last: tried first.
+    preferred: Option<SocketAddr>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Certificate {
+    Usable,
+    /// The controller did not accept it last time; a ticket may help.
+    Refused,
+}
+
+/// Dials until the agent ends.
+pub async fn dial(agent: &Arc<Agent>) -> Ended {
+    let options = &agent.options;
+    let mut dialer = Dialer {
+        agent,
+        own: Credentials::load(&options.keep, options.ca, agent.clock.now()),
+        key: None,
+        backoff: Backoff::new(options.pace.backoff_first, options.pace.backoff_limit),
+        certificate: Certificate::Usable,
+        boot_again_at: None,
+        preferred: None,
+    };
+    loop {
+        match dialer.attempt().await {
+            Next::AtOnce => {}
+            Next::End(ended) => return ended,
+            Next::Wait(trouble) => dialer.wait(trouble).await,
+        }
+    }
+}
+
+impl Dialer<'_> {
+    async fn attempt(&mut self) -> Next {
+        let now = self.agent.clock.now();
+        let own = self.own.clone().filter(|own| !own.has_ended(now));
+        let may_enroll = self.agent.options.ticket.is_some();
+        match own {
+            Some(own) if self.certificate == Certificate::Usable || !may_enroll => self.session(own).await,
+            _ => self.enroll().await,
+        }
+    }
+
+    /// Waits as long as it is wise to.
+    async fn wait(&mut self, trouble: Trouble) {
+        let text = trouble.to_string();
+        crate::warn!("{text}");
+        self.agent.status.send_modify(|status| status.trouble.clone_from(&text));
+        let mut delay = self.backoff.next(u64::from_ne_bytes(random::bytes()));
+        if matches!(&trouble, Trouble::Enrollment(refusal) if *refusal != Refusal::Busy) {
+            delay += REFUSED;
+        }
+        if let Some(at) = self.boot_again_at {
+            delay = delay.min(at.saturating_duration_since(Instant::now()));
+        }
+        self.agent.outbox.send_if_modified(|out| {
+            let proof = out.proof.as_mut();
+            proof.map(|proof| proof.trouble = text).is_some()
+        });
+        let mut outbox = self.agent.outbox.subscribe();
+        let proving = timeout(delay, outbox.wait_for(|out| out.proof.is_some())).await.is_ok();
+        if proving {
+            // Nothing else is awaited so dearly, and no herd dials with it: only this machine was changed.
+            sleep(delay.min(PROVING)).await;
+        }
+    }
+
+    async fn enroll(&mut self) -> Next {
+        let agent = self.agent;
+        let Some(ticket) = agent.options.ticket.clone() else {
+            return match agent.options.refused {
+                WhenRefused::End => Next::End(Ended::NoTicket),
+                WhenRefused::BootAgain => Next::Wait(Trouble::NoTicket),
+            };
+        };
+        // Whatever comes of it, the old certificate has its turn again afterwards.
+        self.certificate = Certificate::Usable;
+        agent.status.send_modify(|status| status.contact = Contact::Enrolling);
+        let answer = match self.ask_to_enroll(ticket).await {
+            Ok(answer) => answer,
+            Err(trouble) => return Next::Wait(trouble),
+        };
+        match answer {
+            Answer::Enrolled { machine, certificates, time_unix_ms } => {
+                self.set_clock(time_unix_ms).await;
+                let key = self.key.take().unwrap_or_default();
+                match Credentials::new(machine, key, certificates) {
+                    Ok(own) => {
+                        crate::info!("enrolled as machine {machine}");
+                        self.adopt(own);
+                        self.backoff.reset();
+                        Next::AtOnce
+                    }
+                    Err(error) => Next::Wait(error.into()),
+                }
+            }
+            Answer::Refused(refusal) => self.refused(refusal),
+        }
+    }
+
+    async fn ask_to_enroll(&mut self, ticket: muster_protocol::enroll::Ticket) -> Result<Answer, Trouble> {
+        let key = match &self.key {
+            Some(key) => key.clone(),
+            None => self.key.insert(identity::new_key()?).clone(),
+        };
+        let csr = identity::signing_request(&key)?;
+        let identity = machine::blocking(&self.agent.machine, |machine| machine.identity()).await;
+        let (connection, _) = self.connect(ALPN_ENROLL, None).await?;
+        let answer = quic::ask(&connection, &Request { ticket, csr, identity }).await;
+        quic::end(&connection, close::DONE, "enrollment is over");
+        Ok(answer?)
+    }
+
+    fn refused(&mut self, refusal: Refusal) -> Next {
+        let is_final = refusal != Refusal::Busy;
+        match self.agent.options.refused {
+            WhenRefused::End if is_final => return Next::End(Ended::Refused(refusal)),
+            WhenRefused::End | WhenRefused::BootAgain => {}
+        }
+        // A machine that never got in has nothing to lose by booting again, and gets a new ticket by it.
+        // One that was in keeps what it has, and one that was told off by a person or for what it is gains nothing.
+        if matches!(refusal, Refusal::TicketUnknown | Refusal::TicketExpired) && self.own.is_none() {
+            let spread = BOOT_AGAIN.mul_f64(f64::from(random::bytes::<1>()[0]) / 255.0);
+            let at = *self.boot_again_at.get_or_insert(Instant::now() + BOOT_AGAIN + spread);
+            if at <= Instant::now() {
+                crate::warn!("booting again for a new ticket");
+                return Next::End(Ended::Power(PowerAction::Reboot));
+            }
+        }
+        Next::Wait(Trouble::Enrollment(refusal))
+    }
+
+    async fn session(&mut self, own: Credentials) -> Next {
+        let agent = self.agent;
+        agent.status.send_modify(|status| {
+            status.contact = Contact::Dialing;
+            status.machine = Some(own.machine);
+        });
+        let (connection, number) = match self.connect(ALPN_SESSION, Some(&own)).await {
+            Ok(connected) => connected,
+            Err(trouble) => return Next::Wait(trouble),
+        };
+        let (welcome, heard) = match talk::hello(agent, &connection).await {
+            Ok(welcomed) => welcomed,
+            Err(error) => {
+                quic::end(&connection, close::DONE, "no welcome");
+                return Next::Wait(self.judge(error));
+            }
+        };
+        self.set_clock(welcome.time_unix_ms).await;
+        agent.session().welcomed(welcome.standing.clone());
+        let address = connection.remote_address();
+        crate::info!("in session with {address} as {}", welcome.name);
+        agent.status.send_modify(|status| {
+            status.contact = match welcome.standing {
+                Standing::Pending { claim } => Contact::Pending { claim },
+                Standing::Member => Contact::Online,
+            };
+            status.controller = address.to_string();
+            status.name = welcome.name;
+            status.trouble.clear();
+        });
+        let begun = Instant::now();
+        let end = talk::converse(agent, &connection, number, heard, &own).await;
+        if begun.elapsed() >= SUCCESS {
+            self.backoff.reset();
+        }
+        agent.status.send_modify(|status| status.contact = Contact::Dialing);
+        match end {
+            End::ProveAnew => {
+                self.backoff.reset();
+                Next::AtOnce
+            }
+            End::Renewed(new) => {
+                crate::info!("the certificate was renewed");
+                self.adopt(new);
+                Next::AtOnce
+            }
+            End::Lost(error) if talk::asks_for_a_new_hello(&error) => Next::AtOnce,
+            End::Lost(error) => Next::Wait(self.judge(error.into())),
+            End::Power(action) => self.power(action).await,
+        }
+    }
+
+    async fn power(&self, action: PowerAction) -> Next {
+        crate::info!("power: {action:?}");
+        // The farewell is sent by QUIC's own task, which needs a moment of this thread.
+        sleep(Duration::from_millis(50)).await;
+        match machine::blocking(&self.agent.machine, move |machine| machine.power(action)).await {
+            Ok(()) => Next::End(Ended::Power(action)),
+            Err(error) => Next::Wait(Trouble::Power(error)),
+        }
+    }
+
+    /// What an ended conversation says of the certificate.
+    fn judge(&mut self, error: HelloError) -> Trouble {
+        let certificate_refused = match &error {
+            HelloError::Quic(QuicError::Connection(error)) => quic::is_about_our_certificate(error),
+            HelloError::Refused(refusal) => *refusal == to_controller::Refusal::UnknownMachine,
+            HelloError::Quic(_) | HelloError::Strange => false,
+        };
+        if certificate_refused {
+            self.certificate = Certificate::Refused;
+            return Trouble::CertificateRefused;
+        }
+        error.into()
+    }
+
+    fn adopt(&mut self, own: Credentials) {
+        if let Err(error) = own.save(&self.agent.options.keep, self.agent.options.ca) {
+            crate::warn!("the certificate could not be kept for a restart: {error}");
+        }
+        self.certificate = Certificate::Usable;
+        self.boot_again_at = None;
+        self.agent.status.send_modify(|status| status.machine = Some(own.machine));
+        self.own = Some(own);
+    }
+
+    async fn set_clock(&self, unix_ms: u64) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        if now.abs_diff(unix_ms) > CLOCK_SLACK_MS {
+            machine::blocking(&self.agent.machine, move |machine| machine.set_clock(unix_ms)).await;
+        }
+    }
+
+    /// Opens a connection to whichever controller answers first. The number says when it was begun.
+    async fn connect(&mut self, alpn: &[u8], own: Option<&Credentials>) -> Result<(Connection, u64), Trouble> {
+        let agent = self.agent;
+        let mut number = 0;
+        agent.outbox.send_modify(|out| {
+            out.connection += 1;
+            number = out.connection;
+        });
+        let tls = tls::config(alpn, agent.options.ca, &agent.clock, own);
+        let tls = tls.map_err(|error| QuicError::Local(error.to_string()))?;
+        let mut failed = None;
+        let mut addresses = Vec::new();
+        for endpoint in &agent.options.controllers {
+            match resolve(endpoint).await {
+                Ok(found) => addresses.extend(found),
+                Err(trouble) => failed = Some(trouble),
+            }
+        }
+        addresses.sort_by_key(|address| Some(*address) != self.preferred);
+        addresses.truncate(ADDRESSES);
+        let mut attempts = JoinSet::new();
+        for address in addresses {
+            let ip = address.ip();
+            if let Err(error) = machine::blocking(&agent.machine, move |machine| machine.route(ip)).await {
+                failed = Some(Trouble::Route(error));
+                continue;
+            }
+            let (tls, delay) = (tls.clone(), STAGGER * attempts.len() as u32);
+            attempts.spawn(async move {
+                sleep(delay).await;
+                quic::connect(address, tls).await
+            });
+        }
+        while let Some(attempt) = attempts.join_next().await {
+            match attempt {
+                Ok(Ok(connection)) => {
+                    self.preferred = Some(connection.remote_address());
+                    return Ok((connection, number));
+                }
+                Ok(Err(error)) => failed = Some(error.into()),
+                Err(error) => failed = Some(QuicError::Local(error.to_string()).into()),
+            }
+        }
+        Err(failed.unwrap_or(Trouble::Nobody))
+    }
+}
+
+/// All addresses of a controller, IPv6 and IPv4. Asked anew each time: an address may have moved.
+async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Trouble> {
+    let failed = |why: &dyn std::fmt::Display| Trouble::Resolve(endpoint.clone(), why.to_string());
+    let Endpoint { host, port } = endpoint;
+    if let Ok(ip) = host.parse() {
+        return Ok(vec![SocketAddr::new(ip, *port)]);
+    }
+    match timeout(RESOLVE, lookup_host((host.as_str(), *port))).await {
+        Err(_) => Err(failed(&"no resolver answers")),
+        Ok(Err(error)) => Err(failed(&error)),
+        Ok(Ok(found)) => Ok(found.collect()),
+    }
+}

@@ -1,0 +1,230 @@
+//! One session: hello, then whatever there is to say in either direction, until the connection or its purpose ends.
+//!
+//! Called by `dial` with a fresh connection. It moves messages between the connection, the [`Outbox`], the pure
+//! [`Session`](crate::session::Session) and the reconcile loop; it does not decide what is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_protocol::close;
+use muster_protocol::hello::{Hello, InventoryWish, Welcome, version};
+use muster_protocol::to_agent::{self, PowerAction, Refusal};
+use muster_protocol::to_controller::{self, Call};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::agent::Agent;
+use crate::identity::{self, Credentials};
+use crate::machine::chain;
+use crate::outbox::{Heard, Outbox};
+use crate::quic::{self, QuicError};
+use crate::session::Act;
+
+/// For a request to arrive whole once its stream is open.
+const REQUEST: Duration = Duration::from_secs(10);
+/// For the answer to a power command to be acknowledged before it is acted upon.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// Between two reports of how far something is.
+const PASSING: Duration = Duration::from_millis(500);
+/// Before asking again a controller that was busy.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// Why a session ended.
+#[derive(Debug)]
+pub enum End {
+    /// The connection failed, was closed, or carried what is not the protocol.
+    Lost(QuicError),
+    /// A change must be proven over a newer connection.
+    ProveAnew,
+    /// The certificate was renewed, and the next session shows the new one.
+    Renewed(Credentials),
+    /// A power command was accepted and its answer has arrived, or had its time.
+    Power(PowerAction),
+}
+
+/// Why a hello brought no welcome.
+#[derive(Debug, thiserror::Error)]
+pub enum HelloError {
+    /// No answer.
+    #[error(transparent)]
+    Quic(#[from] QuicError),
+    /// The controller refused.
+    #[error("the controller refuses the session: {0}")]
+    Refused(to_controller::Refusal),
+    /// An answer to something else.
+    #[error("the controller answered the hello with something else")]
+    Strange,
+}
+
+/// Says hello. The second value is what the controller knows by it.
+pub async fn hello(agent: &Agent, connection: &Connection) -> Result<(Welcome, Heard), HelloError> {
+    let outbox = agent.outbox.borrow().clone();
+    let digest = outbox.inventory.as_ref().map(|(_, digest)| *digest);
+    let hello = Hello {
+        versions: (version::MIN..=version::CURRENT).collect(),
+        boot: agent.options.boot,
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        // Before the first look there is nothing to offer, and no inventory has this digest.
+        inventory: digest.unwrap_or(muster_protocol::Digest::from_bytes([0; 32])),
+        progress: outbox.progress.clone(),
+    };
+    let welcome = match quic::ask(connection, &Call::Hello(hello)).await? {
+        to_controller::Answer::Welcome(welcome) => welcome,
+        to_controller::Answer::Refused(refusal) => return Err(HelloError::Refused(refusal)),
+        to_controller::Answer::Accepted | to_controller::Answer::Renewed { .. } => return Err(HelloError::Strange),
+    };
+    let inventory = digest.filter(|_| welcome.inventory == InventoryWish::Known);
+    Ok((welcome, Heard { progress: outbox.progress, inventory }))
+}
+
+/// Keeps the session until it ends. `number` is this connection's, for proofs.
+pub async fn converse(
+    agent: &Arc<Agent>,
+    connection: &Connection,
+    number: u64,
+    heard: Heard,
+    own: &Credentials,
+) -> End {
+    let end = tokio::select! {
+        end = listen(agent, connection) => end,
+        end = tell(agent, connection, number, heard) => end,
+        end = renew(agent, connection, own) => end,
+    };
+    match &end {
+        End::Lost(QuicError::Frame(error)) => quic::end(connection, close::PROTOCOL, &error.to_string()),
+        End::Lost(QuicError::Late) => quic::end(connection, close::PROTOCOL, "a request was not finished in time"),
+        End::Lost(_) => quic::end(connection, close::DONE, "the session is lost"),
+        End::ProveAnew => quic::end(connection, close::DONE, "the network was changed: dialing anew"),
+        End::Renewed(_) => quic::end(connection, close::DONE, "the certificate was renewed: dialing anew"),
+        End::Power(_) => quic::end(connection, close::DONE, "the machine is going down"),
+    }
+    end
+}
+
+/// Serves the controller's requests. Cancel-safe only as a whole: requests under way end with it.
+async fn listen(agent: &Arc<Agent>, connection: &Connection) -> End {
+    let mut requests = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_bi() => match stream {
+                // QUIC's stream limit is the limit of requests at once.
+                Ok((send, receive)) => drop(requests.spawn(serve(agent.clone(), send, receive))),
+                Err(error) => return End::Lost(error.into()),
+            },
+            Some(served) = requests.join_next() => match served {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(end))) => return end,
+                Ok(Err(error)) => {
+                    crate::warn!("a request could not be served: {error}");
+                    match error {
+                        // A stream that breaks off is the peer's way to say never mind.
+                        QuicError::Stream => {}
+                        error => return End::Lost(error),
+                    }
+                }
+                Err(error) => return End::Lost(QuicError::Local(error.to_string())),
+            },
+        }
+    }
+}
+
+/// One request, from its first byte to its answer's last.
+async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream) -> Result<Option<End>, QuicError> {
+    let call = timeout(REQUEST, quic::read(&mut receive)).await.unwrap_or(Err(QuicError::Late))?;
+    let cut = agent.reconciler.must_not_be_cut();
+    let act = agent.session().decide(call, cut);
+    let answer = match act {
+        Act::Answer(answer) => answer,
+        Act::Observe => match crate::machine::blocking(&agent.machine, |machine| machine.observe()).await {
+            Ok(observed) => to_agent::Answer::Observed(Box::new(observed)),
+            Err(error) => to_agent::Answer::Refused(Refusal::Impossible(chain(&error))),
+        },
+        Act::Plan(desired) => agent.reconciler.plan(desired).await,
+        Act::Apply(apply) => agent.reconciler.apply(apply).await,
+        Act::Wipe(wipe) => agent.reconciler.wipe(wipe).await,
+        Act::Power(action) => {
+            quic::write(&mut send, &to_agent::Answer::Accepted).await?;
+            // Resolves when the controller has acknowledged every byte. If it never does, the command acts all the same.
+            let _ = timeout(LAST_WORD, send.stopped()).await;
+            return Ok(Some(End::Power(action)));
+        }
+    };
+    quic::write(&mut send, &answer).await?;
+    Ok(None)
+}
+
+/// Tells what there is to tell, one thing at a time.
+async fn tell(agent: &Agent, connection: &Connection, number: u64, mut heard: Heard) -> End {
+    let mut changes = agent.outbox.subscribe();
+    loop {
+        let (next, too_old) = {
+            let outbox = changes.borrow_and_update();
+            (outbox.next(&heard, number), outbox.needs_newer_than(number))
+        };
+        if too_old {
+            return End::ProveAnew;
+        }
+        let Some(call) = next else {
+            if changes.changed().await.is_err() {
+                // The agent itself is going: whoever runs it ends this as well.
+                std::future::pending::<()>().await;
+            }
+            continue;
+        };
+        let answer = match quic::ask(connection, &call).await {
+            Ok(answer) => answer,
+            Err(error) => return End::Lost(error),
+        };
+        let passing = Outbox::is_passing(&call);
+        if let to_controller::Answer::Refused(refusal) = &answer {
+            crate::warn!("the controller refused a report: {refusal}");
+        }
+        agent.outbox.send_modify(|outbox| outbox.answered(&mut heard, call, &answer));
+        match answer {
+            to_controller::Answer::Refused(to_controller::Refusal::Busy) => sleep(BUSY).await,
+            _ if passing => {
+                // What matters does not wait behind what passes.
+                let matters = |out: &Outbox| out.next(&heard, number).is_some_and(|call| !Outbox::is_passing(&call));
+                let _ = timeout(PASSING, changes.wait_for(|out| matters(out) || out.needs_newer_than(number))).await;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Asks for a new certificate when two thirds of this one's life are over, and again until it is there.
+async fn renew(agent: &Agent, connection: &Connection, own: &Credentials) -> End {
+    loop {
+        // The clock may be set meanwhile, so it is looked at again every hour.
+        match own.renew_in(agent.clock.now()) {
+            Duration::ZERO => {}
+            left => {
+                sleep(left.min(Duration::from_secs(3600))).await;
+                continue;
+            }
+        }
+        match renewed(connection, own).await {
+            Ok(new) => return End::Renewed(new),
+            Err(error) => crate::warn!("the certificate could not be renewed, asking again: {error}"),
+        }
+        sleep(Duration::from_secs(60)).await;
+    }
+}
+
+async fn renewed(connection: &Connection, own: &Credentials) -> Result<Credentials, String> {
+    let csr = identity::signing_request(&own.key).map_err(|error| chain(&error))?;
+    match quic::ask(connection, &Call::Renew { csr }).await.map_err(|error| error.to_string())? {
+        to_controller::Answer::Renewed { certificates } => {
+            Credentials::new(own.machine, own.key.clone(), certificates).map_err(|error| error.to_string())
+        }
+        to_controller::Answer::Refused(refusal) => Err(refusal.to_string()),
+        to_controller::Answer::Welcome(_) | to_controller::Answer::Accepted => Err("a strange answer".into()),
+    }
+}
+
+/// Whether the controller has said that the welcome is out of date, and an immediate hello is called for.
+pub fn asks_for_a_new_hello(error: &QuicError) -> bool {
+    let changed = quinn::VarInt::from_u32(close::CHANGED);
+    matches!(error, QuicError::Connection(ConnectionError::ApplicationClosed(closed)) if closed.error_code == changed)
+}
