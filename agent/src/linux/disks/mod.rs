@@ -171,11 +171,13 @@ impl Disks {
         // A partition's own cache is not the disk's: what was read before may be older than what lies there.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         let region = Region { file: &file, start: 0, size: disk.size_bytes };
-        let (head, tail) = region.ends()?;
-        let ends = Ends { head: &head, tail: &tail, size: region.size };
-        let (contents, places) = signatures::of_disk(ends, disk.logical_sector);
+        let ((contents, places), is_boot_medium) = {
+            // Three MiB, given back before the partitions' turn.
+            let (head, tail) = region.ends()?;
+            let ends = Ends { head: &head, tail: &tail, size: region.size };
+            (signatures::of_disk(ends, disk.logical_sector), signatures::is_boot_medium(ends))
+        };
         let contents = region.doubt(contents)?;
-        let is_boot_medium = signatures::is_boot_medium(ends);
 
         let mut holders: Vec<String> = usage.holder(&node).into_iter().collect();
         holders.extend(self.partition_nodes(&node).iter().filter_map(|(_, partition)| usage.holder(partition)));
@@ -235,8 +237,11 @@ pub struct Region<'a> {
 impl Region<'_> {
     /// What lies there, looked at as a partition.
     pub fn contents(&self) -> io::Result<Contents> {
-        let (head, tail) = self.ends()?;
-        self.doubt(signatures::of_partition(Ends { head: &head, tail: &tail, size: self.size }))
+        let contents = {
+            let (head, tail) = self.ends()?;
+            signatures::of_partition(Ends { head: &head, tail: &tail, size: self.size })
+        };
+        self.doubt(contents)
     }
 
     /// The bytes at both ends, for `signatures`.

@@ -18,7 +18,7 @@ use muster_protocol::to_controller::WipeReceipt;
 use self::device::{Device, Share};
 use super::disks::{Disks, Node};
 use crate::machine::{MachineError, Percent};
-use crate::plan::storage::{Before, Carries, Slot, Step};
+use crate::plan::storage::{Before, Carries, Slot, Step, in_words};
 
 /// Does one step on this machine's disks.
 ///
@@ -81,7 +81,7 @@ fn make(
         Contents::Filesystem(fs) if fs.kind == "ext4" && fs.label == label => Ok(()),
         other => Err(MachineError::ReadBack {
             what: format!("ext4 on partition {} of {id}", slot.number),
-            found: format!("{other:?}"),
+            found: in_words(other, &[]),
         }),
     }
 }
@@ -102,7 +102,7 @@ fn unchanged(disks: &Disks, id: &DiskId, before: &Before) -> Result<Disk, Machin
     if now == *before {
         return Ok(disk);
     }
-    let now = format!("{} bytes, {:?}, partitions {:?}", now.size_bytes, now.contents, now.partitions);
+    let now = format!("{} bytes, {}", now.size_bytes, in_words(&now.contents, &now.partitions));
     Err(MachineError::Changed { what: id.to_string(), now })
 }
 
@@ -139,9 +139,7 @@ fn known_partition(disks: &Disks, disk: &Disk, slot: &Slot) -> Result<Node, Mach
 }
 
 fn changed(id: &DiskId, partition: u32, contents: &Contents) -> MachineError {
-    let now = match contents.mounted_at() {
-        Some(path) => format!("mounted at {path}"),
-        None => format!("{contents:?}"),
-    };
+    let words = in_words(contents, &[]);
+    let now = contents.mounted_at().map_or(words.clone(), |path| format!("{words} mounted at {path}"));
     MachineError::Changed { what: format!("partition {partition} of {id}"), now }
 }

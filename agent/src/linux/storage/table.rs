@@ -13,7 +13,7 @@ use crate::linux::disks::{Disks, Region};
 use crate::linux::gpt::{self, Entry, Found, Geometry, Image, Table};
 use crate::linux::signatures::{HEAD, TAIL};
 use crate::machine::MachineError;
-use crate::plan::storage::{Before, Slot};
+use crate::plan::storage::{Before, Slot, in_words};
 
 /// Writes a new table; where something was there before, its signatures are cleared.
 pub(super) fn write(disks: &Disks, id: &DiskId, before: &Before, slots: &[Slot]) -> Result<(), MachineError> {
@@ -111,7 +111,10 @@ fn are_blank(device: &Device, id: &DiskId, slots: &[Slot]) -> Result<(), Machine
         let contents = region.contents().map_err(|source| MachineError::os(format!("read {id}"), source))?;
         if contents != Contents::Blank {
             let what = format!("the space for partition {} of {id}", slot.number);
-            return Err(MachineError::Changed { what, now: format!("{contents:?}; wipe the disk to use it") });
+            return Err(MachineError::Changed {
+                what,
+                now: format!("{}; wipe the disk to use it", in_words(&contents, &[])),
+            });
         }
     }
     Ok(())
@@ -124,7 +127,7 @@ fn verify(disks: &Disks, id: &DiskId, slots: &[Slot]) -> Result<(), MachineError
         let there = super::partition(&disk, id, slot)?;
         if there.label != slot.label || there.type_guid != slot.type_guid {
             let what = format!("partition {} of {id}", slot.number);
-            return Err(MachineError::ReadBack { what, found: format!("{there:?}") });
+            return Err(MachineError::ReadBack { what, found: format!("{:?} of another type or name", there.label) });
         }
         super::partition_node(disks, &disk, slot)?;
     }

@@ -13,6 +13,7 @@ use super::device::{CHUNK, Device, Share};
 use super::mounts;
 use crate::linux::disks::Disks;
 use crate::machine::{MachineError, Percent};
+use crate::plan::storage::in_words;
 
 /// Bytes overwritten between two words about progress.
 const STRETCH: u64 = 64 << 20;
@@ -43,14 +44,18 @@ pub fn wipe_on(disks: &Disks, id: &DiskId, progress: Percent<'_>) -> Result<Wipe
     let node = disks.node(&disk.name).ok_or_else(|| MachineError::Missing(id.to_string()))?;
     let device = Device::open(disks, &node, disk.size_bytes, Share::Exclusive).map_err(failed)?;
 
+    progress(0);
     let regions = to_verify(device.size);
     let work = device.size + regions.iter().map(|(_, len)| len).sum::<u64>();
-    let mut done = 0;
+    let (mut done, mut last) = (0_u64, 0);
     let mut told = |more: u64| {
         done += more;
-        progress((done.saturating_mul(100) / work.max(1)).min(100) as u8);
+        let percent = (u128::from(done) * 100 / u128::from(work.max(1))).min(100) as u8;
+        if percent != last {
+            last = percent;
+            progress(percent);
+        }
     };
-    told(0);
     for start in (0..device.size).step_by(STRETCH as usize) {
         let len = STRETCH.min(device.size - start);
         device.zero(start, len).map_err(failed)?;
@@ -71,7 +76,7 @@ pub fn wipe_on(disks: &Disks, id: &DiskId, progress: Percent<'_>) -> Result<Wipe
     drop(device);
     match disks.observe_one(id)?.contents {
         Contents::Blank => {}
-        other => return Err(MachineError::ReadBack { what: format!("zeros on {id}"), found: format!("{other:?}") }),
+        other => return Err(MachineError::ReadBack { what: format!("zeros on {id}"), found: in_words(&other, &[]) }),
     }
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(WipeReceipt { disk: id.clone(), method: "zeroed".into(), bytes, verified_bytes, milliseconds })

@@ -6,7 +6,7 @@ use muster_protocol::desired;
 use muster_protocol::observed::{Contents, Disk, Partition};
 
 use super::table::{Fit, partition};
-use super::{Carries, Slot, Step, contents, is_same, line, may_replace};
+use super::{Carries, Slot, Step, in_words, is_same, line, may_replace};
 use crate::plan::Impossible;
 
 /// Adds what makes one filesystem right.
@@ -56,7 +56,7 @@ fn replaced(want: &desired::Filesystem, disk: &Disk, there: &Partition) -> Resul
                 "partition {} of {} carries {}; say `wipe_filesystem: true` to replace it, which then needs a permit",
                 there.number,
                 line(disk),
-                contents(found, &[])
+                in_words(found, &[])
             ),
         }),
     }

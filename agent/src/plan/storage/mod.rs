@@ -162,14 +162,14 @@ impl Step {
             Self::Partition { disk, before, slots } => format!(
                 "write a GPT to {disk} ({}, {}): {}",
                 size(before.size_bytes),
-                contents(&before.contents, &before.partitions),
+                in_words(&before.contents, &before.partitions),
                 list(slots)
             ),
             Self::Extend { disk, added, .. } => format!("add to the GPT of {disk}: {}", list(added)),
             Self::Format { disk, slot, carries, format, label } => {
                 let carries = match carries {
                     Carries::Nothing => "blank".to_owned(),
-                    Carries::This(found) => format!("carries {}", contents(found, &[])),
+                    Carries::This(found) => format!("carries {}", in_words(found, &[])),
                     Carries::Remains => "remains of the replaced table".to_owned(),
                 };
                 format!(
@@ -276,9 +276,9 @@ fn list(slots: &[Slot]) -> String {
 }
 
 /// What is on a disk or partition, for people. `partitions` are told with a table.
-fn contents(found: &Contents, partitions: &[observed::Partition]) -> String {
+pub fn in_words(found: &Contents, partitions: &[observed::Partition]) -> String {
     let inside = || {
-        let each = |p: &observed::Partition| format!("{} with {}", p.number, contents(&p.contents, &[]));
+        let each = |p: &observed::Partition| format!("{} with {}", p.number, in_words(&p.contents, &[]));
         partitions.iter().map(each).collect::<Vec<_>>().join(", ")
     };
     match found {

@@ -5,7 +5,7 @@
 use muster_protocol::desired::{self, Table};
 use muster_protocol::observed::{Contents, Disk, Partition};
 
-use super::{Before, Slot, Step, contents, impossible, line, size};
+use super::{Before, Slot, Step, impossible, in_words, line, size};
 use crate::plan::Impossible;
 
 /// Partitions begin and end at multiples of this: right for every sector, erase block and stripe size in use.
@@ -69,7 +69,7 @@ pub(super) fn fit(want: &desired::Disk, have: &Disk) -> Result<Fit, Impossible> 
     }
     let mismatch = match &have.contents {
         Contents::Gpt { .. } => mismatch(want, have),
-        _ => Some(format!("it carries {}", contents(&have.contents, &have.partitions))),
+        _ => Some(format!("it carries {}", in_words(&have.contents, &have.partitions))),
     };
     match mismatch {
         None => {
