@@ -113,6 +113,16 @@ impl Agent {
     }
 }
 
+/// What an agent's binary runs on: one thread, and a few small ones for what blocks. A simulated fleet has its own.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_stack_size(512 * 1024)
+        .thread_keep_alive(Duration::from_secs(2))
+        .build()
+}
+
 /// Runs an agent on `machine` until it ends: on a simulated machine or in an ordinary process when a power command was
 /// carried out, in an ordinary process also when its enrollment is refused for good.
 pub async fn run(options: Options, machine: Arc<dyn Machine>) -> Ended {

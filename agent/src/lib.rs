@@ -5,8 +5,10 @@
 
 pub mod agent;
 pub mod backoff;
+pub mod console;
 pub mod dial;
 pub mod identity;
+pub mod init;
 pub mod keep;
 pub mod linux;
 pub mod log;

@@ -1,15 +1,6 @@
-//! The real machine, in parts: network by netlink, disks, inventory, kernel modules.
+//! The real machine, made of its parts: network by netlink, disks, inventory, kernel modules, power.
 //!
 //! Each part does what it is told and reads what is there; none decides.
-//! What the glue in this file expects of the parts:
-//!
-//! - `network::Network::new(lease)` opens sockets and starts nothing; `bring_up(&self)` returns at once, and from then on a
-//!   thread of its own sets up every ethernet, takes `lease` over and keeps DHCP leases; `observe(&self)` and
-//!   `apply(&self, step)` block.
-//! - `inventory::read() -> Inventory`, `inventory::identity() -> Identity`.
-//! - `disks::observe() -> Result<Vec<observed::Disk>, MachineError>`.
-//! - `storage::apply(step, progress)`, `storage::wipe(disk, progress)`.
-//! - `modules::load(name)` before anything that needs a driver: it is quick where the module is there already.
 
 pub mod dhcp;
 pub mod disks;
@@ -18,6 +9,7 @@ pub mod inventory;
 pub mod modules;
 pub mod netlink;
 pub mod network;
+pub mod power;
 pub mod resolv;
 pub mod signatures;
 pub mod smbios;
@@ -25,3 +17,138 @@ pub mod sockopt;
 pub mod storage;
 pub mod sysfs;
 pub mod text;
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+use muster_protocol::enroll::Identity;
+use muster_protocol::inventory::Inventory;
+use muster_protocol::observed::Observed;
+use muster_protocol::to_agent::PowerAction;
+use muster_protocol::to_controller::WipeReceipt;
+use muster_protocol::{BootId, DiskId};
+use rustix::time::{ClockId, Timespec, clock_settime};
+
+use crate::machine::{Machine, MachineError, Percent};
+use crate::{options, plan, random};
+
+/// This machine.
+pub struct LinuxMachine {
+    network: network::Network,
+    role: Role,
+}
+
+/// Whose machine it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The agent's: it is PID 1's worker, and nobody else sets the clock or reboots.
+    Owner,
+    /// Somebody else's: the agent is one process of many, and leaves to the init system what is its.
+    Guest,
+}
+
+impl LinuxMachine {
+    /// Opens what is needed to look. Changes nothing.
+    pub fn new(role: Role, lease: Option<options::Lease>) -> Result<Self, MachineError> {
+        Ok(Self { network: network::Network::new(lease)?, role })
+    }
+
+    /// Brings all links up, and keeps the lease that was handed over or gets others. For machines that just booted.
+    pub fn bring_up(&self) -> Result<(), MachineError> {
+        self.network.bring_up()
+    }
+}
+
+/// This boot, as the kernel names it: the same for every process that asks, another one after a reboot.
+pub fn boot_id() -> BootId {
+    let kernel = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let kernel = kernel.and_then(|text| text.trim().parse().ok());
+    kernel.unwrap_or_else(|| BootId::from_bytes(random::bytes()))
+}
+
+impl Machine for LinuxMachine {
+    fn identity(&self) -> Identity {
+        inventory::identity()
+    }
+
+    fn inventory(&self) -> Inventory {
+        inventory::read()
+    }
+
+    fn observe(&self) -> Result<Observed, MachineError> {
+        Ok(Observed { network: self.network.observe()?, disks: disks::observe()? })
+    }
+
+    fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError> {
+        self.network.apply(step)
+    }
+
+    fn apply_storage(&self, step: &plan::storage::Step, progress: Percent<'_>) -> Result<(), MachineError> {
+        storage::apply(step, progress)
+    }
+
+    fn wipe(&self, disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
+        storage::wipe(disk, progress)
+    }
+
+    fn route(&self, to: IpAddr) -> Result<(), MachineError> {
+        let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        // Connecting a UDP socket sends nothing: the kernel looks for a route and a source address, and that is the question.
+        let connected = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((to, 9)));
+        connected.map_err(|error| MachineError::os(format!("find a route to {to}"), error))
+    }
+
+    fn unanswered(&self) -> Vec<IpAddr> {
+        silent_neighbors(&fs::read_to_string("/proc/net/arp").unwrap_or_default())
+    }
+
+    fn set_clock(&self, unix_ms: u64) {
+        if self.role == Role::Guest {
+            return;
+        }
+        let time = Timespec { tv_sec: (unix_ms / 1000) as i64, tv_nsec: (unix_ms % 1000 * 1_000_000) as i64 };
+        match clock_settime(ClockId::Realtime, time) {
+            Ok(()) => crate::info!("the clock was set by the controller's"),
+            Err(error) => crate::warn!("could not set the clock: {error}"),
+        }
+    }
+
+    fn power(&self, action: PowerAction) -> Result<(), MachineError> {
+        match self.role {
+            Role::Owner => power::act(action),
+            Role::Guest => power::ask_init(action),
+        }
+    }
+}
+
+/// IPv4 neighbors without an answer: flags of 0 in the table of proc_net(5). IPv6's are not in /proc.
+fn silent_neighbors(table: &str) -> Vec<IpAddr> {
+    let silent = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let address = words.next()?.parse().ok()?;
+        (words.nth(1)? == "0x0").then_some(address)
+    };
+    table.lines().skip(1).filter_map(silent).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbors_that_do_not_answer_are_found_in_the_kernels_table() {
+        let table = "\
+IP address       HW type     Flags       HW address            Mask     Device
+10.0.2.2         0x1         0x2         52:55:0a:00:02:02     *        eth0
+10.0.2.99        0x1         0x0         00:00:00:00:00:00     *        eth0
+broken
+";
+        assert_eq!(silent_neighbors(table), [IpAddr::from([10, 0, 2, 99])]);
+        assert_eq!(silent_neighbors(""), [] as [IpAddr; 0]);
+    }
+
+    #[test]
+    fn a_boot_has_one_id_for_everybody() {
+        assert_eq!(boot_id(), boot_id());
+    }
+}

@@ -72,6 +72,13 @@ enum Accepted {
 /// Work that was accepted and waits for [`Reconciler::run`].
 pub type Jobs = mpsc::Receiver<Job>;
 
+/// Whether nothing was configured in this boot yet, so that links are to be brought up as at the start.
+pub fn is_untouched(keep: &Keep, boot: BootId) -> bool {
+    let kept = kept::load(keep, boot);
+    let network = kept.confirmed.and_then(|desired| desired.network);
+    network.is_none() && kept.before.is_none()
+}
+
 impl Reconciler {
     /// Remembers what was kept in this boot. Nothing is done before [`Reconciler::run`].
     pub fn new(

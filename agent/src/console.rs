@@ -1,0 +1,187 @@
+//! What people read who stand in front of the machine: one page, on every console, written anew at each change.
+//!
+//! Run by PID 1's worker beside the agent. [`page`] is pure; [`show`] writes. Nobody types here.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+
+use muster_protocol::hello::Progress;
+use muster_protocol::inventory::Carrier;
+use muster_protocol::to_controller::Work;
+use rustix::fs::OFlags;
+
+use crate::agent::{Agent, Contact, Status};
+use crate::outbox::Outbox;
+
+/// Clears a screen, and keeps it from going dark (console_codes(4)).
+const CLEAR: &str = "\x1b[9;0]\x1b[2J\x1b[H";
+
+/// Keeps the consoles up to date, for ever.
+pub async fn show(agent: &Agent) {
+    let controllers: Vec<String> = agent.options.controllers.iter().map(ToString::to_string).collect();
+    let controllers = controllers.join(", ");
+    let (mut status, mut outbox) = (agent.status.subscribe(), agent.outbox.subscribe());
+    let mut shown = String::new();
+    loop {
+        let page = page(&status.borrow_and_update(), &outbox.borrow_and_update(), &controllers);
+        if page != shown {
+            write(&page);
+            shown = page;
+        }
+        // Both are cancel-safe: a change that is not taken here is seen in the next round.
+        let lives = tokio::select! {
+            changed = status.changed() => changed.is_ok(),
+            changed = outbox.changed() => changed.is_ok(),
+        };
+        if !lives {
+            return;
+        }
+    }
+}
+
+/// Shows one message: for what keeps the agent from starting.
+pub fn show_trouble(trouble: &str) {
+    let status = Status { trouble: trouble.to_owned(), ..Status::default() };
+    write(&page(&status, &Outbox::default(), "none"));
+}
+
+/// The page. `controllers` is what the boot script gave.
+pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
+    let mut page = format!("\nMuster {}", env!("CARGO_PKG_VERSION"));
+    if !status.name.is_empty() {
+        let _ = write!(page, "   {}", status.name);
+    }
+    page.push('\n');
+    let mut line = |name: &str, text: &str| {
+        let _ = writeln!(page, "  {name:<12}{text}");
+    };
+    let state = match &status.contact {
+        Contact::Starting => "starting".to_owned(),
+        Contact::Enrolling => "asking the controller for a certificate".to_owned(),
+        Contact::Dialing => "looking for the controller".to_owned(),
+        Contact::Pending { .. } => "waiting for approval".to_owned(),
+        Contact::Online => "online".to_owned(),
+    };
+    line("State", &state);
+    if let Contact::Pending { claim } = &status.contact {
+        line("Claim code", claim);
+    }
+    if let Some(machine) = &status.machine {
+        line("Machine", &machine.to_string());
+    }
+    line("Controller", if status.controller.is_empty() { controllers } else { &status.controller });
+    if let Some((inventory, _)) = &outbox.inventory {
+        let system = &inventory.system;
+        let words = [&system.vendor, &system.product, &system.serial].map(String::as_str);
+        line("Hardware", words.join(" ").trim());
+        for nic in &inventory.nics {
+            let addresses: Vec<String> = nic.addresses.iter().map(ToString::to_string).collect();
+            let state = match (nic.carrier, addresses.is_empty()) {
+                (Carrier::Absent, _) => "no carrier".to_owned(),
+                (Carrier::Present, true) => "no address".to_owned(),
+                (Carrier::Present, false) => addresses.join(" "),
+            };
+            line(&nic.name, &format!("{} {state}", nic.mac));
+        }
+    }
+    match &outbox.progress {
+        Progress::Idle => {}
+        // Without the percentage: a page for each would flood a serial line.
+        Progress::Applying { generation, step, .. } => line("Applying", &format!("generation {generation}: {step}")),
+        Progress::Confirmed { generation } => line("In force", &format!("generation {generation}")),
+        Progress::Refused { generation, why } => line("Refused", &format!("generation {generation}: {why}")),
+        Progress::Reverted { generation, why } => line("Reverted", &format!("generation {generation}: {why}")),
+        Progress::RevertFailed { generation, why } => {
+            line("Broken", &format!("generation {generation} failed and could not be undone: {why}"));
+        }
+    }
+    for work in outbox.works().into_values() {
+        match work {
+            Work::Running { step, .. } => line("Working", step),
+            Work::Done { receipts } => line("Wiped", &format!("{} disks", receipts.len())),
+            Work::Failed { why } => line("Failed", why),
+        }
+    }
+    if !status.trouble.is_empty() {
+        line("Trouble", &status.trouble);
+    }
+    page
+}
+
+fn write(page: &str) {
+    let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+    let mut names: BTreeSet<&str> = active.split_whitespace().collect();
+    names.extend(["tty0", "ttyS0"]);
+    for name in names {
+        // A serial line that nobody reads must not hold the agent up, and none must become its terminal.
+        let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits() as i32;
+        let opened = OpenOptions::new().write(true).custom_flags(flags).open(format!("/dev/{name}"));
+        // A console that is not there is no news: boards have ttyS0 without a plug.
+        let Ok(mut console) = opened else { continue };
+        let text = if is_screen(name) { format!("{CLEAR}{page}") } else { page.to_owned() };
+        let _ = console.write_all(text.as_bytes());
+    }
+}
+
+/// `tty0` and its like are screens; `ttyS0`, `hvc0` are lines on which what was written stays.
+fn is_screen(name: &str) -> bool {
+    name.strip_prefix("tty").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Machine;
+    use crate::sim::SimMachine;
+    use muster_protocol::{Generation, MachineId};
+    use std::sync::Arc;
+
+    #[test]
+    fn whoever_stands_in_front_reads_the_claim_code_and_what_is_wrong() {
+        let inventory = SimMachine::new(7).inventory();
+        let digest = inventory.digest();
+        let why = "the controller did not answer within 30 s; no carrier on eth1".to_owned();
+        let outbox = Outbox::default();
+        let (outbox, _) = tokio::sync::watch::channel(outbox);
+        outbox.send_modify(|out| {
+            out.inventory = Some((Arc::new(inventory), digest));
+            out.progress = Progress::Reverted { generation: Generation(4), why };
+        });
+        let status = Status {
+            contact: Contact::Pending { claim: "KX4M-7QPD".into() },
+            controller: "10.0.2.2:8443".into(),
+            machine: Some(MachineId::from_bytes([0x11; 16])),
+            name: "ber1-111111".into(),
+            trouble: String::new(),
+        };
+        let expected = "
+Muster 0.1.0   ber1-111111
+  State       waiting for approval
+  Claim code  KX4M-7QPD
+  Machine     11111111-1111-1111-1111-111111111111
+  Controller  10.0.2.2:8443
+  Hardware    Muster simulated SIM00007
+  eth0        52:54:00:00:07:01 10.77.0.7/16
+  eth1        52:54:00:00:07:02 no carrier
+  Reverted    generation 4: the controller did not answer within 30 s; no carrier on eth1
+";
+        assert_eq!(page(&status, &outbox.borrow(), "unused"), expected);
+    }
+
+    #[test]
+    fn before_anything_is_known_the_page_says_where_it_tries() {
+        let status = Status { trouble: "no answer from 10.0.2.2:8443 within 8 s".into(), ..Status::default() };
+        let page = page(&status, &Outbox::default(), "10.0.2.2:8443, [2001:db8::1]:8443");
+        assert!(page.contains("Controller  10.0.2.2:8443, [2001:db8::1]:8443\n"), "{page}");
+        assert!(page.contains("Trouble     no answer"), "{page}");
+    }
+
+    #[test]
+    fn screens_are_cleared_and_lines_are_not() {
+        assert!(is_screen("tty0") && is_screen("tty12"));
+        assert!(!is_screen("ttyS0") && !is_screen("hvc0") && !is_screen("tty"));
+    }
+}

@@ -1,0 +1,68 @@
+//! PID 1's worker: the agent on a machine that is all its own.
+//!
+//! Started by the supervisor, and again whenever it ends. It takes everything from the kernel command line, and from
+//! /run/muster what an earlier run of the same boot left there.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::{self, Agent};
+use crate::linux::modules::hotplug;
+use crate::linux::{LinuxMachine, Role, boot_id};
+use crate::machine::chain;
+use crate::options::{self, Options};
+use crate::{console, reconcile};
+
+/// Between attempts to open what the kernel must have, such as netlink sockets.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Works until the machine goes down. A return is a fall, after which the supervisor starts it again.
+pub fn work() {
+    crate::log::enable();
+    // Whatever runs short of memory, the way to the controller goes last (proc(5)).
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+        crate::warn!("could not be spared by the out-of-memory killer: {error}");
+    }
+    if let Err(error) = std::thread::Builder::new().stack_size(256 * 1024).spawn(hotplug::serve) {
+        crate::warn!("no thread to load drivers: {error}");
+    }
+    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let options = match options::from_cmdline(&cmdline, boot_id()) {
+        Ok((options, ignored)) => {
+            ignored.iter().for_each(|problem| crate::warn!("{problem}"));
+            options
+        }
+        Err(error) => {
+            crate::warn!("{error}");
+            console::show_trouble(&error.to_string());
+            // Nothing can be done without it, and a person must be able to read it.
+            loop {
+                std::thread::park();
+            }
+        }
+    };
+    if let Err(error) = run(options) {
+        crate::warn!("{error}");
+        console::show_trouble(&error);
+        std::thread::sleep(AGAIN);
+    }
+}
+
+fn run(options: Options) -> Result<(), String> {
+    let machine = LinuxMachine::new(Role::Owner, options.lease.clone()).map_err(|error| chain(&error))?;
+    if reconcile::is_untouched(&options.keep, options.boot)
+        && let Err(error) = machine.bring_up()
+    {
+        crate::warn!("{}", chain(&error));
+    }
+    let runtime = agent::runtime().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let (agent, jobs) = Agent::new(options, Arc::new(machine));
+        tokio::select! {
+            ended = agent::run_agent(&agent, jobs) => crate::warn!("the agent ended: {ended:?}"),
+            () = console::show(&agent) => {}
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Loads what the hardware asks for: everything that is there at the start, and what appears later.
+//!
+//! A thread of its own in PID 1's worker runs [`serve`]. The kernel names every device's driver by a modalias, in
+//! /sys/devices and again in the message (uevent) that announces the device.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+
+use super::{folder, index::Index, load_module};
+use crate::machine::{MachineError, chain};
+
+/// Rounds over /sys/devices until nothing new asks: a loaded driver (a PCI bridge, a USB host) brings up further devices.
+const ROUNDS: usize = 10;
+/// The kernel's own messages; udev's are in group 2.
+const KERNEL_GROUP: u32 = 1;
+
+/// Loads what is asked for, for ever. Returns only where there is nothing to load from, or the kernel tells nothing.
+pub fn serve() {
+    // First the ear, then the eyes: what appears in between is heard.
+    let socket = match listen() {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            crate::warn!("devices that appear later will not be noticed: {error}");
+            None
+        }
+    };
+    let mut asked = BTreeSet::new();
+    coldplug(&mut asked);
+    let mut message = vec![0; 16 * 1024];
+    while let Some(socket) = &socket {
+        match recv(socket, message.as_mut_slice(), RecvFlags::empty()) {
+            Ok((length, _)) => {
+                if let Some(modalias) = added(&message[..length])
+                    && asked.insert(modalias.to_owned())
+                    && let Some(index) = Index::read(&folder())
+                {
+                    load_for(&index, modalias);
+                }
+            }
+            Err(Errno::INTR) => {}
+            // Messages were lost: look at everything again.
+            Err(Errno::NOBUFS) => coldplug(&mut asked),
+            Err(error) => return crate::warn!("devices are not noticed any more: {error}"),
+        }
+    }
+}
+
+fn listen() -> rustix::io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(KOBJECT_UEVENT))?;
+    bind(&socket, &SocketAddrNetlink::new(0, KERNEL_GROUP))?;
+    Ok(socket)
+}
+
+/// The modalias of a device that this message announces.
+fn added(message: &[u8]) -> Option<&str> {
+    let mut parts = message.split(|&byte| byte == 0);
+    // `add@/devices/…`, then KEY=VALUE pairs.
+    parts.next().filter(|head| head.starts_with(b"add@"))?;
+    parts.find_map(|part| std::str::from_utf8(part.strip_prefix(b"MODALIAS=")?).ok())
+}
+
+fn coldplug(asked: &mut BTreeSet<String>) {
+    let folder = folder();
+    let Some(index) = Index::read(&folder) else {
+        return crate::warn!("there are no drivers for this kernel: {} has no modules.dep", folder.display());
+    };
+    for _ in 0..ROUNDS {
+        let mut found = Vec::new();
+        collect(Path::new("/sys/devices"), &mut found);
+        found.retain(|modalias| asked.insert(modalias.clone()));
+        if found.is_empty() {
+            return;
+        }
+        found.sort_by_key(|modalias| !is_network(modalias));
+        found.iter().for_each(|modalias| load_for(&index, modalias));
+    }
+}
+
+/// PCI class 02, and virtio's transport and NICs: the way to the controller goes first.
+fn is_network(modalias: &str) -> bool {
+    modalias.starts_with("pci:") && (modalias.contains("bc02") || modalias.starts_with("pci:v00001AF4"))
+        || modalias.starts_with("virtio:d00000001")
+}
+
+fn collect(folder: &Path, found: &mut Vec<String>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        // Links lead out of the tree or round in it.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), found);
+        } else if entry.file_name() == "modalias"
+            && let Ok(text) = fs::read_to_string(entry.path())
+            && !text.trim().is_empty()
+        {
+            found.push(text.trim().to_owned());
+        }
+    }
+}
+
+fn load_for(index: &Index, modalias: &str) {
+    for module in index.wanted_by(modalias) {
+        match load_module(index, &module) {
+            Ok(()) => {}
+            // The driver looked, and the device is not one it can serve.
+            Err(MachineError::Os { source, .. }) if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {}
+            Err(error) => crate::warn!("{}", chain(&error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_announcements_of_new_devices_ask_for_a_driver() {
+        let add = b"add@/devices/pci0000:00/0000:00:04.0\0ACTION=add\0MODALIAS=pci:v00008086d000010D3\0SEQNUM=9\0";
+        assert_eq!(added(add), Some("pci:v00008086d000010D3"));
+        let remove = b"remove@/devices/pci0000:00\0ACTION=remove\0MODALIAS=pci:v00008086d000010D3\0";
+        for other in [&remove[..], b"add@/devices/x\0ACTION=add\0", b"", b"\0\0", b"add@/x\0MODALIAS=\xff\0"] {
+            assert_eq!(added(other), None);
+        }
+    }
+
+    #[test]
+    fn nics_go_first() {
+        let mut found =
+            ["acpi:PNP0C0A:", "pci:v00008086d000010D3sv00008086sd0000A01Fbc02sc00i00", "virtio:d00000001v00001AF4"];
+        found.sort_by_key(|modalias| !is_network(modalias));
+        assert_eq!(found[2], "acpi:PNP0C0A:");
+    }
+}
