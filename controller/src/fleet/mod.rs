@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use access::credential;
 pub use draft::{Author, Draft};
 pub use lease::model;
-pub use location::address;
+pub use location::{address, pool};
 pub use state::State;
 pub use writer::Ended;
 

@@ -1,6 +1,7 @@
 //! Locations: the sites that machines stand at.
 
 pub mod address;
+pub mod pool;
 
 use super::record::{Location, Machine, Subnet};
 use super::{Draft, Refusal, State};

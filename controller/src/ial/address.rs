@@ -1,0 +1,115 @@
+//! Pools of addresses: allocate, release. A pool is one address: /32 or /128.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::Ial;
+use super::answer::{Answer, Error};
+use super::call::{Call, Caller, Fields};
+use super::server::{no_such_server, of_hub};
+use crate::fleet::address::{self, Family};
+use crate::fleet::location;
+use crate::fleet::pool::{self, PoolOrder};
+use crate::fleet::record::{Address, AddressHolder, Subnet};
+
+/// Takes an address. The same hub asking again for the same `cycle.pool_id` and kind gets the same one.
+pub(super) async fn allocate(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+    let state = ial.fleet.state();
+    let hub = call.hub(&state)?;
+    let fields = call.fields();
+    check_unused(&fields)?;
+    let family = kind(&fields)?;
+    let order = PoolOrder {
+        hub: hub.clone(),
+        pool: fields.inner("cycle")?.cycle_id("pool_id")?.unwrap_or_default().to_owned(),
+        lease: fields.text("server_id")?.to_owned(),
+        location: fields.text("location_id")?.to_owned(),
+        family,
+    };
+    location::need(&state, &order.location).map_err(|refusal| Error::of(refusal, call.at()))?;
+    if of_hub(&state, &hub, &order.lease, &fields)?.is_none() {
+        return Err(no_such_server(&fields));
+    }
+    if !address::is_offered(&state, &order.location, family) {
+        let title = format!("{family} is not offered at {}", order.location);
+        return Err(Error::new("422.not-compatible", title).source(fields.pointer("kind")));
+    }
+    let (address, subnet) = ial.change(&hub, from, call, |draft| pool::allocate(draft, order)).await?;
+    Ok(view(&address, &subnet))
+}
+
+fn view(address: &Address, subnet: &Subnet) -> Value {
+    let assignment = match &address.holder {
+        AddressHolder::Pool { assignment, .. } => assignment.as_str(),
+        AddressHolder::Machine { .. } => "",
+    };
+    let mut view = json!({
+        "ip_id": address.block.addr(),
+        "ip_assignment_id": assignment,
+        "cidr": address.block,
+        "gateway": subnet.gateway,
+        "network": subnet.net,
+        "nat_private_ip": null,
+    });
+    // Gone from Cycle's own types, demanded by its OpenAPI file.
+    if let IpNet::V4(net) = subnet.net {
+        view["netmask"] = json!(net.netmask());
+    }
+    view
+}
+
+/// Gives an address back. True for one that came back before.
+///
+/// Cycle's OpenAPI file shows this one call without any credentials. `ip_assignment_id` is 128 random bits that only the hub
+/// was told, so a flat body without `auth` that has it is as good as one with; for any other it does nothing.
+pub(super) async fn release(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+    let state = ial.fleet.state();
+    let caller = if call.is_flat() { call.caller(&state)? } else { Caller::Hub(call.hub(&state)?) };
+    let fields = call.fields();
+    check_unused(&fields)?;
+    fields.texts(&["nat_private_ip", "server_id", "location_id"])?;
+    let family = kind(&fields)?;
+    let ip: IpAddr = fields.text("ip_id")?.parse().map_err(|_| {
+        Error::new("404.infrastructure.ips.pool", "This names no address of ours").source(fields.pointer("ip_id"))
+    })?;
+    let assignment = fields.text("ip_assignment_id")?.to_owned();
+    let mismatch = |key, title: String| Err(Error::new("422.invalid-argument", title).source(fields.pointer(key)));
+    if Family::of(ip) != family {
+        return mismatch("kind", format!("{ip} is not {family}"));
+    }
+    if let Some(cidr) = fields.text_or_none("cidr")? {
+        let address = cidr.split('/').next().and_then(|text| text.parse::<IpAddr>().ok());
+        if address != Some(ip) {
+            return mismatch("cidr", format!("This is not the block of {ip}"));
+        }
+    }
+    let block = IpNet::from(ip);
+    // Who has it under this name; another name has been given back before.
+    let owner = state.addresses.get(&block).and_then(|address| match &address.holder {
+        AddressHolder::Pool { hub, assignment: held, .. } if *held == assignment => Some(hub.clone()),
+        AddressHolder::Pool { .. } | AddressHolder::Machine { .. } => None,
+    });
+    match (owner, caller) {
+        (None, _) => Ok(json!(true)),
+        (Some(owner), Caller::Hub(hub)) if owner != hub => Err(Error::wrong_hub(fields.pointer("ip_id"))),
+        (Some(owner), _) => {
+            ial.change(&owner, from, call, move |draft| pool::release(draft, block, &assignment)).await?;
+            Ok(json!(true))
+        }
+    }
+}
+
+fn check_unused(fields: &Fields<'_>) -> Result<(), Error> {
+    fields.texts(&["zone_id"])?;
+    fields.objects(&["location_configuration", "cycle"])
+}
+
+fn kind(fields: &Fields<'_>) -> Result<Family, Error> {
+    match fields.text("kind")? {
+        "ipv4" => Ok(Family::V4),
+        "ipv6" => Ok(Family::V6),
+        _ => Err(Error::new("422.invalid-argument", "kind is ipv4 or ipv6").source(fields.pointer("kind"))),
+    }
+}

@@ -1,0 +1,122 @@
+//! Servers: provision, its status, restart, decommission. A server of Cycle's is a lease here.
+//!
+//! No call waits for a machine: each is answered when what it changes is durable.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use muster_protocol::MachineId;
+use serde_json::{Value, json};
+
+use super::Ial;
+use super::answer::{Answer, Error};
+use super::call::{Call, Fields};
+use crate::fleet::State;
+use crate::fleet::lease::{self, Order};
+use crate::fleet::record::{Lease, LeaseState, Seat};
+
+/// Leases a machine. The same hub asking again for the same `cycle.server_id` gets the same server.
+pub(super) async fn provision(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+    let hub = call.hub(&ial.fleet.state())?;
+    let fields = call.fields();
+    fields.objects(&["model_features", "provision_options", "location_configuration"])?;
+    let text = |key| fields.text_or_none(key).map(|text| text.unwrap_or_default().to_owned());
+    let order = Order {
+        hub: hub.clone(),
+        cycle_server: fields.inner("cycle")?.cycle_id("server_id")?.unwrap_or_default().to_owned(),
+        hostname: text("hostname")?,
+        model: fields.text("model_id")?.to_owned(),
+        location: fields.text("location_id")?.to_owned(),
+        zone: text("zone_id")?,
+    };
+    let online = Arc::clone(&ial.online);
+    let provision = move |draft: &mut _| lease::provision(draft, order, &*online);
+    let lease = ial.change(&hub, from, call, provision).await.map_err(|error| match error.code {
+        "422.max-exceeded" => error.source(fields.pointer("model_id")),
+        _ => error,
+    })?;
+    Ok(json!({ "server_id": lease.id, "location_modified": false, "extra": null }))
+}
+
+/// `provisioned` turns true once, and what is said then does not change any more. Errors are for what is final.
+pub(super) fn provision_status(ial: &Ial, call: &Call) -> Answer {
+    let state = ial.fleet.state();
+    let hub = call.hub(&state)?;
+    let fields = call.fields();
+    let id = server_id(&fields)?;
+    let Some(lease) = of_hub(&state, &hub, id, &fields)? else { return Err(no_such_server(&fields)) };
+    match &lease.state {
+        LeaseState::Seeking { .. } | LeaseState::Preparing { .. } => Ok(status_view(id, None)),
+        LeaseState::Ready { seat } => Ok(status_view(id, Some(seat))),
+        LeaseState::Failed { why } => {
+            let error = Error::new("422.max-exceeded", "No machine could be prepared for this server");
+            Err(error.detail(why).source(fields.pointer("server_id")))
+        }
+        LeaseState::Ending { .. } => {
+            let error = Error::new("404.infrastructure.server", "This server is being decommissioned");
+            Err(error.source(fields.pointer("server_id")))
+        }
+    }
+}
+
+fn status_view(id: &str, seat: Option<&Seat>) -> Value {
+    // A machine id is written as UUIDs are: 8-4-4-4-12 lower-case digits.
+    let uuid = seat.and_then(|seat| seat.uuid).map(|bytes| MachineId::from_bytes(bytes).to_string());
+    let ips = seat.map(|seat| seat.addresses.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let mac = seat.map(|seat| seat.mac.to_string());
+    json!({
+        "server_id": id,
+        "provisioned": seat.is_some(),
+        "auth": { "uuid": uuid, "initial_ips": ips, "mac_addr": mac },
+        "extra": null,
+    })
+}
+
+/// Reboots the machine, once per boot however often it is asked.
+pub(super) async fn restart(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+    let state = ial.fleet.state();
+    let hub = call.hub(&state)?;
+    let fields = call.fields();
+    let id = server_id(&fields)?.to_owned();
+    let Some(lease) = of_hub(&state, &hub, &id, &fields)? else { return Err(no_such_server(&fields)) };
+    if let LeaseState::Ready { seat } = &lease.state
+        && !(ial.online)(seat.machine)
+    {
+        let error = Error::new("504.not-available", "The machine is not online, so it cannot be told to restart");
+        return Err(error.source(fields.pointer("server_id")));
+    }
+    ial.change(&hub, from, call, move |draft| lease::restart(draft, &id)).await?;
+    Ok(json!(true))
+}
+
+/// Takes the server back. True as soon as that is on record: the wipe takes its time, and waits for a machine that is off.
+pub(super) async fn decommission(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+    let state = ial.fleet.state();
+    let hub = call.hub(&state)?;
+    let fields = call.fields();
+    let id = server_id(&fields)?.to_owned();
+    // Unknown is over and done with: an error would keep Cycle from ever forgetting the server.
+    if of_hub(&state, &hub, &id, &fields)?.is_some() {
+        ial.change(&hub, from, call, move |draft| lease::decommission(draft, &id)).await?;
+    }
+    Ok(json!(true))
+}
+
+/// What all three that name a server have in common.
+fn server_id<'a>(fields: &Fields<'a>) -> Result<&'a str, Error> {
+    fields.texts(&["hostname", "model_id", "location_id", "zone_id"])?;
+    fields.objects(&["extra", "model_features", "provision_options", "location_configuration", "cycle"])?;
+    fields.text("server_id")
+}
+
+/// The lease of this id; `None` where there is none. A lease's hub never changes, so any state tells it.
+pub(super) fn of_hub<'a>(state: &'a State, hub: &str, id: &str, at: &Fields<'_>) -> Result<Option<&'a Lease>, Error> {
+    match state.leases.get(&id.to_owned()) {
+        Some(lease) if lease.hub != hub => Err(Error::wrong_hub(at.pointer("server_id"))),
+        found => Ok(found),
+    }
+}
+
+pub(super) fn no_such_server(at: &Fields<'_>) -> Error {
+    Error::new("404.infrastructure.server", "There is no such server").source(at.pointer("server_id"))
+}
