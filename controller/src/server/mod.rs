@@ -26,10 +26,12 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 pub use http::LocalAddress;
 pub use listen::PortError;
 
+use crate::api::{Live, Presence};
 use crate::boot;
 use crate::config::Config;
 use crate::files;
 use crate::fleet::{Ended, Fleet, Refusal, converge};
+use crate::ial;
 use crate::pki::{OwnCertificate, Pki, PkiError};
 use crate::sessions::{ListenError, Port, Sessions};
 use crate::store::{SledStore, StoreError};
@@ -127,7 +129,8 @@ pub struct Server {
     pub sessions: Sessions,
     ports: Vec<Port>,
     listeners: Vec<JoinHandle<()>>,
-    converge: JoinHandle<()>,
+    /// The converge loop, and the one that looks after leases.
+    loops: [JoinHandle<()>; 2],
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<Ended>,
 }
@@ -154,6 +157,9 @@ impl Server {
         let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone());
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
         let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
+        let online = online(sessions.clone());
+        let leases = tokio::spawn(ial::keep(fleet.clone(), online.clone()));
+        let operators = operators(fleet.clone(), online);
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             agents: Vec::new(),
@@ -163,7 +169,7 @@ impl Server {
             sessions,
             ports: Vec::new(),
             listeners: Vec::new(),
-            converge,
+            loops: [converge, leases],
             stop,
             ended,
         };
@@ -177,7 +183,6 @@ impl Server {
         let agents_port = server.agents.first().map_or(0, SocketAddr::port);
         let ca = pki.fingerprint();
         let tls = http::Transport::Tls(http::tls(own.clone())?, own);
-        let operators = operators();
         let media =
             boot::router(boot::Settings { fleet: server.fleet.clone(), ca, boot: config.boot.clone(), agents_port });
         for listener in https {
@@ -227,7 +232,7 @@ impl Server {
     /// at most.
     pub async fn stop(self) {
         self.stop.send_replace(true);
-        self.converge.abort();
+        self.loops.iter().for_each(JoinHandle::abort);
         for port in self.ports {
             port.close().await;
         }
@@ -243,9 +248,15 @@ impl Server {
     }
 }
 
+/// Who has a session, for those who need to know no more.
+fn online(sessions: Sessions) -> ial::Presence {
+    Arc::new(move |machine| matches!(sessions.presence(machine), Presence::Online(_)))
+}
+
 /// What HTTPS serves.
-fn operators() -> Router {
-    page::router().layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
+fn operators(fleet: Fleet, online: ial::Presence) -> Router {
+    let ial = ial::router(fleet, online, ial::Envelope::default());
+    page::router().merge(ial).layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
 }
 
 /// An address under which this computer reaches its own listener.

@@ -42,6 +42,7 @@ async fn https(
     address: SocketAddr,
     name: &str,
     versions: &[&'static SupportedProtocolVersion],
+    path: &str,
 ) -> Result<String, std::io::Error> {
     let ca = std::fs::read(data.join("ca.crt")).expect("the CA's certificate lies in the data directory");
     let mut roots = RootCertStore::empty();
@@ -54,7 +55,7 @@ async fn https(
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
-    Ok(talk(stream, &get("/")).await)
+    Ok(talk(stream, &get(path)).await)
 }
 
 #[tokio::test]
@@ -81,11 +82,27 @@ async fn https_speaks_both_versions_of_tls_and_is_good_for_the_address_it_is_rea
     let address = server.https[0];
     for versions in [&[&version::TLS13], &[&version::TLS12]] {
         for name in ["127.0.0.1", "localhost", muster_protocol::CONTROLLER_NAME] {
-            let page = https(data.path(), address, name, versions).await.expect("TLS");
+            let page = https(data.path(), address, name, versions, "/").await.expect("TLS");
             assert!(page.starts_with("HTTP/1.1 200") && page.contains("Muster controller"), "{page}");
         }
     }
-    assert!(https(data.path(), address, "example.org", &[&version::TLS13]).await.is_err());
+    assert!(https(data.path(), address, "example.org", &[&version::TLS13], "/").await.is_err());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn cycle_is_served_beside_the_operators() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(config(data.path())).await.expect("starts");
+    let ask = async |path: &str| {
+        https(data.path(), server.https[0], "localhost", &[&version::TLS13], path).await.expect("TLS")
+    };
+    for path in ["/v1/infrastructure/provider/locations", "//v1/infrastructure//provider/locations/"] {
+        let answer = ask(path).await;
+        assert!(answer.ends_with(r#"{"data":{"extra":{},"locations":[]},"error":null}"#), "{answer}");
+    }
+    assert!(ask("/v1/nothing").await.contains(r#""code":"404.uri""#));
+    assert!(ask("/").await.contains("Muster controller"));
     server.stop().await;
 }
 
