@@ -297,11 +297,15 @@ pub fn set_desired(
     if expected.is_some_and(|seen| seen != machine.generation) {
         return Err(Refusal::Outdated { kind: "desired state" });
     }
-    let before = draft.get::<DesiredState>(&id).map(|d| d.desired.clone()).unwrap_or_default();
-    let desired = desired.into_inner();
-    let whole = Desired { network: desired.network.or(before.network), storage: desired.storage.or(before.storage) };
+    let whole = whole(draft.state(), id, desired.into_inner());
     let generation = Generation(machine.generation.0 + 1);
     want(draft, machine, whole, permit, OperationKind::Apply { generation })
+}
+
+/// `desired` with what it leaves out taken from what is desired of the machine now.
+pub fn whole(state: &State, id: MachineId, desired: Desired) -> Desired {
+    let before = state.desired.get(&id).map(|d| d.desired.clone()).unwrap_or_default();
+    Desired { network: desired.network.or(before.network), storage: desired.storage.or(before.storage) }
 }
 
 /// Writes a desired state of the next generation and the operation of this `kind` that follows it.

@@ -28,6 +28,10 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
             "texts have at most 128 bytes and no control characters, zones are at most 32",
         ));
     }
+    let too_long = |(key, value): (&String, &String)| key.len() > 63 || value.len() > 255;
+    if location.annotations.len() > 64 || location.annotations.iter().any(too_long) {
+        return Err(Refusal::invalid("annotations", "at most 64, with keys of 63 bytes and values of 255 at most"));
+    }
     let before = draft.get::<Location>(&location.code).map(|l| format!("{l:?}")).unwrap_or_default();
     draft.audit("location.set", &location.code, before, format!("{location:?}"));
     draft.event("location.set", &location.code, format!("{} is a location", location.code));

@@ -1,0 +1,135 @@
+//! JSON bodies: limited in size and depth before they are understood, and refused by field.
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::header;
+use muster_protocol::Digest;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use crate::api::Api;
+
+/// The largest body in bytes: a document of 256 KiB fits even where every character of it is escaped.
+pub const BODY_LIMIT: usize = 1 << 20;
+
+/// Objects within objects.
+const DEPTH_LIMIT: usize = 16;
+
+/// A body, and the digest of its bytes.
+pub struct Body<T> {
+    /// What was said.
+    pub value: T,
+    /// Of what was sent.
+    pub digest: Digest,
+}
+
+impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &Api) -> Result<Self, Problem> {
+        let kind = request.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_owned());
+        let is_json =
+            kind.as_deref().is_none_or(|kind| kind.split(';').next().map(str::trim) == Some("application/json"));
+        if !is_json {
+            return Err(Problem::unsupported("Content-Type", "send application/json"));
+        }
+        let bytes: Bytes = to_bytes(request.into_body(), BODY_LIMIT)
+            .await
+            .map_err(|_| Problem::too_large("body", format!("a body has at most {BODY_LIMIT} bytes")))?;
+        Ok(Self { value: read(&bytes)?, digest: Digest::of(&bytes) })
+    }
+}
+
+/// Reads one JSON value. An empty body is an empty object.
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let bytes = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
+    check_depth(bytes)?;
+    let reader = &mut serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {
+        let path = error.path().to_string();
+        let cause = error.into_inner();
+        let field = if path == "." { "body".to_owned() } else { path };
+        if cause.is_data() {
+            Problem::invalid(field, without_position(&cause))
+        } else {
+            Problem::malformed("body", format!("not JSON: {cause}"))
+        }
+    })?;
+    reader.end().map_err(|_| Problem::malformed("body", "something follows after the JSON value"))?;
+    Ok(value)
+}
+
+/// serde's message without "at line 1 column 9": bodies are written by programs, and the field is named.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+fn check_depth(bytes: &[u8]) -> Result<(), Problem> {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for &byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => depth += 1,
+            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_LIMIT {
+            return Err(Problem::malformed("body", format!("nested deeper than {DEPTH_LIMIT}")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[serde(default)]
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Inner {
+        count: u8,
+    }
+
+    fn refused(text: &str) -> (String, String, String) {
+        let problem = read::<Outer>(text.as_bytes()).expect_err("refused");
+        (problem.code().to_owned(), problem.field, problem.detail)
+    }
+
+    #[test]
+    fn a_wrong_type_names_its_field() {
+        let (code, field, detail) = refused(r#"{"inner": [{"count": 1}, {"count": "two"}]}"#);
+        assert_eq!((code.as_str(), field.as_str()), ("invalid", "inner[1].count"));
+        assert_eq!(detail, "invalid type: string \"two\", expected u8");
+        assert_eq!(refused(r#"{"inner": [{"count": 300}]}"#).1, "inner[0].count");
+        assert_eq!(refused(r#"{"outer": 1}"#).1, "outer");
+        assert_eq!(refused(r#"{"inner": [{}]}"#).2, "missing field `count`");
+    }
+
+    #[test]
+    fn what_is_no_json_is_said_to_be_none() {
+        for text in ["{", "{}}", "nope", "{\"inner\": [}", "\u{0}"] {
+            assert_eq!(refused(text).0, "malformed", "{text}");
+        }
+        assert_eq!(read::<Outer>(b" \n"), Ok(Outer { inner: vec![] }));
+    }
+
+    #[test]
+    fn depth_is_limited_and_brackets_in_texts_do_not_count() {
+        assert_eq!(refused(&"[".repeat(100_000)).2, "nested deeper than 16");
+        let brackets = format!("{{\"inner\": [], \"{}\": 1}}", "[\\\"".repeat(40));
+        assert_eq!(refused(&brackets).0, "invalid");
+    }
+}

@@ -1,0 +1,257 @@
+//! Subnets, and the addresses that are handed out from them.
+
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::http::{Body, Operator, Page, Params, Problem, Refused, Segment, Viewer, etag};
+use crate::api::view::Time;
+use crate::api::{Api, PREFIX};
+use crate::fleet::answered::Outcome;
+use crate::fleet::record::{Address, AddressHolder, AddressRange, Subnet};
+use crate::fleet::{Refusal, State as FleetState, address};
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(list, add))
+        .routes(routes!(show, remove))
+        .routes(routes!(addresses))
+        .routes(routes!(reclaim))
+}
+
+/// Addresses that may be handed out at one location.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Subnet)]
+struct SubnetView {
+    /// Prefix, such as `192.0.2.0/24`.
+    net: String,
+    /// Code of the location.
+    location: String,
+    /// Router of those who get an address from it.
+    gateway: Option<String>,
+    /// Resolvers of those who get an address from it.
+    nameservers: Vec<String>,
+    /// What is never handed out: addresses, `FIRST-LAST` or prefixes.
+    reserved: Vec<String>,
+    /// How many are handed out.
+    taken: u64,
+    /// How many could be handed out now; the largest number that JSON readers keep where there are more.
+    free: u64,
+}
+
+/// A subnet to declare.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SubnetBody {
+    /// Prefix without host bits, such as `192.0.2.0/24`.
+    net: String,
+    /// Code of the location where it is on the wire.
+    location: String,
+    /// Router of those who get an address from it.
+    gateway: Option<String>,
+    /// Resolvers of those who get an address from it.
+    #[serde(default)]
+    nameservers: Vec<String>,
+    /// What is never handed out, besides the gateway: addresses, `FIRST-LAST` or prefixes.
+    #[serde(default)]
+    reserved: Vec<String>,
+}
+
+impl SubnetBody {
+    fn read(self) -> Result<Subnet, Problem> {
+        let address = |field: String, text: &str| {
+            let wrong = || Problem::invalid(field.clone(), format!("must be an IP address, and is {text:?}"));
+            text.parse::<IpAddr>().map_err(|_| wrong())
+        };
+        let nameserver = |(i, text): (usize, &String)| address(format!("nameservers[{i}]"), text);
+        let range = |(i, text): (usize, &String)| {
+            text.parse::<AddressRange>().map_err(|e| Problem::from(e).at(format!("reserved[{i}]")))
+        };
+        Ok(Subnet {
+            net: net("net", &self.net)?,
+            location: self.location,
+            gateway: self.gateway.map(|text| address("gateway".into(), &text)).transpose()?,
+            nameservers: self.nameservers.iter().enumerate().map(nameserver).collect::<Result<_, _>>()?,
+            reserved: self.reserved.iter().enumerate().map(range).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn net(field: &str, text: &str) -> Result<IpNet, Problem> {
+    text.parse().map_err(|_| Problem::invalid(field, format!("must be a prefix like 192.0.2.0/24, and is {text:?}")))
+}
+
+fn view(state: &FleetState, subnet: &Subnet) -> SubnetView {
+    // 2^53 - 1: larger integers lose digits in JavaScript.
+    let short = |count: u128| u64::try_from(count).unwrap_or(u64::MAX).min((1 << 53) - 1);
+    let usage = address::usage(state, subnet);
+    SubnetView {
+        net: subnet.net.to_string(),
+        location: subnet.location.clone(),
+        gateway: subnet.gateway.map(|gateway| gateway.to_string()),
+        nameservers: subnet.nameservers.iter().map(ToString::to_string).collect(),
+        reserved: subnet.reserved.iter().map(ToString::to_string).collect(),
+        taken: short(usage.taken),
+        free: short(usage.free),
+    }
+}
+
+/// All subnets, by prefix.
+#[utoipa::path(get, path = "/subnets", tag = "addresses",
+    params(
+        ("limit" = Option<usize>, Query, description = "1 to 1000, 100 by default"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("location" = Option<String>, Query, description = "only those at the location with this code"),
+    ),
+    responses((status = 200, body = Page<SubnetView>), Refused))]
+async fn list(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<Json<Page<SubnetView>>, Problem> {
+    let limit = params.limit()?;
+    let cursor: Option<IpNet> = params.cursor()?;
+    let location = params.text("location");
+    params.finish()?;
+    let state = api.fleet.state();
+    let wanted = |s: &&Subnet| {
+        cursor.is_none_or(|cursor| s.net > cursor) && location.as_deref().is_none_or(|code| code == s.location)
+    };
+    Ok(Json(Page::take(state.subnets.iter().filter(wanted), limit, |s| s.net.to_string(), |s| view(&state, s))))
+}
+
+/// One subnet. The `/` of its prefix is written `%2F`.
+#[utoipa::path(get, path = "/subnets/{net}", tag = "addresses",
+    params(("net" = String, Path, description = "prefix, such as `192.0.2.0%2F24`")),
+    responses((status = 200, body = SubnetView), Refused))]
+async fn show(_: Viewer, State(api): State<Api>, Segment(text): Segment) -> Result<impl IntoResponse, Problem> {
+    let state = api.fleet.state();
+    let record = state.subnets.get(&net("net", &text)?).ok_or(Refusal::NotFound { kind: "subnet", name: text })?;
+    Ok((etag::header(&etag::of(record)), Json(view(&state, record))))
+}
+
+/// Declares a subnet.
+#[utoipa::path(post, path = "/subnets", tag = "addresses", request_body = SubnetBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "repeats nothing for 24 hours")),
+    responses((status = 201, body = SubnetView), Refused))]
+async fn add(
+    Operator(caller): Operator,
+    State(api): State<Api>,
+    body: Body<SubnetBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let subnet = body.value.read()?;
+    let outcome = api
+        .once(&caller, body.digest, move |draft| {
+            address::add_subnet(draft, subnet).map(|subnet| (subnet.net.to_string(), subnet.net.to_string()))
+        })
+        .await?;
+    let (Outcome::Done(text) | Outcome::Repeated { subject: text }) = outcome;
+    let state = api.fleet.state();
+    let location = [(header::LOCATION, format!("{PREFIX}/subnets/{}", text.replace('/', "%2F")))];
+    let record = state.subnets.get(&net("net", &text)?).ok_or(Refusal::NotFound { kind: "subnet", name: text })?;
+    Ok((StatusCode::CREATED, location, etag::header(&etag::of(record)), Json(view(&state, record))))
+}
+
+/// Removes a subnet from which nothing is handed out.
+#[utoipa::path(delete, path = "/subnets/{net}", tag = "addresses",
+    params(
+        ("net" = String, Path, description = "prefix, such as `192.0.2.0%2F24`"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that was seen"),
+    ),
+    responses((status = 204, description = "it is gone"), Refused))]
+async fn remove(
+    Operator(caller): Operator,
+    State(api): State<Api>,
+    Segment(text): Segment,
+) -> Result<StatusCode, Problem> {
+    let net = net("net", &text)?;
+    api.fleet
+        .change(caller.author, move |draft| {
+            let before = draft.need::<Subnet>(&net)?;
+            caller.condition.check("subnet", Some(&etag::of(&before)))?;
+            address::remove_subnet(draft, net)
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// An address in somebody's hands.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Address)]
+struct AddressView {
+    /// What was handed out.
+    address: String,
+    /// The subnet it is from.
+    subnet: String,
+    /// `machine`: for itself; `pool`: to a pool of Cycle's.
+    holder: String,
+    /// Id of the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<String>,
+    /// Cycle's hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hub: Option<String>,
+    /// The lease that it is for.
+    lease: String,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    since: Time,
+}
+
+impl From<&Address> for AddressView {
+    fn from(record: &Address) -> Self {
+        let (holder, machine, hub, lease) = match record.holder.clone() {
+            AddressHolder::Machine { machine, lease } => ("machine", Some(machine.to_string()), None, lease),
+            AddressHolder::Pool { hub, lease, .. } => ("pool", None, Some(hub), lease),
+        };
+        Self {
+            address: record.block.to_string(),
+            subnet: record.subnet.to_string(),
+            holder: holder.into(),
+            machine,
+            hub,
+            lease,
+            since: Time(record.since_unix_ms),
+        }
+    }
+}
+
+/// Addresses that are handed out, in order.
+#[utoipa::path(get, path = "/addresses", tag = "addresses",
+    params(
+        ("limit" = Option<usize>, Query, description = "1 to 1000, 100 by default"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("subnet" = Option<String>, Query, description = "only those of this subnet"),
+    ),
+    responses((status = 200, body = Page<AddressView>), Refused))]
+async fn addresses(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<Json<Page<AddressView>>, Problem> {
+    let limit = params.limit()?;
+    let cursor: Option<IpNet> = params.cursor()?;
+    let subnet: Option<IpNet> = params.parsed("subnet", "a prefix like 192.0.2.0/24")?;
+    params.finish()?;
+    let state = api.fleet.state();
+    let wanted =
+        |a: &&Address| cursor.is_none_or(|cursor| a.block > cursor) && subnet.is_none_or(|subnet| a.subnet == subnet);
+    Ok(Json(Page::take(state.addresses.iter().filter(wanted), limit, |a| a.block.to_string(), Into::into)))
+}
+
+/// Takes back an address that a pool of Cycle's holds and will not release any more.
+#[utoipa::path(delete, path = "/addresses/{address}", tag = "addresses",
+    params(("address" = String, Path, description = "the address, with or without `%2F32`")),
+    responses((status = 204, description = "it is free"), Refused))]
+async fn reclaim(
+    Operator(caller): Operator,
+    State(api): State<Api>,
+    Segment(text): Segment,
+) -> Result<StatusCode, Problem> {
+    let block = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => net("address", &text)?,
+    };
+    api.fleet.change(caller.author, move |draft| address::reclaim(draft, block)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

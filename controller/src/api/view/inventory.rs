@@ -1,0 +1,250 @@
+//! What a machine is made of.
+
+use muster_protocol::inventory::{
+    Attachment, Carrier, Cpu, Dimm, Disk, Firmware, FirmwareKind, Inventory, Medium, Memory, Nic, System, Transport,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::uuid;
+
+/// Everything, as the machine last said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Inventory)]
+pub struct InventoryView {
+    /// The box.
+    pub system: SystemView,
+    /// What started it.
+    pub firmware: FirmwareView,
+    /// Processors.
+    pub cpu: CpuView,
+    /// Memory.
+    pub memory: MemoryView,
+    /// Whole disks.
+    pub disks: Vec<DiskView>,
+    /// Physical network interfaces.
+    pub nics: Vec<NicView>,
+    /// `uname -r`.
+    pub kernel: String,
+    /// The agent's version.
+    pub agent: String,
+}
+
+/// The box; texts are empty where the firmware says nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = System)]
+pub struct SystemView {
+    /// Manufacturer.
+    pub vendor: String,
+    /// Product name.
+    pub product: String,
+    /// Serial number.
+    pub serial: String,
+    /// Serial number of the board.
+    pub board_serial: String,
+    /// SMBIOS UUID.
+    pub uuid: Option<String>,
+}
+
+/// What started the machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Firmware)]
+pub struct FirmwareView {
+    /// `bios` or `uefi`.
+    pub kind: String,
+    /// Vendor.
+    pub vendor: String,
+    /// Version.
+    pub version: String,
+    /// As the firmware writes it.
+    pub date: String,
+}
+
+/// Processors, all together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Cpu)]
+pub struct CpuView {
+    /// Model of the first one.
+    pub model: String,
+    /// Packages.
+    pub sockets: u16,
+    /// Over all sockets.
+    pub cores: u16,
+    /// Over all cores.
+    pub threads: u16,
+    /// Those that matter: `vmx`, `aes`, `avx2`, ….
+    pub flags: Vec<String>,
+}
+
+/// Memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Memory)]
+pub struct MemoryView {
+    /// What the kernel can use.
+    pub total_bytes: u64,
+    /// Populated slots.
+    pub dimms: Vec<DimmView>,
+}
+
+/// One memory module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Dimm)]
+pub struct DimmView {
+    /// As printed on the board.
+    pub slot: String,
+    /// Size.
+    pub size_bytes: u64,
+    /// `DDR4`, ….
+    pub kind: String,
+    /// Megatransfers a second, 0 where unknown.
+    pub speed_mts: u32,
+    /// Maker.
+    pub vendor: String,
+    /// Part number.
+    pub part: String,
+    /// Serial number.
+    pub serial: String,
+}
+
+/// One whole disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Disk)]
+pub struct DiskView {
+    /// Kernel name in this boot. For people only.
+    pub name: String,
+    /// What to call it in documents and permits; absent for a disk without WWN and serial.
+    pub id: Option<String>,
+    /// Size.
+    pub size_bytes: u64,
+    /// Bytes addressed by one block number.
+    pub logical_sector: u32,
+    /// Bytes written without a read before.
+    pub physical_sector: u32,
+    /// Whether it spins.
+    pub rotational: bool,
+    /// Whether it can be pulled out at will.
+    pub removable: bool,
+    /// `nvme`, `ata`, `scsi`, `usb`, `virtio`, `mmc` or `unknown`.
+    pub transport: String,
+    /// Model.
+    pub model: String,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// World wide name as the kernel writes it.
+    pub wwn: Option<String>,
+}
+
+/// One network interface.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Nic)]
+pub struct NicView {
+    /// Kernel name in this boot.
+    pub name: String,
+    /// In use.
+    pub mac: String,
+    /// In the hardware.
+    pub permanent_mac: String,
+    /// Kernel driver.
+    pub driver: String,
+    /// Where there is a carrier and the driver knows.
+    pub speed_mbps: Option<u32>,
+    /// Whether there is a signal on the wire.
+    pub carrier: bool,
+    /// PCI vendor and device, such as `8086:1533`.
+    pub pci: Option<String>,
+    /// With prefix lengths.
+    pub addresses: Vec<String>,
+}
+
+impl From<&Inventory> for InventoryView {
+    fn from(inventory: &Inventory) -> Self {
+        let Inventory { system, firmware, cpu, memory, disks, nics, software } = inventory;
+        Self {
+            system: system.into(),
+            firmware: firmware.into(),
+            cpu: cpu.into(),
+            memory: memory.into(),
+            disks: disks.iter().map(Into::into).collect(),
+            nics: nics.iter().map(Into::into).collect(),
+            kernel: software.kernel.clone(),
+            agent: software.agent.clone(),
+        }
+    }
+}
+
+impl From<&System> for SystemView {
+    fn from(system: &System) -> Self {
+        let System { vendor, product, serial, board_serial, uuid: id } = system.clone();
+        Self { vendor, product, serial, board_serial, uuid: id.map(uuid) }
+    }
+}
+
+impl From<&Firmware> for FirmwareView {
+    fn from(firmware: &Firmware) -> Self {
+        let Firmware { kind, vendor, version, date } = firmware.clone();
+        let kind = match kind {
+            FirmwareKind::Bios => "bios",
+            FirmwareKind::Uefi => "uefi",
+        };
+        Self { kind: kind.into(), vendor, version, date }
+    }
+}
+
+impl From<&Cpu> for CpuView {
+    fn from(cpu: &Cpu) -> Self {
+        let Cpu { model, sockets, cores, threads, flags } = cpu.clone();
+        Self { model, sockets, cores, threads, flags }
+    }
+}
+
+impl From<&Memory> for MemoryView {
+    fn from(memory: &Memory) -> Self {
+        let dimm = |dimm: &Dimm| {
+            let Dimm { slot, size_bytes, kind, speed_mts, vendor, part, serial } = dimm.clone();
+            DimmView { slot, size_bytes, kind, speed_mts, vendor, part, serial }
+        };
+        Self { total_bytes: memory.total_bytes, dimms: memory.dimms.iter().map(dimm).collect() }
+    }
+}
+
+impl From<&Disk> for DiskView {
+    fn from(disk: &Disk) -> Self {
+        let transport = match disk.transport {
+            Transport::Nvme => "nvme",
+            Transport::Ata => "ata",
+            Transport::Scsi => "scsi",
+            Transport::Usb => "usb",
+            Transport::Virtio => "virtio",
+            Transport::Mmc => "mmc",
+            Transport::Unknown => "unknown",
+        };
+        Self {
+            name: disk.name.clone(),
+            id: disk.id().map(|id| id.to_string()),
+            size_bytes: disk.size_bytes,
+            logical_sector: disk.logical_sector,
+            physical_sector: disk.physical_sector,
+            rotational: disk.medium == Medium::Rotational,
+            removable: disk.attachment == Attachment::Removable,
+            transport: transport.into(),
+            model: disk.model.clone(),
+            serial: disk.serial.clone(),
+            wwn: disk.wwn.clone(),
+        }
+    }
+}
+
+impl From<&Nic> for NicView {
+    fn from(nic: &Nic) -> Self {
+        Self {
+            name: nic.name.clone(),
+            mac: nic.mac.to_string(),
+            permanent_mac: nic.permanent_mac.to_string(),
+            driver: nic.driver.clone(),
+            speed_mbps: nic.speed_mbps,
+            carrier: nic.carrier == Carrier::Present,
+            pci: nic.pci.map(|pci| format!("{:04x}:{:04x}", pci.vendor, pci.device)),
+            addresses: nic.addresses.iter().map(ToString::to_string).collect(),
+        }
+    }
+}

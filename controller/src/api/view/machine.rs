@@ -1,0 +1,207 @@
+//! A machine: what is known of it, where it is in its life, whether it is there, how far it is.
+
+use std::collections::BTreeMap;
+
+use muster_protocol::hello::Progress;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::inventory::InventoryView;
+use super::{Time, uuid};
+use crate::api::live::{Live, Presence};
+use crate::fleet::State;
+use crate::fleet::record::{Lifecycle, Machine, Maintenance};
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Machine)]
+pub struct MachineView {
+    /// For ever.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Code of its location, empty where its boot medium named none.
+    pub location: String,
+    /// `pending`, `rejected`, `available`, `leased`, `cleaning` or `retired`.
+    pub lifecycle: String,
+    /// `pending` until it is approved, `member` from then on.
+    pub standing: String,
+    /// Shown on its console too; absent once it is approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// The lease that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
+    /// The operation that cleans it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// Whether it is left out of leases.
+    pub maintenance: bool,
+    /// Operators' own words.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it can be spoken with now.
+    pub presence: PresenceView,
+    /// The generation it should reach; 0 where nothing was ever asked of it.
+    pub generation: u64,
+    /// How far it is.
+    pub progress: ProgressView,
+    /// Addresses of its NICs with their prefix lengths, link-local ones left out.
+    pub addresses: Vec<String>,
+    /// Manufacturer and product.
+    pub model: String,
+    /// SMBIOS serial number.
+    pub serial: String,
+    /// SMBIOS UUID.
+    pub uuid: Option<String>,
+    /// First enrollment.
+    #[schema(value_type = String, format = DateTime)]
+    pub created: Time,
+    /// Grows with every change; the `ETag`.
+    pub version: u64,
+    /// What it is made of; only where one machine is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<InventoryView>,
+}
+
+/// Whether a machine can be spoken with now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Presence)]
+pub struct PresenceView {
+    /// `online` or `offline`.
+    pub state: String,
+    /// Since when, where it is known.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Time>,
+    /// The boot that is up, or was the last one seen.
+    pub boot: Option<String>,
+    /// Where the session comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The agent's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+}
+
+/// How far a machine is with what it should be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Progress)]
+pub struct ProgressView {
+    /// `idle`, `applying`, `confirmed`, `refused`, `reverted` or `revert-failed`.
+    pub state: String,
+    /// Which generation this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// 0 to 100, while applying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
+    /// The step at work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Why it did not come to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl MachineView {
+    /// A machine in a list: without its inventory.
+    pub fn short(state: &State, live: &dyn Live, machine: &Machine) -> Self {
+        let presence = live.presence(machine.id);
+        let inventory = state.inventories.get(&machine.id).map(|record| &record.inventory);
+        let system = inventory.map(|inventory| &inventory.system);
+        let (lifecycle, lease, operation) = match &machine.lifecycle {
+            Lifecycle::Leased { lease } => ("leased", Some(lease.clone()), None),
+            Lifecycle::Cleaning { operation } => ("cleaning", None, Some(operation.to_string())),
+            other => (lifecycle(other), None, None),
+        };
+        let waits = matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Rejected);
+        let progress = match &presence {
+            // An agent that has nothing to tell since its boot does not undo what was known.
+            Presence::Online(session) if session.progress != Progress::Idle => &session.progress,
+            _ => &machine.outcome,
+        };
+        Self {
+            id: machine.id.to_string(),
+            name: machine.name.clone(),
+            location: machine.location.clone(),
+            lifecycle: lifecycle.into(),
+            standing: if waits { "pending" } else { "member" }.into(),
+            claim: waits.then(|| machine.claim.clone()),
+            lease,
+            operation,
+            maintenance: machine.maintenance == Maintenance::On,
+            labels: machine.labels.clone(),
+            generation: machine.generation.0,
+            progress: progress.into(),
+            addresses: inventory.map(|inventory| addresses(&inventory.nics)).unwrap_or_default(),
+            model: system.map(|s| format!("{} {}", s.vendor, s.product).trim().to_owned()).unwrap_or_default(),
+            serial: system.map_or_else(|| machine.identity.system_serial.clone(), |s| s.serial.clone()),
+            uuid: machine.identity.uuid.map(uuid),
+            created: Time(machine.created_unix_ms),
+            version: machine.version,
+            presence: PresenceView::of(presence, machine),
+            inventory: None,
+        }
+    }
+
+    /// All that is known.
+    pub fn whole(state: &State, live: &dyn Live, machine: &Machine) -> Self {
+        let inventory = state.inventories.get(&machine.id).map(|record| (&record.inventory).into());
+        Self { inventory, ..Self::short(state, live, machine) }
+    }
+}
+
+/// A lifecycle as the API writes it.
+pub fn lifecycle(lifecycle: &Lifecycle) -> &'static str {
+    match lifecycle {
+        Lifecycle::Pending => "pending",
+        Lifecycle::Rejected => "rejected",
+        Lifecycle::Available => "available",
+        Lifecycle::Leased { .. } => "leased",
+        Lifecycle::Cleaning { .. } => "cleaning",
+        Lifecycle::Retired => "retired",
+    }
+}
+
+fn addresses(nics: &[muster_protocol::inventory::Nic]) -> Vec<String> {
+    let is_link_local = |net: &ipnet::IpNet| match net.addr() {
+        std::net::IpAddr::V4(address) => address.is_link_local(),
+        std::net::IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let all = nics.iter().flat_map(|nic| &nic.addresses);
+    all.filter(|net| !is_link_local(net)).map(ToString::to_string).collect()
+}
+
+impl PresenceView {
+    fn of(presence: Presence, machine: &Machine) -> Self {
+        match presence {
+            Presence::Online(session) => Self {
+                state: "online".into(),
+                since: Some(Time(session.since_unix_ms)),
+                boot: Some(session.boot.to_string()),
+                from: Some(session.from.to_string()),
+                agent: Some(session.agent),
+            },
+            Presence::Offline { since_unix_ms } => Self {
+                state: "offline".into(),
+                since: since_unix_ms.map(Time),
+                boot: machine.boot.map(|boot| boot.to_string()),
+                from: None,
+                agent: None,
+            },
+        }
+    }
+}
+
+impl From<&Progress> for ProgressView {
+    fn from(progress: &Progress) -> Self {
+        let (state, percent, step, why) = match progress {
+            Progress::Idle => ("idle", None, None, None),
+            Progress::Applying { percent, step, .. } => ("applying", Some(*percent), Some(step.clone()), None),
+            Progress::Confirmed { .. } => ("confirmed", None, None, None),
+            Progress::Refused { why, .. } => ("refused", None, None, Some(why.clone())),
+            Progress::Reverted { why, .. } => ("reverted", None, None, Some(why.clone())),
+            Progress::RevertFailed { why, .. } => ("revert-failed", None, None, Some(why.clone())),
+        };
+        Self { state: state.into(), generation: progress.generation().map(|g| g.0), percent, step, why }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a machine would do, and how far a document is from what is desired.
+
+use muster_protocol::to_agent::{Impact, Plan};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a machine would do for a document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Plan)]
+pub struct PlanView {
+    /// In order; empty where the machine is as desired.
+    pub steps: Vec<PlanStepView>,
+    /// Disks that would lose what they carry; a permit must name them.
+    pub destroys: Vec<String>,
+    /// Names this plan in a permit.
+    pub digest: String,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = PlanStep)]
+pub struct PlanStepView {
+    /// One line, imperative.
+    pub action: String,
+    /// `none`, `interrupts`, `control-path` or `destroys`.
+    pub impact: String,
+    /// The disk that loses what it carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+}
+
+impl From<&Plan> for PlanView {
+    fn from(plan: &Plan) -> Self {
+        let steps: Vec<PlanStepView> = plan
+            .steps
+            .iter()
+            .map(|step| {
+                let (impact, disk) = match &step.impact {
+                    Impact::None => ("none", None),
+                    Impact::Interrupts => ("interrupts", None),
+                    Impact::ControlPath => ("control-path", None),
+                    Impact::Destroys(disk) => ("destroys", Some(disk.to_string())),
+                };
+                PlanStepView { action: step.action.clone(), impact: impact.into(), disk }
+            })
+            .collect();
+        let mut destroys: Vec<String> = steps.iter().filter_map(|step| step.disk.clone()).collect();
+        destroys.sort();
+        destroys.dedup();
+        Self { steps, destroys, digest: plan.digest.to_string() }
+    }
+}
+
+/// How a document differs from what is desired of a machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Diff)]
+pub struct DiffView {
+    /// The generation that it was compared with.
+    pub generation: u64,
+    /// Empty where applying the document would change nothing.
+    pub changes: Vec<ChangeView>,
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Change)]
+pub struct ChangeView {
+    /// Path of keys.
+    pub field: String,
+    /// What is desired now; absent where nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<serde_json::Value>,
+    /// What the document says; absent where it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<serde_json::Value>,
+}
+
+impl DiffView {
+    /// Compares two documents, as [`crate::documents::render`] writes them.
+    pub fn between(generation: u64, before: &serde_json::Value, after: &serde_json::Value) -> Self {
+        let mut changes = Vec::new();
+        compare("", Some(before), Some(after), &mut changes);
+        Self { generation, changes }
+    }
+}
+
+/// Mappings are compared key by key, everything else as a whole: an item's place in a list says little.
+fn compare(
+    at: &str,
+    before: Option<&serde_json::Value>,
+    after: Option<&serde_json::Value>,
+    changes: &mut Vec<ChangeView>,
+) {
+    use serde_json::Value::Object;
+    if before == after {
+        return;
+    }
+    match (before, after) {
+        (Some(Object(old)), Some(Object(new))) => {
+            let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                compare(&at, old.get(key), new.get(key), changes);
+            }
+        }
+        _ => changes.push(ChangeView { field: at.to_owned(), before: before.cloned(), after: after.cloned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_difference_is_named_by_its_path() {
+        let before = json!({"network": {"ethernets": {"eth0": {"mtu": 1500, "addresses": ["192.0.2.1/24"]}}}});
+        let after = json!({"network": {"ethernets": {"eth0": {"addresses": ["192.0.2.2/24"]}, "eth1": {}}}});
+        let fields: Vec<String> = DiffView::between(1, &before, &after).changes.into_iter().map(|c| c.field).collect();
+        assert_eq!(
+            fields,
+            ["network.ethernets.eth0.addresses", "network.ethernets.eth0.mtu", "network.ethernets.eth1"]
+        );
+        assert!(DiffView::between(1, &after, &after).changes.is_empty());
+    }
+}

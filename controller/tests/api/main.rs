@@ -1,0 +1,9 @@
+//! The operator API as its callers see it.
+
+mod access;
+mod change;
+mod desired;
+mod feed;
+mod input;
+mod lab;
+mod read;

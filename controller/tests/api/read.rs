@@ -1,0 +1,125 @@
+//! Reading: machines, lists in pages, the document that describes it all.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+
+#[tokio::test]
+async fn a_machine_is_shown_with_all_that_is_known() {
+    let lab = Lab::new().await;
+    let (pending, online) = (lab.enrolled("S1").await, lab.online("S2").await);
+    let shown = lab.get(format!("/machines/{online}")).await.succeeds().body;
+    assert_eq!((&shown["presence"]["state"], &shown["lifecycle"]), (&json!("online"), &json!("available")));
+    assert_eq!((&shown["standing"], &shown["progress"]["state"]), (&json!("member"), &json!("idle")));
+    assert_eq!((&shown["addresses"], &shown["serial"]), (&json!(["192.0.2.7/24"]), &json!("S2")));
+    assert_eq!(shown["inventory"]["nics"][0]["driver"], "igb");
+    let shown = lab.get(format!("/machines/{pending}")).await.succeeds().body;
+    assert_eq!((&shown["presence"]["state"], &shown["standing"]), (&json!("offline"), &json!("pending")));
+    assert_eq!(shown["claim"].as_str().map(str::len), Some(9));
+}
+
+#[tokio::test]
+async fn a_machine_is_found_by_id_by_the_beginning_of_it_and_by_name() {
+    let lab = Lab::new().await;
+    let id = lab.enrolled("S1").await.to_string();
+    lab.ask(Method::PATCH, format!("/machines/{id}")).json(json!({"name": "kitchen"})).send().await.succeeds();
+    for name in [&*id, &id[..6], "kitchen"] {
+        assert_eq!(lab.get(format!("/machines/{name}")).await.succeeds().text("/id"), id);
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_and_leave_nothing_out() {
+    let lab = Lab::new().await;
+    for serial in ["S1", "S2", "S3", "S4", "S5"] {
+        lab.online(serial).await;
+    }
+    let mut seen: Vec<String> = Vec::new();
+    let mut path = "/machines?limit=2".to_owned();
+    loop {
+        let page = lab.get(&*path).await.succeeds();
+        let items = page.body["items"].as_array().expect("a list");
+        assert!(items.iter().all(|item| item.get("inventory").is_none()));
+        seen.extend(items.iter().map(|item| item["id"].as_str().expect("an id").to_owned()));
+        match page.body["next"].as_str() {
+            Some(next) => path = format!("/machines?limit=2&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), 5);
+    assert!(seen.is_sorted());
+}
+
+#[tokio::test]
+async fn machines_are_chosen_by_what_they_are() {
+    let lab = Lab::new().await;
+    let (pending, online) = (lab.enrolled("S1").await, lab.online("S2").await);
+    let label = json!({"labels": {"rack": "4"}});
+    lab.ask(Method::PATCH, format!("/machines/{online}")).json(label).send().await.succeeds();
+    for (query, id) in [
+        ("lifecycle=pending", pending),
+        ("lifecycle=available", online),
+        ("presence=online", online),
+        ("presence=offline", pending),
+        ("label=rack", online),
+        ("label=rack%3D4", online),
+        ("location=ber1&presence=online", online),
+    ] {
+        let items = lab.get(format!("/machines?{query}")).await.succeeds().body["items"].clone();
+        assert_eq!(items.as_array().map(Vec::len), Some(1), "{query}");
+        assert_eq!(items[0]["id"], id.to_string(), "{query}");
+    }
+    assert_eq!(lab.get("/machines?location=ams1").await.succeeds().body, json!({"items": []}));
+}
+
+#[tokio::test]
+async fn operations_come_newest_first_in_pages() {
+    let lab = Lab::new().await;
+    let (one, two) = (lab.online("S1").await, lab.online("S2").await);
+    for id in [one, two] {
+        lab.post(format!("/machines/{id}/power"), json!({"action": "reboot"})).await.succeeds();
+    }
+    let first = lab.get("/operations?limit=1").await.succeeds();
+    let second = lab.get(format!("/operations?limit=1&cursor={}", first.text("/next"))).await.succeeds();
+    assert_ne!(first.text("/items/0/id"), second.text("/items/0/id"));
+    assert_eq!(second.body.get("next"), None);
+    let of_one = lab.get(format!("/operations?machine={one}&state=unfinished")).await.succeeds();
+    assert_eq!(of_one.body["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(of_one.text("/items/0/machine"), one.to_string());
+}
+
+#[tokio::test]
+async fn the_status_counts() {
+    let lab = Lab::new().await;
+    lab.enrolled("S1").await;
+    lab.online("S2").await;
+    let status = lab.get("/status").await.succeeds().body;
+    assert_eq!((&status["machines"], &status["online"]), (&json!({"pending": 1, "available": 1}), &json!(1)));
+}
+
+#[tokio::test]
+async fn the_api_describes_itself_to_everyone() {
+    let lab = Lab::new().await;
+    let document = lab.ask(Method::GET, "/openapi.json").token(None).send().await.succeeds().body;
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+    for path in ["/api/v1/machines", "/api/v1/machines/{machine}/apply", "/api/v1/events", "/api/v1/ial/credentials"] {
+        assert!(document["paths"][path].is_object(), "{path}");
+    }
+    assert!(document["components"]["schemas"]["Problem"].is_object());
+
+    // Every reference leads somewhere.
+    let mut open = vec![&document];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Object(map) => {
+                if let Some(Value::String(reference)) = map.get("$ref") {
+                    assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
+                }
+                open.extend(map.values());
+            }
+            Value::Array(list) => open.extend(list),
+            _ => {}
+        }
+    }
+}
