@@ -170,7 +170,17 @@ fn a_scsi_disk_behind_virtio_is_scsi() {
 
 fn link(index: u32, name: &str, mac: [u8; 6]) -> Link {
     let (mac, kind) = (Mac::from_bytes(mac), Kind::Ethernet);
-    Link { index, name: name.into(), mac, permanent_mac: None, kind, up: true, carrier: true, mtu: 1500 }
+    Link {
+        index,
+        name: name.into(),
+        mac,
+        permanent_mac: None,
+        kind,
+        up: true,
+        carrier: true,
+        carrier_ups: 1,
+        mtu: 1500,
+    }
 }
 
 fn address(link: u32, net: &str, uniqueness: Uniqueness) -> Address {

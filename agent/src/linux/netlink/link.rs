@@ -19,6 +19,7 @@ const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_CARRIER_UP_COUNT: u16 = 47;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -51,6 +52,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it is up and has a signal.
     pub carrier: bool,
+    /// How often the carrier came, so that a short absence is not missed; 0 where the kernel does not count.
+    pub carrier_ups: u32,
     /// Bytes.
     pub mtu: u32,
 }
@@ -88,6 +91,7 @@ pub fn decode(body: &[u8]) -> Option<Link> {
         kind: decode_kind(hardware, rest),
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_UP != 0 && flags & IFF_LOWER_UP != 0,
+        carrier_ups: attribute(rest, IFLA_CARRIER_UP_COUNT).and_then(|v| u32_at(v, 0)).unwrap_or(0),
         mtu: u32_at(attribute(rest, IFLA_MTU)?, 0)?,
     })
 }

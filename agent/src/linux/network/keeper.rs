@@ -64,7 +64,8 @@ struct State {
 #[derive(Debug)]
 struct Kept {
     index: u32,
-    carrier: bool,
+    /// When the link was last looked at: whether there was one, and how often it had come.
+    carrier: (bool, u32),
     client: Client,
     socket: Option<Arc<Socket>>,
 }
@@ -265,10 +266,11 @@ impl State {
         self.clients.retain(|name, kept| {
             let is_it = |link: &&Link| link.index == kept.index && link.name == *name;
             let Some(link) = links.iter().find(is_it) else { return false };
-            if link.carrier && !kept.carrier {
+            let carrier = (link.carrier, link.carrier_ups);
+            if link.carrier && kept.carrier != carrier {
                 kept.client.carrier_returned(now);
             }
-            kept.carrier = link.carrier;
+            kept.carrier = carrier;
             true
         });
         for link in &links {
@@ -318,7 +320,7 @@ impl State {
     }
 
     fn insert(&mut self, link: &Link, client: Client) {
-        let kept = Kept { index: link.index, carrier: link.carrier, client, socket: None };
+        let kept = Kept { index: link.index, carrier: (link.carrier, link.carrier_ups), client, socket: None };
         self.clients.insert(link.name.clone(), kept);
     }
 
