@@ -11,6 +11,8 @@
 const ENTRY: usize = 128;
 const ENTRIES: usize = 128;
 const ARRAY: usize = ENTRY * ENTRIES;
+/// Tables with room for more count as damaged: Linux has no more partitions a disk, and a report has to end somewhere.
+const CAPACITY: u32 = 256;
 /// Bytes of the header that its checksum covers.
 const HEADER: usize = 92;
 const MAGIC: &[u8; 8] = b"EFI PART";
@@ -139,6 +141,7 @@ fn parse<'a>(
         && u64_at(header, 24)? == lba
         && first_usable <= last_usable
         && last_usable < geometry.sectors
+        && capacity <= CAPACITY
         && entry_size >= ENTRY
         && entry_size.is_power_of_two();
     if !sound {
@@ -358,6 +361,33 @@ mod tests {
         let image = encode(&table(), geometry(512));
         let shrunk = Geometry::new(512, 32 << 20).expect("a disk");
         assert_eq!(read(&image.head, &[0; 512], shrunk), Found::Damaged);
+    }
+
+    #[test]
+    fn a_power_cut_while_writing_leaves_the_whole_table_or_damage() {
+        // The tail is written first, then the head from its start.
+        let image = encode(&table(), geometry(512));
+        for sectors in 0..=image.head.len() / 512 {
+            let mut head = vec![0; image.head.len()];
+            head[..sectors * 512].copy_from_slice(&image.head[..sectors * 512]);
+            let found = read(&head, &image.tail, geometry(512));
+            assert!(found == Found::Damaged || found == Found::Table(table()), "{sectors} sectors: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_with_room_for_thousands_is_not_walked() {
+        for (capacity, sound) in [(256_u32, true), (257, false), (4096, false)] {
+            let Image { mut head, tail } = encode(&table(), geometry(512));
+            head.resize(1024 + 128 * capacity as usize, 0);
+            head[592..596].copy_from_slice(&capacity.to_le_bytes());
+            let sum = crc32(&head[1024..]);
+            head[600..604].copy_from_slice(&sum.to_le_bytes());
+            head[528..532].fill(0);
+            let sum = crc32(&head[512..604]);
+            head[528..532].copy_from_slice(&sum.to_le_bytes());
+            assert_eq!(matches!(read(&head, &tail, geometry(512)), Found::Table(_)), sound, "{capacity}");
+        }
     }
 
     #[test]
