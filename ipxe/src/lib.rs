@@ -1,8 +1,50 @@
 //! From power-on to the agent's first instruction: boot scripts, the boot image, the site's boot medium.
 //!
-//! The controller's HTTP listener takes its scripts from [`script`]; its command line builds images with `image` and
-//! media with `iso`.
-//! There is no kernel and no iPXE in here: those come from Debian's packages, on the host that builds.
+//! The controller's HTTP listener takes its scripts from [`script`]; its command line builds images with [`image`] and
+//! media with [`iso`].
+//! There is no kernel and no iPXE in here: those come from Debian's [`packages`], on the host that builds.
+//! Everything blocks and is meant for a thread that may.
 
+pub mod image;
+pub mod iso;
+pub mod packages;
 pub mod param;
 pub mod script;
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// How far a piece of work is. Told whenever it changes, and while nothing else does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// 0 to 100, never less than before.
+    pub percent: u8,
+    /// What is being done, in words.
+    pub step: &'a str,
+}
+
+/// Runs a program to its end and answers with what it wrote; the error is what it complained of last, or why it could
+/// not be started.
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<_> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(5)..].join("; ");
+    Err(format!("{} ({last})", output.status))
+}
+
+/// Replaces `path` by a file with these bytes, on the disk and whole, or leaves it as it was.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let written = File::create(&new).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&new);
+    })
+}

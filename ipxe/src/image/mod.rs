@@ -1,0 +1,305 @@
+//! The boot image: a Debian kernel, and an initramfs with the agent as PID 1 and drivers for common x86 hardware.
+//!
+//! Called by `muster image build`. The same agent, packages and firmware give the same bytes, whatever the host.
+//! There is no shell, no libc of our own and no program in it but the agent and what the agent runs (mke2fs).
+
+pub mod cpio;
+pub mod drivers;
+pub mod elf;
+pub mod modules;
+pub mod program;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use muster_protocol::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::packages::{Freshness, Node, Package, PackageError, Packages, Tree, at};
+use crate::{Progress, write_whole};
+use cpio::Archive;
+use elf::Elf;
+use modules::{Catalog, Choice, ModuleError};
+
+/// File name of the kernel in an image's folder.
+pub const KERNEL: &str = "kernel";
+/// File name of the initramfs in an image's folder.
+pub const INITRAMFS: &str = "initramfs";
+/// File name of the [`Manifest`] in an image's folder.
+pub const MANIFEST: &str = "manifest.json";
+
+/// What to build, from what.
+#[derive(Debug, Clone)]
+pub struct ImageSpec {
+    /// The agent, a static program for x86-64.
+    pub agent: PathBuf,
+    /// Where fetched packages are kept; may be shared with other builds.
+    pub cache: PathBuf,
+    /// Folder for [`KERNEL`], [`INITRAMFS`] and [`MANIFEST`]; made where it is missing, an image in it is replaced.
+    pub out: PathBuf,
+    /// A folder like `/lib/firmware`; files that the drivers name are taken from it.
+    pub firmware: Option<PathBuf>,
+    /// Whether packages from an earlier build will do.
+    pub freshness: Freshness,
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The agent cannot be PID 1.
+    #[error("{} cannot be the agent of an image: {problem}", path.display())]
+    Agent {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A package.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// The kernel's modules.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// A program for the image.
+    #[error(transparent)]
+    Program(#[from] program::ProgramError),
+    /// A file of the image.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no image in a folder, or a damaged one.
+    #[error("{} holds no image: {problem}; build one with `muster image build`", folder.display())]
+    NoImage {
+        /// Which folder.
+        folder: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What an image is made of. Holds no time and no path of the host, so it is reproducible as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// `uname -r` of the kernel.
+    pub kernel_release: String,
+    /// The kernel.
+    pub kernel: Part,
+    /// The compressed initramfs.
+    pub initramfs: Part,
+    /// The initramfs as it lies in the machine's memory.
+    pub unpacked: Part,
+    /// The agent in it.
+    pub agent: Part,
+    /// Debian packages and their versions.
+    pub packages: BTreeMap<String, String>,
+    /// Kernel modules in it.
+    pub modules: BTreeSet<String>,
+    /// Modules that were wanted and are part of the kernel.
+    pub built_in: BTreeSet<String>,
+    /// Modules that were wanted and that this kernel does not have.
+    pub missing: BTreeSet<String>,
+    /// Firmware files in it.
+    pub firmware: BTreeSet<String>,
+}
+
+/// A file's size and contents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Bytes.
+    pub bytes: u64,
+    /// SHA-256, 64 lower-case hex digits.
+    pub sha256: String,
+}
+
+impl Part {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, sha256: Digest::of(bytes).to_string() }
+    }
+}
+
+/// Builds an image: seconds where the packages are there, most of them compression; a 70 MB download where they are not.
+///
+/// Errors: see [`ImageError`]; an image that was in the folder before is then still whole.
+pub fn build(spec: &ImageSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Manifest, ImageError> {
+    let agent = read_agent(&spec.agent)?;
+    let mut packages = Packages::open(&spec.cache, spec.freshness)?;
+    let any_kernel = packages.get("linux-image-amd64", &mut at(0, progress))?;
+    let kernels = packages.get_behind(&any_kernel, "linux-image-", &mut at(2, progress))?;
+    let e2fsprogs = packages.get("e2fsprogs", &mut at(15, progress))?;
+    let libraries = packages.get_behind(&e2fsprogs, "lib", &mut at(16, progress))?;
+    let kernel = &kernels[0];
+    let used = kernels.iter().take(1).chain([&e2fsprogs]).chain(&libraries);
+    let versions = used.map(|p| (p.name.clone(), p.version.clone())).collect();
+
+    progress(Progress { percent: 18, step: "choosing drivers" });
+    let release = kernel.name.trim_start_matches("linux-image-").to_owned();
+    let (vmlinuz, catalog) = read_kernel(kernel, &release)?;
+    let firmware_group = spec.firmware.iter().flat_map(|_| drivers::WITH_FIRMWARE.modules);
+    let wanted = drivers::GROUPS.iter().flat_map(|group| group.modules).chain(firmware_group);
+    let choice = catalog.choose(wanted.copied())?;
+
+    progress(Progress { percent: 28, step: "taking the drivers" });
+    let mut archive = skeleton();
+    archive.file("init", 0o755, agent.clone());
+    add_modules(&mut archive, kernel, &release, &catalog, &choice)?;
+    let firmware = add_firmware(&mut archive, &catalog, &choice, spec.firmware.as_deref());
+    let mut tree = Tree::default();
+    for package in [&e2fsprogs].into_iter().chain(&libraries) {
+        package.read_into(&mut tree)?;
+    }
+    for (path, bytes) in program::collect(&tree, "sbin/mke2fs")? {
+        archive.file(&path, 0o755, bytes);
+    }
+    let settings = tree.file("etc/mke2fs.conf").ok_or_else(|| e2fsprogs.lacks("etc/mke2fs.conf"))?;
+    archive.file("etc/mke2fs.conf", 0o644, settings.to_vec());
+
+    let unpacked = archive.to_bytes();
+    let write_error = |name: &str| {
+        let path = spec.out.join(name);
+        |source| ImageError::Write { path, source }
+    };
+    let initramfs = compress(&unpacked, progress).map_err(write_error(INITRAMFS))?;
+    let manifest = Manifest {
+        kernel_release: release,
+        kernel: Part::of(&vmlinuz),
+        initramfs: Part::of(&initramfs),
+        unpacked: Part::of(&unpacked),
+        agent: Part::of(&agent),
+        packages: versions,
+        modules: choice.modules,
+        built_in: choice.built_in,
+        missing: choice.missing,
+        firmware,
+    };
+    progress(Progress { percent: 98, step: "writing the image" });
+    fs::create_dir_all(&spec.out).map_err(write_error(""))?;
+    let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
+    for (name, bytes) in [(KERNEL, &vmlinuz), (INITRAMFS, &initramfs), (MANIFEST, &json)] {
+        write_whole(&spec.out.join(name), bytes).map_err(write_error(name))?;
+    }
+    progress(Progress { percent: 100, step: "done" });
+    Ok(manifest)
+}
+
+/// What is known of the image in `folder`, after a look at the files' sizes.
+///
+/// Errors: [`ImageError::NoImage`].
+pub fn read(folder: &Path) -> Result<Manifest, ImageError> {
+    let no_image = |problem: String| ImageError::NoImage { folder: folder.into(), problem };
+    let json = fs::read(folder.join(MANIFEST)).map_err(|e| no_image(format!("{MANIFEST}: {e}")))?;
+    let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| no_image(format!("{MANIFEST}: {e}")))?;
+    for (name, part) in [(KERNEL, &manifest.kernel), (INITRAMFS, &manifest.initramfs)] {
+        let size = fs::metadata(folder.join(name)).map_err(|e| no_image(format!("{name}: {e}")))?.len();
+        if size != part.bytes {
+            return Err(no_image(format!("{name} has {size} bytes and should have {}", part.bytes)));
+        }
+    }
+    Ok(manifest)
+}
+
+fn read_agent(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let refused = |problem: String| ImageError::Agent { path: path.into(), problem };
+    let bytes = fs::read(path).map_err(|e| refused(e.to_string()))?;
+    let elf = Elf::parse(&bytes).map_err(|e| refused(e.to_string()))?;
+    match elf.interpreter() {
+        None => Ok(bytes),
+        Some(loader) => {
+            Err(refused(format!("it needs {loader}; build it statically, with --target x86_64-unknown-linux-musl")))
+        }
+    }
+}
+
+/// What must be there before the agent mounts anything.
+fn skeleton() -> Archive {
+    let mut archive = Archive::default();
+    for folder in ["dev", "etc", "proc", "run", "sys"] {
+        archive.folder(folder, 0o755);
+    }
+    archive.folder("tmp", 0o1777);
+    // The kernel opens it for PID 1 before anything is mounted; without it the agent would start mute.
+    archive.character_device("dev/console", 0o600, 5, 1);
+    archive.character_device("dev/null", 0o666, 1, 3);
+    archive
+}
+
+/// A path of the kernel's package relative to its modules' folder, wherever that release of Debian has it.
+fn below_modules<'a>(path: &'a str, release: &str) -> Option<&'a str> {
+    let path = path.strip_prefix("usr/").unwrap_or(path);
+    path.strip_prefix("lib/modules/")?.strip_prefix(release)?.strip_prefix('/')
+}
+
+/// The kernel itself, and what its modules say of themselves.
+fn read_kernel(package: &Package, release: &str) -> Result<(Vec<u8>, Catalog), ImageError> {
+    let name = format!("boot/vmlinuz-{release}");
+    let (mut vmlinuz, mut catalog, mut added) = (None, Catalog::default(), Ok(()));
+    package.visit(&mut |path, node| {
+        let Node::File(bytes) = node else { return };
+        if path == name {
+            vmlinuz = Some(bytes.to_vec());
+        } else if let Some(path) = below_modules(path, release).filter(|_| added.is_ok()) {
+            added = catalog.add(path, bytes);
+        }
+    })?;
+    added?;
+    Ok((vmlinuz.ok_or_else(|| package.lacks(&name))?, catalog))
+}
+
+fn add_modules(
+    archive: &mut Archive,
+    package: &Package,
+    release: &str,
+    catalog: &Catalog,
+    choice: &Choice,
+) -> Result<(), ImageError> {
+    let mut added = Ok(());
+    package.visit(&mut |path, node| {
+        let (Some(path), Node::File(bytes)) = (below_modules(path, release), node) else { return };
+        match catalog.take(choice, path, bytes) {
+            Ok(None) => {}
+            Ok(Some((path, bytes))) => archive.file(&format!("lib/modules/{release}/{path}"), 0o644, bytes),
+            Err(error) => added = Err(error),
+        }
+    })?;
+    added?;
+    for (name, text) in catalog.index(choice) {
+        archive.file(&format!("lib/modules/{release}/{name}"), 0o644, text.into_bytes());
+    }
+    Ok(())
+}
+
+/// Adds those files below `folder` that a chosen driver names; drivers name more files than anybody has.
+fn add_firmware(archive: &mut Archive, catalog: &Catalog, choice: &Choice, folder: Option<&Path>) -> BTreeSet<String> {
+    let mut added = BTreeSet::new();
+    let Some(folder) = folder else { return added };
+    let names = catalog.chosen(choice).flat_map(|(_, module)| &module.firmware);
+    for name in names.filter(|name| !name.split('/').any(|part| part == "..")) {
+        if let Ok(bytes) = fs::read(folder.join(name)) {
+            archive.file(&format!("lib/firmware/{name}"), 0o644, bytes);
+            added.insert(name.clone());
+        }
+    }
+    added
+}
+
+/// zstd at level 19, whose window of 8 MiB the kernel can afford in a small machine.
+/// xz would be 9 % smaller, and takes a second longer to unpack where zstd takes a tenth of that.
+fn compress(bytes: &[u8], progress: &mut dyn FnMut(Progress<'_>)) -> io::Result<Vec<u8>> {
+    let mut encoder = zstd::Encoder::new(vec![], 19)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
+    let mut done = 0;
+    for chunk in bytes.chunks(256 * 1024) {
+        let percent = 40 + (done * 58 / bytes.len().max(1)) as u8;
+        progress(Progress { percent, step: "compressing the initramfs" });
+        encoder.write_all(chunk)?;
+        done += chunk.len();
+    }
+    encoder.finish()
+}
