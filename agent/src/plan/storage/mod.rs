@@ -278,7 +278,7 @@ fn list(slots: &[Slot]) -> String {
 /// What is on a disk or partition, for people. `partitions` are told with a table.
 pub fn in_words(found: &Contents, partitions: &[observed::Partition]) -> String {
     let inside = || {
-        let each = |p: &observed::Partition| format!("{} with {}", p.number, in_words(&p.contents, &[]));
+        let each = |p: &observed::Partition| format!("{} ({})", p.number, in_words(&p.contents, &[]));
         partitions.iter().map(each).collect::<Vec<_>>().join(", ")
     };
     match found {
