@@ -554,3 +554,60 @@ fn router_advertisements_are_ignored_and_taken_again_as_the_document_says() {
     eventually("both again", || (announced(&network) == (true, true)).then_some(()));
     assert_eq!(essence(&network.observe().expect("observed")), essence(&before));
 }
+
+/// VLAN `office` with this tag on `eth0`.
+fn with_office(tag: u16, settings: Settings) -> desired::Network {
+    let lan = Settings { addresses: vec![net("192.0.2.7/24")], mtu: Some(1500), ..Settings::default() };
+    let mut network = eth0(lan);
+    let tag = muster_protocol::VlanTag::try_from(tag).expect("a tag");
+    let id = "office".to_owned();
+    network.links.push(desired::Link::Vlan { id, tag, parent: "lan".to_owned(), settings });
+    network
+}
+
+/// Nobody listens there: that this is said at all proves that packets pass in both directions.
+fn refused_by(peer: &str) -> Option<()> {
+    let timeout = std::time::Duration::from_secs(1);
+    let error = std::net::TcpStream::connect_timeout(&peer.parse().expect("an address"), timeout).err()?;
+    (error.kind() == std::io::ErrorKind::ConnectionRefused).then_some(())
+}
+
+#[test]
+#[ignore = "needs a kernel with 8021q, which is not everywhere: run it in a booted machine"]
+fn vlans_are_made_changed_and_undone() {
+    let lab = Lab::new();
+    lab.peer_ip("link set lan0 up");
+    lab.peer_ip("link add link lan0 name lan0.7 type vlan id 7");
+    lab.peer_ip("link set lan0.7 up");
+    lab.peer_ip("address add 198.51.100.1/24 dev lan0.7");
+    let network = lab.network(None);
+    let before = network.observe().expect("observed");
+    let settings = Settings {
+        addresses: vec![net("198.51.100.7/24"), net("2001:db8:7::7/64")],
+        routes: vec![route("0.0.0.0/0", "198.51.100.1", None, Reach::Prefix)],
+        mtu: Some(1400),
+        ..Settings::default()
+    };
+    make_so(&network, &with_office(7, settings.clone()));
+    let shown = lab.json("-d link show dev office");
+    assert_eq!(
+        (&shown[0]["linkinfo"]["info_data"]["id"], &shown[0]["link"], &shown[0]["mtu"]),
+        (&7.into(), &"eth0".into(), &1400.into())
+    );
+    eventually("an answer through the VLAN", || refused_by("198.51.100.1:9"));
+
+    let office = network.observe().expect("observed");
+    make_so(&network, &with_office(8, settings));
+    assert_eq!(lab.json("-d link show dev office")[0]["linkinfo"]["info_data"]["id"], 8);
+    // Without the VLAN in it, the document says that eth0 carries none.
+    let mut bare = with_office(8, Settings::default());
+    bare.links.pop();
+    make_so(&network, &bare);
+    assert_eq!(network.observe().expect("observed").links.len(), 1);
+
+    apply(&network, &revert(&office, &network.observe().expect("observed")));
+    assert_eq!(lab.json("-d link show dev office")[0]["linkinfo"]["info_data"]["id"], 7);
+    eventually("an answer through the VLAN", || refused_by("198.51.100.1:9"));
+    apply(&network, &revert(&before, &network.observe().expect("observed")));
+    assert_eq!(essence(&network.observe().expect("observed")), essence(&before));
+}

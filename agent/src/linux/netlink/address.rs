@@ -106,18 +106,19 @@ pub fn decode(body: &[u8]) -> Option<Address> {
     })
 }
 
-/// The mark decides where there is one; a lifetime gives other DHCP clients and older kernels away.
+/// For IPv4 only a lifetime tells: Linux 6.1 keeps the old mark when an address is replaced.
+/// For IPv6 the mark decides where there is one, and the lifetime on kernels without marks.
 fn origin(address: IpAddr, flags: u32, proto: Option<u8>) -> Origin {
     let ends = flags & IFA_F_PERMANENT == 0;
-    match (proto, address) {
-        (Some(PROTO_LOOPBACK | PROTO_LINK_LOCAL), _) => Origin::Kernel,
-        (Some(PROTO_RA), _) => Origin::Ra,
-        (Some(PROTO_DHCP), _) => Origin::Dhcp,
-        (Some(PROTO_STATIC), _) => Origin::Static,
-        (_, IpAddr::V4(_)) if ends => Origin::Dhcp,
-        (_, IpAddr::V6(ip)) if ip.is_unicast_link_local() => Origin::Kernel,
-        (_, IpAddr::V6(_)) if ends => Origin::Ra,
-        _ => Origin::Static,
+    match (address, proto) {
+        (IpAddr::V4(_), _) if ends => Origin::Dhcp,
+        (IpAddr::V4(_), _) => Origin::Static,
+        (_, Some(PROTO_LOOPBACK | PROTO_LINK_LOCAL)) => Origin::Kernel,
+        (_, Some(PROTO_RA)) => Origin::Ra,
+        (_, Some(PROTO_STATIC)) => Origin::Static,
+        (IpAddr::V6(ip), _) if ip.is_unicast_link_local() => Origin::Kernel,
+        (IpAddr::V6(_), _) if ends => Origin::Ra,
+        (IpAddr::V6(_), _) => Origin::Static,
     }
 }
 
@@ -150,7 +151,7 @@ pub fn dump() -> Request {
 pub fn add(link: u32, net: IpNet, origin: Origin, lifetime: Lifetime) -> Request {
     let seconds = match lifetime {
         Lifetime::Forever => u32::MAX,
-        // u32::MAX would mean for ever, and 0 is refused.
+        // u32::MAX would mean for ever, which is what tells a static address, and 0 is refused.
         Lifetime::Seconds(seconds) => seconds.clamp(1, u32::MAX - 1),
     };
     let mut cacheinfo = [0; 16];
