@@ -1,239 +1,271 @@
-//! Finds the controller and speaks with its API.
-//!
-//! The controller's certificate comes from its own CA, so the client believes that one CA and no other.
+//! Requests to the operator API, and its refusals as errors.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::time::Duration;
 
-use clap::Args;
-use serde_json::Value;
-use ureq::http::Response;
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
-use ureq::{Agent, Body};
+use http::{Method, Request, Response};
+use serde_json::{Value, json};
+use ureq::Body;
 
-use super::Failure;
+use super::error::CliError;
 use crate::api::PREFIX;
-use crate::config::default_data;
 
-/// How long the controller may take for one answer. It asks machines for some.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// The largest answer that is read: a page of a thousand machines is far below.
+const ANSWER_LIMIT: u64 = 64 << 20;
 
-/// Which controller, and as whom.
-#[derive(Args)]
-pub(super) struct Target {
-    /// The controller's address; on its own host it is found by itself
-    #[arg(long, global = true, env = "MUSTER_URL", value_name = "https://HOST:8443")]
-    pub url: Option<String>,
-    /// A token from `muster token create`; on the controller's own host the admin token is found by itself
-    #[arg(long, global = true, env = "MUSTER_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-    /// The controller's CA certificate, the file ca.crt in its data directory
-    #[arg(long, global = true, env = "MUSTER_CA", value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// The controller's data directory, on its own host
-    #[arg(long, global = true, env = "MUSTER_DATA", value_name = "DIR")]
-    pub data: Option<PathBuf>,
-}
-
-impl Target {
-    /// The controller's data directory, named or by default.
-    pub fn data(&self) -> PathBuf {
-        self.data.clone().unwrap_or_else(default_data)
-    }
-}
+/// How often a request that broke off is sent again: never for what could act twice.
+const TRIES: u32 = 3;
 
 /// A controller's API.
-pub(super) struct Client {
-    agent: Agent,
-    base: String,
+pub struct Client {
+    agent: ureq::Agent,
+    url: String,
     token: String,
 }
 
-impl Client {
-    /// Finds the controller that is meant, without speaking with it yet.
-    pub fn find(target: &Target) -> Result<Self, Failure> {
-        let data = target.data();
-        let kept = |name: &str| std::fs::read_to_string(data.join(name)).map(|text| text.trim().to_owned());
-        let url = match &target.url {
-            Some(url) => url.clone(),
-            None => kept("endpoint").map_err(|_| {
-                Failure::failed(format!(
-                    "no controller has been started with the data directory {}; start one with `muster serve`, \
-                     name its directory with --data, or one elsewhere with --url and --token",
-                    data.display()
-                ))
-            })?,
-        };
-        let base = url.trim_end_matches('/').to_owned();
-        if !base.starts_with("https://") {
-            return Err(Failure::Usage(format!("--url must begin with https://, and is {url:?}")));
-        }
-        let token = match &target.token {
-            Some(token) => token.clone(),
-            None => kept("admin-token").map_err(|e| {
-                Failure::failed(format!(
-                    "no token: set MUSTER_TOKEN, or run as the user who may read {} ({e})",
-                    data.join("admin-token").display()
-                ))
-            })?,
-        };
-        let file = target.ca.clone().unwrap_or_else(|| data.join("ca.crt"));
-        let pem = std::fs::read(&file).map_err(|e| {
-            Failure::failed(format!("the controller's CA certificate {}: {e}; name it with --ca", file.display()))
-        })?;
-        let ca = Certificate::from_pem(&pem)
-            .map_err(|_| Failure::failed(format!("{} is no certificate in PEM", file.display())))?;
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::new_with_certs(&[ca]))
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
-        let agent = Agent::config_builder().tls_config(tls).http_status_as_error(false).build().into();
-        Ok(Self { agent, base, token })
-    }
+/// What the controller answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Tag of what is shown, empty where there is none.
+    pub etag: String,
+    /// JSON, `null` where there is none.
+    pub body: Value,
+}
 
-    /// Where the controller is.
-    pub fn base(&self) -> &str {
-        &self.base
+impl Client {
+    pub(super) fn new(agent: ureq::Agent, url: String, token: String) -> Self {
+        Self { agent, url, token }
     }
 
     /// Reads one thing.
-    pub fn get(&self, path: &str) -> Result<Value, Failure> {
-        let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
-        read(self.heard(request.config().timeout_global(Some(ANSWER_WITHIN)).build().call())?)
+    pub fn get(&self, path: &str) -> Result<Value, CliError> {
+        Ok(self.send(Method::GET, path, None, &[])?.body)
     }
 
-    /// Reads a whole list, page by page. `path` may have a query.
-    pub fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
+    /// Reads a whole list, page by page.
+    pub fn all(&self, path: &str, query: &[(&str, Option<&str>)]) -> Result<Vec<Value>, CliError> {
         let mut items = Vec::new();
-        let mut cursor = String::new();
+        let mut cursor: Option<String> = None;
         loop {
-            let join = if path.contains('?') { '&' } else { '?' };
-            let mut page = self.get(&format!("{path}{join}limit=1000{cursor}"))?;
-            if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
-                items.extend(more);
+            let mut query = query.to_vec();
+            query.extend([("limit", Some("1000")), ("cursor", cursor.as_deref())]);
+            let mut page = self.get(&with_query(path, &query))?;
+            match page["items"].take() {
+                Value::Array(more) => items.extend(more),
+                _ => return Err(not_an_answer("a list was expected")),
             }
-            match page.get("next").and_then(Value::as_str) {
-                Some(next) => cursor = format!("&cursor={}", encode(next)),
+            match page["next"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
                 None => return Ok(items),
             }
         }
     }
 
-    /// Asks for something.
-    pub fn post(&self, path: &str, body: Value) -> Result<Value, Failure> {
-        let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
-        read(self.heard(request.config().timeout_global(Some(ANSWER_WITHIN)).build().send_json(body))?)
+    /// Asks for a change that may be repeated without harm: each call has a key of its own.
+    pub fn post(&self, path: &str, body: Value) -> Result<Value, CliError> {
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).map_err(|e| CliError::Failed(format!("no random bytes: {e}")))?;
+        let key = crate::api::view::uuid(key);
+        Ok(self.send(Method::POST, path, Some(body), &[("idempotency-key", &key)])?.body)
     }
 
-    /// Changes a part of something.
-    pub fn patch(&self, path: &str, body: Value) -> Result<Value, Failure> {
-        let request = self.agent.patch(self.url(path)).header("authorization", self.bearer());
-        read(self.heard(request.config().timeout_global(Some(ANSWER_WITHIN)).build().send_json(body))?)
+    /// Changes something in place.
+    pub fn patch(&self, path: &str, body: Value) -> Result<Value, CliError> {
+        Ok(self.send(Method::PATCH, path, Some(body), &[])?.body)
     }
 
-    /// Makes or replaces something.
-    pub fn put(&self, path: &str, body: Value) -> Result<Value, Failure> {
-        let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
-        read(self.heard(request.config().timeout_global(Some(ANSWER_WITHIN)).build().send_json(body))?)
+    /// Says what something is.
+    pub fn put(&self, path: &str, body: Value, headers: &[(&str, &str)]) -> Result<Value, CliError> {
+        Ok(self.send(Method::PUT, path, Some(body), headers)?.body)
     }
 
     /// Removes something.
-    pub fn delete(&self, path: &str) -> Result<Value, Failure> {
-        let request = self.agent.delete(self.url(path)).header("authorization", self.bearer());
-        read(self.heard(request.config().timeout_global(Some(ANSWER_WITHIN)).build().call())?)
+    pub fn delete(&self, path: &str) -> Result<(), CliError> {
+        self.send(Method::DELETE, path, None, &[]).map(drop)
     }
 
-    /// Hands every event of a live feed to `each`, until the controller ends it.
-    pub fn follow(&self, path: &str, mut each: impl FnMut(Value)) -> Result<(), Failure> {
-        let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
-        let response = self.heard(request.header("accept", "text/event-stream").call())?;
-        if !response.status().is_success() {
-            return read(response).map(drop);
+    /// Sends a request and reads the answer to its end.
+    ///
+    /// Errors: the controller cannot be reached, or refuses.
+    pub fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Reply, CliError> {
+        let is_repeatable = method == Method::GET || headers.iter().any(|(name, _)| *name == "idempotency-key");
+        let text = body.map(|body| body.to_string());
+        let mut tries = if is_repeatable { TRIES } else { 1 };
+        let mut response = loop {
+            tries -= 1;
+            match self.once(&method, path, text.clone(), headers) {
+                Err(error) if tries > 0 && broke_off(&error) => std::thread::sleep(Duration::from_millis(300)),
+                other => break other.map_err(|error| self.unreachable(&error))?,
+            }
+        };
+        let status = response.status().as_u16();
+        let header = response.headers().get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+        let etag = header.to_owned();
+        let read = response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_string();
+        let text = read.map_err(|error| self.unreachable(&error))?;
+        let body = match text.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_str(&text).map_err(|_| not_an_answer(&text))?,
+        };
+        if status >= 400 { Err(refused(status, &body)) } else { Ok(Reply { status, etag, body }) }
+    }
+
+    /// Opens the live feed; `each` is given the data of every event, until it answers that it has enough.
+    pub fn follow(&self, path: &str, each: &mut dyn FnMut(&str) -> bool) -> Result<(), CliError> {
+        let mut response = self
+            .once(&Method::GET, path, None, &[("accept", "text/event-stream")])
+            .map_err(|error| self.unreachable(&error))?;
+        if response.status().as_u16() >= 400 {
+            let text = response.body_mut().read_to_string().unwrap_or_default();
+            return Err(refused(response.status().as_u16(), &serde_json::from_str(&text).unwrap_or_default()));
         }
-        for line in BufReader::new(response.into_body().into_reader()).lines() {
-            let line = line.map_err(|e| Failure::failed(format!("the feed broke off: {e}")))?;
-            if let Some(event) = line.strip_prefix("data:").and_then(|data| serde_json::from_str(data.trim()).ok()) {
-                each(event);
+        let broken = |error: std::io::Error| CliError::Connect(format!("{} broke off: {error}", self.url));
+        for line in BufReader::new(response.body_mut().as_reader()).lines() {
+            let line = line.map_err(broken)?;
+            if let Some(data) = line.strip_prefix("data:")
+                && !each(data.trim())
+            {
+                return Ok(());
             }
         }
-        Ok(())
+        Err(CliError::Connect(format!("{} ended the feed", self.url)))
     }
 
-    fn url(&self, path: &str) -> String {
-        format!("{}{PREFIX}{path}", self.base)
+    fn once(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<String>,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<Body>, ureq::Error> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{PREFIX}{path}", self.url))
+            .header("authorization", format!("Bearer {}", self.token));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        match body {
+            None => self.agent.run(request.body(()).map_err(ureq::Error::Http)?),
+            Some(body) => {
+                let request = request.header("content-type", "application/json");
+                self.agent.run(request.body(body).map_err(ureq::Error::Http)?)
+            }
+        }
     }
 
-    fn bearer(&self) -> String {
-        format!("Bearer {}", self.token)
-    }
-
-    fn heard(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, Failure> {
-        response.map_err(|e| {
-            Failure::failed(format!("the controller at {} cannot be reached: {e}; is it running there?", self.base))
-        })
+    fn unreachable(&self, error: &ureq::Error) -> CliError {
+        let url = &self.url;
+        let remedy = match error {
+            ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => "; is `muster serve` running?",
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => "; give the controller's ca.pem with --ca",
+            _ => "",
+        };
+        CliError::Connect(format!("cannot reach the controller at {url}: {error}{remedy}"))
     }
 }
 
-/// The body of a success, or the problem in words.
-fn read(mut response: Response<Body>) -> Result<Value, Failure> {
-    let status = response.status();
-    let text =
-        response.body_mut().read_to_string().map_err(|e| Failure::failed(format!("the answer broke off: {e}")))?;
-    let body: Value = match text.as_str() {
-        "" => Value::Null,
-        text => serde_json::from_str(text)
-            .map_err(|_| Failure::failed(format!("this is no Muster controller: it answered {status} and no JSON")))?,
+/// Whether the request may not have been heard.
+fn broke_off(error: &ureq::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        ureq::Error::Io(e) => {
+            matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+fn not_an_answer(text: &str) -> CliError {
+    let short: String = text.chars().take(200).collect();
+    CliError::Connect(format!("this is no Muster controller, or another version of it; it said: {short}"))
+}
+
+/// A problem document (RFC 9457) as an error.
+fn refused(status: u16, body: &Value) -> CliError {
+    let text = |key: &str| body[key].as_str().unwrap_or_default();
+    let (code, field, detail) = (text("code"), text("field"), text("detail"));
+    if code.is_empty() {
+        return CliError::Connect(format!("the controller answered with status {status} and no reason"));
+    }
+    let findings = body["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let lines: Vec<String> = findings.iter().map(finding).collect();
+    let detail = match lines.as_slice() {
+        [] if code == "invalid" || code == "malformed" => format!("{field}: {detail}"),
+        [] => detail.to_owned(),
+        lines => lines.join("\n"),
     };
-    if status.is_success() { Ok(body) } else { Err(Failure::Failed(problem(&body))) }
+    CliError::Refused { code: code.to_owned(), detail }
 }
 
-/// A problem document in words: every finding on a line of its own.
-fn problem(body: &Value) -> String {
-    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let findings = body.get("problems").and_then(Value::as_array).filter(|list| !list.is_empty());
-    match findings {
-        Some(findings) => {
-            let line = |finding: &Value| match finding.get("line").and_then(Value::as_u64) {
-                Some(line) => format!("line {line}: {}", text(finding, "detail")),
-                None => text(finding, "detail"),
-            };
-            findings.iter().map(line).collect::<Vec<_>>().join("\n        ")
+fn finding(finding: &Value) -> String {
+    let text = |key: &str| finding[key].as_str().unwrap_or_default();
+    let field = if text("field").is_empty() { String::new() } else { format!("{}: ", text("field")) };
+    format!("line {}, column {}: {field}{}", finding["line"], finding["column"], text("problem"))
+}
+
+/// A path with the parameters that have a value.
+pub fn with_query(path: &str, query: &[(&str, Option<&str>)]) -> String {
+    let mut out = path.to_owned();
+    for (key, value) in query {
+        if let Some(value) = value {
+            out.push(if out.contains('?') { '&' } else { '?' });
+            out.push_str(&format!("{key}={}", escape(value)));
         }
-        None => match (text(body, "field"), text(body, "detail")) {
-            (field, detail) if field.is_empty() || detail.starts_with(&field) => detail,
-            (field, detail) => format!("{field}: {detail}"),
-        },
     }
+    out
 }
 
-/// Percent-encodes what goes into a path or a query (RFC 3986, unreserved characters stay).
-pub(super) fn encode(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-        out
-    })
+/// Percent-encodes all but what RFC 3986 calls unreserved.
+pub fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    text.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// A body without the keys that have no value.
+pub fn object<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    let given = entries.into_iter().filter(|(_, value)| !value.is_null());
+    Value::Object(given.map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+/// `null` where absent.
+pub fn or_null<T: serde::Serialize>(value: Option<T>) -> Value {
+    json!(value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
-    fn names_cannot_leave_their_place_in_a_path() {
-        assert_eq!(encode("a/../b?c=d&e ü"), "a%2F..%2Fb%3Fc%3Dd%26e%20%C3%BC");
+    fn a_refusal_says_what_is_wrong_and_where() {
+        let one = json!({"code": "invalid", "field": "name", "detail": "too long"});
+        assert_eq!(refused(422, &one).to_string(), "name: too long");
+        let state = json!({"code": "conflict", "field": "state", "detail": "it is retired"});
+        assert_eq!(refused(409, &state).to_string(), "it is retired");
+        let document = json!({"code": "document-invalid", "field": "document", "detail": "…", "problems": [
+            {"line": 4, "column": 7, "field": "network.bonds", "problem": "not yet"},
+            {"line": 9, "column": 1, "field": "", "problem": "not YAML"},
+        ]});
+        assert_eq!(
+            refused(422, &document).to_string(),
+            "line 4, column 7: network.bonds: not yet\nline 9, column 1: not YAML"
+        );
+        assert!(matches!(refused(502, &Value::Null), CliError::Connect(_)));
     }
 
     #[test]
-    fn a_problem_names_its_field_or_its_lines() {
-        assert_eq!(problem(&json!({"field": "name", "detail": "is empty"})), "name: is empty");
-        let findings = json!({"problems": [{"line": 3, "detail": "no such key"}, {"detail": "and this"}]});
-        assert_eq!(problem(&findings), "line 3: no such key\n        and this");
+    fn parameters_are_escaped_and_left_out_where_absent() {
+        let path = with_query("/machines", &[("label", Some("a=b c")), ("location", None), ("limit", Some("1"))]);
+        assert_eq!(path, "/machines?label=a%3Db%20c&limit=1");
+        assert_eq!(escape("192.0.2.0/24"), "192.0.2.0%2F24");
     }
 }

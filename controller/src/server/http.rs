@@ -30,7 +30,7 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long requests that are under way may take when the controller stops.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// After a failed accept: out of files, most likely, and then it fails again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -62,6 +62,7 @@ pub enum Transport {
 pub async fn serve(listener: TcpListener, transport: Transport, router: Router, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
+    let (cut, is_cut) = watch::channel(false);
     loop {
         // Both arms are cancel-safe: a connection that was not taken is still in the backlog.
         let accepted = tokio::select! {
@@ -79,7 +80,8 @@ pub async fn serve(listener: TcpListener, transport: Transport, router: Router, 
         // Beyond the limit the connection is dropped: a peer who tries again is better than one who holds a place.
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let (transport, router, watcher) = (transport.clone(), router.clone(), graceful.watcher());
-        tokio::spawn(async move {
+        let mut is_cut = is_cut.clone();
+        let conversation = async move {
             let Ok(local) = stream.local_addr() else { return };
             let local = local.ip().to_canonical();
             match transport {
@@ -90,13 +92,22 @@ pub async fn serve(listener: TcpListener, transport: Transport, router: Router, 
                     converse(stream, peer, local, router, watcher).await;
                 }
             }
+        };
+        tokio::spawn(async move {
+            // What is cut is dropped where it stands; its peer sees the connection end.
+            tokio::select! {
+                () = conversation => {}
+                _ = is_cut.wait_for(|cut| *cut) => {}
+            }
             drop(place);
         });
     }
     drop(listener);
+    // Those who follow a feed would stay for ever.
     if timeout(STOP_WITHIN, graceful.shutdown()).await.is_err() {
         tracing::info!("some requests were cut off by the end of the controller");
     }
+    cut.send_replace(true);
 }
 
 type Watcher = hyper_util::server::graceful::Watcher;

@@ -14,9 +14,10 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
+use muster_protocol::Digest;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -26,7 +27,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 pub use http::LocalAddress;
 pub use listen::PortError;
 
-use crate::api::{Live, Presence};
+use crate::api::{self, Api, Live, Presence, Site};
 use crate::boot;
 use crate::config::Config;
 use crate::files;
@@ -157,9 +158,7 @@ impl Server {
         let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone());
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
         let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
-        let online = online(sessions.clone());
-        let leases = tokio::spawn(ial::keep(fleet.clone(), online.clone()));
-        let operators = operators(fleet.clone(), online);
+        let leases = tokio::spawn(ial::keep(fleet.clone(), online(sessions.clone())));
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             agents: Vec::new(),
@@ -183,6 +182,7 @@ impl Server {
         let agents_port = server.agents.first().map_or(0, SocketAddr::port);
         let ca = pki.fingerprint();
         let tls = http::Transport::Tls(http::tls(own.clone())?, own);
+        let operators = operators(&server, &config, ca, agents_port);
         let media =
             boot::router(boot::Settings { fleet: server.fleet.clone(), ca, boot: config.boot.clone(), agents_port });
         for listener in https {
@@ -254,9 +254,18 @@ fn online(sessions: Sessions) -> ial::Presence {
 }
 
 /// What HTTPS serves.
-fn operators(fleet: Fleet, online: ial::Presence) -> Router {
-    let ial = ial::router(fleet, online, ial::Envelope::default());
-    page::router().merge(ial).layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
+fn operators(server: &Server, config: &Config, ca: Digest, agents_port: u16) -> Router {
+    let site = Site {
+        ca,
+        controllers: config.boot.controllers.iter().map(ToString::to_string).collect(),
+        agents_port,
+        ticket_lifetime: config.boot.ticket_lifetime,
+        images: config.boot.images.clone(),
+        started_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+    };
+    let api = Api { fleet: server.fleet.clone(), live: Arc::new(server.sessions.clone()), site: Arc::new(site) };
+    let ial = ial::router(server.fleet.clone(), online(server.sessions.clone()), ial::Envelope::default());
+    page::router().merge(api::router(api)).merge(ial).layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
 }
 
 /// An address under which this computer reaches its own listener.

@@ -103,6 +103,8 @@ async fn cycle_is_served_beside_the_operators() {
     }
     assert!(ask("/v1/nothing").await.contains(r#""code":"404.uri""#));
     assert!(ask("/").await.contains("Muster controller"));
+    assert!(ask("/api/v1/machines").await.starts_with("HTTP/1.1 401"));
+    assert!(ask("/api/v1/openapi.json").await.contains("\"openapi\""));
     server.stop().await;
 }
 
@@ -172,9 +174,12 @@ async fn a_stopped_controller_has_left_its_ports() {
     let data = tempfile::tempdir().expect("a temporary folder");
     let server = Server::start(config(data.path())).await.expect("starts");
     let (https, boot) = (server.https[0], server.boot[0]);
-    // A connection that does nothing does not hold the end up.
+    // Neither a connection that does nothing nor one in the middle of a request holds the end up.
     let _idle = TcpStream::connect(boot).await.expect("open");
+    let mut half = TcpStream::connect(boot).await.expect("open");
+    half.write_all(b"GET /boot.ipxe HT").await.expect("written");
     tokio::time::timeout(DEADLINE, server.stop()).await.expect("in time");
+    Server::start(config(data.path())).await.expect("the database is free again").stop().await;
     assert!(TcpStream::connect(https).await.is_err());
     assert!(TcpStream::connect(boot).await.is_err());
 }

@@ -1,0 +1,229 @@
+//! `muster plan`, `muster diff`, `muster apply`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::machine::path;
+use crate::cli::ask;
+use crate::cli::client::Client;
+use crate::cli::connect::Connect;
+use crate::cli::error::CliError;
+use crate::cli::follow::follow;
+use crate::cli::show::{Show, aligned, print, text};
+
+/// A document about a machine.
+#[derive(Debug, Args)]
+struct Target {
+    /// Id, unique beginning of an id, or name
+    #[arg(short, long)]
+    machine: String,
+    /// netplan, Butane, or both in one file; - is standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+}
+
+impl Target {
+    fn read(&self) -> Result<String, CliError> {
+        ask::document(&self.file)
+    }
+
+    /// The file's name before each line of a refusal about it.
+    fn named(&self, error: CliError) -> CliError {
+        match error {
+            CliError::Refused { code, detail } if code == "document-invalid" => {
+                let file = self.file.display();
+                let detail = detail.lines().map(|line| format!("{file}: {line}")).collect::<Vec<_>>().join("\n");
+                CliError::Refused { code, detail }
+            }
+            other => other,
+        }
+    }
+}
+
+/// What a machine would do for a document; changes nothing
+///
+/// The machine itself is asked. Steps that destroy name the disk by its identity.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster plan -m kitchen -f storage.yaml")]
+pub struct PlanArgs {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    show: Show,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// How a document differs from what is desired of a machine
+///
+/// The machine is not asked: this compares what was applied last with the document.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    show: Show,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Make a document what a machine should be
+///
+/// What the document leaves out stays as it is. The machine keeps the change only after it reached the controller over
+/// it, and undoes it by itself otherwise. An offline machine follows when it comes back.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster apply -m kitchen -f network.yaml
+  muster apply -m kitchen -f storage.yaml --permit-destroy
+  muster apply -m kitchen -f storage.yaml --permit-destroy=serial:WD-WX12345")]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Permit what the plan destroys, or only what these disks carry; the plan is shown first
+    #[arg(long, value_name = "DISK,…", num_args = 0..=1, require_equals = true, default_missing_value = "",
+          value_delimiter = ',')]
+    permit_destroy: Option<Vec<String>>,
+    /// Do not ask before anything is destroyed
+    #[arg(short, long)]
+    yes: bool,
+    /// Do not wait until the machine has carried it out
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+impl PlanArgs {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let document = self.target.read()?;
+        let plan = plan(&self.connect.client()?, &self.target, &document)?;
+        self.show.one(&plan, steps);
+        Ok(())
+    }
+}
+
+fn plan(client: &Client, target: &Target, document: &str) -> Result<Value, CliError> {
+    let path = format!("{}/plan", path(&target.machine));
+    client.post(&path, json!({"document": document})).map_err(|error| target.named(error))
+}
+
+/// A plan for people.
+fn steps(plan: &Value) -> String {
+    let steps = plan["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if steps.is_empty() {
+        return "nothing to do: the machine is as desired\n".into();
+    }
+    let impact = |step: &Value| match step["impact"].as_str() {
+        Some("interrupts") => "a link is away for seconds".to_owned(),
+        Some("control-path") => "confirmed by reaching the controller, or undone".to_owned(),
+        Some("destroys") => format!("DESTROYS what {} carries", text(step, "/disk")),
+        _ => String::new(),
+    };
+    let rows: Vec<Vec<String>> = steps
+        .iter()
+        .enumerate()
+        .map(|(i, step)| vec![format!("{}.", i + 1), text(step, "/action"), impact(step)])
+        .collect();
+    aligned(&rows)
+}
+
+impl DiffArgs {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let document = self.target.read()?;
+        let path = format!("{}/diff", path(&self.target.machine));
+        let diff = self.connect.client()?.post(&path, json!({"document": document}));
+        self.show.one(&diff.map_err(|error| self.target.named(error))?, changes);
+        Ok(())
+    }
+}
+
+/// A difference for people.
+fn changes(diff: &Value) -> String {
+    let changes = diff["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if changes.is_empty() {
+        return "no difference\n".into();
+    }
+    let mut out = String::new();
+    for change in changes {
+        out.push_str(&format!("{}\n", text(change, "/field")));
+        for (sign, key) in [('-', "before"), ('+', "after")] {
+            if let Some(value) = change.get(key) {
+                out.push_str(&format!("  {sign} {value}\n"));
+            }
+        }
+    }
+    out
+}
+
+impl ApplyArgs {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let document = self.target.read()?;
+        let client = self.connect.client()?;
+        let permit = match &self.permit_destroy {
+            None => None,
+            Some(disks) => self.permit(&client, &document, disks)?,
+        };
+        let mut body = json!({"document": document});
+        if let Some(permit) = permit {
+            body["permit"] = permit;
+        }
+        let machine = path(&self.target.machine);
+        let applied = client.post(&format!("{machine}/apply"), body);
+        let operation = applied.map_err(|error| self.target.named(error))?;
+        let generation = text(&operation, "/generation");
+        let online = client.get(&machine)?["presence"]["state"] == "online";
+        if self.no_wait || !online {
+            let why = if online { "" } else { "; the machine is offline and follows when it comes back" };
+            print(&format!("generation {generation} is desired, operation {}{why}\n", text(&operation, "/id")));
+            return Ok(());
+        }
+        let ended = follow(&client, &operation)?;
+        print(&format!("{}\n", text(&ended, "/receipt")));
+        Ok(())
+    }
+
+    /// Shows the plan and answers the permit for what it destroys; `None` where it destroys nothing.
+    fn permit(&self, client: &Client, document: &str, permitted: &[String]) -> Result<Option<Value>, CliError> {
+        let permitted: Vec<&str> = permitted.iter().map(String::as_str).filter(|disk| !disk.is_empty()).collect();
+        let plan = plan(client, &self.target, document)?;
+        let disks = plan["destroys"].as_array().cloned().unwrap_or_default();
+        if disks.is_empty() {
+            return Ok(None);
+        }
+        eprint!("{}", steps(&plan));
+        let names: Vec<String> = disks.iter().map(|disk| text(disk, "")).collect();
+        if let Some(other) = names.iter().find(|name| !permitted.is_empty() && !permitted.contains(&name.as_str())) {
+            return Err(CliError::Failed(format!("the plan destroys what {other} carries, which was not permitted")));
+        }
+        let question = format!("What {} carry will be lost.", names.join(", "));
+        if !self.yes && !ask::is_meant(&question) {
+            return Err(CliError::Failed("not confirmed; nothing was changed".into()));
+        }
+        Ok(Some(json!({"plan": plan["digest"], "disks": disks})))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_says_what_is_lost() {
+        let plan = json!({"steps": [
+            {"action": "add address 192.0.2.7/24 to eth0", "impact": "none"},
+            {"action": "write a GPT", "impact": "destroys", "disk": "serial:D1"},
+        ]});
+        let said = steps(&plan);
+        assert!(said.contains("2.  write a GPT                       DESTROYS what serial:D1 carries\n"), "{said}");
+        assert_eq!(steps(&json!({"steps": []})), "nothing to do: the machine is as desired\n");
+    }
+
+    #[test]
+    fn a_difference_shows_both_sides() {
+        let diff = json!({"changes": [{"field": "network.ethernets.eth0.mtu", "before": 1500, "after": 9000}]});
+        assert_eq!(changes(&diff), "network.ethernets.eth0.mtu\n  - 1500\n  + 9000\n");
+    }
+}

@@ -1,0 +1,195 @@
+//! `muster location`.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::cli::client::{escape, object, or_null};
+use crate::cli::connect::Connect;
+use crate::cli::error::CliError;
+use crate::cli::show::{Column, Show, joined, lines, print, text};
+
+/// `muster location`
+#[derive(Debug, Subcommand)]
+pub enum LocationCommand {
+    /// List locations
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show one location
+    Show(One),
+    /// Make a location
+    Add(About),
+    /// Change what is said of a location; what is left out stays
+    Set(About),
+    /// Remove a location at which nothing stands
+    #[command(visible_alias = "rm")]
+    Remove(Remove),
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    show: Show,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub struct One {
+    /// Code of the location
+    code: String,
+    #[command(flatten)]
+    show: Show,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Code of the location
+    code: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster location add ber1 --name 'Berlin office' --city Berlin --country Germany --latitude 52.52 --longitude 13.4")]
+pub struct About {
+    /// 1 to 32 lower-case letters, digits or hyphens, like ber1; boot media carry it
+    code: String,
+    /// For people
+    #[arg(long)]
+    name: Option<String>,
+    /// For maps, such as BER
+    #[arg(long)]
+    abbreviation: Option<String>,
+    /// An availability zone; may be given more than once
+    #[arg(long = "zone", value_name = "ZONE")]
+    zones: Option<Vec<String>>,
+    /// City
+    #[arg(long)]
+    city: Option<String>,
+    /// State or province
+    #[arg(long)]
+    state: Option<String>,
+    /// Country
+    #[arg(long)]
+    country: Option<String>,
+    /// Region, such as europe
+    #[arg(long)]
+    region: Option<String>,
+    /// Degrees, north is positive
+    #[arg(long, allow_hyphen_values = true)]
+    latitude: Option<f64>,
+    /// Degrees, east is positive
+    #[arg(long, allow_hyphen_values = true)]
+    longitude: Option<f64>,
+    /// Your own words; may be given more than once
+    #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = annotation)]
+    annotations: Option<Vec<(String, String)>>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+fn annotation(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+const COLUMNS: &[Column] = &[
+    Column("code", |l| text(l, "/code")),
+    Column("name", |l| text(l, "/name")),
+    Column("city", |l| text(l, "/city")),
+    Column("country", |l| text(l, "/country")),
+    Column("zones", |l| joined(l, "/zones")),
+    Column("machines", |l| text(l, "/machines")),
+];
+
+const FACTS: &[Column] = &[
+    Column("code", |l| text(l, "/code")),
+    Column("name", |l| text(l, "/name")),
+    Column("abbreviation", |l| text(l, "/abbreviation")),
+    Column("zones", |l| joined(l, "/zones")),
+    Column("city", |l| text(l, "/city")),
+    Column("state", |l| text(l, "/state")),
+    Column("country", |l| text(l, "/country")),
+    Column("region", |l| text(l, "/region")),
+    Column("latitude", |l| text(l, "/latitude")),
+    Column("longitude", |l| text(l, "/longitude")),
+    Column("annotations", |l| text(l, "/annotations")),
+    Column("machines", |l| text(l, "/machines")),
+];
+
+impl LocationCommand {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::List(List { show, connect }) => {
+                show.list(&connect.client()?.all("/locations", &[])?, COLUMNS);
+                Ok(())
+            }
+            Self::Show(One { code, show, connect }) => {
+                show.one(&connect.client()?.get(&path(&code))?, |location| lines(location, FACTS));
+                Ok(())
+            }
+            Self::Add(about) => {
+                let made = about.connect.client()?.put(&path(&about.code), about.body(), &[("if-none-match", "*")]);
+                let made = made.map_err(|error| match error {
+                    CliError::Refused { code, .. } if code == "outdated" => CliError::Failed(format!(
+                        "{} is there already; change it with `muster location set`",
+                        about.code
+                    )),
+                    other => other,
+                })?;
+                print(&format!("{} is a location\n", text(&made, "/code")));
+                Ok(())
+            }
+            Self::Set(about) => about.set(),
+            Self::Remove(Remove { code, connect }) => {
+                connect.client()?.delete(&path(&code))?;
+                print(&format!("{code} is gone\n"));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn path(code: &str) -> String {
+    format!("/locations/{}", escape(code))
+}
+
+impl About {
+    fn body(&self) -> Value {
+        let annotations: Option<BTreeMap<_, _>> = self.annotations.clone().map(|list| list.into_iter().collect());
+        object([
+            ("name", or_null(self.name.as_ref())),
+            ("abbreviation", or_null(self.abbreviation.as_ref())),
+            ("zones", or_null(self.zones.as_ref())),
+            ("city", or_null(self.city.as_ref())),
+            ("state", or_null(self.state.as_ref())),
+            ("country", or_null(self.country.as_ref())),
+            ("region", or_null(self.region.as_ref())),
+            ("latitude", or_null(self.latitude)),
+            ("longitude", or_null(self.longitude)),
+            ("annotations", or_null(annotations)),
+        ])
+    }
+
+    /// Reads, changes, and writes back only if nobody else wrote in between.
+    fn set(self) -> Result<(), CliError> {
+        let client = self.connect.client()?;
+        let before = client.send(Method::GET, &path(&self.code), None, &[])?;
+        let mut body = before.body;
+        if let (Value::Object(body), Value::Object(changes)) = (&mut body, self.body()) {
+            // What the location is found by, and what is only counted, is not said anew.
+            body.retain(|key, _| !matches!(key.as_str(), "code" | "machines"));
+            body.extend(changes);
+        }
+        let tag = format!("\"{}\"", before.etag.trim_matches('"'));
+        let changed = client.put(&path(&self.code), json!(body), &[("if-match", &tag)])?;
+        print(&format!("{} is changed\n", text(&changed, "/code")));
+        Ok(())
+    }
+}

@@ -1,0 +1,317 @@
+//! `muster machine`.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Map, Value, json};
+
+use crate::cli::client::escape;
+use crate::cli::connect::Connect;
+use crate::cli::error::CliError;
+use crate::cli::show::{Column, Show, age, aligned, bytes, joined, lines, print, text, yaml};
+
+/// `muster machine`
+#[derive(Debug, Subcommand)]
+pub enum MachineCommand {
+    /// List machines
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show one machine with all that is known of it
+    Show(One),
+    /// What a machine should be, in netplan's and Butane's words
+    Desired(One),
+    /// What a machine's kernel says now; the machine itself is asked
+    Observed(One),
+    /// Let machines in that wait for approval
+    Approve(Decide),
+    /// Keep machines out that wait for approval
+    Reject(Decide),
+    /// Set labels (KEY=VALUE) and remove them (KEY-)
+    Label(Label),
+    /// Give a machine another name
+    Rename(Rename),
+    /// Leave a machine out of leases, or take it in again
+    Maintenance(Maintenance),
+    /// Take machines out of the fleet for good
+    Retire(Decide),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster machine list --lifecycle pending
+  muster machine list --location ber1 --presence offline --output json")]
+pub struct List {
+    /// Only these: pending, rejected, available, leased, cleaning or retired
+    #[arg(long)]
+    lifecycle: Option<String>,
+    /// Only these: online or offline
+    #[arg(long)]
+    presence: Option<String>,
+    /// Only those at the location with this code
+    #[arg(long, value_name = "CODE")]
+    location: Option<String>,
+    /// Only those with this label
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Option<String>,
+    #[command(flatten)]
+    show: Show,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub struct One {
+    /// Id, unique beginning of an id, or name
+    machine: String,
+    #[command(flatten)]
+    show: Show,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub struct Decide {
+    /// Ids, unique beginnings of ids, or names
+    #[arg(required = true, value_name = "MACHINE")]
+    machines: Vec<String>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster machine label kitchen rack=b2 owner-      set rack, remove owner")]
+pub struct Label {
+    /// Id, unique beginning of an id, or name
+    machine: String,
+    /// KEY=VALUE sets, KEY- removes
+    #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = label)]
+    labels: Vec<(String, Option<String>)>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub struct Rename {
+    /// Id, unique beginning of an id, or name
+    machine: String,
+    /// 1 to 63 letters, digits, '-' or '.'
+    name: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub struct Maintenance {
+    /// Id, unique beginning of an id, or name
+    machine: String,
+    /// Whether it is left out
+    wish: Switch,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    /// Leave it out
+    On,
+    /// Take it in
+    Off,
+}
+
+fn label(text: &str) -> Result<(String, Option<String>), String> {
+    if let Some((key, value)) = text.split_once('=') {
+        return Ok((key.to_owned(), Some(value.to_owned())));
+    }
+    match text.strip_suffix('-') {
+        Some(key) if !key.is_empty() => Ok((key.to_owned(), None)),
+        _ => Err("write KEY=VALUE to set a label, KEY- to remove one".into()),
+    }
+}
+
+/// The path of a machine.
+pub(super) fn path(name: &str) -> String {
+    format!("/machines/{}", escape(name))
+}
+
+const COLUMNS: &[Column] = &[
+    Column("name", |m| text(m, "/name")),
+    Column("id", |m| text(m, "/id").chars().take(8).collect()),
+    Column("location", |m| text(m, "/location")),
+    Column("lifecycle", |m| match m["maintenance"] {
+        Value::Bool(true) => format!("{}, maintenance", text(m, "/lifecycle")),
+        _ => text(m, "/lifecycle"),
+    }),
+    Column("presence", |m| format!("{} {}", text(m, "/presence/state"), age(m, "/presence/since")).trim().to_owned()),
+    Column("progress", |m| {
+        format!("{} {}", text(m, "/progress/state"), text(m, "/progress/generation")).trim().to_owned()
+    }),
+    Column("addresses", |m| joined(m, "/addresses")),
+    Column("model", |m| text(m, "/model")),
+];
+
+impl MachineCommand {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::List(list) => list.run(),
+            Self::Show(one) => {
+                let machine = one.connect.client()?.get(&path(&one.machine))?;
+                one.show.one(&machine, people);
+                Ok(())
+            }
+            Self::Desired(one) => {
+                let desired = one.connect.client()?.get(&format!("{}/desired", path(&one.machine)))?;
+                one.show.one(&desired, |desired| {
+                    let document = &desired["document"];
+                    match document.as_object().is_some_and(Map::is_empty) {
+                        true => "nothing is desired of it\n".into(),
+                        false => {
+                            let generation = text(desired, "/generation");
+                            format!("# generation {generation}\n{}", yaml(document))
+                        }
+                    }
+                });
+                Ok(())
+            }
+            Self::Observed(one) => {
+                let observed = one.connect.client()?.get(&format!("{}/observed", path(&one.machine)))?;
+                one.show.one(&observed, yaml);
+                Ok(())
+            }
+            Self::Approve(decide) => decide.run("approve"),
+            Self::Reject(decide) => decide.run("reject"),
+            Self::Retire(decide) => decide.run("retire"),
+            Self::Label(Label { machine, labels, connect }) => {
+                change(&connect, &machine, json!({"labels": labels.into_iter().collect::<BTreeMap<_, _>>()}))
+            }
+            Self::Rename(Rename { machine, name, connect }) => change(&connect, &machine, json!({"name": name})),
+            Self::Maintenance(Maintenance { machine, wish, connect }) => {
+                change(&connect, &machine, json!({"maintenance": wish == Switch::On}))
+            }
+        }
+    }
+}
+
+impl List {
+    fn run(self) -> Result<(), CliError> {
+        let query = [
+            ("lifecycle", self.lifecycle.as_deref()),
+            ("presence", self.presence.as_deref()),
+            ("location", self.location.as_deref()),
+            ("label", self.label.as_deref()),
+        ];
+        let mut machines = self.connect.client()?.all("/machines", &query)?;
+        machines.sort_by_key(|machine| text(machine, "/name"));
+        self.show.list(&machines, COLUMNS);
+        Ok(())
+    }
+}
+
+impl Decide {
+    /// One after the other; the first refusal ends it.
+    fn run(self, verb: &str) -> Result<(), CliError> {
+        let client = self.connect.client()?;
+        for machine in &self.machines {
+            let machine = client.post(&format!("{}/{verb}", path(machine)), json!({}))?;
+            said(&machine);
+        }
+        Ok(())
+    }
+}
+
+fn change(connect: &Connect, machine: &str, body: Value) -> Result<(), CliError> {
+    let machine = connect.client()?.patch(&path(machine), body)?;
+    said(&machine);
+    Ok(())
+}
+
+fn said(machine: &Value) {
+    let labels = machine["labels"].as_object().cloned().unwrap_or_default();
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect();
+    let name = text(machine, "/name");
+    let line = [name, (COLUMNS[3].1)(machine), labels.join(" ")].join("  ");
+    print(&format!("{}\n", line.trim_end()));
+}
+
+const FACTS: &[Column] = &[
+    Column("name", |m| text(m, "/name")),
+    Column("id", |m| text(m, "/id")),
+    Column("location", |m| text(m, "/location")),
+    Column("lifecycle", COLUMNS[3].1),
+    Column("claim code", |m| text(m, "/claim")),
+    Column("lease", |m| text(m, "/lease")),
+    Column("presence", |m| {
+        let from = text(m, "/presence/from");
+        let from = if from.is_empty() { from } else { format!(" from {from}") };
+        format!("{}{from}", (COLUMNS[4].1)(m))
+    }),
+    Column("boot", |m| text(m, "/presence/boot")),
+    Column("generation", |m| text(m, "/generation")),
+    Column("progress", |m| {
+        let parts = ["/progress/state", "/progress/generation", "/progress/step", "/progress/why"];
+        parts.map(|part| text(m, part)).join(" ").trim().to_owned()
+    }),
+    Column("labels", |m| {
+        let labels = m["labels"].as_object().cloned().unwrap_or_default();
+        labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect::<Vec<_>>().join(" ")
+    }),
+    Column("model", |m| text(m, "/model")),
+    Column("serial", |m| text(m, "/serial")),
+    Column("UUID", |m| text(m, "/uuid")),
+    Column("firmware", |m| {
+        let parts = ["/inventory/firmware/kind", "/inventory/firmware/vendor", "/inventory/firmware/version"];
+        parts.map(|part| text(m, part)).join(" ").trim().to_owned()
+    }),
+    Column("processors", |m| match m.pointer("/inventory/cpu") {
+        None => String::new(),
+        Some(cpu) => format!(
+            "{} x {}, {} cores, {} threads",
+            text(cpu, "/sockets"),
+            text(cpu, "/model"),
+            text(cpu, "/cores"),
+            text(cpu, "/threads")
+        ),
+    }),
+    Column("memory", |m| {
+        m.pointer("/inventory/memory/total_bytes").and_then(Value::as_u64).map(bytes).unwrap_or_default()
+    }),
+    Column("kernel", |m| text(m, "/inventory/kernel")),
+    Column("agent", |m| text(m, "/inventory/agent")),
+];
+
+/// A machine for people: what it is, then its disks and NICs.
+fn people(machine: &Value) -> String {
+    let list = |pointer: &str| machine.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut out = lines(machine, FACTS);
+    let heading = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+    let disks = list("/inventory/disks");
+    if !disks.is_empty() {
+        let mut rows = vec![heading(&["DISK", "SIZE", "KIND", "MODEL", "NAME IN DOCUMENTS"])];
+        rows.extend(disks.iter().map(|disk| {
+            let spins = if disk["rotational"] == true { ", rotational" } else { "" };
+            let id = text(disk, "/id");
+            vec![
+                text(disk, "/name"),
+                disk["size_bytes"].as_u64().map(bytes).unwrap_or_default(),
+                format!("{}{spins}", text(disk, "/transport")),
+                text(disk, "/model"),
+                if id.is_empty() { "(none: it has neither WWN nor serial)".into() } else { id },
+            ]
+        }));
+        out.push_str(&format!("\n{}", aligned(&rows)));
+    }
+    let nics = list("/inventory/nics");
+    if !nics.is_empty() {
+        let mut rows = vec![heading(&["NIC", "MAC", "DRIVER", "LINK", "ADDRESSES"])];
+        rows.extend(nics.iter().map(|nic| {
+            let link = match (nic["carrier"] == true, nic["speed_mbps"].as_u64()) {
+                (false, _) => "no carrier".into(),
+                (true, None) => "up".into(),
+                (true, Some(speed)) => format!("{speed} Mbit/s"),
+            };
+            vec![text(nic, "/name"), text(nic, "/permanent_mac"), text(nic, "/driver"), link, joined(nic, "/addresses")]
+        }));
+        out.push_str(&format!("\n{}", aligned(&rows)));
+    }
+    out
+}

@@ -1,0 +1,90 @@
+//! The commands, one file per noun.
+
+mod access;
+mod desired;
+mod feed;
+mod location;
+mod machine;
+mod model;
+mod operation;
+mod power;
+mod serve;
+mod subnet;
+
+use clap::Subcommand;
+
+use super::error::CliError;
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a controller
+    Serve(serve::Serve),
+    /// How the controller and its fleet are
+    Status(feed::Status),
+    /// Machines: who is there, who may come in, what they are called
+    #[command(subcommand)]
+    Machine(machine::MachineCommand),
+    /// What a machine would do for a document; changes nothing
+    Plan(desired::PlanArgs),
+    /// How a document differs from what is desired of a machine
+    Diff(desired::DiffArgs),
+    /// Make a document what a machine should be
+    Apply(desired::ApplyArgs),
+    /// Reboot a machine or power it off
+    #[command(subcommand)]
+    Power(power::PowerCommand),
+    /// Operations: what is being done, and what was
+    #[command(subcommand)]
+    Operation(operation::OperationCommand),
+    /// Locations: the sites that machines stand at
+    #[command(subcommand)]
+    Location(location::LocationCommand),
+    /// Models: machines that are alike
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Subnets from which addresses are handed out
+    #[command(subcommand)]
+    Subnet(subnet::SubnetCommand),
+    /// Addresses that are handed out
+    #[command(subcommand)]
+    Address(subnet::AddressCommand),
+    /// Operators' tokens
+    #[command(subcommand)]
+    Token(access::TokenCommand),
+    /// Boot tickets, for agents that are started as processes
+    #[command(subcommand)]
+    Ticket(access::TicketCommand),
+    /// Cycle's Infrastructure Abstraction Layer
+    #[command(subcommand)]
+    Ial(access::IalCommand),
+    /// What happens, as it happens
+    Events(feed::Events),
+    /// Who changed what
+    Audit(feed::Audit),
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::Serve(command) => command.run(),
+            Self::Status(command) => command.run(),
+            Self::Machine(command) => command.run(),
+            Self::Plan(command) => command.run(),
+            Self::Diff(command) => command.run(),
+            Self::Apply(command) => command.run(),
+            Self::Power(command) => command.run(),
+            Self::Operation(command) => command.run(),
+            Self::Location(command) => command.run(),
+            Self::Model(command) => command.run(),
+            Self::Subnet(command) => command.run(),
+            Self::Address(command) => command.run(),
+            Self::Token(command) => command.run(),
+            Self::Ticket(command) => command.run(),
+            Self::Ial(command) => command.run(),
+            Self::Events(command) => command.run(),
+            Self::Audit(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! How a command finds its controller: what was given, the environment, else the data directory on this host.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+
+use super::client::Client;
+use super::error::CliError;
+use crate::{config, pki};
+
+/// Where Debian keeps the certificate authorities that this host trusts.
+const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Where the controller is, and who asks.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Controller")]
+pub struct Connect {
+    /// The controller's URL, such as https://muster.example:8443
+    #[arg(long, env = "MUSTER_URL", value_name = "URL")]
+    pub url: Option<String>,
+    /// A token, muster_…
+    #[arg(long, env = "MUSTER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The CA to trust, in PEM; the controller's own lies in its data directory as ca.pem
+    #[arg(long, env = "MUSTER_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub data: DataDir,
+}
+
+/// Where the controller on this host keeps its data.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DataDir {
+    /// The data directory of the controller on this host
+    #[arg(long, env = "MUSTER_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+impl DataDir {
+    /// What was given, what the system's configuration says, or the default.
+    pub fn path(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| {
+            config::Config::load(None, None).map_or_else(|_| config::default_data(), |config| config.data)
+        })
+    }
+}
+
+impl Connect {
+    /// A client for the controller; nothing is sent yet.
+    pub fn client(&self) -> Result<Client, CliError> {
+        let data = self.data.path();
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => read_line(&data.join("endpoint")).ok_or_else(|| no_controller(&data))?,
+        };
+        let url = url.trim_end_matches('/').to_owned();
+        let uri: http::Uri = url.parse().map_err(|e| CliError::Usage(format!("--url {url:?} is not a URL: {e}")))?;
+        match uri.scheme_str() {
+            Some("http" | "https") if uri.host().is_some() && uri.path().len() <= 1 => {}
+            _ => {
+                let problem = "must read like https://muster.example:8443";
+                return Err(CliError::Usage(format!("--url {problem}, and is {url:?}")));
+            }
+        }
+        let token = match &self.token {
+            Some(token) => token.trim().to_owned(),
+            None => read_line(&data.join("admin-token")).ok_or_else(|| no_token(&data))?,
+        };
+        Ok(Client::new(agent(self.roots(&data)?), url, token))
+    }
+
+    /// What was given, the CA in the data directory, or what this host trusts.
+    fn roots(&self, data: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
+        let own = data.join("ca.pem");
+        let file = match &self.ca {
+            Some(file) => file.clone(),
+            None if own.exists() => own,
+            None => SYSTEM_CAS.into(),
+        };
+        let pem = std::fs::read(&file).map_err(|cause| CliError::File { verb: "read", path: file.clone(), cause })?;
+        let certificates: Vec<_> = parse_pem(&pem)
+            .filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            })
+            .collect();
+        if certificates.is_empty() {
+            return Err(CliError::Usage(format!("{} holds no certificate in PEM", file.display())));
+        }
+        Ok(certificates)
+    }
+}
+
+fn agent(roots: Vec<Certificate<'static>>) -> ureq::Agent {
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .unversioned_rustls_crypto_provider(pki::provider());
+    ureq::Agent::config_builder()
+        .tls_config(tls.build())
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(Duration::from_secs(10)))
+        // The API waits a minute at most.
+        .timeout_recv_response(Some(Duration::from_secs(90)))
+        .build()
+        .new_agent()
+}
+
+fn read_line(file: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.trim();
+    (!line.is_empty()).then(|| line.to_owned())
+}
+
+fn no_controller(data: &Path) -> CliError {
+    CliError::Connect(format!(
+        "no controller was found: {} is not there. Start one with `muster serve`, or name one with --url and --token, \
+         MUSTER_URL and MUSTER_TOKEN, or another data directory with --data",
+        data.join("endpoint").display()
+    ))
+}
+
+fn no_token(data: &Path) -> CliError {
+    let file = data.join("admin-token");
+    let why = match std::fs::metadata(&file) {
+        Ok(_) => "cannot be read; run this as the controller's user",
+        Err(_) => "is not there",
+    };
+    CliError::Connect(format!("no token: {} {why}, or give one with --token or MUSTER_TOKEN", file.display()))
+}

@@ -1,0 +1,71 @@
+//! Why a command failed, for the person who gave it.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use crate::server::ServeError;
+
+/// See the module.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// An argument does not make sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The controller cannot be found or reached.
+    #[error("{0}")]
+    Connect(String),
+    /// The controller refused.
+    #[error("{detail}")]
+    Refused {
+        /// Stable code of the problem document.
+        code: String,
+        /// What is wrong and what would be right; one line for each thing that is wrong with a document.
+        detail: String,
+    },
+    /// It was begun and came to a bad end.
+    #[error("{0}")]
+    Failed(String),
+    /// A file cannot be read or written.
+    #[error("cannot {verb} {}", path.display())]
+    File {
+        /// `read` or `write`.
+        verb: &'static str,
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The controller's configuration is wrong.
+    #[error("the configuration cannot be used")]
+    Config(#[from] crate::config::ConfigError),
+    /// The controller does not run any more.
+    #[error("the controller does not run")]
+    Serve(#[from] ServeError),
+}
+
+impl CliError {
+    /// 1 refused or failed, 2 wrong usage.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Connect(_)
+            | Self::Refused { .. }
+            | Self::Failed(_)
+            | Self::File { .. }
+            | Self::Config(_)
+            | Self::Serve(_) => 1,
+        }
+    }
+}
+
+/// An error with its causes, in one line unless it has several of its own.
+pub fn text(error: &dyn Error) -> String {
+    let mut text = format!("muster: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,113 @@
+//! Follows an operation to its end, with a line of progress on a terminal and plain lines elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::Value;
+
+use super::client::{Client, Reply, escape};
+use super::error::CliError;
+use super::show::text;
+
+/// How long a controller may be away before following is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The moving sign.
+const SPINNER: [char; 8] = ['⣾', '⣽', '⣻', '⢿', '⡿', '⣟', '⣯', '⣷'];
+
+/// Progress of long work, on standard error.
+pub struct Progress {
+    watched: bool,
+    said: String,
+    turn: usize,
+    began: Instant,
+}
+
+impl Progress {
+    /// Nothing is shown yet.
+    pub fn new() -> Self {
+        Self { watched: io::stderr().is_terminal(), said: String::new(), turn: 0, began: Instant::now() }
+    }
+
+    /// How far it is. On a terminal one line that moves, elsewhere one line for each new step.
+    pub fn show(&mut self, percent: u64, step: &str) {
+        let mut err = io::stderr().lock();
+        // A terminal that went away is no reason to stop.
+        if self.watched {
+            let sign = SPINNER[self.turn % SPINNER.len()];
+            self.turn += 1;
+            let seconds = self.began.elapsed().as_secs();
+            let _ = write!(err, "\r{sign} {percent:>3}% {step} ({seconds} s)\x1b[K");
+            let _ = err.flush();
+        } else if self.said != step {
+            let _ = writeln!(err, "{percent:>3}% {step}");
+            self.said = step.to_owned();
+        }
+    }
+
+    /// Takes the moving line away.
+    pub fn clear(&mut self) {
+        if self.watched {
+            let mut err = io::stderr().lock();
+            let _ = write!(err, "\r\x1b[K");
+            let _ = err.flush();
+        }
+    }
+}
+
+/// Waits until an operation is over and answers it.
+///
+/// Errors: it failed or was cancelled; the controller is away for too long.
+pub fn follow(client: &Client, operation: &Value) -> Result<Value, CliError> {
+    let mut progress = Progress::new();
+    let result = until_over(client, &text(operation, "/id"), &mut progress);
+    progress.clear();
+    let ended = result?;
+    match ended["state"].as_str() {
+        Some("succeeded") => Ok(ended),
+        Some("cancelled") => Err(CliError::Failed(format!("{}: cancelled", text(&ended, "/description")))),
+        _ => Err(CliError::Failed(format!("{}: {}", text(&ended, "/description"), text(&ended, "/error")))),
+    }
+}
+
+fn until_over(client: &Client, id: &str, progress: &mut Progress) -> Result<Value, CliError> {
+    // On a terminal the line moves every second; elsewhere only news matter.
+    let wait = if progress.watched { 1 } else { 30 };
+    let path = format!("/operations/{}?wait={wait}", escape(id));
+    let mut seen = Reply { status: 0, etag: String::new(), body: Value::Null };
+    let mut heard = Instant::now();
+    loop {
+        let tag = seen.etag.clone();
+        let headers = [("if-none-match", tag.as_str())];
+        match client.send(Method::GET, &path, None, if tag.is_empty() { &[] } else { &headers }) {
+            Ok(reply) => {
+                heard = Instant::now();
+                if reply.status != 304 {
+                    seen = reply;
+                }
+            }
+            // The change that is followed may cut this very way, and comes back or is undone.
+            Err(CliError::Connect(_)) if heard.elapsed() < PATIENCE => {
+                progress.show(percent(&seen.body), "the controller does not answer; still trying");
+                std::thread::sleep(Duration::from_secs(1));
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        if matches!(seen.body["state"].as_str(), Some("succeeded" | "failed" | "cancelled")) {
+            return Ok(seen.body);
+        }
+        progress.show(percent(&seen.body), &step(&seen.body));
+    }
+}
+
+fn percent(operation: &Value) -> u64 {
+    operation["percent"].as_u64().unwrap_or(0)
+}
+
+fn step(operation: &Value) -> String {
+    let description = text(operation, "/description");
+    let last = operation["steps"].as_array().and_then(|steps| steps.last()).map(|step| text(step, "/text"));
+    format!("{description}: {}", last.unwrap_or_else(|| text(operation, "/state")))
+}
