@@ -86,7 +86,7 @@ impl Config {
             },
             agents: Agents {
                 certificate_lifetime: Duration::from_secs(24 * 3600),
-                confirm_within: Duration::from_secs(60),
+                confirm_within: Duration::from_secs(20),
             },
             https: Https { names: Vec::new() },
             data,

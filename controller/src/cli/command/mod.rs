@@ -5,6 +5,7 @@ mod desired;
 mod feed;
 mod location;
 mod machine;
+mod media;
 mod model;
 mod operation;
 mod power;
@@ -49,6 +50,12 @@ pub enum Command {
     /// Addresses that are handed out
     #[command(subcommand)]
     Address(subnet::AddressCommand),
+    /// Boot media for sites
+    #[command(subcommand)]
+    Iso(media::IsoCommand),
+    /// The kernel and the initramfs that machines boot
+    #[command(subcommand)]
+    Image(media::ImageCommand),
     /// Operators' tokens
     #[command(subcommand)]
     Token(access::TokenCommand),
@@ -80,6 +87,8 @@ impl Command {
             Self::Model(command) => command.run(),
             Self::Subnet(command) => command.run(),
             Self::Address(command) => command.run(),
+            Self::Iso(command) => command.run(),
+            Self::Image(command) => command.run(),
             Self::Token(command) => command.run(),
             Self::Ticket(command) => command.run(),
             Self::Ial(command) => command.run(),

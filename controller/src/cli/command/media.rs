@@ -1,0 +1,285 @@
+//! `muster image` and `muster iso`: what machines boot, made on this host from Debian's packages.
+
+use std::error::Error;
+use std::net::{IpAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use muster_ipxe::image::{self, ImageSpec, Manifest};
+use muster_ipxe::iso::{self, IsoSpec};
+use muster_ipxe::packages::Freshness;
+use muster_ipxe::param::Site;
+use serde_json::{Value, json};
+
+use crate::cli::connect::DataDir;
+use crate::cli::error::CliError;
+use crate::cli::follow::Progress;
+use crate::cli::show::{Column, Show, bytes, joined, print, text};
+use crate::config::Config;
+use crate::files;
+
+/// `muster image`
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make kernel and initramfs from the agent and a Debian kernel
+    Build(ImageBuild),
+    /// Show the image that the controller serves
+    #[command(visible_alias = "ls")]
+    List(ImageList),
+}
+
+/// Packages are fetched with apt and kept; a second build needs no network. The same inputs give the same bytes.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster image build                      where the controller looks for it")]
+pub struct ImageBuild {
+    /// The agent, a static program; found beside this one
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    /// Where to put the image; where the controller looks for it by default
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// A folder like /lib/firmware, for drivers that need files from it
+    #[arg(long, value_name = "DIR")]
+    firmware: Option<PathBuf>,
+    #[command(flatten)]
+    packages: PackageArgs,
+    #[command(flatten)]
+    data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub struct ImageList {
+    #[command(flatten)]
+    show: Show,
+    #[command(flatten)]
+    data: DataDir,
+}
+
+/// Where packages come from.
+#[derive(Debug, Args)]
+pub struct PackageArgs {
+    /// Where fetched packages are kept
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Fetch the newest packages
+    #[arg(long)]
+    latest: bool,
+}
+
+impl PackageArgs {
+    /// Packages belong to the host, not to one controller's data.
+    fn cache(&self) -> PathBuf {
+        let home = std::env::var_os("HOME").filter(|_| !rustix::process::geteuid().is_root());
+        let own = || home.map_or_else(|| "/var/cache/muster".into(), |home| Path::new(&home).join(".cache/muster"));
+        self.cache.clone().unwrap_or_else(own)
+    }
+
+    fn freshness(&self) -> Freshness {
+        if self.latest { Freshness::Latest } else { Freshness::Cached }
+    }
+}
+
+impl ImageCommand {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::Build(build) => build.run(),
+            Self::List(ImageList { show, data }) => {
+                let folder = Config::load(None, data.data)?.boot.images;
+                let manifest = image::read(&folder).map_err(|e| failed(&e))?;
+                show.one(&json!(manifest), |_| describe(&folder, &manifest));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl ImageBuild {
+    fn run(self) -> Result<(), CliError> {
+        let out = match self.output {
+            Some(folder) => folder,
+            None => Config::load(None, self.data.data)?.boot.images,
+        };
+        let spec = ImageSpec {
+            agent: self.agent.map_or_else(find_agent, Ok)?,
+            cache: self.packages.cache(),
+            out,
+            firmware: self.firmware,
+            freshness: self.packages.freshness(),
+        };
+        let mut progress = Progress::new();
+        let built = image::build(&spec, &mut |now| progress.show(now.percent.into(), now.step));
+        progress.clear();
+        print(&describe(&spec.out, &built.map_err(|e| failed(&e))?));
+        Ok(())
+    }
+}
+
+fn describe(folder: &Path, manifest: &Manifest) -> String {
+    format!(
+        "{}: kernel {} {}, initramfs {} with {} drivers, agent {}\n",
+        folder.display(),
+        manifest.kernel_release,
+        bytes(manifest.kernel.bytes),
+        bytes(manifest.initramfs.bytes),
+        manifest.modules.len(),
+        bytes(manifest.agent.bytes),
+    )
+}
+
+/// `muster iso`
+#[derive(Debug, Subcommand)]
+pub enum IsoCommand {
+    /// Make the boot medium of a site: for CD and USB, BIOS and UEFI
+    Build(IsoBuild),
+    /// List the media that were made on this host
+    #[command(visible_alias = "ls")]
+    List(IsoList),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster iso build --location ber1 -o ber1.iso
+  muster iso build --location ber1 -o ber1.iso --controller muster.example
+  dd if=ber1.iso of=/dev/sdX bs=1M               then flash it to a stick")]
+pub struct IsoBuild {
+    /// Code of the location where it will be used
+    #[arg(long)]
+    location: String,
+    /// The file to write, ending in .iso
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// How machines there reach a controller's boot listener, may be given more than once; this host where it is not
+    #[arg(long = "controller", value_name = "HOST[:PORT]")]
+    controllers: Vec<String>,
+    #[command(flatten)]
+    packages: PackageArgs,
+    #[command(flatten)]
+    data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub struct IsoList {
+    #[command(flatten)]
+    show: Show,
+    #[command(flatten)]
+    data: DataDir,
+}
+
+impl IsoCommand {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        const COLUMNS: [Column; 4] = [
+            Column("file", |medium| text(medium, "/file")),
+            Column("location", |medium| text(medium, "/location")),
+            Column("controllers", |medium| joined(medium, "/controllers")),
+            Column("size", |medium| bytes(medium["bytes"].as_u64().unwrap_or_default())),
+        ];
+        match self {
+            Self::Build(build) => build.run(),
+            Self::List(IsoList { show, data }) => {
+                show.list(&remembered(&data.path()), &COLUMNS);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl IsoBuild {
+    fn run(self) -> Result<(), CliError> {
+        let own = || own_controller(&Config::load(None, self.data.data.clone())?);
+        let controllers = if self.controllers.is_empty() { vec![own()?] } else { self.controllers.clone() };
+        let site = Site::new(&self.location, &controllers).map_err(|e| CliError::Usage(e.to_string()))?;
+        let (cache, freshness) = (self.packages.cache(), self.packages.freshness());
+        let spec = IsoSpec { site, cache, out: self.output, freshness };
+        let mut progress = Progress::new();
+        let built = iso::build(&spec, &mut |now| progress.show(now.percent.into(), now.step));
+        progress.clear();
+        let medium = built.map_err(|e| failed(&e))?.iso;
+        let file = std::path::absolute(&spec.out).unwrap_or_else(|_| spec.out.clone());
+        let record = json!({
+            "file": file, "location": self.location, "controllers": controllers, "bytes": medium.bytes,
+            "sha256": medium.sha256, "made_unix_s": now_unix_s(),
+        });
+        print(&format!(
+            "{}: {}, for location {}, asks {}\n",
+            spec.out.display(),
+            bytes(medium.bytes),
+            self.location,
+            controllers.join(", ")
+        ));
+        remember(&self.data.path(), &medium.sha256, &record)
+    }
+}
+
+/// Where the records of media lie in the data directory: one file each, named by the medium's digest.
+const RECORDS: &str = "isos";
+
+fn remember(data: &Path, sha256: &str, record: &Value) -> Result<(), CliError> {
+    let folder = data.join(RECORDS);
+    let path = folder.join(format!("{sha256}.json"));
+    let written = std::fs::create_dir_all(&folder)
+        .and_then(|()| files::replace(&path, record.to_string().as_bytes(), files::PUBLIC));
+    written.map_err(|cause| CliError::File { verb: "write", path, cause })
+}
+
+fn remembered(data: &Path) -> Vec<Value> {
+    let entries = std::fs::read_dir(data.join(RECORDS)).into_iter().flatten().flatten();
+    let read = |path: PathBuf| serde_json::from_slice::<Value>(&std::fs::read(path).ok()?).ok();
+    let mut media: Vec<Value> = entries.filter_map(|entry| read(entry.path())).collect();
+    media.sort_by_key(|medium| medium["made_unix_s"].as_u64());
+    media
+}
+
+fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn failed(error: &dyn Error) -> CliError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    CliError::Failed(text)
+}
+
+/// The agent that was built or installed with this program.
+fn find_agent() -> Result<PathBuf, CliError> {
+    let own = std::env::current_exe().unwrap_or_default();
+    let here = own.parent().unwrap_or(Path::new("."));
+    let places = [
+        here.join("muster-agent"),
+        here.join("../x86_64-unknown-linux-musl/agent/muster-agent"),
+        PathBuf::from("/usr/lib/muster/muster-agent"),
+    ];
+    let found = places.iter().find(|place| place.is_file()).cloned();
+    found.ok_or_else(|| {
+        let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        let looked = looked.join(", ");
+        CliError::Failed(format!("there is no agent at {looked}; make one with `make build`, or name it with --agent"))
+    })
+}
+
+/// This host as machines reach it: the address that its default route leaves from, and the boot listener's port.
+fn own_controller(config: &Config) -> Result<String, CliError> {
+    let listener = config.listen.boot.first();
+    let port = listener.map(|address| address.port()).ok_or_else(|| {
+        CliError::Usage("the controller on this host has no boot listener; name one with --controller".into())
+    })?;
+    // Connecting a UDP socket sends nothing; it only asks the kernel which way it would send.
+    let toward = |any: &str, far: &str| -> Option<IpAddr> {
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(far).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    };
+    // Addresses for documentation (RFC 5737, RFC 3849): only default routes lead there.
+    match toward("0.0.0.0:0", "192.0.2.1:9").or_else(|| toward("[::]:0", "[2001:db8::1]:9")) {
+        Some(IpAddr::V4(ip)) => Ok(format!("{ip}:{port}")),
+        Some(IpAddr::V6(ip)) => Ok(format!("[{ip}]:{port}")),
+        None => Err(CliError::Usage(
+            "this host has no default route to tell its address by; name it with --controller HOST".into(),
+        )),
+    }
+}
