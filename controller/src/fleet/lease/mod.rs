@@ -17,6 +17,8 @@
 pub mod model;
 mod place;
 #[cfg(test)]
+mod stored;
+#[cfg(test)]
 mod tests;
 pub mod wish;
 
