@@ -26,6 +26,7 @@ mod server;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -40,10 +41,27 @@ use answer::{Answer, Error};
 use call::Call;
 pub use keep::keep;
 
+use crate::api::Live;
+use crate::api::Presence::{Offline, Online};
 use crate::fleet::{Author, Fleet};
 
-/// Says whether a machine has a session now; never waits.
+/// Says whether a machine can be had now; never waits.
 pub type Presence = Arc<dyn Fn(MachineId) -> bool + Send + Sync>;
+
+/// A machine whose session ended this short a time ago is taken to be there: it dials again after every change of its
+/// network and of its standing, and what it is told waits for it anyway.
+const REDIAL: Duration = Duration::from_secs(15);
+
+/// The [`Presence`] that the live sessions tell of.
+pub fn presence(sessions: impl Live) -> Presence {
+    Arc::new(move |machine| match sessions.presence(machine) {
+        Online(_) => true,
+        Offline { since_unix_ms } => since_unix_ms.is_some_and(|since| {
+            let since = UNIX_EPOCH + Duration::from_millis(since);
+            SystemTime::now().duration_since(since).is_ok_and(|gone| gone < REDIAL)
+        }),
+    })
+}
 
 /// The IAL of a fleet.
 #[derive(Clone)]

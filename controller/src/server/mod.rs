@@ -27,7 +27,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 pub use http::LocalAddress;
 pub use listen::PortError;
 
-use crate::api::{self, Api, Live, Presence, Site};
+use crate::api::{self, Api, Site};
 use crate::boot;
 use crate::config::Config;
 use crate::files;
@@ -158,7 +158,7 @@ impl Server {
         let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone());
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
         let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
-        let leases = tokio::spawn(ial::keep(fleet.clone(), online(sessions.clone())));
+        let leases = tokio::spawn(ial::keep(fleet.clone(), ial::presence(sessions.clone())));
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             agents: Vec::new(),
@@ -248,11 +248,6 @@ impl Server {
     }
 }
 
-/// Who has a session, for those who need to know no more.
-fn online(sessions: Sessions) -> ial::Presence {
-    Arc::new(move |machine| matches!(sessions.presence(machine), Presence::Online(_)))
-}
-
 /// What HTTPS serves.
 fn operators(server: &Server, config: &Config, ca: Digest, agents_port: u16) -> Router {
     let site = Site {
@@ -264,7 +259,7 @@ fn operators(server: &Server, config: &Config, ca: Digest, agents_port: u16) -> 
         started_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
     };
     let api = Api { fleet: server.fleet.clone(), live: Arc::new(server.sessions.clone()), site: Arc::new(site) };
-    let ial = ial::router(server.fleet.clone(), online(server.sessions.clone()), ial::Envelope::default());
+    let ial = ial::router(server.fleet.clone(), ial::presence(server.sessions.clone()), ial::Envelope::default());
     page::router().merge(api::router(api)).merge(ial).layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
 }
 

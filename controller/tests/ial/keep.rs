@@ -1,14 +1,17 @@
-//! The task that looks after leases.
+//! The task that looks after leases, and whom it takes to be there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::BoxFuture;
+use muster_controller::api::{CallError, Live, Presence};
 use muster_controller::fleet::machine;
 use muster_controller::fleet::record::LeaseState;
 use muster_controller::ial;
-use muster_protocol::Generation;
 use muster_protocol::hello::Progress;
+use muster_protocol::to_agent::{Answer, Call};
+use muster_protocol::{Generation, MachineId};
 
 use crate::site::Site;
 
@@ -42,4 +45,26 @@ async fn a_lease_whose_machine_refused_gets_the_next_one_by_itself_and_fails_whe
     assert!(failed.await.contains("2 that could not be prepared"));
     assert_eq!(tried.len(), 2);
     keeper.abort();
+}
+
+/// Sessions that ended at a certain time, or never were.
+struct Gone(Option<u64>);
+
+impl Live for Gone {
+    fn presence(&self, _: MachineId) -> Presence {
+        Presence::Offline { since_unix_ms: self.0 }
+    }
+
+    fn call(&self, _: MachineId, _: Call) -> BoxFuture<'_, Result<Answer, CallError>> {
+        Box::pin(async { Err(CallError::Offline) })
+    }
+}
+
+#[test]
+fn a_machine_that_dials_again_is_not_gone() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    let id = MachineId::from_bytes([1; 16]);
+    for (since, there) in [(Some(now - 1_000), true), (Some(now - 60_000), false), (None, false), (Some(0), false)] {
+        assert_eq!(ial::presence(Gone(since))(id), there, "{since:?}");
+    }
 }
