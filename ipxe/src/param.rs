@@ -119,9 +119,9 @@ impl Endpoint {
         (port != 0).then_some(Self { host, port })
     }
 
-    /// Whether only IPv6 leads there.
-    pub fn is_ipv6(&self) -> bool {
-        matches!(self.host, Host::Ip(IpAddr::V6(_)))
+    /// Whether it may take IPv6 to get there; what a name stands for is not known here.
+    pub fn may_be_ipv6(&self) -> bool {
+        !matches!(self.host, Host::Ip(IpAddr::V4(_)))
     }
 }
 

@@ -53,17 +53,17 @@ ifclose ||
 echo Muster: net${{nic:int32}} ${{net${{nic:int32}}/mac}} waits for a link and an address
 "
     );
-    let ipv6 = if controllers.iter().any(Endpoint::is_ipv6) {
-        "ifconf --configurator ipv6 net${nic:int32} && goto ask ||\n"
+    // Both, one after the other: a machine may get its IPv4 address where only IPv6 leads to the controller.
+    let ipv6 = if controllers.iter().any(Endpoint::may_be_ipv6) {
+        "ifconf --configurator ipv6 net${nic:int32} && set up yes ||\n"
     } else {
         ""
     };
     let _ = write!(
         script,
-        "dhcp net${{nic:int32}} && goto ask ||
-{ipv6}echo Muster: net${{nic:int32}} has no link or got no address
-goto next_nic
-:ask
+        "clear up ||
+dhcp net${{nic:int32}} && set up yes ||
+{ipv6}isset ${{up}} || goto next_nic
 echo Muster: net${{nic:int32}} has ${{netX/ip}} gateway ${{netX/gateway}}
 "
     );
@@ -76,8 +76,8 @@ chain --autofree --timeout 15000 http://{controller}{DISPATCH_PATH}?location={lo
         );
     }
     script.push_str(
-        "echo Muster: no controller answered over net${nic:int32}
-:next_nic
+        ":next_nic
+echo Muster: net${nic:int32} leads to no controller
 inc nic
 goto nic
 :last_nic

@@ -213,3 +213,9 @@ pub const GROUPS: &[Group] = &[
 /// is given.
 pub const WITH_FIRMWARE: Group =
     Group { purpose: "network cards that need firmware", modules: &["bnx2", "bnx2x", "qede"] };
+
+/// Every module for an image, with or without those that need firmware.
+pub fn wanted(with_firmware: bool) -> impl Iterator<Item = &'static str> {
+    let more = with_firmware.then_some(&WITH_FIRMWARE);
+    GROUPS.iter().chain(more).flat_map(|group| group.modules).copied()
+}
