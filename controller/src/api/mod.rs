@@ -53,8 +53,10 @@ pub struct Site {
     pub agents_port: u16,
     /// How long a ticket made by an operator is good.
     pub ticket_lifetime: Duration,
-    /// Where boot images and the ISOs made of them lie.
+    /// Where the boot image lies.
     pub images: PathBuf,
+    /// Where boot media lie that were built on this host.
+    pub isos: PathBuf,
     /// When this controller started.
     pub started_unix_ms: u64,
 }

@@ -166,7 +166,9 @@ impl Client {
         let url = &self.url;
         let remedy = match error {
             ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => "; is `muster serve` running?",
-            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => "; give the controller's ca.pem with --ca",
+            ureq::Error::Io(error) if error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()) => {
+                "; if this is the controller, give its ca.crt with --ca"
+            }
             _ => "",
         };
         CliError::Connect(format!("cannot reach the controller at {url}: {error}{remedy}"))

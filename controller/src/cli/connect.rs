@@ -24,7 +24,7 @@ pub struct Connect {
     /// A token, muster_…
     #[arg(long, env = "MUSTER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// The CA to trust, in PEM; the controller's own lies in its data directory as ca.pem
+    /// The CA to trust, in PEM; the controller's own lies in its data directory as ca.crt
     #[arg(long, env = "MUSTER_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
     #[command(flatten)]
@@ -74,7 +74,7 @@ impl Connect {
 
     /// What was given, the CA in the data directory, or what this host trusts.
     fn roots(&self, data: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
-        let own = data.join("ca.pem");
+        let own = data.join("ca.crt");
         let file = match &self.ca {
             Some(file) => file.clone(),
             None if own.exists() => own,

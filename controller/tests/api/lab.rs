@@ -95,6 +95,8 @@ pub struct Lab {
     pub admin: String,
     pub operator: String,
     pub viewer: String,
+    /// Holds images and isos.
+    pub files: tempfile::TempDir,
 }
 
 /// One request in the making.
@@ -112,12 +114,14 @@ impl Lab {
         let store = MemoryStore::new();
         let (fleet, _) = Fleet::start(store.clone()).expect("an empty store loads");
         let machines = Arc::new(Machines::default());
+        let files = tempfile::tempdir().expect("a temporary folder");
         let site = Site {
             ca: Digest::of(b"the CA"),
             controllers: vec![],
             agents_port: 8443,
             ticket_lifetime: Duration::from_secs(600),
-            images: "/nonexistent".into(),
+            images: files.path().join("images"),
+            isos: files.path().join("isos"),
             started_unix_ms: 0,
         };
         let api = Api { fleet: fleet.clone(), live: machines.clone(), site: Arc::new(site) };
@@ -131,7 +135,7 @@ impl Lab {
         let admin = make("root", Role::Admin).await;
         let operator = make("olga", Role::Operator).await;
         let viewer = make("viola", Role::Viewer).await;
-        Self { fleet, store, machines, router: api::router(api), admin, operator, viewer }
+        Self { fleet, store, machines, router: api::router(api), admin, operator, viewer, files }
     }
 
     /// A machine that has enrolled and reported its inventory.

@@ -99,6 +99,30 @@ async fn the_status_counts() {
 }
 
 #[tokio::test]
+async fn images_and_media_are_listed_where_there_are_any() {
+    let lab = Lab::new().await;
+    assert_eq!(lab.get("/images").await.succeeds().body, json!({"items": []}));
+    assert_eq!(lab.get("/isos").await.succeeds().body, json!({"items": []}));
+
+    let part = |bytes: usize| json!({"bytes": bytes, "sha256": "0".repeat(64)});
+    let images = lab.files.path().join("images");
+    std::fs::create_dir(&images).expect("made");
+    std::fs::write(images.join("kernel"), [0; 7]).expect("written");
+    std::fs::write(images.join("initramfs"), [0; 9]).expect("written");
+    let manifest = json!({
+        "kernel_release": "6.1.0-1-amd64", "kernel": part(7), "initramfs": part(9), "unpacked": part(90),
+        "agent": part(5), "packages": {"e2fsprogs": "1.47"}, "modules": ["igb"], "built_in": [], "missing": [],
+        "firmware": [],
+    });
+    std::fs::write(images.join("manifest.json"), manifest.to_string()).expect("written");
+    let listed = lab.get("/images").await.succeeds();
+    assert_eq!(
+        (listed.text("/items/0/kernel_release"), &listed.body["items"][0]["modules"]),
+        ("6.1.0-1-amd64", &json!(["igb"]))
+    );
+}
+
+#[tokio::test]
 async fn the_api_describes_itself_to_everyone() {
     let lab = Lab::new().await;
     let document = lab.ask(Method::GET, "/openapi.json").token(None).send().await.succeeds().body;

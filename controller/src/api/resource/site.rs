@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use muster_ipxe::image::{self, Manifest, Part};
+use muster_ipxe::iso::{self, IsoManifest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::http::{Problem, Refused, Viewer};
+use crate::api::http::{Page, Params, Problem, Refused, Viewer};
 use crate::api::view::Time;
 use crate::api::view::machine::lifecycle;
 use crate::api::{Api, Presence};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(status))
+    OpenApiRouter::new().routes(routes!(status)).routes(routes!(images)).routes(routes!(isos))
 }
 
 /// How the controller and its fleet are.
@@ -58,4 +60,105 @@ async fn status(_: Viewer, State(api): State<Api>) -> Result<Json<StatusView>, P
         operations: state.operations.iter().filter(|operation| !operation.state.is_ended()).count(),
         events: state.next_event() - 1,
     }))
+}
+
+/// A file's size and contents.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Part)]
+struct PartView {
+    /// Bytes.
+    bytes: u64,
+    /// SHA-256 in hex.
+    sha256: String,
+}
+
+impl From<Part> for PartView {
+    fn from(part: Part) -> Self {
+        Self { bytes: part.bytes, sha256: part.sha256 }
+    }
+}
+
+/// A boot image.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Image)]
+struct ImageView {
+    /// `uname -r` of the kernel.
+    kernel_release: String,
+    /// The kernel.
+    kernel: PartView,
+    /// The initramfs as it is handed out.
+    initramfs: PartView,
+    /// The initramfs as it lies in the machine's memory.
+    unpacked: PartView,
+    /// The agent in it.
+    agent: PartView,
+    /// Debian packages and their versions.
+    packages: BTreeMap<String, String>,
+    /// Kernel modules in it.
+    modules: Vec<String>,
+}
+
+impl From<Manifest> for ImageView {
+    fn from(manifest: Manifest) -> Self {
+        Self {
+            kernel_release: manifest.kernel_release,
+            kernel: manifest.kernel.into(),
+            initramfs: manifest.initramfs.into(),
+            unpacked: manifest.unpacked.into(),
+            agent: manifest.agent.into(),
+            packages: manifest.packages,
+            modules: manifest.modules.into_iter().collect(),
+        }
+    }
+}
+
+/// The boot image that this controller hands out; none where it has not been built.
+#[utoipa::path(get, path = "/images", tag = "controller",
+    responses((status = 200, body = Page<ImageView>), Refused))]
+async fn images(_: Viewer, State(api): State<Api>, params: Params) -> Result<Json<Page<ImageView>>, Problem> {
+    params.finish()?;
+    let folder = api.site.images.clone();
+    // Few small files, but a disk may be slow.
+    let found = tokio::task::spawn_blocking(move || image::read(&folder).ok()).await.ok().flatten();
+    Ok(Json(Page { items: found.into_iter().map(Into::into).collect(), next: None }))
+}
+
+/// A site's boot medium.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Iso)]
+struct IsoView {
+    /// File name.
+    file: String,
+    /// Code of the location that it is for.
+    location: String,
+    /// Where its machines reach the controller.
+    controllers: Vec<String>,
+    /// The file.
+    iso: PartView,
+    /// Debian packages and their versions.
+    packages: BTreeMap<String, String>,
+}
+
+impl IsoView {
+    fn of(file: String, manifest: IsoManifest) -> Self {
+        Self {
+            file,
+            location: manifest.site.location.as_str().to_owned(),
+            controllers: manifest.site.controllers.iter().map(ToString::to_string).collect(),
+            iso: manifest.iso.into(),
+            packages: manifest.packages,
+        }
+    }
+}
+
+/// Boot media that were built on the controller's host without a place of their own.
+#[utoipa::path(get, path = "/isos", tag = "controller", responses((status = 200, body = Page<IsoView>), Refused))]
+async fn isos(_: Viewer, State(api): State<Api>, params: Params) -> Result<Json<Page<IsoView>>, Problem> {
+    params.finish()?;
+    let folder = api.site.isos.clone();
+    let found = tokio::task::spawn_blocking(move || iso::list(&folder).unwrap_or_default()).await.unwrap_or_default();
+    let view = |(path, manifest): (std::path::PathBuf, IsoManifest)| {
+        IsoView::of(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), manifest)
+    };
+    Ok(Json(Page { items: found.into_iter().map(view).collect(), next: None }))
 }

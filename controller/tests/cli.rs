@@ -1,0 +1,218 @@
+//! The command line as operators use it: the real program against a real controller on loopback.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use muster_controller::config::Config;
+use muster_controller::fleet::record::TicketBound;
+use muster_controller::fleet::{Author, machine, ticket};
+use muster_controller::server::Server;
+use muster_protocol::MachineId;
+use muster_protocol::enroll::Identity;
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct Lab {
+    data: TempDir,
+    server: Server,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let any = vec!["127.0.0.1:0".parse().expect("an address")];
+        let mut config = Config::with_data(data.path().to_owned());
+        config.listen.agents = any.clone();
+        config.listen.https = any.clone();
+        config.listen.boot = any;
+        let server = Server::start(config).await.expect("the controller starts");
+        Self { data, server }
+    }
+
+    /// A machine that waits for approval.
+    async fn pending(&self, serial: &'static str) -> MachineId {
+        let identity = Identity { system_serial: serial.into(), ..Identity::default() };
+        let enrolled = self.server.fleet.change(Author::controller(), move |draft| {
+            let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
+            Ok(machine::enroll(draft, &ticket, identity, None)?.machine)
+        });
+        enrolled.await.expect("enrolls")
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        run(self.data.path(), arguments).await
+    }
+
+    /// What a command prints that succeeds.
+    async fn says(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.says(&[arguments, &["--output", "json"]].concat()).await;
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// What a command complains of that fails with this code.
+    async fn refuses(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        let error = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(output.stdout.is_empty(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+        error
+    }
+}
+
+/// Runs the program with this data directory and nothing else of this test's environment that it would heed.
+async fn run(data: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command.args(arguments).env("MUSTER_DATA", data).stdin(Stdio::null());
+    for name in ["MUSTER_URL", "MUSTER_TOKEN", "MUSTER_CA"] {
+        command.env_remove(name);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    output.expect("no panic").expect("the program starts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_on_the_controllers_host_needs_no_arguments() {
+    let lab = Lab::new().await;
+    let id = lab.pending("S1").await.to_string();
+    let table = lab.says(&["machine", "list"]).await;
+    assert!(table.starts_with("NAME") && table.contains(&id[..8]) && table.contains("pending"), "{table}");
+
+    assert!(lab.says(&["machine", "approve", &id]).await.contains("available"));
+    lab.says(&["machine", "rename", &id, "kitchen"]).await;
+    lab.says(&["machine", "label", "kitchen", "rack=b2", "gone-"]).await;
+    lab.says(&["machine", "maintenance", "kitchen", "on"]).await;
+    let machine = lab.json(&["machine", "show", "kitchen"]).await;
+    assert_eq!((&machine["id"], &machine["labels"]["rack"]), (&Value::from(id), &Value::from("b2")));
+    assert_eq!(machine["maintenance"], true);
+    assert!(lab.says(&["machine", "show", "kitchen"]).await.contains("available, maintenance"));
+    assert!(lab.says(&["machine", "show", "kitchen", "--output", "yaml"]).await.contains("name: kitchen\n"));
+    assert!(lab.says(&["audit"]).await.contains("machine.renamed"));
+    assert!(lab.says(&["events"]).await.contains("machine.approved"));
+    assert!(lab.says(&["status"]).await.contains("1 available"));
+    assert!(lab.says(&["machine", "desired", "kitchen"]).await.contains("nothing is desired of it"));
+    lab.says(&["machine", "retire", "kitchen"]).await;
+    lab.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_applied_compared_and_refused_with_its_lines() {
+    let lab = Lab::new().await;
+    let id = lab.pending("S1").await.to_string();
+    lab.says(&["machine", "approve", &id]).await;
+    let write = |name: &str, text: &str| {
+        let path = lab.data.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let good = write("good.yaml", "network:\n  ethernets:\n    eth0:\n      addresses: [192.0.2.7/24]\n");
+    let bad = write("bad.yaml", "network:\n  bonds: {}\n  ethernets: 7\n");
+
+    let said = lab.says(&["apply", "-m", &id, "-f", &good]).await;
+    assert!(said.contains("generation 1 is desired") && said.contains("the machine is offline"), "{said}");
+    assert!(lab.says(&["diff", "-m", &id, "-f", &good]).await.contains("no difference"));
+    assert!(lab.says(&["machine", "desired", &id]).await.contains("192.0.2.7/24"));
+    assert!(lab.says(&["operation", "list", "-m", &id]).await.contains("queued"));
+
+    let refused = lab.refuses(1, &["apply", "-m", &id, "-f", &bad]).await;
+    let lines: Vec<&str> = refused.trim_start_matches("muster: ").lines().collect();
+    assert_eq!(lines.len(), 2, "{refused}");
+    assert!(lines[0].starts_with(&format!("{bad}: line 2, column 3: network.bonds: ")), "{refused}");
+    let offline = lab.refuses(1, &["plan", "-m", &id, "-f", &good]).await;
+    assert!(offline.contains("offline"), "{offline}");
+    assert!(lab.refuses(1, &["apply", "-m", &id, "-f", "/nowhere.yaml"]).await.contains("/nowhere.yaml"));
+    assert!(lab.refuses(1, &["power", "cycle", &id]).await.contains("nothing here can switch"));
+    lab.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_gets_its_location_subnet_token_ticket_and_credential() {
+    let lab = Lab::new().await;
+    lab.says(&["location", "add", "ber1", "--name", "Berlin", "--latitude", "-52.5", "--zone", "a"]).await;
+    lab.says(&["location", "set", "ber1", "--city", "Berlin"]).await;
+    let location = lab.json(&["location", "show", "ber1"]).await;
+    assert_eq!((&location["name"], &location["city"]), (&Value::from("Berlin"), &Value::from("Berlin")));
+    assert_eq!(location["latitude"], -52.5);
+    assert!(lab.refuses(1, &["location", "add", "ber1"]).await.contains("muster location set"));
+
+    let subnet = ["subnet", "add", "192.0.2.0/24", "--location", "ber1", "--gateway", "192.0.2.1"];
+    assert!(lab.says(&subnet).await.contains("253 addresses are free"));
+    assert!(lab.says(&["subnet", "show", "192.0.2.0/24"]).await.contains("192.0.2.1"));
+    assert_eq!(lab.says(&["address", "list"]).await, "none\n");
+    assert_eq!(lab.json(&["model", "list"]).await, Value::Array(vec![]));
+    assert!(lab.refuses(1, &["subnet", "add", "192.0.2.0", "--location", "ber1"]).await.contains("net: must be"));
+    lab.says(&["subnet", "remove", "192.0.2.0/24"]).await;
+    lab.says(&["location", "remove", "ber1"]).await;
+
+    let token = lab.json(&["token", "create", "ci", "--role", "viewer"]).await;
+    let text = token["token"].as_str().expect("shown once");
+    lab.says(&["machine", "list", "--token", text]).await;
+    let forbidden = lab.refuses(1, &["token", "list", "--token", text]).await;
+    assert!(forbidden.contains("this needs admin"), "{forbidden}");
+    lab.says(&["token", "revoke", token["id"].as_str().expect("an id")]).await;
+    lab.refuses(1, &["machine", "list", "--token", text]).await;
+
+    let ticket = lab.says(&["ticket", "create", "--location", "ber1"]).await;
+    assert!(ticket.contains("muster-agent --controller 127.0.0.1:"), "{ticket}");
+    let credential = lab.json(&["ial", "credential", "create", "cycle"]).await;
+    assert_eq!(credential["secret"].as_str().map(str::len), Some(64));
+    assert!(lab.says(&["ial", "credential", "list"]).await.contains("cycle"));
+    lab.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_reached_or_trusted_is_said_with_the_remedy() {
+    let nowhere = tempfile::tempdir().expect("a temporary folder");
+    let complains = |output: Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let missing = run(nowhere.path(), &["machine", "list"]).await;
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(complains(missing).contains("muster serve"));
+    let wrong = run(nowhere.path(), &["machine", "list", "--url", "ftp://x", "--token", "t"]).await;
+    assert_eq!(wrong.status.code(), Some(2));
+
+    let lab = Lab::new().await;
+    let other_ca = Lab::new().await;
+    let ca = other_ca.data.path().join("ca.crt");
+    let distrusted = lab.refuses(1, &["machine", "list", "--ca", ca.to_str().expect("UTF-8")]).await;
+    assert!(distrusted.contains("--ca"), "{distrusted}");
+    let url = std::fs::read_to_string(lab.data.path().join("endpoint")).expect("written by the controller");
+    lab.server.stop().await;
+    let gone = lab.data.path().to_owned();
+    let refused = run(&gone, &["machine", "list", "--url", url.trim()]).await;
+    assert!(complains(refused).contains("is `muster serve` running?"));
+    other_ca.server.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_code_2_and_names_what_is_meant() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (arguments, names) in [
+        (&["machin"][..], "machine"),
+        (&["machine"], "list"),
+        (&["machine", "list", "--colour"], "--colour"),
+        (&["machine", "list", "--output", "xml"], "xml"),
+        (&["machine", "label", "m", "rack"], "KEY=VALUE"),
+        (&["machine", "maintenance", "m", "maybe"], "maybe"),
+        (&["apply", "-m", "m"], "--file"),
+        (&["token", "create", "t", "--role", "king"], "king"),
+        (&["iso", "build"], "--location"),
+        (&["iso", "build", "--location", "Not A Code"], "Not A Code"),
+        (&["iso", "build", "--location", "ber1", "--controller", "gopher://x"], "gopher"),
+        (&["operation", "list", "--limit", "0"], "--limit"),
+    ] {
+        let output = run(folder.path(), arguments).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(names), "{arguments:?}: {error}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["apply", "--help"], &["iso", "build", "--help"]] {
+        let output = run(folder.path(), arguments).await;
+        assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
+    }
+}
