@@ -36,15 +36,6 @@ pub enum CliError {
         #[source]
         cause: std::io::Error,
     },
-    /// A boot image cannot be built or read.
-    #[error(transparent)]
-    Image(#[from] muster_ipxe::image::ImageError),
-    /// A boot medium cannot be built.
-    #[error(transparent)]
-    Iso(#[from] muster_ipxe::iso::IsoError),
-    /// A boot medium's parameter is wrong.
-    #[error(transparent)]
-    Param(#[from] muster_ipxe::param::ParamError),
     /// The controller's configuration is wrong.
     #[error("the configuration cannot be used")]
     Config(#[from] crate::config::ConfigError),
@@ -57,13 +48,11 @@ impl CliError {
     /// 1 refused or failed, 2 wrong usage.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Param(_) => 2,
+            Self::Usage(_) => 2,
             Self::Connect(_)
             | Self::Refused { .. }
             | Self::Failed(_)
             | Self::File { .. }
-            | Self::Image(_)
-            | Self::Iso(_)
             | Self::Config(_)
             | Self::Serve(_) => 1,
         }

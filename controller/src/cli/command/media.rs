@@ -12,7 +12,8 @@ use muster_ipxe::packages::Freshness;
 use muster_ipxe::param::Site;
 use serde_json::{Value, json};
 
-use crate::cli::connect::DataDir;
+use crate::cli::client::escape;
+use crate::cli::connect::{Connect, DataDir};
 use crate::cli::error::CliError;
 use crate::cli::follow::Progress;
 use crate::cli::show::{Column, Show, bytes, joined, print, text};
@@ -151,7 +152,7 @@ pub struct IsoBuild {
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     /// How machines there reach a controller's boot listener, may be given more than once; this host where it is not
-    #[arg(long = "controller", value_name = "HOST[:PORT]")]
+    #[arg(long = "controller", alias = "url", value_name = "HOST[:PORT]")]
     controllers: Vec<String>,
     #[command(flatten)]
     packages: PackageArgs,
@@ -188,8 +189,12 @@ impl IsoCommand {
 impl IsoBuild {
     fn run(self) -> Result<(), CliError> {
         let own = || own_controller(&Config::load(None, self.data.data.clone())?);
-        let controllers = if self.controllers.is_empty() { vec![own()?] } else { self.controllers.clone() };
+        let controllers = match self.controllers.as_slice() {
+            [] => vec![own()?],
+            given => given.iter().map(|text| host_and_port(text)).collect::<Result<_, _>>()?,
+        };
         let site = Site::new(&self.location, &controllers).map_err(|e| CliError::Usage(e.to_string()))?;
+        self.check_location()?;
         let (cache, freshness) = (self.packages.cache(), self.packages.freshness());
         let spec = IsoSpec { site, cache, out: self.output, freshness };
         let mut progress = Progress::new();
@@ -209,6 +214,42 @@ impl IsoBuild {
             controllers.join(", ")
         ));
         remember(&self.data.path(), &medium.sha256, &record)
+    }
+}
+
+impl IsoBuild {
+    /// A medium for a location that nobody declared is most likely a typing error.
+    fn check_location(&self) -> Result<(), CliError> {
+        let given = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let connect = Connect {
+            url: given("MUSTER_URL"),
+            token: given("MUSTER_TOKEN"),
+            ca: given("MUSTER_CA").map(PathBuf::from),
+            data: self.data.clone(),
+        };
+        let code = &self.location;
+        match connect.client().and_then(|client| client.get(&format!("/locations/{}", escape(code)))) {
+            Ok(_) => Ok(()),
+            Err(CliError::Refused { code: word, .. }) if word == "not-found" => Err(CliError::Failed(format!(
+                "there is no location {code:?}; make it first: muster location add {code}"
+            ))),
+            Err(error) => {
+                eprintln!("cannot ask the controller whether there is a location {code:?}: {error}");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// `HOST`, `HOST:PORT`, or the HTTP URL of one.
+fn host_and_port(text: &str) -> Result<String, CliError> {
+    match text.split_once("://") {
+        None => Ok(text.to_owned()),
+        Some(("http", rest)) => Ok(rest.trim_end_matches('/').to_owned()),
+        Some(_) => {
+            let problem = format!("--controller must be HOST, HOST:PORT or an http:// URL, and is {text:?}");
+            Err(CliError::Usage(problem))
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 mod access;
 mod desired;
 mod feed;
-mod image;
 mod location;
 mod machine;
 mod media;
@@ -66,12 +65,6 @@ pub enum Command {
     /// Cycle's Infrastructure Abstraction Layer
     #[command(subcommand)]
     Ial(access::IalCommand),
-    /// The boot image that machines load
-    #[command(subcommand)]
-    Image(image::ImageCommand),
-    /// Boot media for sites
-    #[command(subcommand)]
-    Iso(image::IsoCommand),
     /// What happens, as it happens
     Events(feed::Events),
     /// Who changed what
@@ -99,8 +92,6 @@ impl Command {
             Self::Token(command) => command.run(),
             Self::Ticket(command) => command.run(),
             Self::Ial(command) => command.run(),
-            Self::Image(command) => command.run(),
-            Self::Iso(command) => command.run(),
             Self::Events(command) => command.run(),
             Self::Audit(command) => command.run(),
         }
