@@ -21,6 +21,7 @@ pub mod random;
 pub mod reconcile;
 pub mod session;
 pub mod sim;
+pub mod sort;
 pub mod talk;
 pub mod tls;
 

@@ -104,7 +104,7 @@ impl Netlink {
 
     /// Sends a request and waits for the kernel's yes or no.
     pub fn request(&mut self, request: Request) -> Result<(), NetlinkError> {
-        self.ask(request, |_, _| {}).map(|_| ())
+        self.ask(request, &mut |_, _| {}).map(|_| ())
     }
 
     /// Asks for all of a kind and hands each answer's body to `each`.
@@ -117,7 +117,7 @@ impl Netlink {
         let mut tries = 0;
         loop {
             let mut all = Vec::new();
-            let is_whole = self.ask(request.clone(), |k, body| {
+            let is_whole = self.ask(request.clone(), &mut |k, body| {
                 if k == kind {
                     all.push(decode(body));
                 }
@@ -130,7 +130,7 @@ impl Netlink {
     }
 
     /// Sends, then reads up to the end of the answer. Returns whether the answer was not disturbed by changes.
-    fn ask(&mut self, request: Request, mut each: impl FnMut(u16, &[u8])) -> Result<bool, NetlinkError> {
+    fn ask(&mut self, request: Request, each: &mut dyn FnMut(u16, &[u8])) -> Result<bool, NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let bytes = request.finish(self.sequence);
         send(&self.socket, &bytes, SendFlags::empty())?;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use muster_protocol::desired::AcceptRa;
 use muster_protocol::inventory::Carrier;
-use muster_protocol::observed::{self, Admin, Dhcp4, LinkKind, Origin};
+use muster_protocol::observed::{self, Admin, LinkKind, Origin};
 use rustix::io::Errno;
 
 use super::modules;
@@ -26,6 +26,7 @@ use super::resolv::{self, Resolvers};
 use crate::machine::MachineError;
 use crate::options;
 use crate::plan::network::{Change, Route, Step};
+use crate::sort;
 use keeper::Keeper;
 
 /// Where programs look for resolvers.
@@ -74,7 +75,7 @@ impl Network {
     pub fn observe(&self) -> Result<observed::Network, MachineError> {
         let os =
             |error: NetlinkError| MachineError::os("ask the kernel for links, addresses and routes", error.into_io());
-        let dhcp = self.keeper.observe();
+        let mut dhcp = self.keeper.observe();
         let mut netlink = self.lock();
         let links = netlink.dump(&link::dump(), link::NEW, link::decode).map_err(os)?;
         let addresses = netlink.dump(&address::dump(), address::NEW, address::decode).map_err(os)?;
@@ -94,7 +95,9 @@ impl Network {
                 .filter(|address| address.link == link.index)
                 .map(|address| observed::Address { net: address.net, origin: address.origin })
                 .collect();
-            on_link.sort();
+            sort::short(&mut on_link, Ord::cmp);
+            let client = dhcp.iter_mut().find(|(name, _)| *name == link.name);
+            let doing = client.map(|(_, doing)| std::mem::take(doing)).unwrap_or_default();
             Some(observed::Link {
                 index: link.index,
                 mac: link.mac,
@@ -104,13 +107,13 @@ impl Network {
                 carrier: if link.carrier { Carrier::Present } else { Carrier::Absent },
                 mtu: link.mtu,
                 addresses: on_link,
-                dhcp4: dhcp.get(&link.name).cloned().unwrap_or(Dhcp4::Off),
+                dhcp4: doing,
                 accept_ra: accept_ra(&link.name),
                 name: link.name,
             })
         };
         let mut links: Vec<_> = links.into_iter().flatten().filter_map(observe_link).collect();
-        links.sort_by_key(|link| link.index);
+        sort::short(&mut links, |a, b| a.index.cmp(&b.index));
         let routes = routes
             .into_iter()
             .flatten()

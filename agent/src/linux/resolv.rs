@@ -2,12 +2,12 @@
 //!
 //! Written by `network` and its keeper, read by whoever observes. Knows the file, and not who looks names up.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::plan::network::in_force;
+use crate::sort;
 
 /// What is at the top of the file, for people who wonder.
 const HEADER: &str = "# Written by muster-agent; changes made here do not last.\n";
@@ -26,14 +26,14 @@ pub struct Resolvers {
 pub struct ResolvConf {
     path: PathBuf,
     configured: Resolvers,
-    /// By link name.
-    leased: BTreeMap<String, Resolvers>,
+    /// By link name, sorted.
+    leased: Vec<(String, Resolvers)>,
 }
 
 impl ResolvConf {
     /// The file at `path`. What is in it already counts as configured until something else is; nothing is written yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), configured: read(path), leased: BTreeMap::new() }
+        Self { path: path.to_owned(), configured: read(path), leased: Vec::new() }
     }
 
     /// Sets what comes first.
@@ -44,16 +44,15 @@ impl ResolvConf {
 
     /// Sets what a link's lease brought; `None` takes it away.
     pub fn lease(&mut self, link: &str, resolvers: Option<Resolvers>) -> io::Result<()> {
-        match resolvers {
-            Some(resolvers) => self.leased.insert(link.to_owned(), resolvers),
-            None => self.leased.remove(link),
-        };
+        self.leased.retain(|(name, _)| name != link);
+        self.leased.extend(resolvers.map(|resolvers| (link.to_owned(), resolvers)));
+        sort::short(&mut self.leased, |(a, _), (b, _)| a.cmp(b));
         self.write()
     }
 
     /// Writes the file unless it is so already. Whoever reads it sees the old one or the new one, whole.
     fn write(&self) -> io::Result<()> {
-        let leased = || self.leased.values();
+        let leased = || self.leased.iter().map(|(_, lease)| lease);
         let all = Resolvers {
             nameservers: in_force(
                 &self.configured.nameservers,

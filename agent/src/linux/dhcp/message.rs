@@ -3,7 +3,6 @@
 //! What a client sends and reads, and nothing else. Reading never panics and believes nothing: what is malformed is no
 //! reply.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -170,7 +169,7 @@ impl Reply {
             return None;
         }
         let options = options(bytes)?;
-        let value = |code| options.get(&code).map(Vec::as_slice);
+        let value = |code| options.iter().find(|(have, _)| *have == code).map(|(_, value)| value.as_slice());
         let number = |code| Some(u32::from_be_bytes(value(code)?.try_into().ok()?));
         let kind = match value(option::KIND)? {
             [2] => ReplyKind::Offer,
@@ -202,11 +201,12 @@ impl Reply {
 }
 
 /// All options; one that comes in several pieces is put together (RFC 3396).
-fn options(bytes: &[u8]) -> Option<BTreeMap<u8, Vec<u8>>> {
-    let mut all = BTreeMap::new();
+fn options(bytes: &[u8]) -> Option<Vec<(u8, Vec<u8>)>> {
+    let mut all = Vec::new();
     read_options(bytes.get(OPTIONS..)?, &mut all);
     // The fields for file and server name may hold options as well (RFC 2132, section 9.3).
-    let overload = all.get(&option::OVERLOAD).and_then(|v: &Vec<u8>| v.first().copied()).unwrap_or(0);
+    let overload = all.iter().find(|(code, _)| *code == option::OVERLOAD);
+    let overload = overload.and_then(|(_, value)| value.first().copied()).unwrap_or(0);
     if overload & 1 != 0 {
         read_options(bytes.get(108..236)?, &mut all);
     }
@@ -216,7 +216,7 @@ fn options(bytes: &[u8]) -> Option<BTreeMap<u8, Vec<u8>>> {
     Some(all)
 }
 
-fn read_options(mut bytes: &[u8], all: &mut BTreeMap<u8, Vec<u8>>) {
+fn read_options(mut bytes: &[u8], all: &mut Vec<(u8, Vec<u8>)>) {
     while let Some((&code, rest)) = bytes.split_first() {
         bytes = rest;
         if code == option::END {
@@ -227,7 +227,10 @@ fn read_options(mut bytes: &[u8], all: &mut BTreeMap<u8, Vec<u8>>) {
         }
         let Some((&len, rest)) = bytes.split_first() else { return };
         let Some((value, rest)) = rest.split_at_checked(usize::from(len)) else { return };
-        all.entry(code).or_default().extend_from_slice(value);
+        match all.iter_mut().find(|(have, _)| *have == code) {
+            Some((_, pieces)) => pieces.extend_from_slice(value),
+            None => all.push((code, value.to_vec())),
+        }
         bytes = rest;
     }
 }
@@ -365,10 +368,11 @@ mod tests {
         assert_eq!(bytes.len(), SMALLEST);
         assert_eq!(bytes[..12], [1, 1, 6, 0, 1, 2, 3, 4, 0, 5, 0, 0]);
         let options = options(&bytes).expect("options");
-        assert_eq!(options[&53], [3]);
-        assert_eq!(options[&50], [192, 0, 2, 100]);
-        assert_eq!(options[&54], [192, 0, 2, 1]);
-        assert_eq!(options[&61], [1, 2, 0, 0, 0, 0, 1]);
+        for option in
+            [(53, vec![3]), (50, vec![192, 0, 2, 100]), (54, vec![192, 0, 2, 1]), (61, vec![1, 2, 0, 0, 0, 0, 1])]
+        {
+            assert!(options.contains(&option), "{option:?} in {options:?}");
+        }
 
         // RFC 2131, table 4: ciaddr only when renewing, and then no requested address.
         let bytes = ask(Question::Extend(address));

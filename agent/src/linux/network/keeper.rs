@@ -4,7 +4,6 @@
 //! What it does to the kernel and to resolv.conf happens under one lock, so that a client that was stopped stays stopped.
 //! It decides nothing but what DHCP decides, and, while a machine boots, that its NICs come up.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -53,16 +52,16 @@ struct Shared {
 struct State {
     netlink: Netlink,
     resolv: ResolvConf,
-    /// By link name.
-    clients: BTreeMap<String, Kept>,
+    clients: Vec<Kept>,
     /// Leases of clients that were stopped: a revert wants them back.
-    stopped: BTreeMap<String, Lease>,
+    stopped: Vec<(String, Lease)>,
     boot: Boot,
     thread: Thread,
 }
 
 #[derive(Debug)]
 struct Kept {
+    name: String,
     index: u32,
     /// When the link was last looked at: whether there was one, and how often it had come.
     carrier: (bool, u32),
@@ -82,11 +81,11 @@ enum Boot {
     /// Nothing: not asked for, or a configuration was applied.
     Off,
     /// They come up, and the lease is taken over by its NIC.
-    Lease { lease: options::Lease, seen: BTreeSet<u32>, until: Instant },
+    Lease { lease: options::Lease, seen: Vec<u32>, until: Instant },
     /// They come up.
-    LeaseTaken { seen: BTreeSet<u32> },
+    LeaseTaken { seen: Vec<u32> },
     /// They come up, and get an address by DHCP.
-    Dhcp { seen: BTreeSet<u32> },
+    Dhcp { seen: Vec<u32> },
 }
 
 impl Keeper {
@@ -95,8 +94,8 @@ impl Keeper {
         let state = State {
             netlink: Netlink::open()?,
             resolv: ResolvConf::new(resolv_conf),
-            clients: BTreeMap::new(),
-            stopped: BTreeMap::new(),
+            clients: Vec::new(),
+            stopped: Vec::new(),
             boot: Boot::Off,
             thread: Thread::NotStarted,
         };
@@ -107,7 +106,7 @@ impl Keeper {
     /// Brings all NICs up, now and when they appear, and takes the lease over or starts DHCP, until [`Self::configured`].
     pub(super) fn boot(&self, lease: Option<options::Lease>) -> io::Result<()> {
         let mut state = self.shared.lock();
-        let seen = BTreeSet::new();
+        let seen = Vec::new();
         state.boot = match lease {
             Some(lease) => Boot::Lease { lease, seen, until: Instant::now() + PATIENCE },
             None => Boot::Dhcp { seen },
@@ -131,10 +130,10 @@ impl Keeper {
     /// Ends a client. What it installed stays, but for its resolvers.
     pub(super) fn stop(&self, link: &str) {
         let mut state = self.shared.lock();
-        if let Some(kept) = state.clients.remove(link) {
-            if let Some(lease) = kept.client.lease() {
-                state.stopped.insert(link.to_owned(), lease.clone());
-            }
+        if let Some(at) = state.clients.iter().position(|kept| kept.name == link) {
+            let kept = state.clients.swap_remove(at);
+            state.stopped.retain(|(name, _)| name != link);
+            state.stopped.extend(kept.client.lease().map(|lease| (link.to_owned(), lease.clone())));
             let written = state.resolv.lease(link, None);
             warn_on(link, "write resolv.conf", written);
         }
@@ -142,23 +141,24 @@ impl Keeper {
 
     /// Waits until a client has a lease. Returns whether it has.
     pub(super) fn await_lease(&self, link: &str, patience: Duration) -> bool {
-        let has_none = |state: &mut State| state.clients.get(link).is_none_or(|kept| kept.client.lease().is_none());
+        let has_none = |state: &mut State| state.client(link).is_none_or(|kept| kept.client.lease().is_none());
         let waited = self.shared.bound.wait_timeout_while(self.shared.lock(), patience, has_none);
         let (_state, result) = waited.unwrap_or_else(PoisonError::into_inner);
         !result.timed_out()
     }
 
-    /// What the client of each link does, by link name; links without are off.
-    pub(super) fn observe(&self) -> BTreeMap<String, Dhcp4> {
+    /// What the client of each link does; links without are off.
+    pub(super) fn observe(&self) -> Vec<(String, Dhcp4)> {
         let doing = |kept: &Kept| kept.client.lease().map_or(Dhcp4::Searching, |lease| Dhcp4::Bound(lease.observed()));
-        self.shared.lock().clients.iter().map(|(name, kept)| (name.clone(), doing(kept))).collect()
+        self.shared.lock().clients.iter().map(|kept| (kept.name.clone(), doing(kept))).collect()
     }
 
     /// How long an address of a link's lease is good, running or stopped; `None` where no lease has it.
     pub(super) fn lifetime(&self, link: &str, net: IpNet) -> Option<u32> {
-        let state = self.shared.lock();
-        let running = state.clients.get(link).and_then(|kept| kept.client.lease());
-        let lease = running.or_else(|| state.stopped.get(link)).filter(|lease| IpNet::V4(lease.address) == net)?;
+        let mut state = self.shared.lock();
+        let running = state.client(link).and_then(|kept| kept.client.lease()).cloned();
+        let stopped = || state.stopped.iter().find(|(name, _)| name == link).map(|(_, lease)| lease.clone());
+        let lease = running.or_else(stopped).filter(|lease| IpNet::V4(lease.address) == net)?;
         Some(lease.seconds_left(Instant::now()))
     }
 
@@ -196,7 +196,7 @@ impl Shared {
                 let sockets: Vec<(String, Arc<Socket>)> = state
                     .clients
                     .iter()
-                    .filter_map(|(name, kept)| Some((name.clone(), Arc::clone(kept.socket.as_ref()?))))
+                    .filter_map(|kept| Some((kept.name.clone(), Arc::clone(kept.socket.as_ref()?))))
                     .collect();
                 let wait = state.deadline().map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now));
                 (sockets, wait.min(LONGEST_WAIT))
@@ -219,7 +219,7 @@ impl Shared {
                     let mut state = self.lock();
                     let now = Instant::now();
                     let still_asks = |kept: &&mut Kept| kept.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, socket));
-                    if let Some(kept) = state.clients.get_mut(name).filter(still_asks) {
+                    if let Some(kept) = state.client(name).filter(still_asks) {
                         let actions = kept.client.handle(&reply, now);
                         state.perform(name, actions, now, &self.bound);
                     }
@@ -236,7 +236,7 @@ impl State {
             Boot::Lease { until, .. } => Some(*until),
             Boot::Off | Boot::LeaseTaken { .. } | Boot::Dhcp { .. } => None,
         };
-        self.clients.values().map(|kept| kept.client.deadline()).chain(until).min()
+        self.clients.iter().map(|kept| kept.client.deadline()).chain(until).min()
     }
 
     /// Does what is due.
@@ -245,15 +245,13 @@ impl State {
             && now >= *until
         {
             warn!("no NIC with MAC {} has appeared; asking for an address on those that have", lease.mac);
-            self.boot = Boot::Dhcp { seen: BTreeSet::new() };
+            self.boot = Boot::Dhcp { seen: Vec::new() };
             self.look(now);
         }
-        let names: Vec<String> = self.clients.keys().cloned().collect();
-        for name in names {
-            if let Some(kept) = self.clients.get_mut(&name) {
-                let actions = kept.client.poll(now);
-                self.perform(&name, actions, now, bound);
-            }
+        for at in 0..self.clients.len() {
+            let kept = &mut self.clients[at];
+            let (name, actions) = (kept.name.clone(), kept.client.poll(now));
+            self.perform(&name, actions, now, bound);
         }
     }
 
@@ -263,8 +261,8 @@ impl State {
             Ok(links) => links.into_iter().flatten().collect::<Vec<_>>(),
             Err(error) => return warn!("cannot list links: {error}"),
         };
-        self.clients.retain(|name, kept| {
-            let is_it = |link: &&Link| link.index == kept.index && link.name == *name;
+        self.clients.retain_mut(|kept| {
+            let is_it = |link: &&Link| link.index == kept.index && link.name == kept.name;
             let Some(link) = links.iter().find(is_it) else { return false };
             let carrier = (link.carrier, link.carrier_ups);
             if link.carrier && kept.carrier != carrier {
@@ -282,7 +280,11 @@ impl State {
     fn boot_link(&mut self, link: &Link, now: Instant) {
         let is_new = match &mut self.boot {
             Boot::Off => false,
-            Boot::Lease { seen, .. } | Boot::LeaseTaken { seen } | Boot::Dhcp { seen } => seen.insert(link.index),
+            Boot::Lease { seen, .. } | Boot::LeaseTaken { seen } | Boot::Dhcp { seen } => {
+                let is_new = !seen.contains(&link.index);
+                seen.extend(is_new.then_some(link.index));
+                is_new
+            }
         };
         if !is_new || !matches!(link.kind, Kind::Ethernet | Kind::Loopback) {
             return;
@@ -305,11 +307,11 @@ impl State {
     }
 
     fn start(&mut self, link: &Link, now: Instant) {
-        if self.clients.contains_key(&link.name) {
+        if self.client(&link.name).is_some() {
             return;
         }
-        match self.stopped.remove(&link.name).filter(|lease| lease.ends_at > now) {
-            Some(lease) => self.start_with(link, lease, now),
+        match self.stopped.iter().find(|(name, lease)| *name == link.name && lease.ends_at > now) {
+            Some((_, lease)) => self.start_with(link, lease.clone(), now),
             None => self.insert(link, Client::new(link.mac, seed(), now)),
         }
     }
@@ -320,12 +322,16 @@ impl State {
     }
 
     fn insert(&mut self, link: &Link, client: Client) {
-        let kept = Kept { index: link.index, carrier: (link.carrier, link.carrier_ups), client, socket: None };
-        self.clients.insert(link.name.clone(), kept);
+        let carrier = (link.carrier, link.carrier_ups);
+        self.clients.push(Kept { name: link.name.clone(), index: link.index, carrier, client, socket: None });
+    }
+
+    fn client(&mut self, link: &str) -> Option<&mut Kept> {
+        self.clients.iter_mut().find(|kept| kept.name == link)
     }
 
     fn perform(&mut self, name: &str, actions: Vec<Action>, now: Instant, bound: &Condvar) {
-        let Some(kept) = self.clients.get_mut(name) else { return };
+        let Some(kept) = self.clients.iter_mut().find(|kept| kept.name == name) else { return };
         for action in actions {
             match action {
                 // A message that cannot be sent is one that got lost: it is repeated.

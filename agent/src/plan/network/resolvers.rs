@@ -4,6 +4,8 @@
 
 use muster_protocol::observed::{Dhcp4, Lease, Network};
 
+use crate::sort;
+
 /// `fixed`, then what of `leased` is not in it yet; nothing twice.
 pub fn in_force<T: Clone + PartialEq>(fixed: &[T], leased: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut all: Vec<T> = Vec::new();
@@ -23,7 +25,7 @@ pub(super) fn leases<'a>(
 where
 {
     let mut links: Vec<_> = network.links.iter().filter(|link| keep(&link.name)).collect();
-    links.sort_by_key(|link| &link.name);
+    sort::short(&mut links, |a, b| a.name.cmp(&b.name));
     links.into_iter().filter_map(|link| match &link.dhcp4 {
         Dhcp4::Bound(lease) => Some(lease),
         Dhcp4::Off | Dhcp4::Searching => None,

@@ -2,7 +2,6 @@
 //!
 //! The one place that knows which order keeps a machine reachable; used for plans and reverts alike.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -13,6 +12,7 @@ use muster_protocol::to_agent::Impact;
 use super::resolvers::{in_force, leases};
 use super::target::{KindTarget, LinkTarget, Target};
 use super::{Change, Route, Step};
+use crate::sort;
 
 /// When a step comes. Within a phase, links keep their order: parents before VLANs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ enum Phase {
 
 /// The steps that lead from `observed` to `target`.
 pub(super) fn between(target: &Target, observed: &Network) -> Vec<Step> {
-    let mut planner = Planner { observed, gone: BTreeSet::new(), changes: Vec::new() };
+    let mut planner = Planner { observed, gone: Vec::new(), changes: Vec::new() };
     planner.clear_the_way(target);
     for link in &target.links {
         planner.link(link);
@@ -53,7 +53,7 @@ pub(super) fn between(target: &Target, observed: &Network) -> Vec<Step> {
 struct Planner<'a> {
     observed: &'a Network,
     /// Links that are deleted before anything is built.
-    gone: BTreeSet<&'a str>,
+    gone: Vec<&'a str>,
     changes: Vec<(Phase, Change)>,
 }
 
@@ -80,7 +80,8 @@ impl<'a> Planner<'a> {
 
     /// Notes that a link goes, and all VLANs on it with it.
     fn forget(&mut self, link: &'a observed::Link) {
-        if self.gone.insert(&link.name) {
+        if !self.gone.contains(&link.name.as_str()) {
+            self.gone.push(&link.name);
             if link.dhcp4 != observed::Dhcp4::Off {
                 self.add(Phase::StopDhcp, Change::StopDhcp { link: link.name.clone() });
             }
@@ -96,7 +97,7 @@ impl<'a> Planner<'a> {
     fn delete_unwanted(&mut self, target: &Target) {
         let observed = self.observed;
         for link in &observed.links {
-            if target.unwanted.contains(&link.name) && !self.gone.contains(link.name.as_str()) {
+            if target.unwanted.contains(&link.name) && !self.gone.contains(&link.name.as_str()) {
                 self.forget(link);
                 self.add(Phase::Delete, Change::DeleteVlan { link: link.name.clone() });
             }
@@ -105,7 +106,7 @@ impl<'a> Planner<'a> {
 
     fn link(&mut self, wanted: &LinkTarget) {
         let present = self.observed.links.iter().find(|link| link.name == wanted.name);
-        let present = present.filter(|link| !self.gone.contains(link.name.as_str()));
+        let present = present.filter(|link| !self.gone.contains(&link.name.as_str()));
         let link = wanted.name.clone();
         if let (None, KindTarget::Vlan { parent, tag }) = (present, &wanted.kind) {
             self.add(Phase::Create, Change::CreateVlan { link, parent: parent.clone(), tag: *tag });
@@ -141,7 +142,7 @@ impl<'a> Planner<'a> {
         let link = || wanted.name.clone();
         let is_wanted = |net: IpNet| wanted.addresses.iter().any(|address| address.net == net);
         let is_old = |have: &observed::Address| is_unwanted(have.origin, wanted) && !is_wanted(have.net);
-        let mut replaced = BTreeSet::new();
+        let mut replaced = Vec::new();
         for address in wanted.addresses.iter().filter(|address| address.origin != Origin::Ra) {
             let fits = |have: &observed::Address| {
                 have.net == address.net
@@ -155,7 +156,7 @@ impl<'a> Planner<'a> {
             if address.net.addr().is_ipv6()
                 && let Some(have) = current.addresses.iter().find(namesake)
             {
-                replaced.insert(have.net);
+                replaced.push(have.net);
                 self.add(Phase::NewAddresses, Change::RemoveAddress { link: link(), address: *have });
             }
             self.add(Phase::NewAddresses, Change::AddAddress { link: link(), address: *address });
@@ -220,23 +221,16 @@ impl<'a> Planner<'a> {
 
     /// Whether the steps so far take the last IPv4 address from a link: the kernel then drops all its IPv4 routes.
     fn loses_all_ipv4(&self, name: &str, current: &Current) -> bool {
-        let mut nets: BTreeSet<IpNet> = current.addresses.iter().map(|address| address.net).collect();
-        let mut removed = false;
-        let mut changes: Vec<_> = self.changes.iter().collect();
-        changes.sort_by_key(|(phase, _)| *phase);
-        for (_, change) in changes {
-            match change {
-                Change::AddAddress { link, address } if link == name => {
-                    nets.insert(address.net);
-                }
-                Change::RemoveAddress { link, address } if link == name => {
-                    nets.remove(&address.net);
-                    removed |= address.net.addr().is_ipv4();
-                }
-                _ => {}
-            }
-        }
-        removed && !nets.iter().any(|net| net.addr().is_ipv4())
+        let is_ipv4 = |address: &&observed::Address| address.net.addr().is_ipv4();
+        let removed = |have: &observed::Address| {
+            let is_it = |change: &Change| matches!(change, Change::RemoveAddress { link, address } if link == name && address == have);
+            self.changes.iter().any(|(_, change)| is_it(change))
+        };
+        let added = self.changes.iter().any(|(_, change)| {
+            matches!(change, Change::AddAddress { link, address } if link == name && address.net.addr().is_ipv4())
+        });
+        let held = || current.addresses.iter().filter(is_ipv4);
+        held().next().is_some() && held().all(removed) && !added
     }
 
     fn resolvers(&mut self, target: &Target) {
@@ -263,7 +257,7 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(mut self) -> Vec<Step> {
-        self.changes.sort_by_key(|(phase, _)| *phase);
+        sort::short(&mut self.changes, |(a, _), (b, _)| a.cmp(b));
         let observed = self.observed;
         let control = control_links(observed);
         let steps =
@@ -358,7 +352,7 @@ fn name_of(network: &Network, index: u32) -> Option<&str> {
 
 /// The links by which the controller may be reached: those with a default route, and what lies below them.
 /// Where there is no default route, all that have an address of more than the link's own scope.
-fn control_links(network: &Network) -> BTreeSet<&str> {
+fn control_links(network: &Network) -> Vec<&str> {
     let is_global = |address: &observed::Address| match address.net.addr() {
         IpAddr::V4(ip) => !ip.is_link_local(),
         IpAddr::V6(ip) => !ip.is_unicast_link_local(),
@@ -369,21 +363,23 @@ fn control_links(network: &Network) -> BTreeSet<&str> {
         let links = network.links.iter().filter(|link| link.addresses.iter().any(is_global));
         indexes = links.map(|link| link.index).collect();
     }
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     while let Some(index) = indexes.pop() {
         if let Some(link) = network.links.iter().find(|link| link.index == index)
-            && names.insert(link.name.as_str())
-            && let LinkKind::Vlan { parent, .. } = link.kind
+            && !names.contains(&link.name.as_str())
         {
-            indexes.push(parent);
+            names.push(link.name.as_str());
+            if let LinkKind::Vlan { parent, .. } = link.kind {
+                indexes.push(parent);
+            }
         }
     }
     names
 }
 
-fn impact(change: &Change, control: &BTreeSet<&str>, observed: &Network) -> Impact {
+fn impact(change: &Change, control: &[&str], observed: &Network) -> Impact {
     let on = |link: &String| match observed.links.iter().any(|have| have.name == *link) {
-        true if control.contains(link.as_str()) => Impact::ControlPath,
+        true if control.contains(&link.as_str()) => Impact::ControlPath,
         true => Impact::Interrupts,
         false => Impact::None,
     };

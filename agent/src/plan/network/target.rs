@@ -2,7 +2,6 @@
 //!
 //! Made from a document for a plan, and from an older observation for a revert. Decides nothing about order.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use muster_protocol::VlanTag;
@@ -51,16 +50,16 @@ pub(super) enum KindTarget {
 impl Target {
     /// The target that a document is on this machine.
     pub(super) fn of_desired(desired: &Network, observed: &observed::Network) -> Result<Self, Impossible> {
-        let mut names: BTreeMap<&str, &observed::Link> = BTreeMap::new();
+        let mut names: Vec<(&str, &observed::Link)> = Vec::new();
         let mut links = Vec::new();
         for link in &desired.links {
             if let Link::Ethernet { id, select, settings } = link {
                 let nic = find_nic(id, select, observed)?;
-                if names.values().any(|taken| taken.index == nic.index) {
+                if names.iter().any(|(_, taken)| taken.index == nic.index) {
                     let problem = format!("this is {}, which another entry describes already; merge the two", nic.name);
                     return Err(impossible(format!("network.ethernets.{id}.match"), problem));
                 }
-                names.insert(id, nic);
+                names.push((id, nic));
                 links.push(LinkTarget::of_settings(nic.name.clone(), KindTarget::Ethernet, settings));
                 check_gateways(&format!("network.ethernets.{id}"), settings, Some(nic))?;
             }
@@ -68,7 +67,7 @@ impl Target {
         for link in &desired.links {
             if let Link::Vlan { id, tag, parent, settings } = link {
                 // Checked documents name a parent that exists and is an ethernet.
-                let Some(below) = names.get(parent.as_str()) else { continue };
+                let Some((_, below)) = names.iter().find(|(id, _)| id == parent) else { continue };
                 let namesake = observed.links.iter().find(|link| link.name == *id);
                 if namesake.is_some_and(|link| !matches!(link.kind, LinkKind::Vlan { .. })) {
                     let problem = "the name is taken by a link that is no VLAN; choose another";
