@@ -121,6 +121,7 @@ pub async fn run(fleet: Fleet, agents: impl Agents, confirm_within_s: u16) {
     let mut departures = Departures { since: Instant::now(), seen: HashMap::new() };
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     loop {
+        let looked_at = Instant::now();
         let state = states.borrow_and_update().clone();
         changes.borrow_and_update();
         let online = agents.online();
@@ -137,6 +138,7 @@ pub async fn run(fleet: Fleet, agents: impl Agents, confirm_within_s: u16) {
                 let _ = done.send((machine, purpose)).await;
             });
         }
+        let look = looked_at.elapsed();
         // Every arm is cancel-safe: what one misses, the next look at the state finds.
         tokio::select! {
             Some((machine, purpose)) = finished.recv() => pace.rest(machine, purpose),
@@ -146,6 +148,12 @@ pub async fn run(fleet: Fleet, agents: impl Agents, confirm_within_s: u16) {
             _ = sweep.tick() => {
                 let _ = fleet.change(Author::controller(), operation::expire).await;
             }
+        }
+        // A look goes over everybody. Pausing for as long as the last one took lets changes gather: with 10,000 machines
+        // that change one after the other, looking after each would be all that the controller does.
+        tokio::time::sleep(look).await;
+        while let Ok((machine, purpose)) = finished.try_recv() {
+            pace.rest(machine, purpose);
         }
     }
 }
