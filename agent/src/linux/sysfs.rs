@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::text::{clean, clean_bytes};
+use crate::sort;
 
 /// A text attribute, trimmed; `None` where it cannot be read or says nothing.
 pub fn text(path: impl AsRef<Path>) -> Option<String> {
@@ -33,7 +34,7 @@ pub fn link_name(path: impl AsRef<Path>) -> Option<String> {
 pub fn names(folder: impl AsRef<Path>) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort_by(|a, b| natural(a).cmp(&natural(b)).then_with(|| a.cmp(b)));
+    sort::short(&mut names, |a, b| natural(a).cmp(&natural(b)).then_with(|| a.cmp(b)));
     names
 }
 

@@ -8,6 +8,8 @@ use muster_protocol::desired::{Network, Select};
 use muster_protocol::inventory::Carrier;
 use muster_protocol::{desired, observed};
 
+use crate::sort;
+
 /// What is visibly wrong, most likely cause first; empty where nothing is.
 /// `unanswered` are neighbors that were asked for and did not answer (ARP, neighbor discovery).
 pub fn diagnose(desired: &Network, observed: &observed::Network, unanswered: &[IpAddr]) -> Vec<String> {
@@ -19,7 +21,7 @@ pub fn diagnose(desired: &Network, observed: &observed::Network, unanswered: &[I
     }
     let gateways = |route: &observed::Route| if route.to.prefix_len() == 0 { route.via } else { None };
     let mut gateways: Vec<IpAddr> = observed.routes.iter().filter_map(gateways).collect();
-    gateways.sort();
+    sort::short(&mut gateways, Ord::cmp);
     gateways.dedup();
     for gateway in gateways.iter().filter(|gateway| unanswered.contains(gateway)) {
         causes.push(format!("the gateway {gateway} does not answer"));

@@ -12,6 +12,7 @@ use crate::linux::netlink::address::{self, Address, Uniqueness};
 use crate::linux::netlink::link::{self, Link};
 use crate::linux::netlink::{Netlink, NetlinkError};
 use crate::linux::sysfs;
+use crate::sort;
 
 /// An inventory's limit.
 const LIMIT: usize = 64;
@@ -55,7 +56,7 @@ fn nic(name: &str, path: &Path, seen: &Links) -> Option<Nic> {
         link.is_some_and(|l| l.index == address.link) && address.uniqueness != Uniqueness::Duplicate
     };
     let mut addresses: Vec<IpNet> = seen.addresses.iter().filter(mine).map(|address| address.net).collect();
-    addresses.sort();
+    sort::short(&mut addresses, Ord::cmp);
     addresses.dedup();
     Some(Nic {
         name: name.to_owned(),
@@ -86,7 +87,7 @@ fn pci(device: &Path) -> Option<PciId> {
 /// Hardware MACs of all of them, sorted, without zeros.
 pub(super) fn permanent_macs(nics: &[Nic]) -> Vec<Mac> {
     let mut macs: Vec<Mac> = nics.iter().map(|nic| nic.permanent_mac).filter(|mac| *mac.as_bytes() != [0; 6]).collect();
-    macs.sort();
+    sort::short(&mut macs, Ord::cmp);
     macs.dedup();
     macs
 }

@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 
 use super::{folder, index::Index, load_module};
 use crate::machine::{MachineError, chain};
+use crate::sort;
 
 /// Rounds over /sys/devices until nothing new asks: a loaded driver (a PCI bridge, a USB host) brings up further devices.
 const ROUNDS: usize = 10;
@@ -77,7 +78,7 @@ fn coldplug(asked: &mut BTreeSet<String>) {
         if found.is_empty() {
             return;
         }
-        found.sort_by_key(|modalias| !is_network(modalias));
+        sort::short(&mut found, |a, b| is_network(b).cmp(&is_network(a)));
         found.iter().for_each(|modalias| load_for(&index, modalias));
     }
 }
@@ -132,7 +133,7 @@ mod tests {
     fn nics_go_first() {
         let mut found =
             ["acpi:PNP0C0A:", "pci:v00008086d000010D3sv00008086sd0000A01Fbc02sc00i00", "virtio:d00000001v00001AF4"];
-        found.sort_by_key(|modalias| !is_network(modalias));
+        sort::short(&mut found, |a, b| is_network(b).cmp(&is_network(a)));
         assert_eq!(found[2], "acpi:PNP0C0A:");
     }
 }

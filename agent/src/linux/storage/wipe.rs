@@ -14,6 +14,7 @@ use super::mounts;
 use crate::linux::disks::Disks;
 use crate::machine::{MachineError, Percent};
 use crate::plan::storage::in_words;
+use crate::sort;
 
 /// Bytes overwritten between two words about progress.
 const STRETCH: u64 = 64 << 20;
@@ -37,7 +38,7 @@ pub fn wipe_on(disks: &Disks, id: &DiskId, progress: Percent<'_>) -> Result<Wipe
     }
     // What is mounted inside something else of ours leaves first.
     let mut own: Vec<_> = disk.partitions.iter().filter_map(|p| Some((p.contents.mounted_at()?, p.number))).collect();
-    own.sort();
+    sort::short(&mut own, Ord::cmp);
     for (path, number) in own.into_iter().rev() {
         mounts::unmount(disks, id, number, path)?;
     }

@@ -8,6 +8,7 @@ use muster_protocol::observed::{Contents, Disk, Partition};
 use super::table::{Fit, partition};
 use super::{Carries, Slot, Step, in_words, is_same, line, may_replace};
 use crate::plan::Impossible;
+use crate::sort;
 
 /// Adds what makes one filesystem right.
 ///
@@ -91,7 +92,7 @@ pub(super) fn order_mounts(
     }
     // The sort is stable: within a rank the order of the document stays, except that paths decide about mounts.
     // A path sorts before everything below it, as a prefix does.
-    steps.sort_by(|a, b| match (a, b) {
+    sort::short(steps, |a, b| match (a, b) {
         (Step::Unmount { path: a, .. }, Step::Unmount { path: b, .. }) => b.cmp(a),
         (Step::Mount { path: a, .. }, Step::Mount { path: b, .. }) => a.cmp(b),
         _ => rank(a).cmp(&rank(b)),
