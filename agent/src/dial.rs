@@ -228,7 +228,7 @@ impl Dialer<'_> {
         Next::Wait(Trouble::Enrollment(refusal))
     }
 
-    async fn session(&mut self, own: Credentials) -> Next {
+    async fn session(&mut self, mut own: Credentials) -> Next {
         let agent = self.agent;
         agent.status.send_modify(|status| {
             status.contact = Contact::Dialing;
@@ -259,7 +259,8 @@ impl Dialer<'_> {
             status.trouble.clear();
         });
         let begun = Instant::now();
-        let end = talk::converse(agent, &connection, number, heard, &own).await;
+        let end = talk::converse(agent, &connection, number, heard, &mut own).await;
+        self.own = Some(own);
         if begun.elapsed() >= SUCCESS {
             self.backoff.reset();
         }
@@ -267,11 +268,6 @@ impl Dialer<'_> {
         match end {
             End::ProveAnew => {
                 self.backoff.reset();
-                Next::AtOnce
-            }
-            End::Renewed(new) => {
-                crate::info!("the certificate was renewed");
-                self.adopt(new);
                 Next::AtOnce
             }
             End::Lost(error) if talk::asks_for_a_new_hello(&error) => Next::AtOnce,
@@ -305,9 +301,7 @@ impl Dialer<'_> {
     }
 
     fn adopt(&mut self, own: Credentials) {
-        if let Err(error) = own.save(&self.agent.options.keep, self.agent.options.ca) {
-            crate::warn!("the certificate could not be kept for a restart: {error}");
-        }
+        own.keep(&self.agent.options);
         self.certificate = Certificate::Usable;
         self.boot_again_at = None;
         self.agent.status.send_modify(|status| status.machine = Some(own.machine));

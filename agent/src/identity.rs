@@ -10,6 +10,7 @@ use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 
 use crate::keep::Keep;
+use crate::options::Options;
 
 /// The name under which it is kept.
 const NAME: &str = "identity";
@@ -73,8 +74,15 @@ impl Credentials {
         (kept == ca && !own.has_ended(now)).then_some(own)
     }
 
-    /// Keeps it, so that a restarted agent is the same machine without another ticket.
-    pub fn save(&self, keep: &Keep, ca: Digest) -> std::io::Result<()> {
+    /// Keeps it, so that a restarted agent is the same machine without another ticket. A failure is logged: until a
+    /// restart nothing is lost.
+    pub fn keep(&self, options: &Options) {
+        if let Err(error) = self.save(&options.keep, options.ca) {
+            crate::warn!("the certificate could not be kept for a restart: {error}");
+        }
+    }
+
+    fn save(&self, keep: &Keep, ca: Digest) -> std::io::Result<()> {
         let kept = Kept::V1 { ca, machine: self.machine, key: self.key.clone(), chain: self.chain.clone() };
         let bytes = postcard::to_stdvec(&kept).map_err(std::io::Error::other)?;
         keep.write(NAME, &bytes)

@@ -27,6 +27,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// Between two reports of how far something is.
 const PASSING: Duration = Duration::from_millis(500);
+/// Between attempts to renew a certificate: a third of its life is left for them.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
 /// Before asking again a controller that was busy.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -37,8 +39,6 @@ pub enum End {
     Lost(QuicError),
     /// A change must be proven over a newer connection.
     ProveAnew,
-    /// The certificate was renewed, and the next session shows the new one.
-    Renewed(Credentials),
     /// A power command was accepted and its answer has arrived, or had its time.
     Power(PowerAction),
 }
@@ -78,25 +78,25 @@ pub async fn hello(agent: &Agent, connection: &Connection) -> Result<(Welcome, H
     Ok((welcome, Heard { progress: outbox.progress, inventory }))
 }
 
-/// Keeps the session until it ends. `number` is this connection's, for proofs.
+/// Keeps the session until it ends. `number` is this connection's, for proofs; `own` is renewed on the way.
 pub async fn converse(
     agent: &Arc<Agent>,
     connection: &Connection,
     number: u64,
     heard: Heard,
-    own: &Credentials,
+    own: &mut Credentials,
 ) -> End {
     let end = tokio::select! {
         end = listen(agent, connection) => end,
         end = tell(agent, connection, number, heard) => end,
         end = renew(agent, connection, own) => end,
+        end = superseded(agent, number) => end,
     };
     match &end {
         End::Lost(QuicError::Frame(error)) => quic::end(connection, close::PROTOCOL, &error.to_string()),
         End::Lost(QuicError::Late) => quic::end(connection, close::PROTOCOL, "a request was not finished in time"),
         End::Lost(_) => quic::end(connection, close::DONE, "the session is lost"),
         End::ProveAnew => quic::end(connection, close::DONE, "the network was changed: dialing anew"),
-        End::Renewed(_) => quic::end(connection, close::DONE, "the certificate was renewed: dialing anew"),
         End::Power(_) => quic::end(connection, close::DONE, "the machine is going down"),
     }
     end
@@ -158,13 +158,7 @@ async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream)
 async fn tell(agent: &Agent, connection: &Connection, number: u64, mut heard: Heard) -> End {
     let mut changes = agent.outbox.subscribe();
     loop {
-        let (next, too_old) = {
-            let outbox = changes.borrow_and_update();
-            (outbox.next(&heard, number), outbox.needs_newer_than(number))
-        };
-        if too_old {
-            return End::ProveAnew;
-        }
+        let next = changes.borrow_and_update().next(&heard, number);
         let Some(call) = next else {
             if changes.changed().await.is_err() {
                 // The agent itself is going: whoever runs it ends this as well.
@@ -186,15 +180,24 @@ async fn tell(agent: &Agent, connection: &Connection, number: u64, mut heard: He
             _ if passing => {
                 // What matters does not wait behind what passes.
                 let matters = |out: &Outbox| out.next(&heard, number).is_some_and(|call| !Outbox::is_passing(&call));
-                let _ = timeout(PASSING, changes.wait_for(|out| matters(out) || out.needs_newer_than(number))).await;
+                let _ = timeout(PASSING, changes.wait_for(matters)).await;
             }
             _ => {}
         }
     }
 }
 
+/// Ends the session when a change must be proven that it is too old for, whatever it is waiting for.
+async fn superseded(agent: &Agent, number: u64) -> End {
+    // The error says that the outbox is gone, and with it the agent: whoever runs it ends this as well.
+    if agent.outbox.subscribe().wait_for(|out| out.needs_newer_than(number)).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    End::ProveAnew
+}
+
 /// Asks for a new certificate when two thirds of this one's life are over, and again until it is there.
-async fn renew(agent: &Agent, connection: &Connection, own: &Credentials) -> End {
+async fn renew(agent: &Agent, connection: &Connection, own: &mut Credentials) -> End {
     loop {
         // The clock may be set meanwhile, so it is looked at again every hour.
         match own.renew_in(agent.clock.now()) {
@@ -205,10 +208,16 @@ async fn renew(agent: &Agent, connection: &Connection, own: &Credentials) -> End
             }
         }
         match renewed(connection, own).await {
-            Ok(new) => return End::Renewed(new),
-            Err(error) => crate::warn!("the certificate could not be renewed, asking again: {error}"),
+            Ok(new) => {
+                crate::info!("the certificate was renewed");
+                *own = new;
+                own.keep(&agent.options);
+            }
+            Err(error) => {
+                crate::warn!("the certificate could not be renewed, asking again: {error}");
+                sleep(RENEW_AGAIN).await;
+            }
         }
-        sleep(Duration::from_secs(60)).await;
     }
 }
 

@@ -1,0 +1,252 @@
+//! Real agents on simulated machines, over real QUIC on loopback, against a controller that says what the test wants.
+
+mod controller;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use controller::Controller;
+use muster_agent::agent::{Agent, Contact, run_agent};
+use muster_agent::dial::Ended;
+use muster_agent::keep::Keep;
+use muster_agent::options::{Manage, Options, Pace, WhenRefused};
+use muster_agent::quic;
+use muster_agent::sim::{SimMachine, Wire};
+use muster_protocol::desired::{Desired, Link, Network, Reach, Route, Select, Settings};
+use muster_protocol::enroll::{Refusal, Ticket};
+use muster_protocol::hello::{Progress, Standing};
+use muster_protocol::to_agent::{self, Apply, Power, PowerAction};
+use muster_protocol::to_controller::{Answer, Call};
+use muster_protocol::{BootId, Digest, Generation, OperationId, close};
+use quinn::{Connection, ConnectionError, VarInt};
+use tokio::task::JoinHandle;
+
+/// Nothing here takes a tenth of it.
+const DEADLINE: Duration = Duration::from_secs(20);
+const BOOT: BootId = BootId::from_bytes([3; 16]);
+
+struct Box {
+    machine: Arc<SimMachine>,
+    agent: Arc<Agent>,
+    running: JoinHandle<Ended>,
+}
+
+fn start(controller: &Controller, keep: Keep) -> Box {
+    start_with(controller, keep, controller.ca())
+}
+
+fn start_with(controller: &Controller, keep: Keep, ca: Digest) -> Box {
+    let options = Options {
+        controllers: vec![controller.endpoint()],
+        ca,
+        ticket: Some(Ticket::from_bytes([9; 32])),
+        time_unix_s: 0,
+        lease: None,
+        manage: Manage::ALL,
+        keep,
+        boot: BOOT,
+        refused: WhenRefused::End,
+        pace: Pace { backoff_first: Duration::from_millis(20), ..Pace::default() },
+    };
+    let machine = Arc::new(SimMachine::new(1));
+    let (agent, jobs) = Agent::new(options, machine.clone());
+    let running = agent.clone();
+    let running = tokio::spawn(async move { run_agent(&running, jobs).await });
+    Box { machine, agent, running }
+}
+
+async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+async fn ask(session: &Connection, call: to_agent::Call) -> to_agent::Answer {
+    in_time("an answer", quic::ask(session, &call)).await.expect("an answer")
+}
+
+/// How the agent ended the connection.
+async fn ended(session: &Connection) -> (u32, String) {
+    match in_time("the end of the session", session.closed()).await {
+        ConnectionError::ApplicationClosed(closed) => {
+            let code = u64::from(closed.error_code) as u32;
+            (code, String::from_utf8_lossy(&closed.reason).into_owned())
+        }
+        other => panic!("ended by {other}"),
+    }
+}
+
+#[tokio::test]
+async fn enrolls_says_hello_and_reports_its_inventory() {
+    let controller = Controller::start();
+    let keep = Keep::memory();
+    let own = start(&controller, keep.clone());
+    let request = in_time("an enrollment", controller.enroll()).await;
+    assert_eq!(request.ticket, Ticket::from_bytes([9; 32]));
+    let (session, hello) = in_time("a session", controller.welcome(Standing::Member)).await;
+    assert_eq!((hello.boot, &hello.progress), (BOOT, &Progress::Idle));
+    let Call::Inventory(inventory) = in_time("an inventory", controller.told(&session, Answer::Accepted)).await else {
+        panic!("the inventory was wanted")
+    };
+    assert_eq!(inventory.digest(), hello.inventory);
+    assert_eq!(inventory.disks.len(), 2);
+    assert!(matches!(ask(&session, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)));
+
+    // A restarted agent is the same machine without another ticket.
+    own.running.abort();
+    drop(session);
+    let _again = start(&controller, keep);
+    in_time("a session without an enrollment", controller.welcome(Standing::Member)).await;
+}
+
+#[tokio::test]
+async fn a_controller_of_another_ca_learns_nothing() {
+    let controller = Controller::start();
+    let own = start_with(&controller, Keep::memory(), Digest::of(b"another CA"));
+    let mut status = own.agent.status.subscribe();
+    let trouble = |status: &muster_agent::agent::Status| status.trouble.contains("told to trust");
+    in_time("a handshake that fails", controller.fail_handshake()).await;
+    in_time("a clear word on the console", status.wait_for(trouble)).await.expect("the agent lives");
+}
+
+#[tokio::test]
+async fn a_refused_enrollment_ends_an_ordinary_process() {
+    let controller = Controller::start();
+    let own = start(&controller, Keep::memory());
+    in_time("an enrollment", controller.refuse(Refusal::TicketUnknown)).await;
+    assert_eq!(in_time("its end", own.running).await.expect("no panic"), Ended::Refused(Refusal::TicketUnknown));
+}
+
+#[tokio::test]
+async fn a_pending_machine_shows_its_claim_code_and_dials_again_when_it_is_approved() {
+    let controller = Controller::start();
+    let own = start(&controller, Keep::memory());
+    in_time("an enrollment", controller.enroll()).await;
+    let claim = Standing::Pending { claim: "KX4M-7QPD".into() };
+    let (session, _) = in_time("a session", controller.welcome(claim)).await;
+    let mut status = own.agent.status.subscribe();
+    let shown = Contact::Pending { claim: "KX4M-7QPD".into() };
+    in_time("the claim code", status.wait_for(|status| status.contact == shown)).await.expect("the agent lives");
+    let answer = ask(&session, to_agent::Call::Plan(Desired::default())).await;
+    assert_eq!(answer, to_agent::Answer::Refused(to_agent::Refusal::Pending));
+
+    session.close(VarInt::from_u32(close::CHANGED), b"approved");
+    let _session = in_time("another session", controller.welcome(Standing::Member)).await;
+    in_time("online", status.wait_for(|status| status.contact == Contact::Online)).await.expect("the agent lives");
+}
+
+#[tokio::test]
+async fn garbage_closes_the_session_with_a_reason_and_the_agent_dials_again() {
+    let controller = Controller::start();
+    let _own = start(&controller, Keep::memory());
+    in_time("an enrollment", controller.enroll()).await;
+    for (garbage, reason) in [
+        (&b"\xff\xff\xff\xff"[..], "over this message kind's limit"),
+        (b"\0\0\0\x02\xff\xff", "does not hold the expected message"),
+        (b"\0\0\0\x01\x02leftover", "left over"),
+    ] {
+        let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+        let (mut send, _receive) = in_time("a stream", session.open_bi()).await.expect("a stream");
+        send.write_all(garbage).await.expect("sent");
+        let _ = send.finish();
+        let (code, text) = ended(&session).await;
+        assert_eq!(code, close::PROTOCOL, "{text}");
+        assert!(text.contains(reason), "{text}");
+    }
+    let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    // A stream that is given up is no garbage.
+    let (mut send, _receive) = in_time("a stream", session.open_bi()).await.expect("a stream");
+    send.write_all(b"\0\0").await.expect("sent");
+    send.reset(VarInt::from_u32(0)).expect("reset");
+    assert!(matches!(ask(&session, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)));
+}
+
+/// Static addresses, and a default route by `gateway`.
+fn network(gateway: &str) -> Desired {
+    let to = "0.0.0.0/0".parse().expect("a prefix");
+    let via = gateway.parse().expect("an address");
+    let settings = Settings {
+        addresses: vec!["10.0.5.7/24".parse().expect("an address")],
+        routes: vec![Route { to, via, metric: None, reach: Reach::Prefix }],
+        ..Settings::default()
+    };
+    let links = vec![Link::Ethernet { id: "lan".into(), select: Select::Name("eth0".into()), settings }];
+    Desired { network: Some(Network { links }), storage: None }
+}
+
+#[tokio::test]
+async fn a_change_of_the_network_is_confirmed_over_a_new_connection() {
+    let controller = Controller::start();
+    let _own = start(&controller, Keep::memory());
+    in_time("an enrollment", controller.enroll()).await;
+    let (first, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let desired = network("10.0.5.1");
+    let contents = Digest::of_value(&desired);
+    let (generation, permit, confirm_within_s) = (Generation(1), None, 20);
+    let apply = Apply { generation, desired, permit, confirm_within_s };
+    assert_eq!(ask(&first, to_agent::Call::Apply(apply)).await, to_agent::Answer::Accepted);
+
+    let (second, hello) = in_time("a session over the new network", controller.welcome(Standing::Member)).await;
+    assert!(matches!(hello.progress, Progress::Applying { generation: Generation(1), .. }), "{:?}", hello.progress);
+    assert_eq!(ended(&first).await.0, close::DONE);
+    let confirm = Call::Confirm { generation, desired: contents };
+    assert_eq!(in_time("a confirmation", controller.told(&second, Answer::Accepted)).await, confirm);
+    let confirmed = Call::Progress(Progress::Confirmed { generation });
+    while in_time("the outcome", controller.told(&second, Answer::Accepted)).await != confirmed {}
+}
+
+#[tokio::test]
+async fn a_change_that_cuts_the_machine_off_is_undone_and_told() {
+    let controller = Controller::start();
+    let own = start(&controller, Keep::memory());
+    in_time("an enrollment", controller.enroll()).await;
+    own.machine.set_wire(Wire::Gateway([10, 77, 0, 1].into()));
+    let (first, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let apply = Apply { generation: Generation(1), desired: network("10.0.5.1"), permit: None, confirm_within_s: 5 };
+    assert_eq!(ask(&first, to_agent::Call::Apply(apply)).await, to_agent::Answer::Accepted);
+    let (second, mut hello) = in_time("a session over the old network", controller.welcome(Standing::Member)).await;
+    while !hello.progress.is_settled() {
+        if let Call::Progress(progress) = in_time("the outcome", controller.told(&second, Answer::Accepted)).await {
+            hello.progress = progress;
+        }
+    }
+    let Progress::Reverted { why, .. } = hello.progress else { panic!("{:?}", hello.progress) };
+    assert!(why.contains("did not answer within 5 s"), "{why}");
+    assert!(why.contains("could not reach 127.0.0.1"), "{why}");
+}
+
+#[tokio::test]
+async fn a_power_command_is_acknowledged_before_it_acts() {
+    let controller = Controller::start();
+    let own = start(&controller, Keep::memory());
+    in_time("an enrollment", controller.enroll()).await;
+    let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let operation = OperationId::from_bytes([1; 16]);
+    let another_boot = BootId::from_bytes([4; 16]);
+    let power = |boot| to_agent::Call::Power(Power { operation, boot, action: PowerAction::Reboot });
+    let refused = to_agent::Answer::Refused(to_agent::Refusal::OtherBoot);
+    assert_eq!(ask(&session, power(another_boot)).await, refused);
+    assert_eq!(ask(&session, power(BOOT)).await, to_agent::Answer::Accepted);
+    assert_eq!(ended(&session).await.0, close::DONE);
+    assert_eq!(in_time("its end", own.running).await.expect("no panic"), Ended::Power(PowerAction::Reboot));
+    assert_eq!(own.machine.powered(), [PowerAction::Reboot]);
+}
+
+#[tokio::test]
+async fn a_certificate_past_two_thirds_of_its_life_is_renewed_in_the_session() {
+    let controller = Controller::start();
+    let keep = Keep::memory();
+    let _own = start(&controller, keep.clone());
+    in_time("an enrollment", controller.enroll_with_old_certificate()).await;
+    let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let before = keep.read("identity");
+    let mut renewed = false;
+    while !renewed {
+        renewed = in_time("a renewal", controller.renew(&session)).await;
+    }
+    in_time("the new certificate to be kept", async {
+        while keep.read("identity") == before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(matches!(ask(&session, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)), "it goes on");
+}
