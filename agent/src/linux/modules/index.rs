@@ -86,12 +86,21 @@ impl Index {
             return;
         }
         let (before, after) = self.soft(&name);
-        before.iter().for_each(|soft| self.add(soft, false, seen, order));
+        before.iter().for_each(|soft| self.add_soft(soft, seen, order));
         // depmod lists the nearest dependency first: the last one has none itself.
         let needs: Vec<String> = self.line(&name).map_or_else(Vec::new, |(_, needs)| needs.map(stem).collect());
         needs.iter().rev().for_each(|need| self.add(need, is_needed, seen, order));
         order.push(Turn { name, is_needed });
-        after.iter().for_each(|soft| self.add(soft, false, seen, order));
+        after.iter().for_each(|soft| self.add_soft(soft, seen, order));
+    }
+
+    /// A softdep names a module, or an alias such as `crypto-crc32c`, to which several may answer.
+    fn add_soft(&self, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<Turn>) {
+        if self.path(name).is_some() {
+            self.add(name, false, seen, order);
+        } else {
+            self.wanted_by(name).iter().for_each(|module| self.add(module, false, seen, order));
+        }
     }
 
     /// The line of modules.dep that is about this module: its path, and the paths that it needs.
@@ -233,7 +242,7 @@ alias crypto-crc32c crc32c_generic
             .into(),
             soft_dependencies: "\
 # Soft dependencies extracted from modules themselves.
-softdep ext4 pre: crc32c post: quota_v2
+softdep ext4 pre: crypto-crc32c post: quota_v2
 "
             .into(),
             built_in: "kernel/drivers/tpm/tpm-crb.ko\nkernel/fs/ramfs/ramfs.ko\n".into(),
@@ -274,7 +283,7 @@ softdep ext4 pre: crc32c post: quota_v2
         };
         assert_eq!(order("e1000e"), ["pps_core", "ptp", "e1000e"]);
         assert_eq!(order("virtio-net"), ["failover", "net_failover", "virtio_net"]);
-        assert_eq!(order("ext4"), ["crc32c?", "jbd2", "mbcache", "crc16", "ext4", "quota_v2?"]);
+        assert_eq!(order("ext4"), ["crc32c_intel?", "crc32c_generic?", "jbd2", "mbcache", "crc16", "ext4"]);
     }
 
     #[test]
