@@ -202,8 +202,8 @@ async fn wrong_usage_is_exit_code_2_and_names_what_is_meant() {
         (&["apply", "-m", "m"], "--file"),
         (&["token", "create", "t", "--role", "king"], "king"),
         (&["iso", "build"], "--location"),
-        (&["iso", "build", "--location", "Not A Code"], "Not A Code"),
-        (&["iso", "build", "--location", "ber1", "--controller", "gopher://x"], "gopher"),
+        (&["iso", "build", "--location", "Not A Code", "-o", "x.iso"], "Not A Code"),
+        (&["iso", "build", "--location", "ber1", "-o", "x.iso", "--controller", "gopher://x"], "gopher"),
         (&["operation", "list", "--limit", "0"], "--limit"),
     ] {
         let output = run(folder.path(), arguments).await;

@@ -112,7 +112,7 @@ async fn images_and_media_are_listed_where_there_are_any() {
     let manifest = json!({
         "kernel_release": "6.1.0-1-amd64", "kernel": part(7), "initramfs": part(9), "unpacked": part(90),
         "agent": part(5), "packages": {"e2fsprogs": "1.47"}, "modules": ["igb"], "built_in": [], "missing": [],
-        "firmware": [],
+        "firmware": [], "inputs": "0".repeat(64),
     });
     std::fs::write(images.join("manifest.json"), manifest.to_string()).expect("written");
     let listed = lab.get("/images").await.succeeds();

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use muster_ipxe::image::{self, Manifest, Part};
-use muster_ipxe::iso::{self, IsoManifest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -14,6 +13,7 @@ use utoipa_axum::routes;
 use crate::api::http::{Page, Params, Problem, Refused, Viewer};
 use crate::api::view::Time;
 use crate::api::view::machine::lifecycle;
+use crate::api::view::medium::MediumView;
 use crate::api::{Api, Presence};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -123,42 +123,11 @@ async fn images(_: Viewer, State(api): State<Api>, params: Params) -> Result<Jso
     Ok(Json(Page { items: found.into_iter().map(Into::into).collect(), next: None }))
 }
 
-/// A site's boot medium.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[schema(as = Iso)]
-struct IsoView {
-    /// File name.
-    file: String,
-    /// Code of the location that it is for.
-    location: String,
-    /// Where its machines reach the controller.
-    controllers: Vec<String>,
-    /// The file.
-    iso: PartView,
-    /// Debian packages and their versions.
-    packages: BTreeMap<String, String>,
-}
-
-impl IsoView {
-    fn of(file: String, manifest: IsoManifest) -> Self {
-        Self {
-            file,
-            location: manifest.site.location.as_str().to_owned(),
-            controllers: manifest.site.controllers.iter().map(ToString::to_string).collect(),
-            iso: manifest.iso.into(),
-            packages: manifest.packages,
-        }
-    }
-}
-
-/// Boot media that were built on the controller's host without a place of their own.
-#[utoipa::path(get, path = "/isos", tag = "controller", responses((status = 200, body = Page<IsoView>), Refused))]
-async fn isos(_: Viewer, State(api): State<Api>, params: Params) -> Result<Json<Page<IsoView>>, Problem> {
+/// Boot media that were built on the controller's host, oldest first.
+#[utoipa::path(get, path = "/isos", tag = "controller", responses((status = 200, body = Page<MediumView>), Refused))]
+async fn isos(_: Viewer, State(api): State<Api>, params: Params) -> Result<Json<Page<MediumView>>, Problem> {
     params.finish()?;
     let folder = api.site.isos.clone();
-    let found = tokio::task::spawn_blocking(move || iso::list(&folder).unwrap_or_default()).await.unwrap_or_default();
-    let view = |(path, manifest): (std::path::PathBuf, IsoManifest)| {
-        IsoView::of(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), manifest)
-    };
-    Ok(Json(Page { items: found.into_iter().map(view).collect(), next: None }))
+    let items = tokio::task::spawn_blocking(move || MediumView::all(&folder)).await.unwrap_or_default();
+    Ok(Json(Page { items, next: None }))
 }

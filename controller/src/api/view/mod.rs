@@ -5,6 +5,7 @@
 
 pub mod inventory;
 pub mod machine;
+pub mod medium;
 pub mod observed;
 pub mod operation;
 pub mod plan;

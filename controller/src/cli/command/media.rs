@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use muster_ipxe::image::{self, ImageSpec, Manifest};
@@ -12,13 +11,15 @@ use muster_ipxe::packages::Freshness;
 use muster_ipxe::param::Site;
 use serde_json::{Value, json};
 
+use crate::api::http::caller::now_unix_ms;
+use crate::api::view::Time;
+use crate::api::view::medium::MediumView;
 use crate::cli::client::escape;
 use crate::cli::connect::{Connect, DataDir};
 use crate::cli::error::CliError;
 use crate::cli::follow::Progress;
-use crate::cli::show::{Column, Show, bytes, joined, print, text};
+use crate::cli::show::{Column, Show, age, bytes, joined, print, text};
 use crate::config::Config;
-use crate::files;
 
 /// `muster image`
 #[derive(Debug, Subcommand)]
@@ -170,16 +171,19 @@ pub struct IsoList {
 
 impl IsoCommand {
     pub(super) fn run(self) -> Result<(), CliError> {
-        const COLUMNS: [Column; 4] = [
+        const COLUMNS: [Column; 5] = [
             Column("file", |medium| text(medium, "/file")),
             Column("location", |medium| text(medium, "/location")),
             Column("controllers", |medium| joined(medium, "/controllers")),
             Column("size", |medium| bytes(medium["bytes"].as_u64().unwrap_or_default())),
+            Column("age", |medium| age(medium, "/made")),
         ];
         match self {
             Self::Build(build) => build.run(),
             Self::List(IsoList { show, data }) => {
-                show.list(&remembered(&data.path()), &COLUMNS);
+                let media = MediumView::all(&data.path().join(NOTES));
+                let media: Vec<Value> = media.iter().map(|medium| json!(medium)).collect();
+                show.list(&media, &COLUMNS);
                 Ok(())
             }
         }
@@ -202,10 +206,14 @@ impl IsoBuild {
         progress.clear();
         let medium = built.map_err(|e| failed(&e))?.iso;
         let file = std::path::absolute(&spec.out).unwrap_or_else(|_| spec.out.clone());
-        let record = json!({
-            "file": file, "location": self.location, "controllers": controllers, "bytes": medium.bytes,
-            "sha256": medium.sha256, "made_unix_s": now_unix_s(),
-        });
+        let noted = MediumView {
+            file: file.display().to_string(),
+            location: self.location.clone(),
+            controllers: controllers.clone(),
+            bytes: medium.bytes,
+            sha256: medium.sha256,
+            made: Time(now_unix_ms()),
+        };
         print(&format!(
             "{}: {}, for location {}, asks {}\n",
             spec.out.display(),
@@ -213,7 +221,8 @@ impl IsoBuild {
             self.location,
             controllers.join(", ")
         ));
-        remember(&self.data.path(), &medium.sha256, &record)
+        let folder = self.data.path().join(NOTES);
+        noted.note(&folder).map_err(|cause| CliError::File { verb: "write", path: folder, cause })
     }
 }
 
@@ -253,28 +262,8 @@ fn host_and_port(text: &str) -> Result<String, CliError> {
     }
 }
 
-/// Where the records of media lie in the data directory: one file each, named by the medium's digest.
-const RECORDS: &str = "isos";
-
-fn remember(data: &Path, sha256: &str, record: &Value) -> Result<(), CliError> {
-    let folder = data.join(RECORDS);
-    let path = folder.join(format!("{sha256}.json"));
-    let written = std::fs::create_dir_all(&folder)
-        .and_then(|()| files::replace(&path, record.to_string().as_bytes(), files::PUBLIC));
-    written.map_err(|cause| CliError::File { verb: "write", path, cause })
-}
-
-fn remembered(data: &Path) -> Vec<Value> {
-    let entries = std::fs::read_dir(data.join(RECORDS)).into_iter().flatten().flatten();
-    let read = |path: PathBuf| serde_json::from_slice::<Value>(&std::fs::read(path).ok()?).ok();
-    let mut media: Vec<Value> = entries.filter_map(|entry| read(entry.path())).collect();
-    media.sort_by_key(|medium| medium["made_unix_s"].as_u64());
-    media
-}
-
-fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
+/// Where media are noted in the data directory.
+const NOTES: &str = "isos";
 
 fn failed(error: &dyn Error) -> CliError {
     let mut text = error.to_string();
