@@ -167,6 +167,21 @@ async fn a_site_gets_its_location_subnet_token_ticket_and_credential() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn leases_are_looked_after_by_name() {
+    let lab = Lab::new().await;
+    let id = lab.pending("S1").await.to_string();
+    assert_eq!(lab.json(&["lease", "list"]).await, serde_json::json!([]));
+    let error = lab.refuses(1, &["lease", "end", "srv-none"]).await;
+    assert!(error.contains("srv-none"), "{error}");
+    let error = lab.refuses(1, &["lease", "clean", &id]).await;
+    assert!(error.contains("is not being cleaned"), "{error}");
+    let error = lab.refuses(2, &["lease", "write-off", &id]).await;
+    assert!(error.contains("--is-off"), "{error}");
+    let error = lab.refuses(1, &["lease", "write-off", "--is-off", &id]).await;
+    assert!(error.contains("is not leased"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_reached_or_trusted_is_said_with_the_remedy() {
     let nowhere = tempfile::tempdir().expect("a temporary folder");
     let complains = |output: Output| String::from_utf8_lossy(&output.stderr).into_owned();

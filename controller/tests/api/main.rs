@@ -6,4 +6,5 @@ mod desired;
 mod feed;
 mod input;
 mod lab;
+mod lease;
 mod read;

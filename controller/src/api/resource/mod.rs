@@ -3,6 +3,7 @@
 mod access;
 mod desired;
 mod feed;
+mod leases;
 mod locations;
 mod machines;
 mod models;
@@ -30,6 +31,7 @@ pub(super) fn router() -> (Router<Api>, OpenApi) {
         .merge(operations::router())
         .merge(locations::router())
         .merge(models::router())
+        .merge(leases::router())
         .merge(subnets::router())
         .merge(access::router())
         .merge(feed::router())

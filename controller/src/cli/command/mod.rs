@@ -3,6 +3,7 @@
 mod access;
 mod desired;
 mod feed;
+mod lease;
 mod location;
 mod machine;
 mod media;
@@ -50,6 +51,9 @@ pub enum Command {
     /// Addresses that are handed out
     #[command(subcommand)]
     Address(subnet::AddressCommand),
+    /// Leases: machines in the hands of Cycle's hubs
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
     /// Boot media for sites
     #[command(subcommand)]
     Iso(media::IsoCommand),
@@ -87,6 +91,7 @@ impl Command {
             Self::Model(command) => command.run(),
             Self::Subnet(command) => command.run(),
             Self::Address(command) => command.run(),
+            Self::Lease(command) => command.run(),
             Self::Iso(command) => command.run(),
             Self::Image(command) => command.run(),
             Self::Token(command) => command.run(),
