@@ -258,7 +258,8 @@ impl Network {
         let deadline = Instant::now() + UNIQUE_PATIENCE;
         loop {
             let all = self.lock().dump(&address::dump(), address::NEW, address::decode).map_err(os)?;
-            let mine = || all.iter().flatten().filter(|address| address.link == index);
+            let is_mine = |have: &&address::Address| have.link == index && have.origin == Origin::Static;
+            let mine = || all.iter().flatten().filter(is_mine);
             if let Some(twice) = mine().find(|address| address.uniqueness == Uniqueness::Duplicate) {
                 let problem = format!("{} is in use by another machine on this link", twice.net.addr());
                 return Err(MachineError::os(action, io::Error::new(io::ErrorKind::AddrInUse, problem)));

@@ -76,6 +76,9 @@ impl Lease {
         if let Some(given) = given(reply.t1).filter(|t1| *t1 <= t2) {
             t1 = given;
         }
+        // A server that says 0 would have us renew without a pause.
+        t1 = t1.max(Duration::from_secs(1));
+        t2 = t2.max(t1);
         Some(Self {
             address: reply.address?,
             server: reply.server,
@@ -231,8 +234,8 @@ impl Client {
                 self.enter(Phase::Selecting, now);
             }
             (Phase::Bound, Some(lease)) => {
-                let known = lease.server.is_some();
-                self.enter(if known { Phase::Renewing } else { Phase::Rebinding }, now);
+                let anyone = lease.server.is_none() || now >= lease.rebind_at;
+                self.enter(if anyone { Phase::Rebinding } else { Phase::Renewing }, now);
             }
             (Phase::Renewing, Some(lease)) if now >= lease.rebind_at => self.enter(Phase::Rebinding, now),
             _ => {}

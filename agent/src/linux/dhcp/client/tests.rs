@@ -1,5 +1,7 @@
 //! The client against a scripted server, in jumps of time.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const MAC: Mac = Mac::from_bytes([2, 0, 0, 0, 0, 1]);
@@ -282,6 +284,90 @@ fn times_that_make_no_sense_are_replaced() {
     assert_eq!(times(800, Some(10), Some(20)), [10, 20, 800]);
     assert_eq!(times(800, Some(900), Some(20)), [20, 20, 800]);
     assert_eq!(times(800, Some(10), Some(900)), [10, 700, 800]);
+    assert_eq!(times(800, Some(0), Some(0)), [1, 1, 800]);
     assert_eq!(times(0, None, None), [10, 17, 20]);
     assert_eq!(times(u32::MAX, None, None)[2], u64::from(u32::MAX), "for ever is 136 years");
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// Time passes up to the client's deadline.
+    Deadline,
+    /// Milliseconds pass, short of the deadline or far beyond it.
+    Pass(u64),
+    Carrier,
+    Reply {
+        kind: ReplyKind,
+        ours: bool,
+        last: u8,
+        lease: Option<u32>,
+        t1: Option<u32>,
+        t2: Option<u32>,
+    },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let kind =
+        prop::sample::select(vec![ReplyKind::Offer, ReplyKind::Offer, ReplyKind::Ack, ReplyKind::Ack, ReplyKind::Nak]);
+    let seconds = || prop::option::of(prop_oneof![0..100_u32, any::<u32>()]);
+    let reply = (kind, prop::bool::weighted(0.9), 100..103_u8, seconds(), seconds(), seconds());
+    prop_oneof![
+        3 => Just(Event::Deadline),
+        1 => (0..10_000_000_u64).prop_map(Event::Pass),
+        1 => Just(Event::Carrier),
+        5 => reply.prop_map(|(kind, ours, last, lease, t1, t2)| Event::Reply { kind, ours, last, lease, t1, t2 }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever a server says and whenever: what is installed is the lease that is held, an ended one is never kept, and
+    /// nobody has to ask the client twice at one moment.
+    #[test]
+    fn whatever_happens_the_client_keeps_its_promises(events in prop::collection::vec(event(), 0..60), start in any::<bool>()) {
+        let mut scene = if start { Scene::with_lease() } else { Scene::new() };
+        let mut installed = scene.client.lease().cloned();
+        for event in events {
+            let mut actions = Vec::new();
+            match event {
+                Event::Deadline => scene.now = scene.now.max(scene.client.deadline()),
+                Event::Pass(milliseconds) => scene.now += Duration::from_millis(milliseconds),
+                Event::Carrier => scene.client.carrier_returned(scene.now),
+                Event::Reply { kind, ours, last, lease, t1, t2 } => {
+                    let reply = Reply {
+                        kind,
+                        transaction: scene.client.transaction ^ u32::from(!ours),
+                        mac: MAC,
+                        address: (last > 100).then(|| net(Ipv4Addr::new(192, 0, 2, last))),
+                        server: Some(SERVER),
+                        lease_seconds: lease,
+                        t1,
+                        t2,
+                        routes: vec![],
+                        nameservers: vec![],
+                        domain: None,
+                    };
+                    actions = scene.client.handle(&reply, scene.now);
+                }
+            }
+            actions.extend(scene.poll());
+            for action in actions {
+                match action {
+                    Action::Install(lease) => installed = Some(lease),
+                    Action::Withdraw => {
+                        prop_assert!(installed.is_some(), "there is nothing to withdraw");
+                        installed = None;
+                    }
+                    Action::Broadcast(_) => prop_assert_eq!(scene.client.listening(), Listening::Raw),
+                    Action::Unicast { from, .. } => prop_assert_eq!(scene.client.listening(), Listening::At(from)),
+                }
+            }
+            prop_assert_eq!(scene.client.lease(), installed.as_ref());
+            prop_assert!(installed.is_none_or(|lease| lease.ends_at > scene.now));
+            prop_assert!(scene.client.deadline() > scene.now);
+            prop_assert_eq!(scene.poll(), []);
+            installed = scene.client.lease().cloned();
+        }
+    }
 }
