@@ -34,7 +34,7 @@ use super::record::{
     AddressHolder, Decommission, DesiredState, Lease, LeaseState, Lifecycle, Location, Machine, Operation,
     OperationKind, OperationState, Seat,
 };
-use super::{Draft, Refusal, State, machine, operation};
+use super::{Author, Draft, Refusal, State, machine, operation};
 
 /// How many machines are tried for one order.
 const TRIES: usize = 3;
@@ -44,6 +44,9 @@ const ABSENT_MS: u64 = 5 * 60 * 1000;
 
 /// How long preparing may take altogether.
 const PREPARE_MS: u64 = 30 * 60 * 1000;
+
+/// The least time between two attempts to bring a ready machine back to what it was.
+const RENEW_MS: u64 = 5 * 60 * 1000;
 
 /// What a hub orders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -416,8 +419,8 @@ pub fn is_due(state: &State) -> bool {
     state.leases.iter().any(|l| matches!(l.state, LeaseState::Seeking { .. }))
 }
 
-/// Looks after leases: gives up on machines that left while they were being prepared, and puts the next machine in the
-/// place of one that could not be. Call it when [`is_due`] says so, and every few seconds for the sake of time limits.
+/// Looks after leases: gives up on machines that left while they were being prepared, puts the next machine in the place of
+/// one that could not be, and asks ready machines again for what they lost with a reboot. Call it when [`is_due`] says so, and every few seconds for the sake of time limits.
 ///
 /// `online` must be settled: a controller that has just started does not know yet who is there.
 pub fn reconcile(draft: &mut Draft, online: Online<'_>) -> Result<(), Refusal> {
@@ -425,7 +428,7 @@ pub fn reconcile(draft: &mut Draft, online: Online<'_>) -> Result<(), Refusal> {
     for lease in leases {
         match &lease.state {
             LeaseState::Preparing { seat, operation } => {
-                let began = draft.need::<Operation>(operation)?.created_unix_ms;
+                let began = draft.get::<Operation>(operation).map_or(0, |o| o.created_unix_ms);
                 let age = draft.now_unix_ms().saturating_sub(began);
                 let why = match online(seat.machine) {
                     false if age > ABSENT_MS => "it left while it was being prepared",
@@ -435,8 +438,33 @@ pub fn reconcile(draft: &mut Draft, online: Online<'_>) -> Result<(), Refusal> {
                 operation::refused(draft, *operation, why)?;
             }
             LeaseState::Seeking { why } => seek(draft, &lease, why, online),
+            LeaseState::Ready { seat } if online(seat.machine) => renew(draft, seat.machine)?,
             LeaseState::Ready { .. } | LeaseState::Failed { .. } | LeaseState::Ending { .. } => {}
         }
+    }
+    Ok(())
+}
+
+/// Asks once more for what a ready machine has proved before and could not prove after a later boot: that boot may have
+/// come while this controller was away. What an operator wants of it meanwhile is the operator's to repeat.
+fn renew(draft: &mut Draft, id: MachineId) -> Result<(), Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    let Some(wanted) = draft.get::<DesiredState>(&id).cloned() else { return Ok(()) };
+    let given_up = match &machine.outcome {
+        Progress::Refused { generation, .. }
+        | Progress::Reverted { generation, .. }
+        | Progress::RevertFailed { generation, .. } => *generation == wanted.generation,
+        Progress::Idle | Progress::Applying { .. } | Progress::Confirmed { .. } => false,
+    };
+    let Some(asked) = draft.get::<Operation>(&wanted.operation).cloned() else { return Ok(()) };
+    let ours = match asked.kind {
+        OperationKind::Provision { .. } => true,
+        OperationKind::Apply { .. } => asked.who == Author::controller().who,
+        _ => false,
+    };
+    if given_up && ours && draft.now_unix_ms().saturating_sub(asked.created_unix_ms) > RENEW_MS {
+        let generation = Generation(machine.generation.0 + 1);
+        machine::want(draft, machine, wanted.desired, wanted.permit, OperationKind::Apply { generation })?;
     }
     Ok(())
 }

@@ -467,6 +467,47 @@ fn a_machine_that_is_written_off_takes_its_lease_and_addresses_with_it_and_nothi
     assert_eq!(held(&draft), ["203.0.113.1/32"]);
 }
 
+#[test]
+fn a_ready_machine_that_could_not_prove_itself_after_a_reboot_is_asked_again_now_and_then() {
+    let mut draft = draft();
+    site(&mut draft, 1, "203.0.113.0/30");
+    let (lease, id) = ready(&mut draft, "c1");
+    let wanted = |draft: &Draft| draft.need::<DesiredState>(&id).expect("something is desired");
+    let first = wanted(&draft);
+    let revert = |draft: &mut Draft| {
+        let generation = wanted(draft).generation;
+        machine::progress(draft, id, &Progress::Reverted { generation, why: "no answer".into() }).expect("noted");
+    };
+    draft.advance_ms(RENEW_MS + 1);
+    boot(&mut draft, id, 9);
+    revert(&mut draft);
+    reconcile(&mut draft, &|_| false).expect("looked after");
+    assert_eq!(wanted(&draft), first, "nobody is there to ask");
+    reconcile(&mut draft, &everyone).expect("looked after");
+    let second = wanted(&draft);
+    assert_eq!((second.generation, second.digest), (Generation(first.generation.0 + 1), first.digest));
+    revert(&mut draft);
+    reconcile(&mut draft, &everyone).expect("looked after");
+    assert_eq!(wanted(&draft), second, "not at once");
+    draft.advance_ms(RENEW_MS + 1);
+    reconcile(&mut draft, &everyone).expect("looked after");
+    confirm(&mut draft, id);
+    draft.advance_ms(RENEW_MS + 1);
+    reconcile(&mut draft, &everyone).expect("looked after");
+    assert_eq!(wanted(&draft).generation, Generation(first.generation.0 + 2), "what is proved is left alone");
+    assert_eq!(now(&draft, &lease).state, lease.state);
+    // What an operator wants of it is not repeated.
+    draft.author.who = "token:olga".into();
+    let nothing = muster_protocol::desired::check(Default::default()).expect("nothing is wrong with nothing");
+    machine::set_desired(&mut draft, id, nothing, None, None).expect("set");
+    draft.author = Author::controller();
+    revert(&mut draft);
+    draft.advance_ms(RENEW_MS + 1);
+    let operators = wanted(&draft);
+    reconcile(&mut draft, &everyone).expect("looked after");
+    assert_eq!(wanted(&draft), operators);
+}
+
 fn concurrent(fleet: &Fleet, orders: usize) -> tokio::task::JoinSet<Result<Lease, Refusal>> {
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..orders {
