@@ -325,6 +325,23 @@ fn office() -> desired::Network {
 }
 
 #[test]
+fn a_resolver_stays_when_the_lease_that_brought_it_ends() {
+    let mut document = office();
+    for link in &mut document.links {
+        if let desired::Link::Ethernet { settings, .. } = link {
+            (settings.nameservers, settings.search) = (vec![ip("192.0.2.53")], Vec::new());
+        }
+    }
+    let mut twin = Twin::new(booted());
+    apply(&mut twin, &plan(&document, &booted()).expect("it fits")).expect("applies");
+    assert_eq!(twin.observe().nameservers, [ip("192.0.2.53")]);
+    assert_eq!(differences(&document, twin.observe()), [""; 0]);
+    let back = revert(&booted(), twin.observe());
+    apply(&mut twin, &back).expect("reverts");
+    assert_eq!(twin.observe().nameservers, [ip("192.0.2.53")]);
+}
+
+#[test]
 fn the_old_path_lives_until_the_new_one_is_there() {
     let steps = plan(&office(), &booted()).expect("it fits");
     let lines: Vec<String> =

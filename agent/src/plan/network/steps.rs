@@ -244,9 +244,15 @@ impl<'a> Planner<'a> {
             })
             .collect();
         let leased = leases(observed, |name| !stopped.iter().any(|link| link == name));
-        let nameservers = in_force(&target.nameservers, leased.clone().flat_map(|lease| lease.nameservers.clone()));
-        let search = in_force(&target.search, leased.flat_map(|lease| lease.search.clone()));
-        if nameservers != observed.nameservers || search != observed.search {
+        let servers: Vec<IpAddr> = leased.clone().flat_map(|lease| lease.nameservers.clone()).collect();
+        let domains: Vec<String> = leased.flat_map(|lease| lease.search.clone()).collect();
+        let wanted = (in_force(&target.nameservers, servers.clone()), in_force(&target.search, domains.clone()));
+        // A lease that ends takes with it what only it brought, and that may be the very resolver that is wanted.
+        let configured = Target::configured_resolvers(observed);
+        let left = (in_force(&configured.0, servers), in_force(&configured.1, domains));
+        let there = (&observed.nameservers, &observed.search);
+        let differs = wanted != left || (&wanted.0, &wanted.1) != there;
+        if differs {
             let (nameservers, search) = (target.nameservers.clone(), target.search.clone());
             self.add(Phase::Resolvers, Change::SetResolvers { nameservers, search });
         }

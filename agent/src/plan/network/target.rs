@@ -112,15 +112,17 @@ impl Target {
                 break;
             }
         }
-        let leased = leases(before, |_| true);
+        let (nameservers, search) = Self::configured_resolvers(before);
+        let unwanted = now.links.iter().filter(is_new_vlan).map(|link| link.name.clone()).collect();
+        Self { links, unwanted, nameservers, search }
+    }
+
+    /// Resolvers and search domains that no lease explains.
+    pub(super) fn configured_resolvers(network: &observed::Network) -> (Vec<IpAddr>, Vec<String>) {
+        let leased = leases(network, |_| true);
         let servers: Vec<IpAddr> = leased.clone().flat_map(|lease| lease.nameservers.clone()).collect();
         let domains: Vec<String> = leased.flat_map(|lease| lease.search.clone()).collect();
-        Self {
-            links,
-            unwanted: now.links.iter().filter(is_new_vlan).map(|link| link.name.clone()).collect(),
-            nameservers: fixed_part(&before.nameservers, &servers),
-            search: fixed_part(&before.search, &domains),
-        }
+        (fixed_part(&network.nameservers, &servers), fixed_part(&network.search, &domains))
     }
 }
 
