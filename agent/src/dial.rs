@@ -33,6 +33,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 const ADDRESSES: usize = 16;
 /// A session of this length was a success: the next wait begins small again.
 const SUCCESS: Duration = Duration::from_secs(10);
+/// Between two looks for a way to a controller.
+const NO_ROUTE: Duration = Duration::from_millis(250);
 /// While a change waits for its proof, attempts are not further apart.
 const PROVING: Duration = Duration::from_secs(1);
 /// Between attempts to enroll that can only succeed after somebody did something.
@@ -142,9 +144,19 @@ impl Dialer<'_> {
     /// Waits as long as it is wise to.
     async fn wait(&mut self, trouble: Trouble) {
         let text = trouble.to_string();
-        crate::warn!("{text}");
-        self.agent.status.send_modify(|status| status.trouble.clone_from(&text));
-        let mut delay = self.backoff.next(u64::from_ne_bytes(random::bytes()));
+        self.agent.status.send_if_modified(|status| {
+            let is_news = status.trouble != text;
+            if is_news {
+                crate::warn!("{text}");
+                status.trouble.clone_from(&text);
+            }
+            is_news
+        });
+        // Nothing left the machine, so nobody is spared by waiting longer: it may be a second until the network is up.
+        let mut delay = match &trouble {
+            Trouble::Route(_) => NO_ROUTE,
+            _ => self.backoff.next(u64::from_ne_bytes(random::bytes())),
+        };
         if matches!(&trouble, Trouble::Enrollment(refusal) if *refusal != Refusal::Busy) {
             delay += REFUSED;
         }
@@ -304,7 +316,10 @@ impl Dialer<'_> {
         own.keep(&self.agent.options);
         self.certificate = Certificate::Usable;
         self.boot_again_at = None;
-        self.agent.status.send_modify(|status| status.machine = Some(own.machine));
+        self.agent.status.send_modify(|status| {
+            status.machine = Some(own.machine);
+            status.trouble.clear();
+        });
         self.own = Some(own);
     }
 

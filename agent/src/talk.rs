@@ -23,7 +23,7 @@ use crate::session::Act;
 
 /// For a request to arrive whole once its stream is open.
 const REQUEST: Duration = Duration::from_secs(10);
-/// For the answer to a power command to be acknowledged before it is acted upon.
+/// For an answer to be acknowledged before what it promises is done, where that may cut the way.
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// Between two reports of how far something is.
 const PASSING: Duration = Duration::from_millis(500);
@@ -141,17 +141,30 @@ async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream)
             Err(error) => to_agent::Answer::Refused(Refusal::Impossible(chain(&error))),
         },
         Act::Plan(desired) => agent.reconciler.plan(desired).await,
-        Act::Apply(apply) => agent.reconciler.apply(apply).await,
+        Act::Apply(apply) => {
+            let (answer, begin) = agent.reconciler.apply(apply).await;
+            quic::write(&mut send, &answer).await?;
+            if begin.is_some() {
+                arrives(&send).await;
+            }
+            drop(begin);
+            return Ok(None);
+        }
         Act::Wipe(wipe) => agent.reconciler.wipe(wipe).await,
         Act::Power(action) => {
             quic::write(&mut send, &to_agent::Answer::Accepted).await?;
-            // Resolves when the controller has acknowledged every byte. If it never does, the command acts all the same.
-            let _ = timeout(LAST_WORD, send.stopped()).await;
+            arrives(&send).await;
             return Ok(Some(End::Power(action)));
         }
     };
     quic::write(&mut send, &answer).await?;
     Ok(None)
+}
+
+/// Waits until the controller has acknowledged every byte of an answer. If it never does, what was answered is done all
+/// the same.
+async fn arrives(send: &SendStream) {
+    let _ = timeout(LAST_WORD, send.stopped()).await;
 }
 
 /// Tells what there is to tell, one thing at a time.

@@ -21,7 +21,7 @@ use muster_protocol::hello::Progress;
 use muster_protocol::to_agent::{Answer, Apply, Refusal, Wipe};
 use muster_protocol::to_controller::Work;
 use muster_protocol::{BootId, Digest, OperationId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::keep::Keep;
 use crate::machine::{Machine, chain};
@@ -65,9 +65,13 @@ enum Busy {
 pub struct Job(Accepted);
 
 enum Accepted {
-    Apply(Box<apply::Work>),
+    Apply(Box<apply::Work>, oneshot::Receiver<()>),
     Wipe(Wipe),
 }
+
+/// Accepted work waits for this to be dropped: the answer leaves before the change that may cut its way.
+#[must_use = "the work begins when this is dropped"]
+pub struct Begin(#[expect(dead_code, reason = "only its end is looked at")] oneshot::Sender<()>);
 
 /// Work that was accepted and waits for [`Reconciler::run`].
 pub type Jobs = mpsc::Receiver<Job>;
@@ -104,21 +108,22 @@ impl Reconciler {
     }
 
     /// Takes a generation on, or says why not. The generation rule comes first: what was accepted is never refused later.
-    pub async fn apply(&self, offer: Apply) -> Answer {
+    /// What was taken on begins when the second value is dropped.
+    pub async fn apply(&self, offer: Apply) -> (Answer, Option<Begin>) {
         let _one = self.one_offer.lock().await;
         match self.accept(offer).await {
-            Ok(()) => Answer::Accepted,
-            Err(refusal) => Answer::Refused(refusal),
+            Ok(begin) => (Answer::Accepted, begin),
+            Err(refusal) => (Answer::Refused(refusal), None),
         }
     }
 
-    async fn accept(&self, offer: Apply) -> Result<(), Refusal> {
+    async fn accept(&self, offer: Apply) -> Result<Option<Begin>, Refusal> {
         let Apply { generation, desired, permit, confirm_within_s } = offer;
         let contents = Digest::of_value(&desired);
         let accepted = self.state().kept.accepted;
         match rule::judge(accepted, generation, contents) {
             Verdict::Newer => {}
-            Verdict::Same => return Ok(()),
+            Verdict::Same => return Ok(None),
             Verdict::Outdated(current) => return Err(Refusal::Outdated { offered: generation, current }),
             Verdict::Conflict => return Err(Refusal::Conflict { generation }),
         }
@@ -137,7 +142,9 @@ impl Reconciler {
         self.set_progress(Progress::Applying { generation, percent: 0, step: "accepted".into() });
         crate::info!("generation {generation} accepted, {} steps", plan.shown.steps.len());
         let work = apply::Work { generation, contents, desired, plan, before, within };
-        self.enqueue(Accepted::Apply(Box::new(work)))
+        let (begin, begun) = oneshot::channel();
+        self.enqueue(Accepted::Apply(Box::new(work), begun))?;
+        Ok(Some(Begin(begin)))
     }
 
     /// Takes a wipe on. The same operation again starts nothing, and has its result told again.
@@ -226,7 +233,11 @@ impl Reconciler {
     pub async fn run(&self, mut jobs: Jobs) {
         while let Some(Job(job)) = jobs.recv().await {
             match job {
-                Accepted::Apply(work) => self.do_apply(*work).await,
+                Accepted::Apply(work, begun) => {
+                    // An error is the other side's end, and that is what is waited for.
+                    let _ = begun.await;
+                    self.do_apply(*work).await;
+                }
                 Accepted::Wipe(wipe) => self.do_wipe(wipe).await,
             }
             self.state().busy = Busy::Nothing;

@@ -68,7 +68,7 @@ impl Lab {
 
     async fn apply_with(&self, generation: u64, desired: &Desired, permit: Option<Permit>) -> Answer {
         let (generation, desired) = (Generation(generation), desired.clone());
-        self.reconciler.apply(Apply { generation, desired, permit, confirm_within_s: 20 }).await
+        self.reconciler.apply(Apply { generation, desired, permit, confirm_within_s: 20 }).await.0
     }
 
     async fn settled(&self) -> Progress {
@@ -362,6 +362,6 @@ async fn an_agent_that_only_observes_changes_nothing() {
             "it may be asked what it would do"
         );
         let offer = Apply { generation: Generation(1), desired, permit: None, confirm_within_s: 20 };
-        assert_eq!(reconciler.apply(offer).await, Answer::Refused(Refusal::ObserveOnly));
+        assert_eq!(reconciler.apply(offer).await.0, Answer::Refused(Refusal::ObserveOnly));
     }
 }
