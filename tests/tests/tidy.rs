@@ -62,7 +62,8 @@ fn no_folder_of_sources_is_wider_than_one_glance() {
 
 #[test]
 fn nothing_is_left_for_later_in_silence() {
-    let marks = ["todo!(", "unimplemented!(", "FIXME", "#[ignore"];
+    // A test that is ignored for a reason that is written down (`#[ignore = "…"]`) is not silent.
+    let marks = ["todo!(", "unimplemented!(", "FIXME", "#[ignore]"];
     let here = Path::new("tests/tests/tidy.rs");
     let left: Vec<_> = sources()
         .filter(|(path, text)| path != here && marks.iter().any(|mark| text.contains(mark)))

@@ -45,8 +45,9 @@ fn disk(name: &str, path: &Path) -> Option<Disk> {
             Some(1) => Medium::Rotational,
             _ => Medium::SolidState,
         },
-        attachment: match sysfs::number::<u8>(path.join("removable")) {
-            Some(1) => Attachment::Removable,
+        // `removable` says whether the medium leaves its drive; a USB disk leaves as a whole, whatever it says there.
+        attachment: match (transport, sysfs::number::<u8>(path.join("removable"))) {
+            (Transport::Usb, _) | (_, Some(1)) => Attachment::Removable,
             _ => Attachment::Fixed,
         },
         transport,

@@ -140,7 +140,7 @@ fn a_stick_is_removable_and_takes_its_serial_from_the_usb_device() {
     let scsi = format!("{usb}/2-1:1.0/host6/target6:0:0/6:0:0:0");
     let tree = Tree::new();
     tree.disk("sdb", &scsi)
-        .file("sys/block/sdb/removable", "1\n")
+        .file("sys/block/sdb/removable", "0\n")
         .file(&format!("sys/devices/{usb}/idVendor"), "0781\n")
         .file(&format!("sys/devices/{usb}/serial"), "4C530001\n");
     let disk = &tree.disks()[0];
