@@ -7,10 +7,15 @@ use muster_controller::config::Config;
 use muster_controller::fleet::record::TicketBound;
 use muster_controller::fleet::{Author, machine, ticket};
 use muster_controller::server::Server;
-use muster_protocol::MachineId;
 use muster_protocol::enroll::Identity;
+use muster_protocol::to_agent::{Answer, Impact, Plan, Step};
+use muster_protocol::{Digest, MachineId};
 use serde_json::Value;
 use tempfile::TempDir;
+
+#[path = "api/lab.rs"]
+#[allow(dead_code)]
+mod made_up;
 
 struct Lab {
     data: TempDir,
@@ -179,6 +184,43 @@ async fn leases_are_looked_after_by_name() {
     assert!(error.contains("--is-off"), "{error}");
     let error = lab.refuses(1, &["lease", "write-off", "--is-off", &id]).await;
     assert!(error.contains("is not leased"), "{error}");
+}
+
+/// A permit goes with the plan that was shown, and covers no disk that was not named.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plan_destroys_is_permitted_by_name() {
+    let lab = made_up::Lab::new().await;
+    let id = lab.online("S1").await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let serving = tokio::spawn(axum::serve(listener, lab.router.clone()).into_future());
+    let file = lab.files.path().join("disk.yaml");
+    std::fs::write(&file, "storage:\n  disks:\n    - device: serial:D1\n      wipe_table: true\n").expect("written");
+    let (file, machine) = (file.to_str().expect("UTF-8").to_owned(), id.to_string());
+    let apply = |permit: &'static str| {
+        let step = Step { action: "write a GPT".into(), impact: Impact::Destroys("serial:D1".parse().expect("an id")) };
+        lab.answers(Answer::Planned(Plan { steps: vec![step], digest: Digest::of(b"plan") }));
+        let arguments =
+            ["apply", "-m", &machine, "-f", &file, "--no-wait", "--url", &url, "--token", &lab.operator, permit];
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let data = lab.files.path().to_owned();
+        async move { run(&data, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await }
+    };
+
+    let other = apply("--permit-destroy=serial:D2").await;
+    let error = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(other.status.code() == Some(1) && error.contains("serial:D1"), "{error}");
+    assert!(lab.fleet.state().desired.get(&id).is_none());
+
+    for permit in ["--permit-destroy", "--permit-destroy=serial:D2,serial:D1"] {
+        let output = apply(permit).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("DESTROYS what serial:D1 carries"));
+        let state = lab.fleet.state();
+        let permit = state.desired.get(&id).and_then(|desired| desired.permit.clone()).expect("it went along");
+        assert_eq!((permit.plan, permit.disks.len()), (Digest::of(b"plan"), 1));
+    }
+    serving.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,7 +69,8 @@ impl Connect {
             Some(token) => token.trim().to_owned(),
             None => read_line(&data.join("admin-token")).ok_or_else(|| no_token(&data))?,
         };
-        Ok(Client::new(agent(self.roots(&data)?), url, token))
+        let roots = if url.starts_with("https:") { self.roots(&data)? } else { Vec::new() };
+        Ok(Client::new(agent(roots), url, token))
     }
 
     /// What was given, the CA in the data directory, or what this host trusts.

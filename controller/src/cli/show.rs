@@ -55,12 +55,15 @@ pub fn print(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }
 
+/// The widest cell of a table, in characters; JSON and YAML hold all of it.
+const CELL: usize = 100;
+
 fn table(items: &[Value], columns: &[Column]) -> String {
     if items.is_empty() {
         return "none\n".into();
     }
     let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|column| column.0.to_uppercase()).collect()];
-    rows.extend(items.iter().map(|item| columns.iter().map(|column| one_line((column.1)(item))).collect()));
+    rows.extend(items.iter().map(|item| columns.iter().map(|column| cell((column.1)(item))).collect()));
     aligned(&rows)
 }
 
@@ -91,6 +94,14 @@ pub fn aligned(rows: &[Vec<String>]) -> String {
         out.push('\n');
     }
     out
+}
+
+fn cell(text: String) -> String {
+    let text = one_line(text);
+    match text.char_indices().nth(CELL) {
+        None => text,
+        Some(_) => text.chars().take(CELL - 1).chain(['…']).collect(),
+    }
 }
 
 /// Firmware and machines choose texts; none of them may move the cursor.
@@ -272,6 +283,8 @@ mod tests {
         let columns = [Column("name", |v| text(v, "/name")), Column("n", |v| text(v, "/n"))];
         assert_eq!(table(&items, &columns), "NAME      N\na         1\nlong [2J  22\n");
         assert_eq!(table(&[], &columns), "none\n");
+        let wide = table(&[json!({"name": "ä".repeat(200)})], &columns[..1]);
+        assert_eq!(wide.lines().last().map(|line| line.chars().count()), Some(100));
     }
 
     #[test]

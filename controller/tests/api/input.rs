@@ -23,7 +23,7 @@ async fn a_body_is_limited_in_size_depth_and_kind() {
     ask().body(vec![b' '; (1 << 20) + 1]).send().await.refuses(413, "too-large", "body");
     ask().body("[".repeat(100_000)).send().await.refuses(400, "malformed", "body");
     ask().body("{\"document\": ").send().await.refuses(400, "malformed", "body");
-    ask().body("{} {}").send().await.refuses(422, "invalid", "body");
+    ask().body("{\"document\": \"\"} {}").send().await.refuses(400, "malformed", "body");
     ask().body([0xff, 0xfe]).send().await.refuses(400, "malformed", "body");
     ask().header("content-type", "text/yaml").body("a: b").send().await.refuses(
         415,
@@ -44,7 +44,7 @@ async fn a_wrong_type_or_an_unknown_key_is_named() {
     patch(json!({"lifecycle": "available"})).await.refuses(422, "invalid", "lifecycle");
     patch(json!([])).await.refuses(422, "invalid", "body");
     patch(json!({"name": "no blanks"})).await.refuses(422, "invalid", "name");
-    lab.post(format!("/machines/{id}/apply"), json!({})).await.refuses(422, "invalid", "body");
+    lab.post(format!("/machines/{id}/apply"), json!({})).await.refuses(422, "invalid", "document");
     lab.post(format!("/machines/{id}/approve"), json!({"force": true})).await.refuses(422, "invalid", "force");
 }
 

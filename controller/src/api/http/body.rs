@@ -1,8 +1,9 @@
 //! JSON bodies: limited in size and depth before they are understood, and refused by field.
 
-use axum::body::{Bytes, to_bytes};
+use axum::body::Body as HttpBody;
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
+use http_body_util::BodyExt;
 use muster_protocol::Digest;
 use serde::de::DeserializeOwned;
 
@@ -11,6 +12,9 @@ use crate::api::Api;
 
 /// The largest body in bytes: a document of 256 KiB fits even where every character of it is escaped.
 pub const BODY_LIMIT: usize = 1 << 20;
+
+/// What is read and thrown away of a larger one: whoever still writes does not read the refusal.
+const DRAIN_LIMIT: usize = 8 << 20;
 
 /// Objects within objects.
 const DEPTH_LIMIT: usize = 16;
@@ -33,10 +37,26 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
         if !is_json {
             return Err(Problem::unsupported("Content-Type", "send application/json"));
         }
-        let bytes: Bytes = to_bytes(request.into_body(), BODY_LIMIT)
-            .await
-            .map_err(|_| Problem::too_large("body", format!("a body has at most {BODY_LIMIT} bytes")))?;
+        let bytes = collect(request.into_body()).await?;
         Ok(Self { value: read(&bytes)?, digest: Digest::of(&bytes) })
+    }
+}
+
+async fn collect(mut body: HttpBody) -> Result<Vec<u8>, Problem> {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::malformed("body", "the body broke off, or took too long"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length <= BODY_LIMIT {
+            bytes.extend_from_slice(&data);
+        } else if length > DRAIN_LIMIT {
+            break;
+        }
+    }
+    match length > BODY_LIMIT {
+        true => Err(Problem::too_large("body", format!("a body has at most {BODY_LIMIT} bytes"))),
+        false => Ok(bytes),
     }
 }
 
@@ -48,9 +68,17 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {
         let path = error.path().to_string();
         let cause = error.into_inner();
-        let field = if path == "." { "body".to_owned() } else { path };
+        let detail = without_position(&cause);
+        // serde names a key that is missing in its text only.
+        let missing = detail.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        let field = match (path.as_str(), missing) {
+            (".", None) => "body".to_owned(),
+            (".", Some(key)) => key.to_owned(),
+            (_, None) => path,
+            (_, Some(key)) => format!("{path}.{key}"),
+        };
         if cause.is_data() {
-            Problem::invalid(field, without_position(&cause))
+            Problem::invalid(field, detail)
         } else {
             Problem::malformed("body", format!("not JSON: {cause}"))
         }
@@ -115,7 +143,8 @@ mod tests {
         assert_eq!(detail, "invalid type: string \"two\", expected u8");
         assert_eq!(refused(r#"{"inner": [{"count": 300}]}"#).1, "inner[0].count");
         assert_eq!(refused(r#"{"outer": 1}"#).1, "outer");
-        assert_eq!(refused(r#"{"inner": [{}]}"#).2, "missing field `count`");
+        let (_, field, detail) = refused(r#"{"inner": [{}]}"#);
+        assert_eq!((field.as_str(), detail.as_str()), ("inner[0].count", "missing field `count`"));
     }
 
     #[test]

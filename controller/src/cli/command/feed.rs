@@ -1,9 +1,11 @@
 //! `muster events`, `muster audit`, `muster status`.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::client::with_query;
+use crate::cli::client::{Client, with_query};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::show::{Column, Format, Show, lines, print, text, yaml};
@@ -88,23 +90,39 @@ impl Events {
             self.show.list(&events, EVENTS);
             return Ok(());
         }
-        client.follow(&path, &mut |data| {
-            let event: Value = serde_json::from_str(data).unwrap_or_default();
-            match self.show.output {
-                Format::Table => {
-                    print(&format!(
-                        "{}  {:<22} {}\n",
-                        text(&event, "/at"),
-                        text(&event, "/kind"),
-                        text(&event, "/text")
-                    ));
+        self.follow(&client, path)
+    }
+
+    /// Goes on where it was when the controller comes back.
+    fn follow(&self, client: &Client, mut path: String) -> Result<(), CliError> {
+        loop {
+            let mut seen = None;
+            let end = client.follow(&path, &mut |data| {
+                let event: Value = serde_json::from_str(data).unwrap_or_default();
+                seen = event["seq"].as_u64().or(seen);
+                self.print(&event);
+                true
+            });
+            path = seen.map_or(path, |seq| format!("/events?cursor={seq}"));
+            match end {
+                Err(CliError::Connect(why)) => {
+                    eprintln!("{why}; trying again");
+                    std::thread::sleep(Duration::from_secs(1));
                 }
-                // One event a line, as programs read streams.
-                Format::Json => print(&format!("{event}\n")),
-                Format::Yaml => print(&format!("---\n{}", yaml(&event))),
+                other => return other,
             }
-            true
-        })
+        }
+    }
+
+    fn print(&self, event: &Value) {
+        match self.show.output {
+            Format::Table => {
+                print(&format!("{}  {:<22} {}\n", text(event, "/at"), text(event, "/kind"), text(event, "/text")));
+            }
+            // One event a line, as programs read streams.
+            Format::Json => print(&format!("{event}\n")),
+            Format::Yaml => print(&format!("---\n{}", yaml(event))),
+        }
     }
 }
 
