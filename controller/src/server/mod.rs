@@ -11,6 +11,7 @@ mod page;
 #[cfg(test)]
 mod tests;
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ use crate::fleet::{Ended, Fleet, Refusal, converge};
 use crate::ial;
 use crate::pki::{OwnCertificate, Pki, PkiError};
 use crate::sessions::{ListenError, Port, Sessions};
-use crate::store::{SledStore, StoreError};
+use crate::store::{SledStore, Store, StoreError};
 
 /// Silence within a request's body after which it is given up.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
@@ -112,8 +113,12 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // A second start in one process keeps the first one's.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
 }
 
 /// A running controller.
@@ -139,10 +144,15 @@ pub struct Server {
 impl Server {
     /// Starts a controller; when this returns, all its ports are open.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
-        let in_data = |cause| ServeError::Data { folder: config.data.clone(), cause };
-        first::folder(&config.data).map_err(in_data)?;
+        first::folder(&config.data).map_err(|cause| ServeError::Data { folder: config.data.clone(), cause })?;
         // The database comes first: its lock keeps two controllers from one data directory.
-        let (fleet, ended) = Fleet::start(SledStore::open(&config.data.join("db"))?)?;
+        let store = SledStore::open(&config.data.join("db"))?;
+        Self::start_on(store, config).await
+    }
+
+    async fn start_on(store: impl Store, config: Config) -> Result<Self, ServeError> {
+        let in_data = |cause| ServeError::Data { folder: config.data.clone(), cause };
+        let (fleet, ended) = Fleet::start(store)?;
         let pki = Arc::new(Pki::open(&config.data)?);
         first::admin_token(&fleet, &config.data).await?;
         let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names)?);
@@ -242,7 +252,8 @@ impl Server {
         }
         // The writer ends when the last handle of the fleet is gone, and the database's lock with it.
         drop((self.fleet, self.sessions));
-        if tokio::time::timeout(STOP_WITHIN, self.ended).await.is_err() {
+        let has_ended = self.ended.is_terminated();
+        if !has_ended && tokio::time::timeout(STOP_WITHIN, self.ended).await.is_err() {
             tracing::warn!("something still holds the database; the end of the process will close it");
         }
     }

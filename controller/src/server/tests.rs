@@ -192,3 +192,20 @@ async fn a_data_directory_that_cannot_be_made_is_an_error_with_a_remedy() {
     let Err(error) = Server::start(config(&file.join("below"))).await else { panic!("a folder in a file") };
     assert!(error.to_string().contains("choose another one with --data"), "{error}");
 }
+
+#[tokio::test]
+async fn a_failed_disk_ends_the_controller_and_says_so() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let store = crate::store::MemoryStore::new();
+    let mut server = Server::start_on(store.clone(), config(data.path())).await.expect("starts");
+    store.fail_after(0);
+    let change = server.fleet.change(crate::fleet::Author::controller(), |draft| {
+        draft.event("test.event", "disk", "is never seen");
+        Ok(())
+    });
+    assert_eq!(change.await, Err(Refusal::StoreFailed));
+    let error = tokio::time::timeout(DEADLINE, server.failed()).await.expect("in time");
+    assert_eq!(error.to_string(), "the database cannot be used");
+    assert!(std::error::Error::source(&error).is_some_and(|cause| cause.to_string() == "the database failed"));
+    tokio::time::timeout(DEADLINE, server.stop()).await.expect("in time");
+}

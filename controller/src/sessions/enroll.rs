@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::endpoint::shut;
 use super::stream::{self, StreamError};
-use super::{Sessions, now_unix_ms};
+use super::{Sessions, now_unix_ms, remote};
 use crate::fleet::identity::{self, Match};
 use crate::fleet::{self, Author, machine};
 use crate::pki::AgentRequest;
@@ -27,7 +27,7 @@ const MACS: usize = 64;
 
 /// Serves one connection of ALPN `muster-enroll/1`.
 pub async fn serve(sessions: &Sessions, connection: &Connection) {
-    let source = connection.remote_address().ip();
+    let source = remote(connection).ip();
     let Ok(_place) = sessions.0.enrollments.try_acquire() else {
         return shut(connection, close::BUSY, "too many machines enroll at once; try again later");
     };
@@ -72,7 +72,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     let csr = AgentRequest::read(&csr).map_err(|_| Refusal::BadRequest)?;
     check(&identity)?;
     let elsewhere = sessions.answering_elsewhere(&identity).await;
-    let (from, key) = (connection.remote_address(), csr.digest());
+    let (from, key) = (remote(connection), csr.digest());
     let author = Author { who: "enrollment".into(), from: Some(from) };
     let enrolled = sessions
         .0
@@ -127,7 +127,7 @@ impl Sessions {
 
     /// A ticket that is used twice or by another machine is something to look at.
     async fn refused(&self, connection: &Connection, refusal: Refusal) {
-        let from = connection.remote_address();
+        let from = remote(connection);
         tracing::warn!(%from, reason = %refusal, "enrollment refused");
         if refusal == Refusal::Busy {
             return;

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 use muster_protocol::MachineId;
 use muster_protocol::to_agent::{Answer, Call};
-use quinn::{Endpoint, VarInt};
+use quinn::{Connection, Endpoint, VarInt};
 use rustls::server::ResolvesServerCert;
 use tokio::sync::{Semaphore, watch};
 
@@ -124,6 +124,12 @@ impl Port {
 
 fn now_unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Where a peer comes from; an IPv4 peer of a socket for both versions is shown as what it is.
+fn remote(connection: &Connection) -> SocketAddr {
+    let address = connection.remote_address();
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn machine_author(machine: MachineId, from: SocketAddr) -> Author {

@@ -15,6 +15,7 @@ use muster_protocol::{BootId, Digest, MachineId, close};
 use quinn::{Connection, VarInt};
 use tokio::sync::{Notify, Semaphore, watch};
 
+use super::remote;
 use super::stream::{self, StreamError};
 use crate::api::{CallError, Presence, Session};
 use crate::fleet::converge::Online;
@@ -166,7 +167,7 @@ impl Peer {
         Session {
             since_unix_ms: self.since_unix_ms,
             boot: self.boot,
-            from: self.connection.remote_address(),
+            from: remote(&self.connection),
             agent: self.agent.clone(),
             progress: self.progress(),
         }

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use super::endpoint::shut;
 use super::registry::{Opening, Peer, Welcomed};
 use super::stream::{self, StreamError};
-use super::{Sessions, Shared, cut, machine_author, now_unix_ms};
+use super::{Sessions, Shared, cut, machine_author, now_unix_ms, remote};
 use crate::fleet::record::{Lifecycle, Machine};
 use crate::fleet::{self, Draft, State, machine, operation};
 use crate::pki::{AgentCertificate, AgentRequest};
@@ -60,7 +60,7 @@ impl From<StreamError> for End {
 
 /// Serves one connection of ALPN `muster/1` whose certificate is good.
 pub async fn serve(sessions: &Sessions, connection: Connection, certificate: AgentCertificate) {
-    let (machine, from) = (certificate.machine, connection.remote_address());
+    let (machine, from) = (certificate.machine, remote(&connection));
     let end = match open(sessions, &connection, certificate).await {
         Ok(peer) => {
             tracing::info!(%machine, boot = %peer.boot, %from, "online");
@@ -110,7 +110,7 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
 
     let id = certificate.machine;
     let said = progress.clone();
-    let author = machine_author(id, connection.remote_address());
+    let author = machine_author(id, remote(connection));
     let machine = match sessions.0.fleet.change(author, move |draft| machine::hello(draft, id, boot, said)).await {
         Ok(machine) => machine,
         Err(fleet::Refusal::NotFound { .. }) => {
@@ -307,7 +307,7 @@ async fn change<F>(sessions: &Sessions, peer: &Peer, decide: F) -> Answer
 where
     F: FnOnce(&mut Draft) -> Result<(), fleet::Refusal> + Send + 'static,
 {
-    let author = machine_author(peer.machine, peer.connection().remote_address());
+    let author = machine_author(peer.machine, remote(peer.connection()));
     match sessions.0.fleet.change(author, decide).await {
         Ok(()) => Answer::Accepted,
         Err(error) => {
