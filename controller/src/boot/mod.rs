@@ -22,6 +22,7 @@ use axum::routing::get;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
+use muster_ipxe::image::{INITRAMFS, KERNEL};
 use muster_ipxe::param::{Endpoint, Location};
 use muster_ipxe::script::{self, DISPATCH_PATH, INITRAMFS_PATH, KERNEL_PATH, Machine, SCRIPT_PATH, Wait};
 use muster_protocol::Digest;
@@ -35,12 +36,6 @@ use crate::server::LocalAddress;
 use crate::sessions::limit::Buckets;
 use asker::Asker;
 use media::Medium;
-
-/// The kernel's name in the images folder.
-pub const KERNEL_FILE: &str = "kernel";
-
-/// The initramfs's name in the images folder.
-pub const INITRAMFS_FILE: &str = "initramfs";
 
 /// Boot scripts that one source gets at once: a site whose machines all start again is one source where it is behind a
 /// router that translates addresses.
@@ -72,8 +67,8 @@ struct Boot {
 pub fn router(settings: Settings) -> Router {
     let medium = |name: &str| Medium::new(settings.boot.images.join(Path::new(name)));
     let boot = Boot {
-        kernel: medium(KERNEL_FILE),
-        initramfs: medium(INITRAMFS_FILE),
+        kernel: medium(KERNEL),
+        initramfs: medium(INITRAMFS),
         scripts: Mutex::new(Buckets::new(SCRIPTS, ONE_MORE_SCRIPT)),
         settings,
     };

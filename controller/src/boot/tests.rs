@@ -50,8 +50,8 @@ fn world_with(change: impl FnOnce(&mut config::Boot)) -> World {
 fn world() -> World {
     let world = world_with(|_| ());
     std::fs::create_dir_all(&world.images).expect("made");
-    std::fs::write(world.images.join(KERNEL_FILE), b"0123456789").expect("written");
-    std::fs::write(world.images.join(INITRAMFS_FILE), vec![7; 200_000]).expect("written");
+    std::fs::write(world.images.join(KERNEL), b"0123456789").expect("written");
+    std::fs::write(world.images.join(INITRAMFS), vec![7; 200_000]).expect("written");
     world
 }
 
@@ -148,8 +148,8 @@ async fn the_agent_dials_where_the_request_was_sent_unless_controllers_are_confi
         let at = |text| Endpoint::parse("controllers", text, 8443).expect("an address");
         boot.controllers = vec![at("192.0.2.1"), at("[2001:db8::2]:443")];
         std::fs::create_dir_all(&boot.images).expect("made");
-        std::fs::write(boot.images.join(KERNEL_FILE), b"k").expect("written");
-        std::fs::write(boot.images.join(INITRAMFS_FILE), b"i").expect("written");
+        std::fs::write(boot.images.join(KERNEL), b"k").expect("written");
+        std::fs::write(boot.images.join(INITRAMFS), b"i").expect("written");
     });
     let script = world.request("GET", ASK, &[("host", "192.0.2.5:8080")]).await.text();
     assert_eq!(parameter(&script, "muster.controller"), "192.0.2.1:8443,[2001:db8::2]:443");
@@ -256,7 +256,7 @@ async fn files_are_served_whole_and_in_parts() {
 async fn a_new_image_has_a_new_tag_at_once() {
     let world = world();
     let before = world.get("/boot/kernel").await.header("etag").to_owned();
-    let file = world.images.join(KERNEL_FILE);
+    let file = world.images.join(KERNEL);
     crate::files::replace(&file, b"abcdefghij", crate::files::PUBLIC).expect("replaced");
     let after = world.get("/boot/kernel").await;
     assert_ne!(after.header("etag"), before);
