@@ -101,6 +101,26 @@ fn a_text_full_of_mistakes_gives_a_short_list() {
     assert!(found[99].ends_with("(and 4900 more problems, not listed)"), "{}", found[99]);
 }
 
+/// The largest text of every kind of entry: what is refused is refused in time that grows with the text alone.
+#[test]
+fn long_lists_are_refused_by_their_length() {
+    let many = |line: fn(usize) -> String| (0..5_000).map(line).collect::<String>();
+    let disk = "storage:\n  disks:\n  - device: serial:A\n    partitions:\n";
+    for (text, field) in [
+        (format!("{disk}{}", many(|_| "    - {}\n".into())), "storage.disks.partitions"),
+        (format!("storage:\n  filesystems:\n{}", many(|_| "  - {}\n".into())), "storage.filesystems"),
+        (format!("network:\n  ethernets:\n{}", many(|i| format!("    e{i}: {{}}\n"))), "network.ethernets"),
+        (
+            format!("network:\n  ethernets:\n    e:\n      routes:\n{}", many(|_| "      - {}\n".into())),
+            "network.ethernets.e.routes",
+        ),
+    ] {
+        let found = problems(&text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].ends_with(&format!("{field}: 5000 entries are over the limit of 1024")), "{}", found[0]);
+    }
+}
+
 #[test]
 fn arbitrary_bytes_never_panic() {
     // A small generator, so that the same bytes come in every run.

@@ -12,6 +12,9 @@ use super::yaml::{Node, Place, Value};
 /// Problems after this many are counted and not listed.
 const PROBLEM_LIMIT: usize = 100;
 
+/// Entries of one list or one mapping of names; the limits of the desired state itself are below.
+const ENTRY_LIMIT: usize = 1024;
+
 /// The keys of one kind of mapping.
 pub(super) struct Keys {
     /// Read by Muster.
@@ -108,9 +111,12 @@ impl Findings {
     pub(super) fn fields<'n>(&mut self, node: &'n Node, at: &str, keys: &Keys) -> Option<Fields<'n>> {
         let (fields, places) = self.entries(node, at)?;
         for ((key, _), place) in fields.entries.iter().zip(places) {
-            if !keys.supported.contains(key) {
-                self.add(place, fields.path(key), refusal(key, keys));
+            if keys.supported.contains(key) {
+                continue;
             }
+            // Looking for what was meant costs more than counting.
+            let refusal = if self.problems.len() < PROBLEM_LIMIT { refusal(key, keys) } else { String::new() };
+            self.add(place, fields.path(key), refusal);
         }
         Some(fields)
     }
@@ -118,6 +124,9 @@ impl Findings {
     /// Opens a mapping whose keys are names, such as `ethernets`.
     pub(super) fn named<'n>(&mut self, node: &'n Node, at: &str) -> Vec<(&'n str, Place, &'n Node)> {
         let Some((fields, places)) = self.entries(node, at) else { return Vec::new() };
+        if self.is_too_long(node, at, fields.entries.len()) {
+            return Vec::new();
+        }
         fields.entries.into_iter().zip(places).map(|((key, node), place)| (key, place, node)).collect()
     }
 
@@ -148,12 +157,21 @@ impl Findings {
     pub(super) fn items<'n>(&mut self, fields: &Fields<'n>, key: &str) -> &'n [Node] {
         let Some(node) = fields.get(key) else { return &[] };
         match &node.value {
+            Value::List(list) if self.is_too_long(node, &fields.path(key), list.len()) => &[],
             Value::List(list) => list,
             _ => {
                 self.wrong(node, &fields.path(key), "a list");
                 &[]
             }
         }
+    }
+
+    fn is_too_long(&mut self, node: &Node, path: &str, count: usize) -> bool {
+        let too_long = count > ENTRY_LIMIT;
+        if too_long {
+            self.add(node.place, path, format!("{count} entries are over the limit of {ENTRY_LIMIT}"));
+        }
+        too_long
     }
 
     /// A text, not empty.

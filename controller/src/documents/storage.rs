@@ -3,6 +3,8 @@
 //! Called by [`super::parse`]. Keys and defaults are those of the Butane and Ignition configuration specifications.
 //! Numbers, sizes and mount points are checked afterwards by [`muster_protocol::desired::check`].
 
+use std::collections::BTreeSet;
+
 use muster_protocol::DiskId;
 use muster_protocol::desired::{Disk, Existing, Filesystem, Format, LINUX_FILESYSTEM, Partition, Storage, Table};
 use muster_protocol::ids::parse_uuid;
@@ -124,7 +126,10 @@ fn partition(node: &Node, disk: &str, before: &[Partition], findings: &mut Findi
     findings.only(&fields, "resize", &["false"]);
     let number = match findings.number::<u32>(&fields, "number", "a partition number from 1 to 128") {
         // Butane: the next one that is free.
-        None | Some(0) => (1..).find(|number| before.iter().all(|p| p.number != *number)).unwrap_or(u32::MAX),
+        None | Some(0) => {
+            let taken: BTreeSet<u32> = before.iter().map(|partition| partition.number).collect();
+            (1..).find(|number| !taken.contains(number)).unwrap_or(u32::MAX)
+        }
         Some(number) => number,
     };
     findings.note(format!("{disk}.partitions.{number}"), node.place);
