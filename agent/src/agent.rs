@@ -9,13 +9,13 @@ use muster_protocol::MachineId;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::dial::{self, Ended};
+use crate::contact::dial::{self, Ended};
+use crate::contact::session::Session;
+use crate::contact::tls::Clock;
 use crate::machine::{self, Machine};
 use crate::options::Options;
 use crate::outbox::Outbox;
 use crate::reconcile::{Jobs, Reconciler};
-use crate::session::Session;
-use crate::tls::Clock;
 
 /// While hardware still appears, it is looked at more often.
 const EARLY_LOOKS: u32 = 10;

@@ -3,6 +3,7 @@
 //! When PID 1 ends the kernel panics, so everything that can go wrong is left to the child, which is this same binary
 //! ([`WORKER`]). Called by `main` alone. Nothing here is fatal: what cannot be mounted is said and done without.
 
+pub mod console;
 mod mounts;
 pub mod worker;
 

@@ -7,12 +7,13 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::console;
 use crate::agent::{self, Agent};
 use crate::linux::modules::hotplug;
 use crate::linux::{LinuxMachine, Role, boot_id};
 use crate::machine::chain;
 use crate::options::{self, Options};
-use crate::{console, reconcile};
+use crate::reconcile;
 
 /// Between attempts to open what the kernel must have, such as netlink sockets.
 const AGAIN: Duration = Duration::from_secs(5);

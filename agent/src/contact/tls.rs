@@ -17,7 +17,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, SignatureScheme,
 };
 
-use crate::identity::Credentials;
+use super::identity::Credentials;
 
 /// No certificate was ever made before this second: the build's own time where the builder gives one.
 /// A machine whose clock battery is empty starts in 1970 or in the year its board was made.

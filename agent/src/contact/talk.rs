@@ -1,7 +1,7 @@
 //! One session: hello, then whatever there is to say in either direction, until the connection or its purpose ends.
 //!
 //! Called by `dial` with a fresh connection. It moves messages between the connection, the [`Outbox`], the pure
-//! [`Session`](crate::session::Session) and the reconcile loop; it does not decide what is answered.
+//! [`Session`](crate::contact::session::Session) and the reconcile loop; it does not decide what is answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::identity::{self, Credentials};
+use super::quic::{self, QuicError};
+use super::session::Act;
 use crate::agent::Agent;
-use crate::identity::{self, Credentials};
 use crate::machine::chain;
 use crate::outbox::{Heard, Outbox};
-use crate::quic::{self, QuicError};
-use crate::session::Act;
 
 /// For a request to arrive whole once its stream is open.
 const REQUEST: Duration = Duration::from_secs(10);

@@ -16,14 +16,15 @@ use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::backoff::Backoff;
+use super::identity::{self, Credentials, IdentityError};
+use super::quic::{self, QuicError};
+use super::talk::{self, End, HelloError};
+use super::tls;
 use crate::agent::{Agent, Contact};
-use crate::backoff::Backoff;
-use crate::identity::{self, Credentials, IdentityError};
 use crate::machine::{self, MachineError, chain};
 use crate::options::{Endpoint, WhenRefused};
-use crate::quic::{self, QuicError};
-use crate::talk::{self, End, HelloError};
-use crate::{random, tls};
+use crate::random;
 
 /// For one name to resolve.
 const RESOLVE: Duration = Duration::from_secs(5);

@@ -1,0 +1,6 @@
+//! What every part of the agent may use, and what uses none of them.
+
+pub mod keep;
+pub mod log;
+pub mod random;
+pub mod sort;

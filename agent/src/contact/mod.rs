@@ -1,0 +1,12 @@
+//! The way to the controller: finding it, believing it, being believed, and talking.
+//!
+//! [`dial`] is the loop; [`tls`] says whom it believes, [`identity`] who it is, [`quic`] carries bytes, [`talk`] is one
+//! session, and [`session`] decides, without any I/O, what a session answers.
+
+pub mod backoff;
+pub mod dial;
+pub mod identity;
+pub mod quic;
+pub mod session;
+pub mod talk;
+pub mod tls;
