@@ -134,10 +134,15 @@ pub async fn run(options: Options, machine: Arc<dyn Machine>) -> Ended {
 pub async fn run_agent(agent: &Arc<Agent>, jobs: Jobs) -> Ended {
     // What an earlier run left undone is finished before anybody is told how things stand.
     agent.reconciler.recover().await;
-    agent.look().await;
+    // What is looked at too early lacks disks: an inventory without them would have the controller forget to wipe them,
+    // and a plan would refuse what is only late. The session need not wait.
+    let work = async {
+        machine::blocking(&agent.machine, |machine| machine.settle()).await;
+        agent.look().await;
+        tokio::join!(agent.reconciler.run(jobs), agent.keep_looking());
+    };
     tokio::select! {
         ended = dial::dial(agent) => ended,
-        () = agent.reconciler.run(jobs) => std::future::pending().await,
-        () = agent.keep_looking() => std::future::pending().await,
+        () = work => std::future::pending().await,
     }
 }

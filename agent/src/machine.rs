@@ -7,6 +7,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_protocol::DiskId;
 use muster_protocol::enroll::Identity;
@@ -20,10 +21,17 @@ use crate::plan;
 /// How far a long step is, from 0 to 100. Called as often as the step likes; whoever listens thins it out.
 pub type Percent<'a> = &'a mut dyn FnMut(u8);
 
+/// A machine that brings up new devices for longer than this is taken as it is.
+pub const SETTLES_WITHIN: Duration = Duration::from_secs(20);
+
 /// A machine, real or simulated.
 pub trait Machine: Send + Sync + 'static {
     /// What it can say of itself before any driver but its NIC's is loaded.
     fn identity(&self) -> Identity;
+
+    /// Waits until the hardware that was there at the start has its drivers: before that, disks seem to be missing.
+    /// Takes seconds after a boot and at most [`SETTLES_WITHIN`].
+    fn settle(&self) {}
 
     /// What it is made of. Takes milliseconds to a second; never fails, what cannot be read is empty.
     fn inventory(&self) -> Inventory;

@@ -29,7 +29,7 @@ use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::{BootId, DiskId};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
-use crate::machine::{Machine, MachineError, Percent};
+use crate::machine::{Machine, MachineError, Percent, SETTLES_WITHIN};
 use crate::{options, plan, random};
 
 /// This machine.
@@ -69,6 +69,13 @@ pub fn boot_id() -> BootId {
 impl Machine for LinuxMachine {
     fn identity(&self) -> Identity {
         inventory::identity()
+    }
+
+    fn settle(&self) {
+        // A guest's machine has been up for long.
+        if self.role == Role::Owner {
+            modules::hotplug::settle(SETTLES_WITHIN);
+        }
     }
 
     fn inventory(&self) -> Inventory {

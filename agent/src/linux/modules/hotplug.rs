@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
@@ -20,8 +23,38 @@ const ROUNDS: usize = 20;
 /// The kernel's own messages; udev's are in group 2.
 const KERNEL_GROUP: u32 = 1;
 
+/// Disks appear a moment after their drivers: a second without news, and what was there at the start is there.
+const QUIET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Whether the first round is over; told to whoever waits in [`settle`].
+static SETTLED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+/// Waits until what was there at the start has its drivers, at most so long.
+pub fn settle(at_most: Duration) {
+    let (settled, told) = &SETTLED;
+    let settled = settled.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(told.wait_timeout_while(settled, at_most, |settled| !*settled));
+}
+
 /// Loads what is asked for, for ever. Returns only where there is nothing to load from, or the kernel tells nothing.
 pub fn serve() {
+    load_all();
+    // Without news there is nothing to wait for.
+    set_settled();
+}
+
+fn set_settled() {
+    *SETTLED.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    SETTLED.1.notify_all();
+}
+
+/// Whether the kernel has nothing to tell for [`QUIET`].
+fn is_quiet(socket: &OwnedFd) -> bool {
+    let mut watched = [PollFd::new(socket, PollFlags::IN)];
+    matches!(poll(&mut watched, Some(&QUIET)), Ok(0))
+}
+
+fn load_all() {
     // First the ear, then the eyes: what appears in between is heard.
     let socket = match listen() {
         Ok(socket) => Some(socket),
@@ -33,7 +66,12 @@ pub fn serve() {
     let mut asked = BTreeSet::new();
     coldplug(&mut asked);
     let mut message = vec![0; 16 * 1024];
+    let mut settled = false;
     while let Some(socket) = &socket {
+        if !settled && is_quiet(socket) {
+            settled = true;
+            set_settled();
+        }
         match recv(socket, message.as_mut_slice(), RecvFlags::empty()) {
             Ok((length, _)) => {
                 if let Some(modalias) = added(&message[..length])
