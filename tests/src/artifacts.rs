@@ -32,6 +32,16 @@ pub fn image() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The agent as it runs on machines.
+pub fn agent() -> Result<PathBuf> {
+    let target = muster()?.ancestors().nth(2).map(PathBuf::from).context("a program lies in target/PROFILE")?;
+    let program = target.join("x86_64-unknown-linux-musl/agent/muster-agent");
+    if !program.is_file() {
+        bail!("there is no agent at {}; run `make agent` first", program.display());
+    }
+    Ok(program)
+}
+
 /// Runs a command to its end and answers with its standard output.
 ///
 /// Errors: it cannot be started, or fails; with what it wrote.

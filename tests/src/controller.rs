@@ -55,7 +55,9 @@ impl Controller {
             if let Some(status) = process.ended()? {
                 bail!("it ended with {status}: {}", last_lines(&log));
             }
-            self.api()?.get("/api/v1/machines")
+            self.api()?.get("/api/v1/machines")?;
+            // The last thing that a start writes.
+            Ok(std::fs::metadata(self.data().join("endpoint"))?)
         })?;
         self.process = Some(process);
         Ok(())
@@ -84,7 +86,7 @@ impl Controller {
 
     /// Its HTTPS, as the admin.
     pub fn api(&self) -> Result<Http> {
-        let path = self.data().join("admin.token");
+        let path = self.data().join("admin-token");
         let token = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(self.anonymous()?.with_token(token.trim()))
     }

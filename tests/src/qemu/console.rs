@@ -57,6 +57,11 @@ impl Console {
         Ok(Self { shared, path: path.to_owned() })
     }
 
+    /// The file with all of it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many lines there are; what comes later has a higher index.
     pub fn len(&self) -> usize {
         self.shared.lock().all.len()

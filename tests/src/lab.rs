@@ -1,0 +1,215 @@
+//! Where a whole-system test happens: a namespace, a controller with a location, and the parts of one machine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::controller::{BOOT_PORT, Controller};
+use crate::qemu::{Boot, Disk, DiskKind, Firmware, Net, Nic, Spec};
+use crate::slot::Slot;
+use crate::{artifacts, eventually, namespace, scratch};
+
+/// Power-on to session under emulation takes 15 to 30 s on an idle processor; others may keep it busy.
+pub const BOOT: Duration = Duration::from_secs(240);
+
+/// For what takes a second or two on an idle processor.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// The one location.
+pub const LOCATION: &str = "lab1";
+
+/// See the module.
+pub struct Lab {
+    /// Logs, consoles, disks.
+    pub folder: PathBuf,
+    /// The controller.
+    pub controller: Controller,
+    _slot: Slot,
+}
+
+impl Lab {
+    /// Moves the calling thread into a namespace of its own and starts a controller there, reached by agents at the
+    /// address `dialed`, or at whatever address they booted from where there is none.
+    pub fn open(name: &str, dialed: Option<&str>) -> Result<Self> {
+        let slot = Slot::take()?;
+        namespace::enter()?;
+        Self::open_here(&scratch::scratch(name)?, dialed, slot)
+    }
+
+    /// The same in the namespace that the thread is in.
+    pub fn open_here(folder: &Path, dialed: Option<&str>, slot: Slot) -> Result<Self> {
+        let images = artifacts::image()?;
+        let dialed = dialed.map(|address| format!("controllers = [\"{address}:8443\"]")).unwrap_or_default();
+        // A short time to confirm, so that what cannot be confirmed is undone soon.
+        let config = format!("[boot]\nimages = {images:?}\n{dialed}\n[agents]\nconfirm_within = \"10s\"\n");
+        let controller = Controller::start(folder, &config)?;
+        controller.muster(&["location", "add", LOCATION, "--name", "The lab"])?;
+        Ok(Self { folder: folder.to_owned(), controller, _slot: slot })
+    }
+
+    /// Builds the site's ISO, reached by machines in QEMU's own network.
+    pub fn iso(&self) -> Result<PathBuf> {
+        let iso = self.folder.join("site.iso");
+        let boot = format!("10.0.2.2:{BOOT_PORT}");
+        let path = iso.to_str().context("the path is UTF-8")?;
+        self.controller.muster(&["iso", "build", "--location", LOCATION, "--controller", &boot, "--output", path])?;
+        Ok(iso)
+    }
+
+    /// The only machine there is, with its inventory.
+    pub fn machine(&self) -> Result<Value> {
+        let api = self.controller.api()?;
+        let list = api.get("/api/v1/machines")?;
+        match list["items"].as_array().map(Vec::as_slice) {
+            Some([one]) => api.get(&format!("/api/v1/machines/{}", text(one, "/id")?)),
+            _ => bail!("not one machine: {list}"),
+        }
+    }
+
+    /// Waits until the only machine is as `is_so` wants it.
+    pub fn until(&self, deadline: Duration, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+        eventually(deadline, what, || {
+            let mut machine = self.machine()?;
+            if is_so(&machine) {
+                return Ok(machine);
+            }
+            machine["inventory"].take();
+            bail!("{machine}")
+        })
+    }
+
+    /// Waits until the only machine is online, in another boot than `before`.
+    pub fn until_online(&self, before: Option<&str>) -> Result<Value> {
+        self.until(BOOT, "the machine comes online", |machine| {
+            machine["presence"]["state"] == "online" && machine["presence"]["boot"].as_str() != before
+        })
+    }
+
+    /// Waits until the only machine is online and has told that it is made as `spec` says.
+    /// It tells of its NICs at once, and of everything else as soon as its drivers are there.
+    pub fn until_inventoried(&self, spec: &Spec) -> Result<Value> {
+        self.until_online(None)?;
+        eventually(SOON, "the inventory is what QEMU was given", || {
+            let machine = self.machine()?;
+            check_inventory(spec, &machine)?;
+            Ok(machine)
+        })
+    }
+
+    /// Waits until the only machine is online, and approves it.
+    pub fn admit(&self) -> Result<Value> {
+        let machine = self.until_online(None)?;
+        self.controller.muster(&["machine", "approve", text(&machine, "/id")?])?;
+        self.until(SOON, "the machine is available and online", |machine| {
+            machine["lifecycle"] == "available" && machine["presence"]["state"] == "online"
+        })
+    }
+}
+
+/// One text in an answer.
+pub fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no text at {pointer} in {value}"))
+}
+
+/// A machine with two disks and two NICs in QEMU's own networks.
+pub fn machine(firmware: Firmware, boot: Boot) -> Result<Spec> {
+    let user = |subnet| Net::User { subnet, bootfile: None };
+    Ok(Spec {
+        firmware,
+        boot,
+        memory_mib: 512,
+        cpus: 2,
+        uuid: "4c4c4544-0042-3510-8052-b4c04f4e3132".into(),
+        serial: "LAB-0001".into(),
+        disks: vec![
+            Disk { kind: DiskKind::Virtio, serial: "LAB-DISK-A".into(), size_mib: 1024 },
+            Disk { kind: DiskKind::Nvme, serial: "LAB-DISK-B".into(), size_mib: 512 },
+        ],
+        nics: vec![
+            Nic { mac: "52:54:00:4c:41:01".parse()?, model: "virtio-net-pci", net: user(2) },
+            Nic { mac: "52:54:00:4c:41:02".parse()?, model: "e1000e", net: user(3) },
+        ],
+    })
+}
+
+/// Compares a machine's inventory with what QEMU was given.
+///
+/// Errors: every difference.
+pub fn check_inventory(spec: &Spec, machine: &Value) -> Result<()> {
+    let inventory = &machine["inventory"];
+    let mut differences = Vec::new();
+    let mut expect = |what: &str, found: &Value, expected: Value| {
+        if *found != expected {
+            differences.push(format!("{what} is {found} and not {expected}"));
+        }
+    };
+    let firmware = match spec.firmware {
+        Firmware::Bios => "bios",
+        Firmware::Uefi => "uefi",
+    };
+    expect("the firmware", &inventory["firmware"]["kind"], firmware.into());
+    expect("the UUID", &inventory["system"]["uuid"], spec.uuid.as_str().into());
+    expect("the serial", &inventory["system"]["serial"], spec.serial.as_str().into());
+    expect("the vendor", &inventory["system"]["vendor"], "Muster".into());
+    expect("the product", &inventory["system"]["product"], "Lab".into());
+    expect("the sockets", &inventory["cpu"]["sockets"], 1.into());
+    expect("the cores", &inventory["cpu"]["cores"], spec.cpus.into());
+    expect("the threads", &inventory["cpu"]["threads"], spec.cpus.into());
+    expect("the DIMMs' size", &sum(&inventory["memory"]["dimms"]), (u64::from(spec.memory_mib) << 20).into());
+
+    let mut disks = named(&inventory["disks"], "serial");
+    for disk in &spec.disks {
+        let found = take(&mut disks, &disk.serial);
+        let what = format!("disk {}: its", disk.serial);
+        let (transport, wwn) = match disk.kind {
+            DiskKind::Virtio => ("virtio", None),
+            DiskKind::Nvme => ("nvme", None),
+            DiskKind::Scsi { wwn } => ("scsi", Some(format!("naa.{wwn:016x}"))),
+        };
+        expect(&format!("{what} size"), &found["size_bytes"], (disk.size_mib << 20).into());
+        expect(&format!("{what} transport"), &found["transport"], transport.into());
+        if let Some(wwn) = wwn {
+            expect(&format!("{what} WWN"), &found["wwn"], wwn.into());
+        }
+    }
+    // The stick that it booted from is a disk as well.
+    let others: Vec<_> = disks.iter().filter(|(_, disk)| disk["removable"] != true).collect();
+    expect("what other disks there are", &others.len().into(), 0.into());
+
+    let mut nics = named(&inventory["nics"], "permanent_mac");
+    for nic in &spec.nics {
+        let mac = nic.mac.to_string();
+        let found = take(&mut nics, &mac);
+        expect(&format!("NIC {mac}: its MAC in use"), &found["mac"], mac.as_str().into());
+        expect(&format!("NIC {mac}: its carrier"), &found["carrier"], true.into());
+        let driver = if nic.model == "virtio-net-pci" { "virtio_net" } else { nic.model };
+        expect(&format!("NIC {mac}: its driver"), &found["driver"], driver.into());
+    }
+    expect("how many other NICs there are", &nics.len().into(), 0.into());
+
+    // The kernel keeps some of what is plugged in for itself: page tables, its own image, what firmware reserves.
+    let total = inventory["memory"]["total_bytes"].as_u64().unwrap_or_default() >> 20;
+    let plugged = u64::from(spec.memory_mib);
+    if !(plugged * 3 / 4..=plugged).contains(&total) {
+        differences.push(format!("the memory is {total} MiB of {plugged}"));
+    }
+    if differences.is_empty() { Ok(()) } else { bail!("{}\n{inventory:#}", differences.join("\n")) }
+}
+
+fn sum(dimms: &Value) -> Value {
+    let sizes = dimms.as_array().into_iter().flatten().filter_map(|dimm| dimm["size_bytes"].as_u64());
+    sizes.sum::<u64>().into()
+}
+
+fn named(list: &Value, key: &str) -> Vec<(String, Value)> {
+    let name = |entry: &Value| entry[key].as_str().unwrap_or_default().to_owned();
+    list.as_array().into_iter().flatten().map(|entry| (name(entry), entry.clone())).collect()
+}
+
+/// Null where there is none of that name.
+fn take(list: &mut Vec<(String, Value)>, name: &str) -> Value {
+    let at = list.iter().position(|(found, _)| found == name);
+    at.map(|at| list.swap_remove(at).1).unwrap_or_default()
+}

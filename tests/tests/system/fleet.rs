@@ -1,0 +1,147 @@
+//! Many simulated machines over real QUIC: what a fleet's operator is promised, without a virtual machine for each.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use muster_protocol::to_agent::PowerAction;
+use muster_tests::controller::Controller;
+use muster_tests::lab::{LOCATION, SOON, text};
+use muster_tests::simulated::Machines;
+use muster_tests::{eventually, namespace, scratch};
+use serde_json::{Value, json};
+
+/// How many machines.
+const COUNT: u16 = 50;
+
+/// A killed controller is noticed at the next keep-alive, 10 s, and not at the idle timeout.
+const ALL_BACK: Duration = Duration::from_secs(20);
+
+fn start(name: &str) -> Result<Controller> {
+    namespace::enter()?;
+    let folder = scratch::scratch(name)?;
+    // Simulated machines boot without loading anything, but boot scripts are given only where there is an image.
+    let images = folder.join("images");
+    std::fs::create_dir_all(&images)?;
+    for name in ["kernel", "initramfs"] {
+        std::fs::write(images.join(name), name)?;
+    }
+    let controller = Controller::start(&folder, &format!("[boot]\nimages = {images:?}\n"))?;
+    controller.muster(&["location", "add", LOCATION, "--name", "The lab"])?;
+    Ok(controller)
+}
+
+/// All machines, once there are `count` and each is as `is_so` wants it.
+fn until(
+    controller: &Controller,
+    deadline: Duration,
+    what: &str,
+    count: u16,
+    is_so: impl Fn(&Value) -> bool,
+) -> Result<Vec<Value>> {
+    eventually(deadline, what, || {
+        let list = controller.api()?.get("/api/v1/machines?limit=1000")?;
+        let machines = list["items"].as_array().cloned().unwrap_or_default();
+        let right = machines.iter().filter(|machine| is_so(machine)).count();
+        if right != usize::from(count) || machines.len() != right {
+            bail!("{right} of {} are", machines.len());
+        }
+        Ok(machines)
+    })
+}
+
+fn is_online(machine: &Value) -> bool {
+    machine["presence"]["state"] == "online"
+}
+
+#[test]
+fn fifty_machines_are_approved_and_configured_and_are_all_back_after_their_controller_was_killed() -> Result<()> {
+    let mut controller = start("fleet")?;
+    let machines = Machines::plug(COUNT, LOCATION)?;
+    let pending = until(&controller, SOON, "all are online and pending", COUNT, |m| {
+        is_online(m) && m["lifecycle"] == "pending" && m["location"] == LOCATION
+    })?;
+    let api = controller.api()?;
+    for machine in &pending {
+        api.post(&format!("/api/v1/machines/{}/approve", text(machine, "/id")?), &json!({}))?;
+    }
+    let approved =
+        until(&controller, SOON, "all are available", COUNT, |m| is_online(m) && m["lifecycle"] == "available")?;
+
+    // Each gets a document, and the controller dies in the middle of it.
+    let mut wanted = Vec::new();
+    for (n, machine) in approved.iter().enumerate() {
+        let document = format!(
+            "network:\n  version: 2\n  ethernets:\n    eth0:\n      addresses: [10.99.{n}.7/24]\n      \
+             routes: [{{to: default, via: 10.99.{n}.1}}]\n"
+        );
+        let id = text(machine, "/id")?;
+        let operation = api.post(&format!("/api/v1/machines/{id}/apply"), &json!({ "document": document }))?;
+        wanted.push((id.to_owned(), text(&operation, "/id")?.to_owned()));
+    }
+    controller.kill();
+    controller.start_again()?;
+    let settled = until(&controller, ALL_BACK + SOON, "all are online and configured", COUNT, |m| {
+        is_online(m) && m["progress"]["state"] == "confirmed" && m["progress"]["generation"] == m["generation"]
+    })?;
+    let api = controller.api()?;
+    for (id, operation) in &wanted {
+        let found = api.get(&format!("/api/v1/operations/{operation}"))?;
+        ensure!(found["state"] == "succeeded", "what was acknowledged was carried out: {found}");
+        let machine = api.get(&format!("/api/v1/machines/{id}"))?;
+        ensure!(machine["addresses"].to_string().contains("10.99."), "{machine}");
+    }
+
+    // Nothing goes on now: kill it once more, and look at the time.
+    controller.kill();
+    controller.start_again()?;
+    let back = until(&controller, ALL_BACK, "all are back within a keep-alive", COUNT, is_online)?;
+    let boots = |machines: &[Value]| machines.iter().map(|m| m["presence"]["boot"].clone()).collect::<Vec<_>>();
+    ensure!(boots(&back) == boots(&settled), "nobody had to boot");
+    ensure!(machines.all().iter().all(|m| m.machine.powered().is_empty()), "nobody was rebooted");
+
+    // A plug: that machine is missed, and no other.
+    machines.unplug(0);
+    eventually(Duration::from_secs(30), "one machine shows as offline", || {
+        let list = controller.api()?.get("/api/v1/machines?presence=offline")?;
+        ensure!(list["items"].as_array().is_some_and(|items| items.len() == 1), "{list}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_power_command_acts_at_most_once_however_often_it_is_sent() -> Result<()> {
+    let mut controller = start("power-once")?;
+    let machines = Machines::plug(1, LOCATION)?;
+    let pending = until(&controller, SOON, "it is online", 1, is_online)?;
+    let id = text(&pending[0], "/id")?.to_owned();
+    controller.api()?.post(&format!("/api/v1/machines/{id}/approve"), &json!({}))?;
+    let before = until(&controller, SOON, "it is available", 1, |m| is_online(m) && m["lifecycle"] == "available")?;
+    let boot = before[0]["presence"]["boot"].clone();
+
+    let send = |controller: &Controller| {
+        let body = json!({ "action": "reboot" }).to_string();
+        let headers = [("content-type", "application/json"), ("idempotency-key", "the-same-wish")];
+        let path = format!("/api/v1/machines/{id}/power");
+        controller.api()?.send("POST", &path, &headers, Some(body.as_bytes()))?.success(&path)
+    };
+    let first = send(&controller)?;
+    let second = send(&controller)?;
+    ensure!(first["id"] == second["id"], "one wish is one operation: {first} {second}");
+    controller.kill();
+    controller.start_again()?;
+    let after =
+        until(&controller, SOON, "it is back with a new boot", 1, |m| is_online(m) && m["presence"]["boot"] != boot)?;
+    // Sent again after it was carried out, by somebody who did not hear the answer, to a controller that has died since.
+    let third = send(&controller)?;
+    ensure!(third["id"] == first["id"], "still the same operation: {third}");
+    let operation = eventually(SOON, "the operation has succeeded", || {
+        let found = controller.api()?.get(&format!("/api/v1/operations/{}", text(&first, "/id")?))?;
+        ensure!(found["state"] == "succeeded", "{found}");
+        Ok(found)
+    })?;
+    ensure!(machines.all()[0].machine.powered() == [PowerAction::Reboot], "it acted once: {operation}");
+    let last = until(&controller, SOON, "it is online", 1, is_online)?;
+    ensure!(last[0]["presence"]["boot"] == after[0]["presence"]["boot"], "and not again: {last:?}");
+    Ok(())
+}
