@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use muster_protocol::MachineId;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use crate::contact::dial::{self, Ended};
 use crate::contact::session::Session;
@@ -106,7 +106,11 @@ impl Agent {
         let mut looks = 1;
         loop {
             let pace = self.options.pace.rescan;
-            sleep(if looks < EARLY_LOOKS { pace.min(EARLY_PACE) } else { pace }).await;
+            let pace = if looks < EARLY_LOOKS { pace.min(EARLY_PACE) } else { pace };
+            // What was just changed is told at once.
+            let before = self.outbox.borrow().progress.clone();
+            let settled = |out: &Outbox| out.progress.is_settled() && out.progress != before;
+            let _ = timeout(pace, self.outbox.subscribe().wait_for(settled)).await;
             self.look().await;
             looks += 1;
         }

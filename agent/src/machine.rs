@@ -12,7 +12,7 @@ use std::time::Duration;
 use muster_protocol::DiskId;
 use muster_protocol::enroll::Identity;
 use muster_protocol::inventory::Inventory;
-use muster_protocol::observed::Observed;
+use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::to_controller::WipeReceipt;
 
@@ -38,6 +38,9 @@ pub trait Machine: Send + Sync + 'static {
 
     /// What its kernel says now.
     fn observe(&self) -> Result<Observed, MachineError>;
+
+    /// The network alone: for undoing a change, which must not wait for a disk that does not answer.
+    fn observe_network(&self) -> Result<observed::Network, MachineError>;
 
     /// Does one step. Idempotent: a step that is done already changes nothing.
     fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError>;

@@ -238,6 +238,10 @@ impl Machine for SimMachine {
         Ok(Observed { network: world.network.observe().clone(), disks: world.disks.clone() })
     }
 
+    fn observe_network(&self) -> Result<Network, MachineError> {
+        Ok(self.world().network.observe().clone())
+    }
+
     fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError> {
         let mut world = self.world();
         let action = step.change.action();

@@ -25,17 +25,17 @@ use tokio::task::JoinHandle;
 const DEADLINE: Duration = Duration::from_secs(20);
 const BOOT: BootId = BootId::from_bytes([3; 16]);
 
-struct Box {
+struct Started {
     machine: Arc<SimMachine>,
     agent: Arc<Agent>,
     running: JoinHandle<Ended>,
 }
 
-fn start(controller: &Controller, keep: Keep) -> Box {
+fn start(controller: &Controller, keep: Keep) -> Started {
     start_with(controller, keep, controller.ca())
 }
 
-fn start_with(controller: &Controller, keep: Keep, ca: Digest) -> Box {
+fn start_with(controller: &Controller, keep: Keep, ca: Digest) -> Started {
     let options = Options {
         controllers: vec![controller.endpoint()],
         ca,
@@ -52,7 +52,7 @@ fn start_with(controller: &Controller, keep: Keep, ca: Digest) -> Box {
     let (agent, jobs) = Agent::new(options, machine.clone());
     let running = agent.clone();
     let running = tokio::spawn(async move { run_agent(&running, jobs).await });
-    Box { machine, agent, running }
+    Started { machine, agent, running }
 }
 
 async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use muster_protocol::enroll::Identity;
 use muster_protocol::inventory::Inventory;
-use muster_protocol::observed::Observed;
+use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::{BootId, DiskId};
@@ -84,6 +84,10 @@ impl Machine for LinuxMachine {
 
     fn observe(&self) -> Result<Observed, MachineError> {
         Ok(Observed { network: self.network.observe()?, disks: disks::observe()? })
+    }
+
+    fn observe_network(&self) -> Result<observed::Network, MachineError> {
+        self.network.observe()
     }
 
     fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError> {

@@ -134,7 +134,7 @@ impl Reconciler {
         self.set_progress(Progress::Applying { generation: work.generation, percent: 97, step });
         let deadline = Instant::now() + VERIFY_WITHIN.min(work.within);
         loop {
-            let differs = match self.blocking(|machine| machine.observe()).await {
+            let differs = match self.read_back(work).await {
                 Ok(observed) => plan::differences(&work.desired, &observed),
                 Err(error) => vec![chain(&error)],
             };
@@ -146,6 +146,15 @@ impl Reconciler {
             }
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Disks are looked at only where something is desired of them.
+    async fn read_back(&self, work: &Work) -> Result<Observed, MachineError> {
+        if work.desired.get().storage.is_some() {
+            return self.blocking(|machine| machine.observe()).await;
+        }
+        let network = self.blocking(|machine| machine.observe_network()).await?;
+        Ok(Observed { network, disks: Vec::new() })
     }
 
     /// Waits until the controller has answered over a way that is newer than the change.
@@ -174,9 +183,9 @@ impl Reconciler {
         }
         let mut causes = vec![format!("the controller did not answer within {} s", work.within.as_secs())];
         if let Some(network) = work.desired.get().network.clone() {
-            let seen = self.blocking(|machine| (machine.observe(), machine.unanswered())).await;
+            let seen = self.blocking(|machine| (machine.observe_network(), machine.unanswered())).await;
             if let (Ok(observed), unanswered) = seen {
-                causes.extend(diagnose::diagnose(&network, &observed.network, &unanswered));
+                causes.extend(diagnose::diagnose(&network, &observed, &unanswered));
             }
         }
         causes.extend(proof.map(|proof| proof.trouble).filter(|text| !text.is_empty()));
@@ -205,7 +214,7 @@ impl Reconciler {
             let wanted = before.clone();
             let left = self
                 .blocking(move |machine| {
-                    let now = machine.observe().map_err(|error| chain(&error))?.network;
+                    let now = machine.observe_network().map_err(|error| chain(&error))?;
                     let steps = plan::network::revert(&wanted, &now);
                     let mut left = Vec::new();
                     for step in &steps {
@@ -245,8 +254,8 @@ impl Reconciler {
     pub(super) async fn restore(&self, desired: Desired) {
         let Some(network) = desired.network else { return };
         self.blocking(move |machine| {
-            let restored = machine.observe().map_err(|error| chain(&error)).and_then(|observed| {
-                let steps = plan::network::plan(&network, &observed.network).map_err(|error| error.to_string())?;
+            let restored = machine.observe_network().map_err(|error| chain(&error)).and_then(|observed| {
+                let steps = plan::network::plan(&network, &observed).map_err(|error| error.to_string())?;
                 steps.iter().try_for_each(|step| machine.apply_network(step).map_err(|error| chain(&error)))
             });
             if let Err(why) = restored {
