@@ -131,7 +131,6 @@ pub const GROUPS: &[Group] = &[
     Group {
         purpose: "RAID, LVM, encryption",
         modules: &[
-            "linear",
             "raid0",
             "raid1",
             "raid10",
