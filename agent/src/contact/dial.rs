@@ -4,11 +4,12 @@
 //! It moves frames and waits; what is said in a session is `talk`'s and `session`'s business.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use muster_protocol::enroll::{Answer, Refusal, Request};
-use muster_protocol::hello::Standing;
+use muster_protocol::hello::{Progress, Standing};
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{ALPN_ENROLL, ALPN_SESSION, close, to_controller};
 use quinn::Connection;
@@ -24,6 +25,7 @@ use super::tls;
 use crate::agent::{Agent, Contact};
 use crate::machine::{self, MachineError, chain};
 use crate::options::{Endpoint, WhenRefused};
+use crate::outbox::Outbox;
 use crate::random;
 
 /// For one name to resolve.
@@ -79,6 +81,8 @@ enum Trouble {
     Power(MachineError),
     #[error("no controller could be tried")]
     Nobody,
+    #[error("the network was changed while a controller was dialed")]
+    Overtaken,
 }
 
 /// What to do after an attempt.
@@ -144,6 +148,9 @@ impl Dialer<'_> {
 
     /// Waits as long as it is wise to.
     async fn wait(&mut self, trouble: Trouble) {
+        if matches!(trouble, Trouble::Overtaken) {
+            return;
+        }
         let text = trouble.to_string();
         self.agent.status.send_if_modified(|status| {
             let is_news = status.trouble != text;
@@ -364,7 +371,20 @@ impl Dialer<'_> {
                 quic::connect(address, tls).await
             });
         }
-        while let Some(attempt) = attempts.join_next().await {
+        // A handshake over a network that is not the machine's any more only loses time.
+        let mut outbox = agent.outbox.subscribe();
+        let progress = outbox.borrow().progress.clone();
+        let is_undone = |now: &Progress| matches!(now, Progress::Reverted { .. } | Progress::RevertFailed { .. });
+        let changed =
+            |out: &Outbox| out.needs_newer_than(number) || is_undone(&out.progress) && out.progress != progress;
+        let mut overtaken = pin!(async move { outbox.wait_for(changed).await.is_ok() });
+        loop {
+            // Both are cancel-safe: a handshake that is done stays in the set.
+            let attempt = tokio::select! {
+                attempt = attempts.join_next() => attempt,
+                _ = &mut overtaken => return Err(Trouble::Overtaken),
+            };
+            let Some(attempt) = attempt else { break };
             match attempt {
                 Ok(Ok(connection)) => {
                     self.preferred = Some(connection.remote_address());
