@@ -80,10 +80,11 @@ impl Lab {
         })
     }
 
-    /// Waits until the only machine is online, in another boot than `before`.
+    /// Waits until the only machine is online, in another boot than `before`, and has told what it is made of.
     pub fn until_online(&self, before: Option<&str>) -> Result<Value> {
         self.until(BOOT, "the machine comes online", |machine| {
-            machine["presence"]["state"] == "online" && machine["presence"]["boot"].as_str() != before
+            let presence = &machine["presence"];
+            presence["state"] == "online" && presence["boot"].as_str() != before && !machine["inventory"].is_null()
         })
     }
 

@@ -62,7 +62,8 @@ pub fn fixed_disks(inventory: &Inventory) -> Result<Vec<DiskId>, Unfit> {
 }
 
 /// The NIC that carries the session: of those with a carrier, one with an address that reaches further than the wire;
-/// among equals the first by name.
+/// among those, one with an IPv4 address, which is leased on the NIC that booted, while router advertisements give every
+/// NIC an IPv6 one; among equals the first by name.
 pub fn primary_nic(inventory: &Inventory) -> Result<&Nic, Unfit> {
     let reaches = |net: &IpNet| match net.addr() {
         IpAddr::V4(v4) => !v4.is_link_local(),
@@ -70,8 +71,9 @@ pub fn primary_nic(inventory: &Inventory) -> Result<&Nic, Unfit> {
     };
     let rank = |nic: &&Nic| {
         let mute = !nic.addresses.iter().any(reaches);
+        let unleased = !nic.addresses.iter().any(|net| net.addr().is_ipv4() && reaches(net));
         // By length first, so that eth2 comes before eth10.
-        (mute, nic.name.len(), nic.name.clone())
+        (mute, unleased, nic.name.len(), nic.name.clone())
     };
     inventory.nics.iter().filter(|nic| nic.carrier == Carrier::Present).min_by_key(rank).ok_or(Unfit::NoNic)
 }
@@ -233,6 +235,7 @@ mod tests {
         assert_eq!(first(nic("eth0", None, Carrier::Absent)), None);
         assert_eq!(first(nic("eth10", Some("fe80::1/64"), Carrier::Present)).as_deref(), Some("eth10"));
         assert_eq!(first(nic("eth2", Some("169.254.1.1/16"), Carrier::Present)).as_deref(), Some("eth2"));
+        assert_eq!(first(nic("eth1", Some("2001:db8::1/64"), Carrier::Present)).as_deref(), Some("eth1"));
         assert_eq!(first(nic("eth7", Some("10.0.0.7/8"), Carrier::Present)).as_deref(), Some("eth7"));
         assert_eq!(first(nic("eth3", Some("10.0.0.3/8"), Carrier::Absent)).as_deref(), Some("eth7"));
     }
