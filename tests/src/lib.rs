@@ -5,22 +5,19 @@
 //! It asserts nothing about Muster itself; that is for its callers.
 
 pub mod artifacts;
-pub mod child;
 pub mod controller;
 pub mod cycle;
 pub mod disks;
 pub mod eventually;
 pub mod floor;
+pub mod host;
 pub mod http;
 pub mod lab;
-pub mod namespace;
 pub mod peer;
 pub mod qemu;
-pub mod scratch;
 pub mod simulated;
 pub mod site;
-pub mod slot;
 pub mod steps;
-pub mod wire;
 
 pub use eventually::eventually;
+pub use host::{child, namespace, scratch, slot, wire};

@@ -1,0 +1,9 @@
+//! What tests take from the host and give back: processes, folders, namespaces, wires, and a turn at its processors.
+//!
+//! Knows nothing of Muster.
+
+pub mod child;
+pub mod namespace;
+pub mod scratch;
+pub mod slot;
+pub mod wire;
