@@ -141,7 +141,7 @@ pub async fn run_agent(agent: &Arc<Agent>, jobs: Jobs) -> Ended {
     // What is looked at too early lacks disks: an inventory without them would have the controller forget to wipe them,
     // and a plan would refuse what is only late. The session need not wait.
     let work = async {
-        machine::blocking(&agent.machine, |machine| machine.settle()).await;
+        agent.reconciler.settled().await;
         agent.look().await;
         tokio::join!(agent.reconciler.run(jobs), agent.keep_looking());
     };

@@ -30,7 +30,7 @@ pub trait Machine: Send + Sync + 'static {
     fn identity(&self) -> Identity;
 
     /// Waits until the hardware that was there at the start has its drivers: before that, disks seem to be missing.
-    /// Takes seconds after a boot and at most [`SETTLES_WITHIN`].
+    /// Takes seconds after a boot and at most [`SETTLES_WITHIN`]. Called once, by the reconcile loop.
     fn settle(&self) {}
 
     /// What it is made of. Takes milliseconds to a second; never fails, what cannot be read is empty.

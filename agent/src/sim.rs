@@ -37,6 +37,8 @@ struct World {
     faults: Faults,
     powered: Vec<PowerAction>,
     guids: u8,
+    /// Disks whose driver is not there before [`Machine::settle`].
+    late: Vec<Disk>,
 }
 
 /// Who carries the machine's packets.
@@ -111,6 +113,7 @@ impl SimMachine {
             faults: Faults::default(),
             powered: Vec::new(),
             guids: 0,
+            late: Vec::new(),
         }))
     }
 
@@ -122,6 +125,12 @@ impl SimMachine {
     /// Says which steps go wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world().faults = faults;
+    }
+
+    /// Lets its disks appear only with [`Machine::settle`], as those of a machine that has just booted.
+    pub fn hide_disks_until_settled(&self) {
+        let world = &mut *self.world();
+        world.late.append(&mut world.disks);
     }
 
     /// Puts somebody's data on a disk.
@@ -188,6 +197,11 @@ impl Machine for SimMachine {
             board_serial: String::new(),
             macs: world.network.observe().links.iter().map(|link| link.permanent_mac).collect(),
         }
+    }
+
+    fn settle(&self) {
+        let world = &mut *self.world();
+        world.disks.append(&mut world.late);
     }
 
     fn inventory(&self) -> Inventory {

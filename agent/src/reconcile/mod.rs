@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use muster_protocol::desired::{Desired, check};
 use muster_protocol::hello::Progress;
+use muster_protocol::observed::Observed;
 use muster_protocol::to_agent::{Answer, Apply, Refusal, Wipe};
 use muster_protocol::to_controller::Work;
 use muster_protocol::{BootId, Digest, OperationId};
@@ -45,6 +46,7 @@ pub struct Reconciler {
     state: Mutex<State>,
     /// One offer is judged at a time, from the rule to the acceptance.
     one_offer: tokio::sync::Mutex<()>,
+    settled: tokio::sync::OnceCell<()>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -96,7 +98,13 @@ impl Reconciler {
         outbox.send_modify(|out| out.progress = kept.progress.clone());
         let (jobs, queue) = mpsc::channel(1);
         let state = Mutex::new(State { kept, busy: Busy::Nothing });
-        (Arc::new(Self { machine, keep, boot, manage, outbox, state, one_offer: Default::default(), jobs }), queue)
+        let (one_offer, settled) = Default::default();
+        (Arc::new(Self { machine, keep, boot, manage, outbox, state, one_offer, settled, jobs }), queue)
+    }
+
+    /// Waits for [`Machine::settle`], once for all who ask: what is looked at earlier lacks disks.
+    pub async fn settled(&self) {
+        self.settled.get_or_init(|| self.blocking(|machine| machine.settle())).await;
     }
 
     /// What would an apply do?
@@ -165,8 +173,7 @@ impl Reconciler {
             return Err(Refusal::ObserveOnly);
         }
         self.must_be_idle()?;
-        let observed = self.blocking(|machine| machine.observe()).await;
-        let observed = observed.map_err(|error| Refusal::Impossible(chain(&error)))?;
+        let observed = self.observe().await?;
         for id in &wipe.disks {
             let disk = plan::storage::find(id, &observed.disks).map_err(|e| Refusal::Impossible(e.to_string()))?;
             if !disk.held.is_empty() {
@@ -205,13 +212,18 @@ impl Reconciler {
     async fn make_plan(
         &self,
         desired: Desired,
-    ) -> Result<(muster_protocol::desired::Checked<Desired>, plan::Plan, muster_protocol::observed::Observed), Refusal>
-    {
+    ) -> Result<(muster_protocol::desired::Checked<Desired>, plan::Plan, Observed), Refusal> {
         let desired = check(desired).map_err(Refusal::Invalid)?;
-        let observed = self.blocking(|machine| machine.observe()).await;
-        let observed = observed.map_err(|error| Refusal::Impossible(chain(&error)))?;
+        let observed = self.observe().await?;
         let plan = plan::plan(&desired, &observed).map_err(|impossible| Refusal::Impossible(impossible.to_string()))?;
         Ok((desired, plan, observed))
+    }
+
+    /// What the kernel says now, once the hardware that was there at the start is there for it too.
+    pub async fn observe(&self) -> Result<Observed, Refusal> {
+        self.settled().await;
+        let observed = self.blocking(|machine| machine.observe()).await;
+        observed.map_err(|error| Refusal::Impossible(chain(&error)))
     }
 
     fn enqueue(&self, job: Accepted) -> Result<(), Refusal> {

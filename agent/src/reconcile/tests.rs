@@ -352,6 +352,22 @@ async fn a_repeated_wipe_starts_nothing_and_tells_its_receipts_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_asked_right_after_the_boot_waits_for_the_disks() {
+    for ask in 0..4 {
+        let machine = Arc::new(SimMachine::new(1));
+        machine.hide_disks_until_settled();
+        let lab = Lab::with(machine, Keep::memory());
+        let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()] };
+        match ask {
+            0 => assert!(matches!(lab.reconciler.plan(storage()).await, Answer::Planned(_))),
+            1 => assert_eq!(lab.apply(1, &storage()).await, Answer::Accepted),
+            2 => assert_eq!(lab.reconciler.wipe(wipe).await, Answer::Accepted),
+            _ => assert_eq!(lab.reconciler.observe().await.expect("observes").disks.len(), 2),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_only_observes_changes_nothing() {
     let (outbox, _) = watch::channel(Outbox::default());
     let machine = Arc::new(SimMachine::new(1));

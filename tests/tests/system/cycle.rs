@@ -14,7 +14,6 @@ use serde_json::json;
 const WIPE: Duration = Duration::from_secs(240);
 
 #[test]
-#[ignore = "after its restart the machine may look for its disk before the driver is there; not seen to pass yet"]
 fn cycle_provisions_restarts_and_decommissions_a_machine_and_nothing_of_it_is_left_on_its_disks() -> Result<()> {
     let lab = Lab::open("cycle", None)?;
     let spec = lab::machine(Firmware::Bios, Boot::Cd(lab.iso()?))?;
