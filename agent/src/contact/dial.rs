@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::backoff::Backoff;
 use super::identity::{self, Credentials, IdentityError};
 use super::quic::{self, QuicError};
+use super::session::Due;
 use super::talk::{self, End, HelloError};
 use super::tls;
 use crate::agent::{Agent, Contact};
@@ -137,6 +138,11 @@ pub async fn dial(agent: &Arc<Agent>) -> Ended {
 
 impl Dialer<'_> {
     async fn attempt(&mut self) -> Next {
+        // What was accepted while its session ended.
+        let due = self.agent.session().take_due();
+        if let Some(due) = due {
+            return self.power(due).await;
+        }
         let now = self.agent.clock.now();
         let own = self.own.clone().filter(|own| !own.has_ended(now));
         let may_enroll = self.agent.options.ticket.is_some();
@@ -292,17 +298,21 @@ impl Dialer<'_> {
             }
             End::Lost(error) if talk::asks_for_a_new_hello(&error) => Next::AtOnce,
             End::Lost(error) => Next::Wait(self.judge(error.into())),
-            End::Power(action) => self.power(action).await,
+            End::Power(due) => self.power(due).await,
         }
     }
 
-    async fn power(&self, action: PowerAction) -> Next {
+    async fn power(&self, due: Due) -> Next {
+        let action = due.action;
         crate::info!("power: {action:?}");
         // The farewell is sent by QUIC's own task, which needs a moment of this thread.
         sleep(Duration::from_millis(50)).await;
         match machine::blocking(&self.agent.machine, move |machine| machine.power(action)).await {
             Ok(()) => Next::End(Ended::Power(action)),
-            Err(error) => Next::Wait(Trouble::Power(error)),
+            Err(error) => {
+                self.agent.session().power_failed(due);
+                Next::Wait(Trouble::Power(error))
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use crate::random;
 /// Shorter than what home routers and firewalls forget UDP flows after, and what bounds noticing a dead peer.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A controller shows a dead machine as offline within 30 s.
-const IDLE: Duration = Duration::from_millis(25_000);
+const IDLE: Duration = Duration::from_secs(20);
 /// For a handshake, retransmissions included.
 const HANDSHAKE: Duration = Duration::from_secs(8);
 /// For one whole request and its answer.

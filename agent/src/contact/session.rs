@@ -20,6 +20,16 @@ pub struct Session {
     standing: Standing,
     /// Power requests that were accepted in this boot.
     powers: BTreeSet<OperationId>,
+    /// Accepted, and not begun: it is owed however the session that brought it ends.
+    due: Option<Due>,
+}
+
+/// A power request that must be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    operation: OperationId,
+    /// What to do.
+    pub action: PowerAction,
 }
 
 /// What is to be done about a request.
@@ -35,15 +45,15 @@ pub enum Act {
     Apply(Apply),
     /// Offer it to the reconcile loop, and answer what that says.
     Wipe(Wipe),
-    /// Answer "accepted", see that the answer arrives, end the session, act.
-    Power(PowerAction),
+    /// Answer "accepted", see that the answer arrives, end the session, do what is [`Session::due`].
+    Power,
 }
 
 impl Session {
     /// A machine is pending until a controller welcomes it as something else.
     pub fn new(boot: BootId, manage: Manage) -> Self {
         let standing = Standing::Pending { claim: String::new() };
-        Self { boot, manage, standing, powers: BTreeSet::new() }
+        Self { boot, manage, standing, powers: BTreeSet::new(), due: None }
     }
 
     /// A controller said where the machine stands.
@@ -64,9 +74,22 @@ impl Session {
                 Err(refusal) => Act::Answer(Answer::Refused(refusal)),
                 // A repetition of what was accepted: it acts already.
                 Ok(()) if !self.powers.insert(power.operation) => Act::Answer(Answer::Accepted),
-                Ok(()) => Act::Power(power.action),
+                Ok(()) => {
+                    self.due = Some(Due { operation: power.operation, action: power.action });
+                    Act::Power
+                }
             },
         }
+    }
+
+    /// What was accepted and is to be done now. Answers it once.
+    pub fn take_due(&mut self) -> Option<Due> {
+        self.due.take()
+    }
+
+    /// It could not be done: the same request may be sent again.
+    pub fn power_failed(&mut self, due: Due) {
+        self.powers.remove(&due.operation);
     }
 
     fn may_power(&self, power: &Power, cut: Result<(), Refusal>) -> Result<(), Refusal> {
@@ -113,11 +136,22 @@ mod tests {
     #[test]
     fn a_power_command_acts_at_most_once() {
         let mut session = member();
-        assert_eq!(session.decide(reboot(BOOT, 1), Ok(())), Act::Power(PowerAction::Reboot));
+        assert_eq!(session.decide(reboot(BOOT, 1), Ok(())), Act::Power);
         // The controller may ask again over another session, because it never saw the answer.
         session.welcomed(Standing::Member);
         assert_eq!(session.decide(reboot(BOOT, 1), Ok(())), Act::Answer(Answer::Accepted));
-        assert_eq!(session.decide(reboot(BOOT, 2), Ok(())), Act::Power(PowerAction::Reboot));
+        assert_eq!(session.take_due().map(|due| due.action), Some(PowerAction::Reboot), "still to be done");
+        assert_eq!(session.take_due(), None);
+        assert_eq!(session.decide(reboot(BOOT, 2), Ok(())), Act::Power);
+    }
+
+    #[test]
+    fn a_power_command_that_could_not_be_carried_out_may_be_asked_again() {
+        let mut session = member();
+        assert_eq!(session.decide(reboot(BOOT, 1), Ok(())), Act::Power);
+        let due = session.take_due().expect("it is due");
+        session.power_failed(due);
+        assert_eq!(session.decide(reboot(BOOT, 1), Ok(())), Act::Power);
     }
 
     #[test]
@@ -132,7 +166,7 @@ mod tests {
         let mut session = member();
         let busy = Refusal::Busy("applying generation 1".into());
         assert_eq!(session.decide(reboot(BOOT, 1), Err(busy.clone())), Act::Answer(Answer::Refused(busy)));
-        assert_eq!(session.decide(reboot(BOOT, 1), Ok(())), Act::Power(PowerAction::Reboot));
+        assert_eq!(session.decide(reboot(BOOT, 1), Ok(())), Act::Power);
     }
 
     #[test]

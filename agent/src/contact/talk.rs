@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use muster_protocol::close;
 use muster_protocol::hello::{Hello, InventoryWish, Welcome, version};
-use muster_protocol::to_agent::{self, PowerAction, Refusal};
+use muster_protocol::to_agent;
 use muster_protocol::to_controller::{self, Call};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::task::JoinSet;
@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::identity::{self, Credentials};
 use super::quic::{self, QuicError};
-use super::session::Act;
+use super::session::{Act, Due};
 use crate::agent::Agent;
 use crate::machine::chain;
 use crate::outbox::{Heard, Outbox};
@@ -40,7 +40,7 @@ pub enum End {
     /// A change must be proven over a newer connection.
     ProveAnew,
     /// A power command was accepted and its answer has arrived, or had its time.
-    Power(PowerAction),
+    Power(Due),
 }
 
 /// Why a hello brought no welcome.
@@ -92,6 +92,11 @@ pub async fn converse(
         end = renew(agent, connection, own) => end,
         end = superseded(agent, number) => end,
     };
+    // What was accepted is done, even where the session broke before its answer had arrived.
+    let end = match agent.session().take_due() {
+        Some(due) => End::Power(due),
+        None => end,
+    };
     match &end {
         End::Lost(QuicError::Frame(error)) => quic::end(connection, close::PROTOCOL, &error.to_string()),
         End::Lost(QuicError::Late) => quic::end(connection, close::PROTOCOL, "a request was not finished in time"),
@@ -136,9 +141,9 @@ async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream)
     let act = agent.session().decide(call, cut);
     let answer = match act {
         Act::Answer(answer) => answer,
-        Act::Observe => match crate::machine::blocking(&agent.machine, |machine| machine.observe()).await {
+        Act::Observe => match agent.reconciler.observe().await {
             Ok(observed) => to_agent::Answer::Observed(Box::new(observed)),
-            Err(error) => to_agent::Answer::Refused(Refusal::Impossible(chain(&error))),
+            Err(refusal) => to_agent::Answer::Refused(refusal),
         },
         Act::Plan(desired) => agent.reconciler.plan(desired).await,
         Act::Apply(apply) => {
@@ -151,10 +156,10 @@ async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream)
             return Ok(None);
         }
         Act::Wipe(wipe) => agent.reconciler.wipe(wipe).await,
-        Act::Power(action) => {
+        Act::Power => {
             quic::write(&mut send, &to_agent::Answer::Accepted).await?;
             arrives(&send).await;
-            return Ok(Some(End::Power(action)));
+            return Ok(agent.session().take_due().map(End::Power));
         }
     };
     quic::write(&mut send, &answer).await?;

@@ -114,6 +114,8 @@ pub fn hello(draft: &mut Draft, id: MachineId, boot: BootId, progress: Progress)
         draft.event("machine.booted", id, format!("{} started, boot {boot}", machine.name));
         save(draft, machine);
         operation::booted(draft, id, boot)?;
+    } else {
+        operation::stayed(draft, id, boot)?;
     }
     self::progress(draft, id, &progress)?;
     draft.need::<Machine>(&id)
@@ -515,6 +517,33 @@ pub(crate) mod tests {
         operation::accepted(&mut draft, first.id).expect("running");
         hello(&mut draft, id, new, Progress::Idle).expect("hello");
         assert_eq!(draft.need::<Operation>(&first.id).expect("there").state, OperationState::Succeeded);
+    }
+
+    #[test]
+    fn a_reboot_whose_acceptance_was_lost_is_done_when_another_boot_comes_and_a_power_off_is_not() {
+        let mut draft = draft();
+        let id = approved(&mut draft);
+        let (old, new) = (BootId::from_bytes([1; 16]), BootId::from_bytes([2; 16]));
+        hello(&mut draft, id, old, Progress::Idle).expect("hello");
+        let reboot = power(&mut draft, id, PowerAction::Reboot, old).expect("asked");
+        let off = power(&mut draft, id, PowerAction::Off, old).expect("asked");
+        hello(&mut draft, id, new, Progress::Idle).expect("hello");
+        let state = |draft: &Draft, id| draft.need::<Operation>(&id).expect("there").state;
+        assert_eq!(state(&draft, reboot.id), OperationState::Succeeded);
+        assert!(matches!(state(&draft, off.id), OperationState::Failed { .. }));
+    }
+
+    #[test]
+    fn a_power_command_that_was_accepted_and_came_to_nothing_has_failed() {
+        let mut draft = draft();
+        let id = approved(&mut draft);
+        let boot = BootId::from_bytes([1; 16]);
+        hello(&mut draft, id, boot, Progress::Idle).expect("hello");
+        let operation = power(&mut draft, id, PowerAction::Reboot, boot).expect("asked");
+        operation::accepted(&mut draft, operation.id).expect("running");
+        hello(&mut draft, id, boot, Progress::Idle).expect("hello");
+        let state = draft.need::<Operation>(&operation.id).expect("there").state;
+        assert!(matches!(state, OperationState::Failed { why } if why.contains("still up")));
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub enum Refusal {
     /// The thing is in a state that does not allow it, or exists already.
     #[error("{0}")]
     Conflict(String),
+    /// The machine would have to be asked, and is not there.
+    #[error("the machine is offline, and only its agent can carry this out")]
+    Offline,
     /// There is none left.
     #[error("{0}")]
     Exhausted(String),

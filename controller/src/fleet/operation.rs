@@ -128,12 +128,14 @@ pub fn settled(draft: &mut Draft, machine: MachineId, generation: Generation, ho
 }
 
 /// Another boot of the machine said hello: what waited for that is done.
+///
+/// A reboot that nobody is known to have accepted is done as well: the answer was lost, or it came about by other means.
 pub fn booted(draft: &mut Draft, machine: MachineId, now: BootId) -> Result<(), Refusal> {
     let waiting: Vec<Operation> = unfinished(draft, machine);
     for operation in waiting {
         match &operation.kind {
             OperationKind::Power { boot, action } if *boot != now => match (action, &operation.state) {
-                (PowerAction::Reboot, OperationState::Running) => {
+                (PowerAction::Reboot, _) => {
                     end(draft, operation, OperationState::Succeeded, &format!("the machine is back with boot {now}"))?;
                 }
                 (PowerAction::Off, OperationState::Running) => {
@@ -154,6 +156,19 @@ pub fn booted(draft: &mut Draft, machine: MachineId, now: BootId) -> Result<(), 
             }
             // A wipe that a reboot interrupted begins again: it is the same wish, and wiping twice does no harm.
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A boot said hello that had accepted to end: it could not.
+pub fn stayed(draft: &mut Draft, machine: MachineId, boot: BootId) -> Result<(), Refusal> {
+    for operation in unfinished(draft, machine) {
+        if matches!(operation.kind, OperationKind::Power { boot: ends, .. } if ends == boot)
+            && operation.state == OperationState::Running
+        {
+            let why = "the machine accepted it and is still up; its console says why, then ask again".to_owned();
+            end(draft, operation, OperationState::Failed { why }, "")?;
         }
     }
     Ok(())

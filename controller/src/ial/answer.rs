@@ -106,6 +106,7 @@ impl Error {
                 return Self::new("422.invalid-argument", problem).source(format!("{at}/{field}"));
             }
             Refusal::Conflict(why) => return Self::new("403.invalid-state", why),
+            Refusal::Offline => Self::new("503.not-ready", "The machine is offline now"),
             Refusal::Exhausted(why) => return Self::new("422.max-exceeded", why),
             Refusal::Outdated { .. } => Self::new("409.duplicate-found", "Somebody else changed this at the same time"),
             Refusal::StoreRefused(_) => Self::new("503.not-ready", "The controller takes no changes now"),

@@ -187,6 +187,7 @@ impl From<Refusal> for Problem {
             Refusal::NotFound { kind, .. } => Self::not_found(kind, detail),
             Refusal::Invalid { field, problem } => Self::invalid(field, problem),
             Refusal::Conflict(_) => Self::conflict("state", detail),
+            Refusal::Offline => Self::offline("machine", detail),
             Refusal::Exhausted(_) => Self::exhausted("state", detail),
             Refusal::Outdated { .. } => Self::outdated("If-Match", detail),
             Refusal::Enrollment(_) => Self::conflict("ticket", detail),

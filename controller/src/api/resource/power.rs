@@ -12,7 +12,7 @@ use super::desired::accepted;
 use crate::api::http::{Body, Operator, Problem, Refused, Segment};
 use crate::api::view::operation::OperationView;
 use crate::api::{Api, Presence};
-use crate::fleet::machine;
+use crate::fleet::{Refusal, machine};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(power))
@@ -74,12 +74,14 @@ async fn power(
             ));
         }
     };
-    let Presence::Online(session) = presence else {
-        return Err(Problem::offline("machine", "the machine is offline, and only its agent can carry this out"));
+    let boot = match presence {
+        Presence::Online(session) => Some(session.boot),
+        Presence::Offline { .. } => None,
     };
     let outcome = api
         .once(&caller, body.digest, move |draft| {
-            let operation = machine::power(draft, id, action, session.boot)?;
+            // Only here, because a repeated request may well find its machine rebooting.
+            let operation = machine::power(draft, id, action, boot.ok_or(Refusal::Offline)?)?;
             Ok((operation.id.to_string(), operation.id.to_string()))
         })
         .await?;
