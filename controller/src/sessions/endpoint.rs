@@ -27,8 +27,9 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// Silence after which a peer is taken for dead, so that a dead machine is offline within 30 s.
 ///
 /// Agents keep sessions alive, every 10 s; the controller must not: the first packet that is sent into a silence starts the
-/// silence anew (RFC 9000, section 10.1), and a keep-alive of our own would let a dead machine look alive for 12 s more.
-const IDLE: Duration = Duration::from_secs(25);
+/// silence anew (RFC 9000, section 10.1), and a keep-alive of our own would let a dead machine look alive for longer.
+/// A call that is sent into it does the same, and so has [`SILENT`](super::registry) of its own.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// Why the agents' port cannot be served.
 #[derive(Debug, thiserror::Error)]

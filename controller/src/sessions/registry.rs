@@ -23,6 +23,10 @@ use crate::fleet::converge::Online;
 /// How long an agent has to answer a call. Nothing long is awaited on a stream, but a slow disk may have to be read.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
+/// Nothing at all heard for so long after a call was sent: the peer is dead. Its QUIC acknowledges within a round trip,
+/// whatever its agent is at. With the idle timeout before, a dead machine is offline within 30 s.
+const SILENT: Duration = Duration::from_secs(8);
+
 /// How long a living peer needs at most to acknowledge what it was sent.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -138,7 +142,14 @@ impl Peer {
             stream::send(&mut send, &frame).await?;
             stream::read::<Answer>(&mut receive, &self.turn).await
         };
-        match tokio::time::timeout(ANSWER_WITHIN, talk).await {
+        let answered = tokio::select! {
+            answered = tokio::time::timeout(ANSWER_WITHIN, talk) => answered,
+            () = self.silence() => {
+                self.close(close::DONE, "no sign of life");
+                return Err(CallError::Unanswered(format!("no sign of life within {} s", SILENT.as_secs())));
+            }
+        };
+        match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(e)) => {
                 if e.is_breach() {
@@ -147,6 +158,16 @@ impl Peer {
                 Err(CallError::Unanswered(e.to_string()))
             }
             Err(_) => Err(CallError::Unanswered(format!("not within {} s", ANSWER_WITHIN.as_secs()))),
+        }
+    }
+
+    /// Resolves when nothing arrives for [`SILENT`] from now on; never, once something has.
+    async fn silence(&self) {
+        let heard = || self.connection.stats().udp_rx.datagrams;
+        let before = heard();
+        tokio::time::sleep(SILENT).await;
+        if heard() != before {
+            std::future::pending::<()>().await;
         }
     }
 

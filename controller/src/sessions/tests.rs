@@ -414,6 +414,36 @@ async fn an_agent_is_asked_and_answers() {
 }
 
 #[tokio::test]
+async fn a_call_to_a_machine_that_has_just_died_does_not_prolong_its_session() {
+    let world = Arc::new(world());
+    let who = world.member().await;
+    // An agent that is gone without a word: its thread holds the socket and looks at it no more.
+    let (up, is_up) = tokio::sync::oneshot::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let (there, dying) = (world.clone(), who.clone());
+    let agent = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let session = runtime.block_on(there.session(&dying));
+        up.send(()).expect("the test waits");
+        let _ = ended.recv();
+        drop(session);
+    });
+    is_up.await.expect("the session is up");
+    world.presence(who.machine, |p| matches!(p, Presence::Online(_))).await;
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let answer = Live::call(&world.sessions, who.machine, to_agent::Call::Observe).await;
+    assert!(matches!(&answer, Err(CallError::Unanswered(why)) if why.contains("no sign of life")), "{answer:?}");
+    world.presence(who.machine, |p| matches!(p, Presence::Offline { .. })).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "with 20 s of silence before it, that is 30 s: on a paused clock"
+    );
+    drop(end);
+    agent.join().expect("the agent ended");
+}
+
+#[tokio::test]
 async fn whatever_is_not_the_protocol_closes_the_session_and_harms_nobody_else() {
     let world = world();
     let who = world.member().await;
