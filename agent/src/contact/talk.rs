@@ -118,8 +118,10 @@ async fn listen(agent: &Arc<Agent>, connection: &Connection) -> End {
                 Err(error) => return End::Lost(error.into()),
             },
             Some(served) = requests.join_next() => match served {
-                Ok(Ok(None)) => {}
-                Ok(Ok(Some(end))) => return end,
+                // Only here: a task that takes it and is dropped before it is heard would take it for nobody.
+                Ok(Ok(())) => if let Some(due) = agent.session().take_due() {
+                    return End::Power(due);
+                },
                 Ok(Err(error)) => {
                     crate::warn!("a request could not be served: {error}");
                     match error {
@@ -135,7 +137,7 @@ async fn listen(agent: &Arc<Agent>, connection: &Connection) -> End {
 }
 
 /// One request, from its first byte to its answer's last.
-async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream) -> Result<Option<End>, QuicError> {
+async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream) -> Result<(), QuicError> {
     let call = timeout(REQUEST, quic::read(&mut receive)).await.unwrap_or(Err(QuicError::Late))?;
     let cut = agent.reconciler.must_not_be_cut();
     let act = agent.session().decide(call, cut);
@@ -153,17 +155,16 @@ async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream)
                 arrives(&send).await;
             }
             drop(begin);
-            return Ok(None);
+            return Ok(());
         }
         Act::Wipe(wipe) => agent.reconciler.wipe(wipe).await,
         Act::Power => {
             quic::write(&mut send, &to_agent::Answer::Accepted).await?;
             arrives(&send).await;
-            return Ok(agent.session().take_due().map(End::Power));
+            return Ok(());
         }
     };
-    quic::write(&mut send, &answer).await?;
-    Ok(None)
+    quic::write(&mut send, &answer).await
 }
 
 /// Waits until the controller has acknowledged every byte of an answer. If it never does, what was answered is done all
