@@ -14,6 +14,9 @@ use crate::{artifacts, eventually, namespace, scratch};
 /// Power-on to session under emulation takes 15 to 30 s on an idle processor; others may keep it busy.
 pub const BOOT: Duration = Duration::from_secs(240);
 
+/// Wiping writes every byte of both disks, and reads them back, under emulation; then the machine boots.
+pub const WIPE: Duration = Duration::from_secs(360);
+
 /// For what takes a second or two on an idle processor.
 pub const SOON: Duration = Duration::from_secs(60);
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::console;
-use crate::agent::{self, Agent};
+use crate::agent::{self, Agent, Contact, Status};
 use crate::linux::modules::hotplug;
 use crate::linux::{LinuxMachine, Role, boot_id};
 use crate::machine::chain;
@@ -17,6 +17,8 @@ use crate::reconcile;
 
 /// Between attempts to open what the kernel must have, such as netlink sockets.
 const AGAIN: Duration = Duration::from_secs(5);
+/// In session for so long, and what starting took is given back.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Works until the machine goes down. A return is a fall, after which the supervisor starts it again.
 pub fn work() {
@@ -63,7 +65,26 @@ fn run(options: Options) -> Result<(), String> {
         tokio::select! {
             ended = agent::run_agent(&agent, jobs) => crate::warn!("the agent ended: {ended:?}"),
             () = console::show(&agent) => {}
+            () = tell_memory(&agent) => {}
         }
     });
     Ok(())
+}
+
+/// Logs once what the agent and its supervisor take of the machine's memory. Never ends.
+async fn tell_memory(agent: &Agent) {
+    let in_session = |status: &Status| matches!(status.contact, Contact::Pending { .. } | Contact::Online);
+    if agent.status.subscribe().wait_for(in_session).await.is_ok() {
+        tokio::time::sleep(IDLE).await;
+        let (own, supervisor) = (resident_kib("self"), resident_kib("1"));
+        crate::info!("in session and idle: the agent takes {own} KiB of memory, its supervisor {supervisor} KiB");
+    }
+    std::future::pending().await
+}
+
+/// `VmRSS` of proc_pid_status(5); 0 where it cannot be read.
+fn resident_kib(process: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

@@ -23,10 +23,10 @@ const STAYS: Duration = Duration::from_secs(15);
 const KERNEL_STARTS: &str = "Linux version";
 
 /// What the agent says when its session is up.
-const SESSION_IS_UP: &str = "online";
+const SESSION_IS_UP: &str = "in session with";
 
 /// What the agent says of its own memory.
-const RESIDENT: &str = "resident_kib=";
+const RESIDENT: &str = "the agent takes ";
 
 fn main() -> Result<()> {
     let lab = Lab::open("bench", None)?;
@@ -85,8 +85,8 @@ fn agent_boot(lab: &Lab, kernel: &Path, initramfs: &Path) -> Result<(Times, Opti
     let times = times(&machine, began, SESSION_IS_UP)?;
     let said = machine.console.wait_for(RESIDENT, 0, Duration::from_secs(60)).ok();
     let figure = said.and_then(|line| {
-        let figure = line.text.split_once(RESIDENT)?.1.to_owned();
-        Some(format!("{} KiB", figure.split_whitespace().next()?))
+        let figure = line.text.split_once(RESIDENT)?.1.trim().replace(" of memory", "");
+        Some(figure)
     });
     Ok((times, figure))
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use muster_tests::controller::PORT;
 use muster_tests::cycle::{Cycle, Server};
-use muster_tests::lab::{self, BOOT, LOCATION, Lab, text};
+use muster_tests::lab::{self, BOOT, LOCATION, Lab, WIPE, text};
 use muster_tests::qemu::{Boot, Disk, Firmware, Machine};
 use muster_tests::slot::Slot;
 use muster_tests::steps::Steps;
@@ -144,7 +144,7 @@ fn play_cycle(steps: &mut Steps, lab: &Lab, cycle: &Cycle, plugged: &[Disk], fol
     })?;
     steps.step("IAL server/decommission: its disks are wiped, it is available again", || {
         cycle.decommission(&server)?;
-        lab.until(BOOT, "the machine is available", |m| {
+        lab.until(WIPE, "the machine is available", |m| {
             m["lifecycle"] == "available" && m["presence"]["state"] == "online"
         })?;
         for disk in plugged {

@@ -1,17 +1,12 @@
 //! Cycle's part: a server is provisioned, restarted and decommissioned on a real machine, and its disks are looked at
 //! from outside before and after.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use muster_tests::cycle::{self, Cycle};
-use muster_tests::lab::{self, BOOT, Lab, SOON, text};
+use muster_tests::lab::{self, BOOT, Lab, SOON, WIPE, text};
 use muster_tests::qemu::{Boot, Firmware, Machine};
 use muster_tests::{disks, eventually};
 use serde_json::json;
-
-/// Wiping writes every byte of both disks, and reads them back, under emulation.
-const WIPE: Duration = Duration::from_secs(240);
 
 #[test]
 fn cycle_provisions_restarts_and_decommissions_a_machine_and_nothing_of_it_is_left_on_its_disks() -> Result<()> {
