@@ -58,7 +58,8 @@ pub fn print(text: &str) {
 /// The widest cell of a table, in characters; JSON and YAML hold all of it.
 const CELL: usize = 100;
 
-fn table(items: &[Value], columns: &[Column]) -> String {
+/// Things below each other, `none` where there is none.
+pub fn table(items: &[Value], columns: &[Column]) -> String {
     if items.is_empty() {
         return "none\n".into();
     }

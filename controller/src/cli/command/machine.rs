@@ -1,5 +1,7 @@
 //! `muster machine`.
 
+mod sheet;
+
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -8,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::client::escape;
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
-use crate::cli::show::{Column, Show, age, aligned, bytes, joined, lines, print, text, yaml};
+use crate::cli::show::{Column, Show, age, joined, print, text, yaml};
 
 /// `muster machine`
 #[derive(Debug, Subcommand)]
@@ -138,11 +140,8 @@ const COLUMNS: &[Column] = &[
     Column("name", |m| text(m, "/name")),
     Column("id", |m| text(m, "/id").chars().take(8).collect()),
     Column("location", |m| text(m, "/location")),
-    Column("lifecycle", |m| match m["maintenance"] {
-        Value::Bool(true) => format!("{}, maintenance", text(m, "/lifecycle")),
-        _ => text(m, "/lifecycle"),
-    }),
-    Column("presence", |m| format!("{} {}", text(m, "/presence/state"), age(m, "/presence/since")).trim().to_owned()),
+    Column("lifecycle", lifecycle),
+    Column("presence", presence),
     Column("progress", |m| {
         format!("{} {}", text(m, "/progress/state"), text(m, "/progress/generation")).trim().to_owned()
     }),
@@ -150,13 +149,22 @@ const COLUMNS: &[Column] = &[
     Column("model", |m| text(m, "/model")),
 ];
 
+fn lifecycle(machine: &Value) -> String {
+    let text = text(machine, "/lifecycle");
+    if machine["maintenance"] == true { format!("{text}, maintenance") } else { text }
+}
+
+fn presence(machine: &Value) -> String {
+    format!("{} {}", text(machine, "/presence/state"), age(machine, "/presence/since")).trim().to_owned()
+}
+
 impl MachineCommand {
     pub(super) fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(list) => list.run(),
             Self::Show(one) => {
                 let machine = one.connect.client()?.get(&path(&one.machine))?;
-                one.show.one(&machine, people);
+                one.show.one(&machine, sheet::sheet);
                 Ok(())
             }
             Self::Desired(one) => {
@@ -229,89 +237,6 @@ fn said(machine: &Value) {
     let labels = machine["labels"].as_object().cloned().unwrap_or_default();
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect();
     let name = text(machine, "/name");
-    let line = [name, (COLUMNS[3].1)(machine), labels.join(" ")].join("  ");
+    let line = [name, lifecycle(machine), labels.join(" ")].join("  ");
     print(&format!("{}\n", line.trim_end()));
-}
-
-const FACTS: &[Column] = &[
-    Column("name", |m| text(m, "/name")),
-    Column("id", |m| text(m, "/id")),
-    Column("location", |m| text(m, "/location")),
-    Column("lifecycle", COLUMNS[3].1),
-    Column("claim code", |m| text(m, "/claim")),
-    Column("lease", |m| text(m, "/lease")),
-    Column("presence", |m| {
-        let from = text(m, "/presence/from");
-        let from = if from.is_empty() { from } else { format!(" from {from}") };
-        format!("{}{from}", (COLUMNS[4].1)(m))
-    }),
-    Column("boot", |m| text(m, "/presence/boot")),
-    Column("generation", |m| text(m, "/generation")),
-    Column("progress", |m| {
-        let parts = ["/progress/state", "/progress/generation", "/progress/step", "/progress/why"];
-        parts.map(|part| text(m, part)).join(" ").trim().to_owned()
-    }),
-    Column("labels", |m| {
-        let labels = m["labels"].as_object().cloned().unwrap_or_default();
-        labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect::<Vec<_>>().join(" ")
-    }),
-    Column("model", |m| text(m, "/model")),
-    Column("serial", |m| text(m, "/serial")),
-    Column("UUID", |m| text(m, "/uuid")),
-    Column("firmware", |m| {
-        let parts = ["/inventory/firmware/kind", "/inventory/firmware/vendor", "/inventory/firmware/version"];
-        parts.map(|part| text(m, part)).join(" ").trim().to_owned()
-    }),
-    Column("processors", |m| match m.pointer("/inventory/cpu") {
-        None => String::new(),
-        Some(cpu) => format!(
-            "{} x {}, {} cores, {} threads",
-            text(cpu, "/sockets"),
-            text(cpu, "/model"),
-            text(cpu, "/cores"),
-            text(cpu, "/threads")
-        ),
-    }),
-    Column("memory", |m| {
-        m.pointer("/inventory/memory/total_bytes").and_then(Value::as_u64).map(bytes).unwrap_or_default()
-    }),
-    Column("kernel", |m| text(m, "/inventory/kernel")),
-    Column("agent", |m| text(m, "/inventory/agent")),
-];
-
-/// A machine for people: what it is, then its disks and NICs.
-fn people(machine: &Value) -> String {
-    let list = |pointer: &str| machine.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut out = lines(machine, FACTS);
-    let heading = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
-    let disks = list("/inventory/disks");
-    if !disks.is_empty() {
-        let mut rows = vec![heading(&["DISK", "SIZE", "KIND", "MODEL", "NAME IN DOCUMENTS"])];
-        rows.extend(disks.iter().map(|disk| {
-            let spins = if disk["rotational"] == true { ", rotational" } else { "" };
-            let id = text(disk, "/id");
-            vec![
-                text(disk, "/name"),
-                disk["size_bytes"].as_u64().map(bytes).unwrap_or_default(),
-                format!("{}{spins}", text(disk, "/transport")),
-                text(disk, "/model"),
-                if id.is_empty() { "(none: it has neither WWN nor serial)".into() } else { id },
-            ]
-        }));
-        out.push_str(&format!("\n{}", aligned(&rows)));
-    }
-    let nics = list("/inventory/nics");
-    if !nics.is_empty() {
-        let mut rows = vec![heading(&["NIC", "MAC", "DRIVER", "LINK", "ADDRESSES"])];
-        rows.extend(nics.iter().map(|nic| {
-            let link = match (nic["carrier"] == true, nic["speed_mbps"].as_u64()) {
-                (false, _) => "no carrier".into(),
-                (true, None) => "up".into(),
-                (true, Some(speed)) => format!("{speed} Mbit/s"),
-            };
-            vec![text(nic, "/name"), text(nic, "/permanent_mac"), text(nic, "/driver"), link, joined(nic, "/addresses")]
-        }));
-        out.push_str(&format!("\n{}", aligned(&rows)));
-    }
-    out
 }

@@ -1,0 +1,180 @@
+//! A machine's data sheet, as `muster machine show` prints it for people: what it is and how it stands, then its memory
+//! modules, disks and NICs. Everything that the inventory holds is on it.
+
+use serde_json::Value;
+
+use super::{lifecycle, presence};
+use crate::cli::show::{Column, bytes, joined, lines, table, text};
+
+/// The whole sheet. `machine` is the API's answer.
+pub fn sheet(machine: &Value) -> String {
+    let mut sheet = lines(machine, FACTS);
+    for (list, columns) in [("/inventory/memory/dimms", DIMMS), ("/inventory/disks", DISKS), ("/inventory/nics", NICS)]
+    {
+        let items = machine.pointer(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        if !items.is_empty() {
+            sheet.push_str(&format!("\n{}", table(items, columns)));
+        }
+    }
+    sheet
+}
+
+const FACTS: &[Column] = &[
+    Column("name", |m| text(m, "/name")),
+    Column("id", |m| text(m, "/id")),
+    Column("location", |m| text(m, "/location")),
+    Column("lifecycle", lifecycle),
+    Column("claim code", |m| text(m, "/claim")),
+    Column("lease", |m| text(m, "/lease")),
+    Column("presence", |m| {
+        let from = text(m, "/presence/from");
+        let from = if from.is_empty() { from } else { format!(" from {from}") };
+        format!("{}{from}", presence(m))
+    }),
+    Column("boot", |m| text(m, "/presence/boot")),
+    Column("generation", |m| text(m, "/generation")),
+    Column("progress", |m| words(m, &["/progress/state", "/progress/generation", "/progress/step", "/progress/why"])),
+    Column("labels", |m| {
+        let labels = m["labels"].as_object().cloned().unwrap_or_default();
+        labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect::<Vec<_>>().join(" ")
+    }),
+    Column("model", |m| text(m, "/model")),
+    Column("system", |m| words(m, &["/inventory/system/vendor", "/inventory/system/product"])),
+    Column("serial", |m| text(m, "/serial")),
+    Column("board serial", |m| text(m, "/inventory/system/board_serial")),
+    Column("UUID", |m| text(m, "/uuid")),
+    Column("firmware", |m| {
+        let parts = ["kind", "vendor", "version", "date"].map(|part| format!("/inventory/firmware/{part}"));
+        words(m, &parts.each_ref().map(String::as_str))
+    }),
+    Column("processors", |m| match m.pointer("/inventory/cpu") {
+        None => String::new(),
+        Some(cpu) => format!(
+            "{} x {}, {} cores, {} threads",
+            text(cpu, "/sockets"),
+            text(cpu, "/model"),
+            text(cpu, "/cores"),
+            text(cpu, "/threads")
+        ),
+    }),
+    Column("processor flags", |m| joined(m, "/inventory/cpu/flags")),
+    Column("memory", |m| size(m, "/inventory/memory/total_bytes")),
+    Column("kernel", |m| text(m, "/inventory/kernel")),
+    Column("agent", |m| text(m, "/inventory/agent")),
+];
+
+const DIMMS: &[Column] = &[
+    Column("dimm", |d| text(d, "/slot")),
+    Column("size", |d| size(d, "/size_bytes")),
+    Column("kind", |d| text(d, "/kind")),
+    Column("speed", |d| match d["speed_mts"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(speed) => format!("{speed} MT/s"),
+    }),
+    Column("vendor", |d| text(d, "/vendor")),
+    Column("part", |d| text(d, "/part")),
+    Column("serial", |d| text(d, "/serial")),
+];
+
+const DISKS: &[Column] = &[
+    Column("disk", |d| text(d, "/name")),
+    Column("size", |d| size(d, "/size_bytes")),
+    Column("sectors", |d| format!("{}/{}", text(d, "/logical_sector"), text(d, "/physical_sector"))),
+    Column("kind", |d| {
+        let spins = if d["rotational"] == true { ", rotational" } else { "" };
+        let leaves = if d["removable"] == true { ", removable" } else { "" };
+        format!("{}{spins}{leaves}", text(d, "/transport"))
+    }),
+    Column("model", |d| text(d, "/model")),
+    Column("serial", |d| text(d, "/serial")),
+    Column("wwn", |d| text(d, "/wwn")),
+    Column("name in documents", |d| match text(d, "/id") {
+        id if id.is_empty() => "(none: it has neither WWN nor serial)".into(),
+        id => id,
+    }),
+];
+
+const NICS: &[Column] = &[
+    Column("nic", |n| text(n, "/name")),
+    Column("mac", |n| text(n, "/mac")),
+    Column("permanent mac", |n| text(n, "/permanent_mac")),
+    Column("driver", |n| text(n, "/driver")),
+    Column("pci", |n| text(n, "/pci")),
+    Column("link", |n| match (n["carrier"] == true, n["speed_mbps"].as_u64()) {
+        (false, _) => "no carrier".into(),
+        (true, None) => "up".into(),
+        (true, Some(speed)) => format!("{speed} Mbit/s"),
+    }),
+    Column("addresses", |n| joined(n, "/addresses")),
+];
+
+fn words(machine: &Value, pointers: &[&str]) -> String {
+    let words = pointers.iter().map(|pointer| text(machine, pointer)).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn size(value: &Value, pointer: &str) -> String {
+    value.pointer(pointer).and_then(Value::as_u64).map(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_machine_is_shown_whole() {
+        let machine = json!({
+            "name": "kitchen", "id": "4f06d3aa-0000-0000-0000-000000000000", "location": "ber1",
+            "lifecycle": "available", "maintenance": true, "presence": {"state": "offline"}, "labels": {"rack": "b2"},
+            "serial": "SRV1", "uuid": "4c4c4544-0042-3510-8052-b4c04f4e3132",
+            "inventory": {
+                "system": {"vendor": "Dell Inc.", "product": "R620", "board_serial": "BRD7"},
+                "firmware": {"kind": "uefi", "vendor": "Dell Inc.", "version": "2.9.0", "date": "2020-01-02"},
+                "cpu": {"model": "Xeon E5-2650", "sockets": 2, "cores": 16, "threads": 32, "flags": ["vmx", "aes"]},
+                "memory": {"total_bytes": 17_179_869_184_u64, "dimms": [{
+                    "slot": "DIMM_A1", "size_bytes": 17_179_869_184_u64, "kind": "DDR3", "speed_mts": 1600,
+                    "vendor": "Samsung", "part": "M393B2G70", "serial": "03A1",
+                }]},
+                "disks": [{
+                    "name": "sda", "id": "wwn:0x5000c500a1b2c3d4", "size_bytes": 1_000_204_886_016_u64,
+                    "logical_sector": 512, "physical_sector": 4096, "rotational": true, "removable": false,
+                    "transport": "sata", "model": "ST1000", "serial": "Z1D5", "wwn": "0x5000c500a1b2c3d4",
+                }],
+                "nics": [{
+                    "name": "eth0", "mac": "02:00:00:00:00:01", "permanent_mac": "52:54:00:12:34:56", "driver": "igb",
+                    "speed_mbps": 1000, "carrier": true, "pci": "8086:1521", "addresses": ["192.0.2.7/24"],
+                }],
+                "kernel": "6.1.0", "agent": "0.1.0",
+            },
+        });
+        let expected = "\
+name:             kitchen
+id:               4f06d3aa-0000-0000-0000-000000000000
+location:         ber1
+lifecycle:        available, maintenance
+presence:         offline
+labels:           rack=b2
+system:           Dell Inc. R620
+serial:           SRV1
+board serial:     BRD7
+UUID:             4c4c4544-0042-3510-8052-b4c04f4e3132
+firmware:         uefi Dell Inc. 2.9.0 2020-01-02
+processors:       2 x Xeon E5-2650, 16 cores, 32 threads
+processor flags:  vmx, aes
+memory:           16 GiB
+kernel:           6.1.0
+agent:            0.1.0
+
+DIMM     SIZE    KIND  SPEED      VENDOR   PART       SERIAL
+DIMM_A1  16 GiB  DDR3  1600 MT/s  Samsung  M393B2G70  03A1
+
+DISK  SIZE       SECTORS   KIND              MODEL   SERIAL  WWN                 NAME IN DOCUMENTS
+sda   931.5 GiB  512/4096  sata, rotational  ST1000  Z1D5    0x5000c500a1b2c3d4  wwn:0x5000c500a1b2c3d4
+
+NIC   MAC                PERMANENT MAC      DRIVER  PCI        LINK         ADDRESSES
+eth0  02:00:00:00:00:01  52:54:00:12:34:56  igb     8086:1521  1000 Mbit/s  192.0.2.7/24
+";
+        assert_eq!(sheet(&machine), expected);
+    }
+}
