@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::Refusal;
 use super::record::{AuditEntry, Event};
 use super::state::{self, Record, State};
-use crate::store::Write;
+use crate::store::{BATCH_LIMIT, Write};
 
 /// How many events are kept for those who follow the feed.
 const EVENTS_KEPT: u64 = 10_000;
@@ -118,9 +118,10 @@ impl Draft {
         self.put(entry);
     }
 
-    /// How many writes wait.
-    pub(super) fn pending(&self) -> usize {
-        self.writes.len()
+    /// Whether one more thing can be changed in this batch: the other half of the store's limit is left for what that
+    /// may write. Whoever goes over the whole fleet in one change stops here, and goes on in the next.
+    pub fn has_room(&self) -> bool {
+        self.writes.len() < BATCH_LIMIT / 2
     }
 
     /// Runs one change on the draft and takes back what it wrote if it refuses or panics.

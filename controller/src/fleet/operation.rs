@@ -249,12 +249,15 @@ pub fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Refusal> {
     }
 }
 
-/// Fails what should have begun by now.
+/// Fails what should have begun by now, as much of it as one batch takes.
 pub fn expire(draft: &mut Draft) -> Result<(), Refusal> {
     let now = draft.now_unix_ms();
     let late = |o: &&Operation| o.state == OperationState::Queued && o.begin_by_unix_ms.is_some_and(|by| by < now);
     let overdue: Vec<Operation> = draft.state().operations.iter().filter(late).cloned().collect();
     for operation in overdue {
+        if !draft.has_room() {
+            break;
+        }
         let why = "the machine was not reached in time; ask again when it is online".to_owned();
         end(draft, operation, OperationState::Failed { why }, "")?;
     }
@@ -333,6 +336,28 @@ mod tests {
         let operation = draft.need::<Operation>(&operation.id).expect("there");
         assert!(matches!(operation.state, OperationState::Failed { .. }));
         assert_eq!(next_call(&operation), None);
+    }
+
+    #[test]
+    fn more_overdue_commands_than_a_batch_takes_fail_one_batch_after_the_other() {
+        let by = POWER_BEGIN_WITHIN_MS;
+        let mut draft = Draft::new(draft().state().clone(), 0);
+        for n in 0..2_000_u16 {
+            let mut machine = [0; 16];
+            machine[..2].copy_from_slice(&n.to_be_bytes());
+            let kind = OperationKind::Power { action: PowerAction::Off, boot: BootId::from_bytes([1; 16]) };
+            open(&mut draft, MachineId::from_bytes(machine), kind, Some(by)).expect("opened");
+        }
+        let mut batches = 0;
+        while draft.state().operations.iter().any(|o| !o.state.is_ended()) {
+            let mut batch = Draft::new(draft.state().clone(), by + 1);
+            expire(&mut batch).expect("looked");
+            let (state, writes) = batch.finish();
+            assert!((1..=crate::store::BATCH_LIMIT).contains(&writes.len()), "{} writes", writes.len());
+            draft = Draft::new(state, by + 1);
+            batches += 1;
+        }
+        assert!(batches > 1);
     }
 
     #[test]

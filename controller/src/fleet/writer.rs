@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Draft, Refusal, Request, State};
-use crate::store::{BATCH_LIMIT, Batch, Store, StoreError};
+use crate::store::{Batch, Store, StoreError};
 
 /// The most changes that share one batch.
 const CHANGES_PER_BATCH: usize = 512;
@@ -66,8 +66,7 @@ impl Writer {
         while let Some(request) = next {
             draft.author = request.author;
             answers.push((request.job)(&mut draft));
-            // Half of the store's limit is left for what one change may write.
-            let room = answers.len() < CHANGES_PER_BATCH && draft.pending() < BATCH_LIMIT / 2;
+            let room = answers.len() < CHANGES_PER_BATCH && draft.has_room();
             next = if room { self.queue.try_recv().ok() } else { None };
         }
         let (state, writes) = draft.finish();

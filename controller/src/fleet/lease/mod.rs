@@ -420,12 +420,16 @@ pub fn is_due(state: &State) -> bool {
 }
 
 /// Looks after leases: gives up on machines that left while they were being prepared, puts the next machine in the place of
-/// one that could not be, and asks ready machines again for what they lost with a reboot. Call it when [`is_due`] says so, and every few seconds for the sake of time limits.
+/// one that could not be, and asks ready machines again for what they lost with a reboot; as many as one batch takes.
+/// Call it when [`is_due`] says so, and every few seconds for the sake of time limits.
 ///
 /// `online` must be settled: a controller that has just started does not know yet who is there.
 pub fn reconcile(draft: &mut Draft, online: Online<'_>) -> Result<(), Refusal> {
     let leases: Vec<Lease> = draft.state().leases.iter().cloned().collect();
     for lease in leases {
+        if !draft.has_room() {
+            break;
+        }
         match &lease.state {
             LeaseState::Preparing { seat, operation } => {
                 let began = draft.get::<Operation>(operation).map_or(0, |o| o.created_unix_ms);
