@@ -4,10 +4,10 @@
 //! `ip -d link`, `ip address` and `ip route` showed what the tests here expect.
 //! The requests were taken by that kernel and did what their names say.
 
-use muster_agent::linux::netlink::address::{self, Lifetime, Uniqueness};
-use muster_agent::linux::netlink::link::{self, Kind};
-use muster_agent::linux::netlink::route::{self, PROTOCOL_DHCP};
-use muster_agent::linux::netlink::wire::Request;
+use muster_agent::linux::network::netlink::address::{self, Lifetime, Uniqueness};
+use muster_agent::linux::network::netlink::link::{self, Kind};
+use muster_agent::linux::network::netlink::route::{self, PROTOCOL_DHCP};
+use muster_agent::linux::network::netlink::wire::Request;
 use muster_protocol::VlanTag;
 use muster_protocol::desired::Reach;
 use muster_protocol::observed::Origin;

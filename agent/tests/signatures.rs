@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use muster_agent::linux::signatures::{self, Ends, HEAD, TAIL};
+use muster_agent::linux::storage::signatures::{self, Ends, HEAD, TAIL};
 use muster_protocol::observed::{Contents, Filesystem};
 use proptest::prelude::*;
 

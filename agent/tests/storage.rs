@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use muster_agent::linux::disks::Disks;
+use muster_agent::linux::storage::disks::Disks;
 use muster_agent::linux::storage::{apply_on, wipe_on};
 use muster_agent::machine::MachineError;
 use muster_agent::plan::storage::{Step, differences, plan};

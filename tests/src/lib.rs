@@ -5,19 +5,13 @@
 //! It asserts nothing about Muster itself; that is for its callers.
 
 pub mod artifacts;
-pub mod controller;
-pub mod cycle;
-pub mod disks;
-pub mod eventually;
-pub mod floor;
 pub mod host;
-pub mod http;
-pub mod lab;
-pub mod peer;
+pub mod players;
 pub mod qemu;
-pub mod simulated;
-pub mod site;
-pub mod steps;
+pub mod stage;
 
-pub use eventually::eventually;
-pub use host::{child, namespace, scratch, slot, wire};
+pub use host::eventually::eventually;
+pub use host::{child, http, namespace, scratch, slot, wire};
+pub use players::{cycle, peer, simulated};
+pub use qemu::disks;
+pub use stage::{controller, lab, site};

@@ -2,18 +2,10 @@
 //!
 //! Each part does what it is told and reads what is there; none decides.
 
-pub mod dhcp;
-pub mod disks;
-pub mod gpt;
 pub mod inventory;
 pub mod modules;
-pub mod netlink;
 pub mod network;
 pub mod power;
-pub mod resolv;
-pub mod signatures;
-pub mod smbios;
-pub mod sockopt;
 pub mod storage;
 pub mod sysfs;
 pub mod text;
@@ -83,7 +75,7 @@ impl Machine for LinuxMachine {
     }
 
     fn observe(&self) -> Result<Observed, MachineError> {
-        Ok(Observed { network: self.network.observe()?, disks: disks::observe()? })
+        Ok(Observed { network: self.network.observe()?, disks: storage::disks::observe()? })
     }
 
     fn observe_network(&self) -> Result<observed::Network, MachineError> {

@@ -1,8 +1,11 @@
-//! What tests take from the host and give back: processes, folders, namespaces, wires, and a turn at its processors.
+//! What tests take from the host and give back: processes, folders, namespaces, wires, HTTP, time,
+//! and a turn at its processors.
 //!
 //! Knows nothing of Muster.
 
 pub mod child;
+pub mod eventually;
+pub mod http;
 pub mod namespace;
 pub mod scratch;
 pub mod slot;

@@ -1,9 +1,10 @@
 //! Virtual x86 machines.
 //!
 //! [`spec`] says what a machine is made of, [`Machine`] is one that runs, [`console`] is what it writes on its serial
-//! port and [`qmp`] is the hand on its power switch.
+//! port, [`qmp`] is the hand on its power switch, and [`disks`] looks at what it leaves behind.
 
 pub mod console;
+pub mod disks;
 pub mod qmp;
 pub mod spec;
 

@@ -5,6 +5,7 @@
 
 mod cpu;
 mod nics;
+pub mod smbios;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +17,10 @@ use muster_protocol::inventory::{FirmwareKind, Inventory, Memory, Software};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
 
 use self::nics::Links;
-use super::smbios::{self, Tables};
-use super::text::clean;
-use super::{disks, sysfs};
+use crate::linux::storage::disks;
+use crate::linux::sysfs;
+use crate::linux::text::clean;
+use smbios::Tables;
 
 /// Everything that this machine's kernel and firmware tell now.
 pub fn read() -> Inventory {

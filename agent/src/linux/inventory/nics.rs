@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use muster_protocol::Mac;
 use muster_protocol::inventory::{Carrier, Nic, PciId};
 
-use crate::linux::netlink::address::{self, Address, Uniqueness};
-use crate::linux::netlink::link::{self, Link};
-use crate::linux::netlink::{Netlink, NetlinkError};
+use crate::linux::network::netlink::address::{self, Address, Uniqueness};
+use crate::linux::network::netlink::link::{self, Link};
+use crate::linux::network::netlink::{Netlink, NetlinkError};
 use crate::linux::sysfs;
 use crate::sort;
 

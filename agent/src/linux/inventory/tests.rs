@@ -9,8 +9,8 @@ use muster_protocol::inventory::{Attachment, Carrier, Disk, Medium, PciId, Trans
 use muster_protocol::observed::Origin;
 
 use super::*;
-use crate::linux::netlink::address::{Address, Uniqueness};
-use crate::linux::netlink::link::{Kind, Link};
+use crate::linux::network::netlink::address::{Address, Uniqueness};
+use crate::linux::network::netlink::link::{Kind, Link};
 
 struct Tree(tempfile::TempDir);
 

@@ -16,11 +16,11 @@ use muster_protocol::desired::Reach;
 use muster_protocol::observed::{Dhcp4, Origin};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::linux::dhcp::{Action, Client, Lease, Listening, Socket};
-use crate::linux::netlink::address::{self, Lifetime};
-use crate::linux::netlink::link::{self, Kind, Link};
-use crate::linux::netlink::{LinkWatch, Netlink, NetlinkError, route};
-use crate::linux::resolv::{ResolvConf, Resolvers};
+use crate::linux::network::dhcp::{Action, Client, Lease, Listening, Socket};
+use crate::linux::network::netlink::address::{self, Lifetime};
+use crate::linux::network::netlink::link::{self, Kind, Link};
+use crate::linux::network::netlink::{LinkWatch, Netlink, NetlinkError, route};
+use crate::linux::network::resolv::{ResolvConf, Resolvers};
 use crate::options;
 use crate::{info, warn};
 

@@ -11,8 +11,8 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::ioctl::{self, NoArg, Setter, ioctl};
 
-use crate::linux::disks::{Disks, Node};
-use crate::linux::signatures::is_zeros;
+use crate::linux::storage::disks::{Disks, Node};
+use crate::linux::storage::signatures::is_zeros;
 
 // Linux kernel, include/uapi/linux/fs.h and blkpg.h: _IO(0x12, n) and, for BLKPG, its operations.
 const BLKFLSBUF: ioctl::Opcode = 0x1261;

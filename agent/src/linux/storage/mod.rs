@@ -5,8 +5,11 @@
 //! where it finds exactly what the plan saw. It encrypts nothing and knows no RAID.
 
 mod device;
+pub mod disks;
 mod ext4;
+pub mod gpt;
 mod mounts;
+pub mod signatures;
 mod table;
 mod wipe;
 
@@ -16,9 +19,9 @@ use muster_protocol::observed::{Contents, Disk, Partition};
 use muster_protocol::to_controller::WipeReceipt;
 
 use self::device::{Device, Share};
-use super::disks::{Disks, Node};
 use crate::machine::{MachineError, Percent};
 use crate::plan::storage::{Before, Carries, Slot, Step, in_words};
+use disks::{Disks, Node};
 
 /// Does one step on this machine's disks.
 ///

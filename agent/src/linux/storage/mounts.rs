@@ -12,8 +12,8 @@ use muster_protocol::observed::Contents;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::{changed, known_partition, partition, writable};
-use crate::linux::disks::{Disks, Mount};
 use crate::linux::modules;
+use crate::linux::storage::disks::{Disks, Mount};
 use crate::machine::MachineError;
 use crate::plan::storage::Slot;
 

@@ -9,9 +9,9 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::device::{Device, Share};
 use super::unchanged;
-use crate::linux::disks::{Disks, Region};
-use crate::linux::gpt::{self, Entry, Found, Geometry, Image, Table};
-use crate::linux::signatures::{HEAD, TAIL};
+use crate::linux::storage::disks::{Disks, Region};
+use crate::linux::storage::gpt::{self, Entry, Found, Geometry, Image, Table};
+use crate::linux::storage::signatures::{HEAD, TAIL};
 use crate::machine::MachineError;
 use crate::plan::storage::{Before, Slot, in_words};
 

@@ -11,7 +11,7 @@ use muster_protocol::to_controller::WipeReceipt;
 
 use super::device::{CHUNK, Device, Share};
 use super::mounts;
-use crate::linux::disks::Disks;
+use crate::linux::storage::disks::Disks;
 use crate::machine::{MachineError, Percent};
 use crate::plan::storage::in_words;
 use crate::sort;

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use super::client::Listening;
 use super::message::Reply;
-use crate::linux::sockopt::{Instruction, LinkAddress, attach_filter, set_option};
+use crate::linux::network::sockopt::{Instruction, LinkAddress, attach_filter, set_option};
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;

@@ -3,6 +3,8 @@
 //! A controller on its defaults, a site ISO, a machine that boots from it, and Cycle's part through all ten endpoints.
 //! Then everything stays up until Ctrl-C; with `--once` it ends, successfully only if every step held.
 
+mod steps;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,9 +13,9 @@ use muster_tests::cycle::{Cycle, Server};
 use muster_tests::lab::{self, BOOT, LOCATION, Lab, WIPE, text};
 use muster_tests::qemu::{Boot, Disk, Firmware, Machine};
 use muster_tests::slot::Slot;
-use muster_tests::steps::Steps;
 use muster_tests::{disks, eventually, scratch};
 use serde_json::Value;
+use steps::Steps;
 
 /// Steps that [`play`] does.
 const STEPS: usize = 17;

@@ -2,13 +2,15 @@
 //!
 //! It asserts nothing: under emulation and beside other work, times say something only beside each other.
 
+mod floor;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use muster_tests::artifacts;
 use muster_tests::lab::{self, BOOT, Lab};
 use muster_tests::qemu::{Boot, Firmware, Machine, Spec};
-use muster_tests::{artifacts, floor};
 
 /// Pairs of boots; the median of each side counts.
 const PAIRS: usize = 3;

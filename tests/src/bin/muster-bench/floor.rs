@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::artifacts::output;
+use muster_tests::artifacts::output;
 
 /// What the empty init says.
 pub const SAYS: &str = "the empty init runs";

@@ -4,7 +4,11 @@
 //! keeper's. All links, addresses and routes go through route netlink, in the network namespace of the thread that made
 //! the [`Network`].
 
+pub mod dhcp;
 mod keeper;
+pub mod netlink;
+pub mod resolv;
+pub mod sockopt;
 mod solicit;
 
 use std::fs;
@@ -18,16 +22,16 @@ use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Admin, LinkKind, Origin};
 use rustix::io::Errno;
 
-use super::modules;
-use super::netlink::address::{self, Lifetime, Uniqueness};
-use super::netlink::link::{self, Kind, Link};
-use super::netlink::{Netlink, NetlinkError, route};
-use super::resolv::{self, Resolvers};
+use crate::linux::modules;
 use crate::machine::MachineError;
 use crate::options;
 use crate::plan::network::{Change, Route, Step};
 use crate::sort;
 use keeper::Keeper;
+use netlink::address::{self, Lifetime, Uniqueness};
+use netlink::link::{self, Kind, Link};
+use netlink::{Netlink, NetlinkError, route};
+use resolv::Resolvers;
 
 /// Where programs look for resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -188,7 +192,7 @@ impl Network {
     }
 
     /// Sends a request; the `fine` refusals mean that it was so already.
-    fn ask(&self, request: super::netlink::wire::Request, fine: &[Errno], action: &str) -> Result<(), MachineError> {
+    fn ask(&self, request: netlink::wire::Request, fine: &[Errno], action: &str) -> Result<(), MachineError> {
         match self.lock().request(request) {
             Err(error) if fine.iter().any(|errno| error.is(*errno)) => Ok(()),
             result => result.map_err(|error| MachineError::os(action, error.into_io())),

@@ -5,8 +5,8 @@
 
 use muster_protocol::inventory::{Dimm, Firmware, System};
 
-use super::gpt::mixed_endian;
-use super::text::clean_bytes;
+use crate::linux::storage::gpt::mixed_endian;
+use crate::linux::text::clean_bytes;
 
 /// Modules that a report holds at most; boards have up to 96.
 const DIMMS: usize = 256;

@@ -20,7 +20,7 @@ pub use held::{DeviceNumber, Mount, Node, Record, Usage};
 pub use list::list;
 
 use super::signatures::{self, Ends, HEAD, Place, TAIL, is_zeros};
-use super::sysfs;
+use crate::linux::sysfs;
 use crate::machine::MachineError;
 
 /// Between the ends, a disk is looked at in this many places before it is called blank:

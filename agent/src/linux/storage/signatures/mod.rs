@@ -10,7 +10,7 @@ use muster_protocol::observed::{Contents, Filesystem};
 
 use self::known::{AT_THE_END, At, FORMATS, Format, Label, MEMBERS, Member, Uuid};
 use super::gpt::{self, Geometry};
-use super::text::{clean, clean_bytes};
+use crate::linux::text::{clean, clean_bytes};
 
 /// Bytes from the start that signatures may lie in: VMFS has its at 2 MiB.
 pub const HEAD: usize = (2 << 20) + 4096;

@@ -1,0 +1,5 @@
+//! Who talks to a controller in tests, beside operators: Cycle, machines that are simulated, and strangers.
+
+pub mod cycle;
+pub mod peer;
+pub mod simulated;
