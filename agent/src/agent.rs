@@ -1,6 +1,4 @@
-//! One agent: its parts, and how they run together.
-//!
-//! [`run`] is what the binary, PID 1's worker, and tests with simulated machines call. Dropping it stops everything.
+//! One agent's parts: what its loops share. [`run`](crate::run) sets them going.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +7,6 @@ use muster_protocol::MachineId;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::contact::dial::{self, Ended};
 use crate::contact::session::Session;
 use crate::contact::tls::Clock;
 use crate::machine::{self, Machine};
@@ -73,7 +70,7 @@ pub enum Contact {
 }
 
 impl Agent {
-    /// Puts an agent together. Nothing happens before [`run_agent`].
+    /// Puts an agent together. Nothing happens before [`run_agent`](crate::run::run_agent).
     pub fn new(options: Options, machine: Arc<dyn Machine>) -> (Arc<Self>, Jobs) {
         let outbox = watch::Sender::new(Outbox::default());
         let (keep, boot, manage) = (options.keep.clone(), options.boot, options.manage);
@@ -90,7 +87,7 @@ impl Agent {
     }
 
     /// Looks at the hardware, and has it told where it changed.
-    async fn look(&self) {
+    pub async fn look(&self) {
         let inventory = machine::blocking(&self.machine, |machine| machine.inventory()).await;
         let digest = inventory.digest();
         self.outbox.send_if_modified(|out| {
@@ -102,7 +99,8 @@ impl Agent {
         });
     }
 
-    async fn keep_looking(&self) {
+    /// Looks again and again.
+    pub async fn keep_looking(&self) {
         let mut looks = 1;
         loop {
             let pace = self.options.pace.rescan;
@@ -114,39 +112,5 @@ impl Agent {
             self.look().await;
             looks += 1;
         }
-    }
-}
-
-/// What an agent's binary runs on: one thread, and a few small ones for what blocks. A simulated fleet has its own.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(4)
-        .thread_stack_size(512 * 1024)
-        .thread_keep_alive(Duration::from_secs(2))
-        .build()
-}
-
-/// Runs an agent on `machine` until it ends: on a simulated machine or in an ordinary process when a power command was
-/// carried out, in an ordinary process also when its enrollment is refused for good.
-pub async fn run(options: Options, machine: Arc<dyn Machine>) -> Ended {
-    let (agent, jobs) = Agent::new(options, machine);
-    run_agent(&agent, jobs).await
-}
-
-/// As [`run`], for whoever wants to watch the agent's status and outbox meanwhile.
-pub async fn run_agent(agent: &Arc<Agent>, jobs: Jobs) -> Ended {
-    // What an earlier run left undone is finished before anybody is told how things stand.
-    agent.reconciler.recover().await;
-    // What is looked at too early lacks disks: an inventory without them would have the controller forget to wipe them,
-    // and a plan would refuse what is only late. The session need not wait.
-    let work = async {
-        agent.reconciler.settled().await;
-        agent.look().await;
-        tokio::join!(agent.reconciler.run(jobs), agent.keep_looking());
-    };
-    tokio::select! {
-        ended = dial::dial(agent) => ended,
-        () = work => std::future::pending().await,
     }
 }

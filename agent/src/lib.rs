@@ -13,8 +13,9 @@ pub mod options;
 pub mod outbox;
 pub mod plan;
 pub mod reconcile;
+pub mod run;
 pub mod sim;
 
-pub use agent::run;
 pub use base::{keep, log, random, sort};
 pub use contact::{dial, identity, quic};
+pub use run::run;

@@ -8,7 +8,7 @@ use muster_agent::dial::Ended;
 use muster_agent::linux::{LinuxMachine, Role, boot_id};
 use muster_agent::machine::chain;
 use muster_agent::options::{self, Command, HELP, Options};
-use muster_agent::{agent, init, log};
+use muster_agent::{init, log};
 use tokio::signal::unix::{SignalKind, signal};
 
 const FAILED: u8 = 1;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<(), String> {
     log::enable();
     let machine = LinuxMachine::new(Role::Guest, None).map_err(|error| chain(&error))?;
-    let runtime = agent::runtime().map_err(|error| format!("could not start: {error}"))?;
+    let runtime = muster_agent::run::runtime().map_err(|error| format!("could not start: {error}"))?;
     runtime.block_on(async {
         let no_signals = |error| format!("could not wait for signals: {error}");
         let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controller::Controller;
-use muster_agent::agent::{Agent, Contact, run_agent};
+use muster_agent::agent::{Agent, Contact};
 use muster_agent::dial::Ended;
 use muster_agent::keep::Keep;
 use muster_agent::options::{Manage, Options, Pace, WhenRefused};
 use muster_agent::quic;
+use muster_agent::run::run_agent;
 use muster_agent::sim::{SimMachine, Wire};
 use muster_protocol::desired::{Desired, Link, Network, Reach, Route, Select, Settings};
 use muster_protocol::enroll::{Refusal, Ticket};

@@ -9,7 +9,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
-use muster_agent::agent;
 use muster_agent::keep::Keep;
 use muster_agent::machine::Machine as _;
 use muster_agent::options::{Endpoint, Manage, Options, Pace, WhenRefused};
@@ -99,7 +98,7 @@ impl Road {
                     refused: WhenRefused::End,
                     pace: Pace { backoff_first: Duration::from_millis(20), ..Pace::default() },
                 };
-                agent::run(options, plugged.clone()).await;
+                muster_agent::run(options, plugged.clone()).await;
             }
         });
         sim

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::console;
-use crate::agent::{self, Agent, Contact, Status};
+use crate::agent::{Agent, Contact, Status};
 use crate::linux::modules::hotplug;
 use crate::linux::{LinuxMachine, Role, boot_id};
 use crate::machine::chain;
 use crate::options::{self, Options};
-use crate::reconcile;
+use crate::{reconcile, run};
 
 /// Between attempts to open what the kernel must have, such as netlink sockets.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -45,25 +45,25 @@ pub fn work() {
             }
         }
     };
-    if let Err(error) = run(options) {
+    if let Err(error) = work_with(options) {
         crate::warn!("{error}");
         console::show_trouble(&error);
         std::thread::sleep(AGAIN);
     }
 }
 
-fn run(options: Options) -> Result<(), String> {
+fn work_with(options: Options) -> Result<(), String> {
     let machine = LinuxMachine::new(Role::Owner, options.lease.clone()).map_err(|error| chain(&error))?;
     if reconcile::is_untouched(&options.keep, options.boot)
         && let Err(error) = machine.bring_up()
     {
         crate::warn!("{}", chain(&error));
     }
-    let runtime = agent::runtime().map_err(|error| error.to_string())?;
+    let runtime = run::runtime().map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let (agent, jobs) = Agent::new(options, Arc::new(machine));
         tokio::select! {
-            ended = agent::run_agent(&agent, jobs) => crate::warn!("the agent ended: {ended:?}"),
+            ended = run::run_agent(&agent, jobs) => crate::warn!("the agent ended: {ended:?}"),
             () = console::show(&agent) => {}
             () = tell_memory(&agent) => {}
         }

@@ -32,10 +32,13 @@ use crate::config;
 use crate::fleet::identity::{self, Match};
 use crate::fleet::record::Lifecycle;
 use crate::fleet::{self, Author, Fleet, ticket};
-use crate::server::LocalAddress;
 use crate::sessions::limit::Buckets;
 use asker::Asker;
 use media::Medium;
+
+/// The address of this computer that a request came in on, which its server puts into every request's extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalAddress(pub IpAddr);
 
 /// Boot scripts that one source gets at once: a site whose machines all start again is one source where it is behind a
 /// router that translates addresses.

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::boot::LocalAddress;
 use crate::pki::{self, OwnCertificate};
 
 /// Connections at once, for each listener.
@@ -34,10 +35,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// After a failed accept: out of files, most likely, and then it fails again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The address of this computer that a request came in on, in every request's extensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalAddress(pub IpAddr);
 
 /// TLS 1.2 and 1.3 with the controller's certificate.
 pub fn tls(own: Arc<OwnCertificate>) -> Result<TlsAcceptor, rustls::Error> {

@@ -25,7 +25,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-pub use http::LocalAddress;
 pub use listen::PortError;
 
 use crate::api::{self, Api, Site};

@@ -19,6 +19,7 @@ use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Sessions;
+use super::stream::shut;
 use crate::pki::{self, AgentCertificate, Pki};
 
 /// A handshake that takes longer is given up.
@@ -143,11 +144,6 @@ async fn greet(sessions: Sessions, incoming: Incoming, place: OwnedSemaphorePerm
         },
         _ => shut(&connection, close::PROTOCOL, "unknown protocol"),
     }
-}
-
-/// Closes with a code and a reason for people.
-pub fn shut(connection: &Connection, code: u32, reason: &str) {
-    connection.close(VarInt::from_u32(code), reason.as_bytes());
 }
 
 fn alpn(connection: &Connection) -> Option<Vec<u8>> {

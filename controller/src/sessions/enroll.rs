@@ -9,7 +9,7 @@ use muster_protocol::{MachineId, close};
 use quinn::Connection;
 use tokio::sync::Semaphore;
 
-use super::endpoint::shut;
+use super::stream::shut;
 use super::stream::{self, StreamError};
 use super::{Sessions, now_unix_ms, remote};
 use crate::fleet::identity::{self, Match};

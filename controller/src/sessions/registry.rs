@@ -12,7 +12,7 @@ use muster_protocol::frame;
 use muster_protocol::hello::Progress;
 use muster_protocol::to_agent::{Answer, Call};
 use muster_protocol::{BootId, Digest, MachineId, close};
-use quinn::{Connection, VarInt};
+use quinn::Connection;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::remote;
@@ -131,7 +131,7 @@ impl Peer {
 
     /// Ends the session with a code of [`close`] and a reason for people.
     pub fn close(&self, code: u32, reason: &str) {
-        self.connection.close(VarInt::from_u32(code), reason.as_bytes());
+        stream::shut(&self.connection, code, reason);
     }
 
     /// Asks the agent and waits for its answer.

@@ -14,8 +14,8 @@ use muster_protocol::{Digest, MachineId, close, to_agent};
 use quinn::{Connection, SendStream};
 use tokio::sync::{Semaphore, watch};
 
-use super::endpoint::shut;
 use super::registry::{Opening, Peer, Welcomed};
+use super::stream::shut;
 use super::stream::{self, StreamError};
 use super::{Sessions, Shared, cut, machine_author, now_unix_ms, remote};
 use crate::fleet::record::{Lifecycle, Machine};

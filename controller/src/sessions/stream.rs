@@ -1,14 +1,19 @@
-//! Frames on QUIC streams: one message, then the end of the stream.
+//! Frames on QUIC streams: one message, then the end of the stream; and the end of a connection.
 //!
 //! What a peer announces is checked against the message kind's limit before anything is allocated, memory is taken as
 //! bytes arrive and not as they are announced, and of the larger frames a connection gets to fill one at a time.
 
 use muster_protocol::frame::{self, FrameError, Message};
-use quinn::{ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
+use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::sync::Semaphore;
 
 /// Frames up to this many bytes do not wait for their turn.
 const SMALL: usize = 4 * 1024;
+
+/// Closes a connection with a code of [`close`](muster_protocol::close) and a reason for people.
+pub fn shut(connection: &Connection, code: u32, reason: &str) {
+    connection.close(VarInt::from_u32(code), reason.as_bytes());
+}
 
 /// Why a message was not read or written.
 #[derive(Debug, thiserror::Error)]
