@@ -365,6 +365,18 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_guide_shows_every_key_with_its_default() {
+        let guide = include_str!("../../docs/operating.md");
+        let (_, rest) = guide.split_once("```toml\n").expect("the guide has a configuration");
+        let (text, _) = rest.split_once("```").expect("it ends");
+        assert_eq!(Config::parse(text, None), Ok(Config::with_data("/var/lib/muster".into())));
+        for key in ["agents", "https", "boot", "images", "controllers", "ticket_lifetime", "certificate_lifetime"] {
+            assert!(text.contains(&format!("\n{key} = ")), "{key}");
+        }
+        assert!(text.contains("\nconfirm_within = ") && text.contains("\nnames = "));
+    }
+
+    #[test]
     fn every_key_is_read() {
         let text = r#"
             data = "/srv/muster"

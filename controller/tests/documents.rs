@@ -40,6 +40,14 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn what_the_operators_guide_shows_is_understood() {
+    let guide = include_str!("../../docs/operating.md");
+    let (_, rest) = guide.split_once("```yaml\n").expect("the guide has a document");
+    let (text, _) = rest.split_once("```").expect("it ends");
+    assert_eq!(problems(text), Vec::<String>::new());
+}
+
+#[test]
 fn what_netplan_and_butane_write_is_understood() {
     let inputs = cases("accepted");
     assert!(inputs.len() >= 10, "only {} cases", inputs.len());
