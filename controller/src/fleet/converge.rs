@@ -67,21 +67,16 @@ pub enum Purpose {
 /// What a machine must be told now, if anything.
 ///
 /// Operations go before desired states: a machine that is to be wiped or rebooted needs no new network first.
-/// `unfinished` are the machine's own; `confirm_within_s` is how long a change of the network may take to prove itself.
-pub fn next(
-    state: &State,
-    unfinished: &[&Operation],
-    online: &Online,
-    confirm_within_s: u16,
-) -> Option<(Purpose, Call)> {
+/// `confirm_within_s` is how long a change of the network may take to prove itself.
+pub fn next(state: &State, online: &Online, confirm_within_s: u16) -> Option<(Purpose, Call)> {
     let machine = state.machines.get(&online.machine)?;
     if matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired) {
         return None;
     }
-    if unfinished.iter().any(|o| is_ending(o, online.boot)) {
+    let mut open: Vec<_> = state.unfinished(online.machine).collect();
+    if open.iter().any(|o| is_ending(o, online.boot)) {
         return None;
     }
-    let mut open: Vec<_> = unfinished.iter().collect();
     open.sort_by_key(|o| o.created_unix_ms);
     if let Some((operation, call)) = open.iter().find_map(|o| Some((o.id, operation::next_call(o)?))) {
         return Some((Purpose::Operation(operation), call));
@@ -159,23 +154,13 @@ pub async fn run(fleet: Fleet, agents: impl Agents, confirm_within_s: u16) {
 }
 
 fn choose(state: &State, online: &[Online], pace: &Pace, confirm_within_s: u16) -> Vec<(MachineId, Purpose, Call)> {
-    let unfinished = unfinished(state);
     let idle = online.iter().filter(|online| !pace.busy.contains(&online.machine));
     idle.filter_map(|online| {
-        let open = unfinished.get(&online.machine).map(Vec::as_slice).unwrap_or_default();
-        let (purpose, call) = next(state, open, online, confirm_within_s)?;
+        let (purpose, call) = next(state, online, confirm_within_s)?;
         (!pace.is_resting(online.machine, purpose)).then_some((online.machine, purpose, call))
     })
     .take(AT_ONCE.saturating_sub(pace.busy.len()))
     .collect()
-}
-
-fn unfinished(state: &State) -> HashMap<MachineId, Vec<&Operation>> {
-    let mut unfinished: HashMap<MachineId, Vec<&Operation>> = HashMap::new();
-    for operation in state.operations.iter().filter(|o| !o.state.is_ended()) {
-        unfinished.entry(operation.machine).or_default().push(operation);
-    }
-    unfinished
 }
 
 /// Makes one call and notes its answer in the fleet. What came to nothing is found again by the next look.
@@ -253,7 +238,7 @@ impl Departures {
     fn look(&mut self, state: &State, online: &[Online]) -> Vec<(MachineId, BootId)> {
         let here: HashMap<MachineId, BootId> = online.iter().map(|o| (o.machine, o.boot)).collect();
         let settled = self.since.elapsed() > SETTLE;
-        let leaving = state.operations.iter().filter_map(|o| match o.kind {
+        let leaving = state.all_unfinished().filter_map(|o| match o.kind {
             OperationKind::Power { action: PowerAction::Off, boot } if o.state == OperationState::Running => {
                 Some((o.machine, boot))
             }
@@ -287,8 +272,7 @@ mod tests {
     }
 
     fn call(draft: &Draft, online: &Online) -> Option<(Purpose, Call)> {
-        let unfinished = unfinished(draft.state());
-        next(draft.state(), unfinished.get(&online.machine).map(Vec::as_slice).unwrap_or_default(), online, 20)
+        next(draft.state(), online, 20)
     }
 
     fn member(draft: &mut Draft) -> MachineId {

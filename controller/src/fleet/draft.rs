@@ -78,13 +78,13 @@ impl Draft {
     pub fn put<R: Record>(&mut self, record: R) {
         let key = record.key();
         self.writes.push(Write::Put { key: state::stored_key::<R>(&key), value: state::stored_value(&record) });
-        R::table_mut(&mut self.state).insert(key, record);
+        self.state.put(record);
     }
 
     /// Removes a record; nothing happens where there is none.
     pub fn delete<R: Record>(&mut self, key: &R::Key) {
         self.writes.push(Write::Delete { key: state::stored_key::<R>(key) });
-        R::table_mut(&mut self.state).remove(key);
+        self.state.delete::<R>(key);
     }
 
     /// Adds to the change feed. `kind` is stable and dotted (`machine.approved`), `text` is for people.

@@ -12,9 +12,7 @@ use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
 use super::identity::{self, Match};
-use super::record::{
-    DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind, OperationState,
-};
+use super::record::{DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind};
 use super::{Draft, Refusal, State, lease, operation, ticket};
 
 /// What an enrollment leads to.
@@ -346,8 +344,7 @@ pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId
     }
     // Asking twice for the same end of the same boot is one wish.
     let kind = OperationKind::Power { action, boot };
-    let same = |o: &&Operation| o.machine == id && o.kind == kind && !o.state.is_ended();
-    if let Some(running) = draft.state().operations.iter().find(same) {
+    if let Some(running) = draft.state().unfinished(id).find(|o| o.kind == kind) {
         return Ok(running.clone());
     }
     draft.audit("machine.power", id, "", format!("{action:?}"));
@@ -404,14 +401,6 @@ pub fn save(draft: &mut Draft, mut machine: Machine) -> Machine {
     machine
 }
 
-/// The operation that a machine is at work on or waits for, of the kinds that change its disks or power.
-pub fn unfinished(state: &State, id: MachineId) -> impl Iterator<Item = &Operation> {
-    state.operations.iter().filter(move |o| {
-        o.machine == id
-            && !matches!(o.state, OperationState::Succeeded | OperationState::Failed { .. } | OperationState::Cancelled)
-    })
-}
-
 /// The id of the operation that follows a machine's desired state.
 pub fn following(state: &State, id: MachineId) -> Option<OperationId> {
     state.desired.get(&id).map(|d| d.operation)
@@ -421,6 +410,7 @@ pub fn following(state: &State, id: MachineId) -> Option<OperationId> {
 pub(crate) mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
+    use crate::fleet::record::OperationState;
     use crate::fleet::record::TicketBound;
     use muster_protocol::desired::check;
 

@@ -14,6 +14,9 @@ use super::{Draft, Refusal};
 /// A power command that no agent took on within this time fails: nobody wants a reboot of last week.
 pub const POWER_BEGIN_WITHIN_MS: u64 = 10 * 60 * 1000;
 
+/// How many operations that have ended are kept; the first to end goes first.
+const ENDED_KEPT: usize = 20_000;
+
 /// How many steps are kept; later ones replace the last.
 const STEPS_KEPT: usize = 64;
 
@@ -38,8 +41,18 @@ pub fn open(
         begin_by_unix_ms,
     };
     draft.put(operation.clone());
+    forget_old(draft);
     draft.event("operation.queued", operation.id, describe(&operation.kind));
     Ok(operation)
+}
+
+/// Two that ended go where one begins, so that there are never many more than [`ENDED_KEPT`].
+fn forget_old(draft: &mut Draft) {
+    for _ in 0..2 {
+        if let Some(oldest) = draft.state().ended_beyond(ENDED_KEPT) {
+            draft.delete::<Operation>(&oldest);
+        }
+    }
 }
 
 /// What an operation does, in a few words.
@@ -253,7 +266,7 @@ pub fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Refusal> {
 pub fn expire(draft: &mut Draft) -> Result<(), Refusal> {
     let now = draft.now_unix_ms();
     let late = |o: &&Operation| o.state == OperationState::Queued && o.begin_by_unix_ms.is_some_and(|by| by < now);
-    let overdue: Vec<Operation> = draft.state().operations.iter().filter(late).cloned().collect();
+    let overdue: Vec<Operation> = draft.state().all_unfinished().filter(late).cloned().collect();
     for operation in overdue {
         if !draft.has_room() {
             break;
@@ -286,7 +299,7 @@ fn following(draft: &Draft, machine: MachineId, of: Generation) -> Option<Operat
 }
 
 fn unfinished(draft: &Draft, machine: MachineId) -> Vec<Operation> {
-    draft.state().operations.iter().filter(|o| o.machine == machine && !o.state.is_ended()).cloned().collect()
+    draft.state().unfinished(machine).cloned().collect()
 }
 
 fn note(draft: &Draft, operation: &mut Operation, text: &str) {
@@ -358,6 +371,23 @@ mod tests {
             batches += 1;
         }
         assert!(batches > 1);
+    }
+
+    #[test]
+    fn operations_that_ended_are_kept_for_long_and_not_for_ever() {
+        let mut draft = Draft::new(draft().state().clone(), 0);
+        let machine = MachineId::from_bytes([1; 16]);
+        let mut first = None;
+        for at in 0..=ENDED_KEPT as u64 {
+            draft = Draft::new(draft.finish().0, at);
+            let operation = open(&mut draft, machine, OperationKind::Wipe { disks: vec![] }, None).expect("opened");
+            refused(&mut draft, operation.id, "busy").expect("ended");
+            first.get_or_insert(operation.id);
+        }
+        let waits = open(&mut draft, machine, OperationKind::Wipe { disks: vec![] }, None).expect("opened");
+        assert_eq!(draft.get::<Operation>(&first.expect("there was a first")), None);
+        assert_eq!(draft.state().operations.len(), ENDED_KEPT + 1, "and one that waits");
+        assert_eq!(draft.state().unfinished(machine).map(|o| o.id).collect::<Vec<_>>(), [waits.id]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use muster_protocol::{Digest, MachineId, OperationId};
 use serde::de::DeserializeOwned;
@@ -67,14 +67,6 @@ impl<K: Ord + Clone, R> Table<K, R> {
         self.0.is_empty()
     }
 
-    pub(super) fn insert(&mut self, key: K, record: R) {
-        self.0.insert(key, Arc::new(record));
-    }
-
-    pub(super) fn remove(&mut self, key: &K) {
-        self.0.remove(key);
-    }
-
     fn last_key(&self) -> Option<&K> {
         self.0.get_max().map(|(key, _)| key)
     }
@@ -94,6 +86,8 @@ pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     fn table(state: &State) -> &Table<Self::Key, Self>;
     /// Its table.
     fn table_mut(state: &mut State) -> &mut Table<Self::Key, Self>;
+    /// Enters the record into the indexes of [`State`], or takes it out; most kinds have none.
+    fn index(&self, _state: &mut State, _is_there: bool) {}
     /// The key for people.
     fn key_text(key: &Self::Key) -> Vec<u8> {
         key.text()
@@ -155,11 +149,13 @@ id_keys!(MachineId: as_bytes, OperationId: as_bytes, Digest: as_bytes);
 
 /// Declares the tables of [`State`]: a field, its record, its key, its prefix in the store, and what it is called.
 macro_rules! tables {
-    ($($(#[$doc:meta])* $field:ident: $record:ident by $key:ty = |$r:ident| $of:expr, $prefix:literal, $kind:literal;)*) => {
+    ($($(#[$doc:meta])* $field:ident: $record:ident by $key:ty = |$r:ident| $of:expr, $prefix:literal, $kind:literal $(, indexed by $index:expr)?;)*) => {
         /// Everything durable.
         #[derive(Debug, Clone, Default)]
         pub struct State {
             $($(#[$doc])* pub $field: Table<$key, $record>,)*
+            unfinished: OrdSet<(MachineId, OperationId)>,
+            ended: OrdSet<(u64, OperationId)>,
         }
 
         $(impl Record for $record {
@@ -176,6 +172,9 @@ macro_rules! tables {
             fn table_mut(state: &mut State) -> &mut Table<$key, Self> {
                 &mut state.$field
             }
+            $(fn index(&self, state: &mut State, is_there: bool) {
+                $index(state, self, is_there);
+            })?
         })*
 
         impl State {
@@ -202,7 +201,7 @@ tables! {
     /// What they should be.
     desired: DesiredState by MachineId = |r| r.machine, "desired/", "desired state";
     /// Work, done and to be done.
-    operations: Operation by OperationId = |r| r.id, "operation/", "operation";
+    operations: Operation by OperationId = |r| r.id, "operation/", "operation", indexed by State::index_operation;
     /// Sites.
     locations: Location by String = |r| r.code.clone(), "location/", "location";
     /// Boot tickets, by their digest.
@@ -233,6 +232,46 @@ impl State {
         self.events.last_key().map_or(1, |last| last + 1)
     }
 
+    /// The operations of a machine that have not ended.
+    pub fn unfinished(&self, machine: MachineId) -> impl Iterator<Item = &Operation> {
+        let ids = OperationId::from_bytes([0; 16])..=OperationId::from_bytes([0xff; 16]);
+        let range = (machine, *ids.start())..=(machine, *ids.end());
+        self.unfinished.range(range).filter_map(|(_, id)| self.operations.get(id))
+    }
+
+    /// All operations that have not ended, each machine's together.
+    pub fn all_unfinished(&self) -> impl Iterator<Item = &Operation> {
+        self.unfinished.iter().filter_map(|(_, id)| self.operations.get(id))
+    }
+
+    /// The operation that ended first, where more than `kept` have ended.
+    pub fn ended_beyond(&self, kept: usize) -> Option<OperationId> {
+        (self.ended.len() > kept).then(|| self.ended.get_min().map(|(_, id)| *id))?
+    }
+
+    fn index_operation(&mut self, operation: &Operation, is_there: bool) {
+        let (unfinished, ended) = ((operation.machine, operation.id), operation.ended_unix_ms.unwrap_or_default());
+        match (operation.state.is_ended(), is_there) {
+            (false, true) => drop(self.unfinished.insert(unfinished)),
+            (false, false) => drop(self.unfinished.remove(&unfinished)),
+            (true, true) => drop(self.ended.insert((ended, operation.id))),
+            (true, false) => drop(self.ended.remove(&(ended, operation.id))),
+        }
+    }
+
+    pub(super) fn put<R: Record>(&mut self, record: R) {
+        let key = record.key();
+        self.delete::<R>(&key);
+        record.index(self, true);
+        R::table_mut(self).0.insert(key, Arc::new(record));
+    }
+
+    pub(super) fn delete<R: Record>(&mut self, key: &R::Key) {
+        if let Some(gone) = R::table_mut(self).0.remove(key) {
+            gone.index(self, false);
+        }
+    }
+
     /// The sequence number that the next audit entry gets; 1 for the first.
     pub fn next_audit(&self) -> u64 {
         self.audit.last_key().map_or(1, |last| last + 1)
@@ -248,7 +287,7 @@ impl State {
         if !rest.is_empty() || stored_key::<R>(&record.key()) != key {
             return Err(unreadable());
         }
-        R::table_mut(self).insert(record.key(), record);
+        self.put(record);
         Ok(true)
     }
 }
@@ -298,13 +337,13 @@ mod tests {
     fn what_changed_between_two_versions_is_what_is_new_or_other() {
         let mut earlier = Table::<u64, String>::default();
         for key in 0..1_000 {
-            earlier.insert(key, format!("v{key}"));
+            earlier.0.insert(key, Arc::new(format!("v{key}")));
         }
         let mut later = earlier.clone();
-        later.insert(7, "other".into());
-        later.insert(8, "v8".into());
-        later.insert(5_000, "new".into());
-        later.remove(&9);
+        later.0.insert(7, Arc::new("other".into()));
+        later.0.insert(8, Arc::new("v8".into()));
+        later.0.insert(5_000, Arc::new("new".into()));
+        later.0.remove(&9);
         let changed: Vec<&str> = later.changed_since(&earlier).map(String::as_str).collect();
         assert_eq!(changed, ["other", "new"]);
         assert_eq!(later.changed_since(&later).count(), 0);

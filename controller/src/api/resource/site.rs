@@ -57,7 +57,7 @@ async fn status(_: Viewer, State(api): State<Api>) -> Result<Json<StatusView>, P
         ca: api.site.ca.to_string(),
         machines,
         online,
-        operations: state.operations.iter().filter(|operation| !operation.state.is_ended()).count(),
+        operations: state.all_unfinished().count(),
         events: state.next_event() - 1,
     }))
 }

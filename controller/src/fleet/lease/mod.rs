@@ -231,7 +231,7 @@ fn end_operations(
     why: &str,
     which: impl Fn(&OperationKind) -> bool,
 ) -> Result<(), Refusal> {
-    let open: Vec<_> = machine::unfinished(draft.state(), id).filter(|o| which(&o.kind)).map(|o| o.id).collect();
+    let open: Vec<_> = draft.state().unfinished(id).filter(|o| which(&o.kind)).map(|o| o.id).collect();
     open.into_iter().try_for_each(|operation| operation::refused(draft, operation, why))
 }
 

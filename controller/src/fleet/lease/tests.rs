@@ -460,7 +460,7 @@ fn a_machine_that_is_written_off_takes_its_lease_and_addresses_with_it_and_nothi
     for machine in [seat(&preparing).machine, gone] {
         write_off(&mut draft, machine).expect("written off");
         assert_eq!(lifecycle(&draft, machine), Lifecycle::Retired);
-        assert!(machine::unfinished(draft.state(), machine).next().is_none());
+        assert!(draft.state().unfinished(machine).next().is_none());
         assert!(matches!(write_off(&mut draft, machine), Err(Refusal::Conflict(_))));
     }
     assert_eq!(draft.state().leases.iter().map(|l| l.id.as_str()).collect::<Vec<_>>(), [kept.id]);
