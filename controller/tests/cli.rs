@@ -1,5 +1,6 @@
 //! The command line as operators use it: the real program against a real controller on loopback.
 
+use std::io::BufRead;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -124,6 +125,21 @@ async fn a_document_is_applied_compared_and_refused_with_its_lines() {
     assert!(lab.says(&["diff", "-m", &id, "-f", &good]).await.contains("no difference"));
     assert!(lab.says(&["machine", "desired", &id]).await.contains("192.0.2.7/24"));
     assert!(lab.says(&["operation", "list", "-m", &id]).await.contains("queued"));
+
+    // Whoever waits for it is told why that may take long.
+    let operation = lab.json(&["operation", "list", "-m", &id]).await[0]["id"].as_str().expect("an id").to_owned();
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_muster"));
+    watch.args(["operation", "watch", &operation]).env("MUSTER_DATA", lab.data.path()).stderr(Stdio::piped());
+    let first = tokio::task::spawn_blocking(move || {
+        let mut watch = watch.spawn().expect("the program starts");
+        let mut line = String::new();
+        let stderr = watch.stderr.take().expect("piped");
+        std::io::BufReader::new(stderr).read_line(&mut line).expect("it speaks");
+        watch.kill().and_then(|()| watch.wait()).expect("it ran");
+        line
+    });
+    let first = first.await.expect("no panic");
+    assert!(first.contains("queued; the machine is offline"), "{first}");
 
     let refused = lab.refuses(1, &["apply", "-m", &id, "-f", &bad]).await;
     let lines: Vec<&str> = refused.trim_start_matches("muster: ").lines().collect();

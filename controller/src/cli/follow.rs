@@ -98,8 +98,16 @@ fn until_over(client: &Client, id: &str, progress: &mut Progress) -> Result<Valu
         if matches!(seen.body["state"].as_str(), Some("succeeded" | "failed" | "cancelled")) {
             return Ok(seen.body);
         }
-        progress.show(percent(&seen.body), &step(&seen.body));
+        let waits =
+            if is_away(client, &seen.body) { "; the machine is offline, this goes on when it is back" } else { "" };
+        progress.show(percent(&seen.body), &format!("{}{waits}", step(&seen.body)));
     }
+}
+
+/// Whether the operation's machine is known to be offline.
+fn is_away(client: &Client, operation: &Value) -> bool {
+    let path = format!("/machines/{}", escape(&text(operation, "/machine")));
+    client.get(&path).is_ok_and(|machine| machine["presence"]["state"] == "offline")
 }
 
 fn percent(operation: &Value) -> u64 {
