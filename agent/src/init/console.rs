@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 
 use muster_protocol::hello::Progress;
@@ -68,6 +69,9 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
     line("State", &state);
     if let Contact::Pending { claim } = &status.contact {
         line("Claim code", claim);
+        if !status.name.is_empty() {
+            line("To approve", &format!("muster machine approve {}", status.name));
+        }
     }
     if let Some(machine) = &status.machine {
         line("Machine", &machine.to_string());
@@ -78,13 +82,15 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
         let words = [&system.vendor, &system.product, &system.serial].map(String::as_str);
         line("Hardware", words.join(" ").trim());
         for nic in &inventory.nics {
-            let addresses: Vec<String> = nic.addresses.iter().map(ToString::to_string).collect();
-            let state = match (nic.carrier, addresses.is_empty()) {
-                (Carrier::Absent, _) => "no carrier".to_owned(),
-                (Carrier::Present, true) => "no address".to_owned(),
-                (Carrier::Present, false) => addresses.join(" "),
+            // Every link has a link-local address (RFC 4291, section 2.5.6), and nobody is looked for by it.
+            let mut addresses = nic.addresses.iter().filter(|net| !is_link_local(net.addr())).map(ToString::to_string);
+            let state = match nic.carrier {
+                Carrier::Absent => "no carrier".to_owned(),
+                Carrier::Present => addresses.next().unwrap_or_else(|| "no address".to_owned()),
             };
             line(&nic.name, &format!("{} {state}", nic.mac));
+            // Each below the first: a screen has 80 columns.
+            addresses.for_each(|address| line("", &format!("{:17} {address}", "")));
         }
     }
     match &outbox.progress {
@@ -109,6 +115,10 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
         line("Trouble", &status.trouble);
     }
     page
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 fn write(page: &str) {
@@ -141,7 +151,9 @@ mod tests {
 
     #[test]
     fn whoever_stands_in_front_reads_the_claim_code_and_what_is_wrong() {
-        let inventory = SimMachine::new(7).inventory();
+        let mut inventory = SimMachine::new(7).inventory();
+        let more = ["fe80::5054:ff:fe00:701/64", "2001:db8::7/64"];
+        inventory.nics[0].addresses.extend(more.map(|net| net.parse::<ipnet::IpNet>().expect("an address")));
         let digest = inventory.digest();
         let why = "the controller did not answer within 30 s; no carrier on eth1".to_owned();
         let outbox = Outbox::default();
@@ -161,10 +173,12 @@ mod tests {
 Muster 0.1.0   ber1-111111
   State       waiting for approval
   Claim code  KX4M-7QPD
+  To approve  muster machine approve ber1-111111
   Machine     11111111-1111-1111-1111-111111111111
   Controller  10.0.2.2:8443
   Hardware    Muster simulated SIM00007
   eth0        52:54:00:00:07:01 10.77.0.7/16
+                                2001:db8::7/64
   eth1        52:54:00:00:07:02 no carrier
   Reverted    generation 4: the controller did not answer within 30 s; no carrier on eth1
 ";
