@@ -20,6 +20,9 @@ use crate::outbox::Outbox;
 /// Clears a screen, and keeps it from going dark (console_codes(4)).
 const CLEAR: &str = "\x1b[9;0]\x1b[2J\x1b[H";
 
+/// Of a screen in text mode, less one: some begin a new line by themselves in the last.
+const COLUMNS: usize = 79;
+
 /// Keeps the consoles up to date, for ever.
 pub async fn show(agent: &Agent) {
     let controllers: Vec<String> = agent.options.controllers.iter().map(ToString::to_string).collect();
@@ -56,9 +59,7 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
         let _ = write!(page, "   {}", status.name);
     }
     page.push('\n');
-    let mut line = |name: &str, text: &str| {
-        let _ = writeln!(page, "  {name:<12}{text}");
-    };
+    let mut line = |name: &str, text: &str| add(&mut page, name, text);
     let state = match &status.contact {
         Contact::Starting => "starting".to_owned(),
         Contact::Enrolling => "asking the controller for a certificate".to_owned(),
@@ -115,6 +116,27 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
         line("Trouble", &status.trouble);
     }
     page
+}
+
+/// Adds a line, or as many as its words take.
+fn add(page: &mut String, name: &str, text: &str) {
+    let mut line = format!("  {name:<12}");
+    let mut begins = true;
+    for word in text.split(' ') {
+        if !begins && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            page.push_str(&line);
+            page.push('\n');
+            line = " ".repeat(14);
+            begins = true;
+        }
+        if !begins {
+            line.push(' ');
+        }
+        line.push_str(word);
+        begins = false;
+    }
+    page.push_str(line.trim_end());
+    page.push('\n');
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -180,7 +202,8 @@ Muster 0.1.0   ber1-111111
   eth0        52:54:00:00:07:01 10.77.0.7/16
                                 2001:db8::7/64
   eth1        52:54:00:00:07:02 no carrier
-  Reverted    generation 4: the controller did not answer within 30 s; no carrier on eth1
+  Reverted    generation 4: the controller did not answer within 30 s; no
+              carrier on eth1
 ";
         assert_eq!(page(&status, &outbox.borrow(), "unused"), expected);
     }
