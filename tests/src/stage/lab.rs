@@ -102,14 +102,20 @@ impl Lab {
         })
     }
 
-    /// Waits until the only machine is online, and approves it.
+    /// Waits until the only machine is online, and approves it. It is welcomed anew then, in another session.
     pub fn admit(&self) -> Result<Value> {
-        let machine = self.until_online(None)?;
-        self.controller.muster(&["machine", "approve", text(&machine, "/id")?])?;
+        let pending = self.until_online(None)?;
+        self.controller.muster(&["machine", "approve", text(&pending, "/id")?])?;
         self.until(SOON, "the machine is available and online", |machine| {
-            machine["lifecycle"] == "available" && machine["presence"]["state"] == "online"
+            machine["lifecycle"] == "available" && is_welcomed_anew(machine, &pending)
         })
     }
+}
+
+/// Whether a machine is online in another session than it was `before`.
+pub fn is_welcomed_anew(machine: &Value, before: &Value) -> bool {
+    let (now, then) = (&machine["presence"], &before["presence"]);
+    now["state"] == "online" && now["since"] != then["since"]
 }
 
 /// One text in an answer.
