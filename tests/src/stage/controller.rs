@@ -109,6 +109,19 @@ impl Controller {
         serde_json::from_str(&text).with_context(|| format!("muster {}: {text:?} is no JSON", arguments.join(" ")))
     }
 
+    /// Runs `muster` as that operator where it has to fail, and answers what it wrote of it.
+    ///
+    /// Errors: it succeeds, or does not end with 1, which is "refused or failed".
+    pub fn refusal(&self, arguments: &[&str]) -> Result<String> {
+        let done = self.command(arguments)?.output().context("starting muster")?;
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        if done.status.code() != Some(1) {
+            let out = String::from_utf8_lossy(&done.stdout);
+            bail!("muster {} ended with {}: {} {}", arguments.join(" "), done.status, out.trim(), said.trim());
+        }
+        Ok(said)
+    }
+
     /// `muster` with these arguments, for this controller.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(artifacts::muster()?);

@@ -7,4 +7,5 @@ mod boot;
 mod cycle;
 mod fleet;
 mod network;
+mod process;
 mod refusals;
