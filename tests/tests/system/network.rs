@@ -14,7 +14,8 @@ use serde_json::Value;
 /// Within this a machine is back in contact after a push that cut it off (10 s to confirm, then the way back).
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 
-/// BIOS, the NIC's ROM: inventory; static addresses and a VLAN are kept; a wrong gateway and a wrong VLAN are undone.
+/// BIOS, the NIC's ROM: inventory; an advertised address; static addresses and a VLAN are kept; a wrong gateway and a
+/// wrong VLAN are undone.
 #[test]
 fn a_machine_booted_by_its_network_card_keeps_a_good_network_and_undoes_a_bad_one() -> Result<()> {
     let slot = Slot::take()?;
@@ -28,6 +29,8 @@ fn a_machine_booted_by_its_network_card_keeps_a_good_network_and_undoes_a_bad_on
     let _machine = Machine::start(&spec, &lab.folder.join("machine"))?;
 
     lab.until_inventoried(&spec)?;
+    // Before anything is pushed: what the site's router advertises is taken and shown.
+    lab.until(SOON, "the machine has an address that was advertised", |m| addresses(m).any(is_advertised))?;
     let approved = lab.admit()?;
     let name = text(&approved, "/name")?;
 
@@ -88,6 +91,20 @@ fn settled(lab: &Lab, how: &str) -> Result<Value> {
             && m["progress"]["state"] == how
             && m["progress"]["generation"] == m["generation"]
     })
+}
+
+/// The addresses of the machine's NICs, without their prefix lengths.
+fn addresses(machine: &Value) -> impl Iterator<Item = IpAddr> {
+    let all = machine["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    all.filter_map(|net| net.split('/').next()?.parse().ok())
+}
+
+/// Whether an address is of the network that the site's router advertises, `fd77::/64`.
+fn is_advertised(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.segments()[..4] == [0xfd77, 0, 0, 0],
+    }
 }
 
 fn apply(lab: &Lab, name: &str, what: &str, document: &str) -> Result<String> {
