@@ -1,10 +1,13 @@
 //! From power-on to online on every road, and what happens to a machine that is online.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use muster_tests::disks::Partition;
 use muster_tests::lab::{self, BOOT, Lab, SOON, text};
 use muster_tests::qemu::{Boot, Firmware, Machine};
+use muster_tests::{disks, eventually};
 
 /// The promise: a machine that is gone shows as offline within this.
 const OFFLINE_WITHIN: Duration = Duration::from_secs(30);
@@ -45,19 +48,68 @@ fn a_machine_on_cd_and_bios_is_inventoried_reboots_outlives_its_controller_and_i
     Ok(())
 }
 
-/// UEFI, stick: inventory, and off means off.
+/// UEFI, stick: inventory, a disk that is prepared and kept, and off means off.
 #[test]
-fn a_machine_on_a_stick_and_uefi_is_inventoried_and_stays_away_when_it_is_switched_off() -> Result<()> {
+fn a_machine_on_a_stick_and_uefi_prepares_a_disk_keeps_its_data_and_stays_away_when_switched_off() -> Result<()> {
     let lab = Lab::open("uefi-stick", None)?;
     let spec = lab::machine(Firmware::Uefi, Boot::Usb(lab.iso()?))?;
-    let mut machine = Machine::start(&spec, &lab.folder.join("machine"))?;
+    let folder = lab.folder.join("machine");
+    let mut machine = Machine::start(&spec, &folder)?;
 
     lab.until_inventoried(&spec)?;
     let approved = lab.admit()?;
+    let (name, id) = (text(&approved, "/name")?, text(&approved, "/id")?);
 
-    lab.controller.muster(&["power", "off", text(&approved, "/name")?])?;
+    // A blank disk is partitioned, formatted and mounted; that it is so is seen from outside.
+    let disk = &spec.disks[0];
+    let image = disk.path(&folder);
+    let data = lab.folder.join("data.yaml").display().to_string();
+    std::fs::write(&data, storage(&disk.serial, "data", false))?;
+    lab.controller.muster(&["apply", "-m", name, "-f", &data])?;
+    lab.until(SOON, "the disk is prepared", |m| {
+        m["presence"]["state"] == "online"
+            && m["progress"]["state"] == "confirmed"
+            && m["progress"]["generation"] == m["generation"]
+    })?;
+    let observed = lab.controller.api()?.get(&format!("/api/v1/machines/{id}/observed"))?;
+    ensure!(observed["disks"].to_string().contains("mounted at /srv/data"), "it is mounted: {observed}");
+    let (partitions, filesystem) = eventually(SOON, "the image carries a GPT and an ext4", || on_disk(&image))?;
+    let names: Vec<_> = partitions.iter().map(|partition| partition.name.as_str()).collect();
+    ensure!(names == ["data"], "one partition: {partitions:?}");
+    ensure!(filesystem[1] == "data", "the filesystem is labeled: {filesystem:?}");
+
+    // A document that would replace it needs a permit, and without one nothing happens.
+    let other = lab.folder.join("other.yaml").display().to_string();
+    std::fs::write(&other, storage(&disk.serial, "other", true))?;
+    let said = lab.controller.refusal(&["apply", "-m", name, "-f", &other])?;
+    let disk_id = format!("serial:{}", disk.serial);
+    ensure!(said.contains(&disk_id) && said.contains("permit"), "which disk, and what it takes: {said}");
+    let observed = lab.controller.api()?.get(&format!("/api/v1/machines/{id}/observed"))?;
+    ensure!(observed["disks"].to_string().contains("mounted at /srv/data"), "it is mounted still: {observed}");
+
+    lab.controller.muster(&["power", "off", name])?;
     machine.wait_off(BOOT)?;
     let away = lab.until(OFFLINE_WITHIN, "the machine shows as offline", |m| m["presence"]["state"] == "offline")?;
     ensure!(away["presence"]["boot"] == approved["presence"]["boot"], "no other boot was seen: {away}");
+    let left = on_disk(&image)?;
+    ensure!(left == (partitions, filesystem), "the disk carries what it did: {left:?}");
     Ok(())
+}
+
+/// A Butane document about one virtio disk: a partition with an ext4 of the same label, mounted below `/srv`.
+fn storage(serial: &str, label: &str, wipe_table: bool) -> String {
+    format!(
+        "variant: fcos\nversion: 1.5.0\nstorage:\n  disks:\n    - device: /dev/disk/by-id/virtio-{serial}\n      \
+         wipe_table: {wipe_table}\n      partitions: [{{number: 1, label: {label}, size_mib: 256}}]\n  filesystems:\n    \
+         - {{device: /dev/disk/by-partlabel/{label}, path: /srv/{label}, format: ext4, label: {label}}}\n"
+    )
+}
+
+/// The partitions of a disk, and the UUID and label of the ext4 in the first one.
+fn on_disk(image: &Path) -> Result<(Vec<Partition>, [String; 2])> {
+    let partitions = disks::partitions(image)?;
+    let fields = disks::ext4(image, partitions.first().context("it has a partition")?)?;
+    let field = |name: &str| fields.get(name).cloned().with_context(|| format!("{name} in {fields:?}"));
+    let identity = [field("Filesystem UUID")?, field("Filesystem volume name")?];
+    Ok((partitions, identity))
 }
