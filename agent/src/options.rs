@@ -107,6 +107,8 @@ pub struct Pace {
     pub backoff_first: Duration,
     /// What the doubling ends at.
     pub backoff_limit: Duration,
+    /// After this, and up to twice this, a machine that never got in and whose ticket is no good boots for another.
+    pub boot_again: Duration,
 }
 
 impl Default for Pace {
@@ -115,6 +117,7 @@ impl Default for Pace {
             rescan: Duration::from_secs(10),
             backoff_first: Duration::from_millis(500),
             backoff_limit: Duration::from_secs(30),
+            boot_again: Duration::from_secs(180),
         }
     }
 }

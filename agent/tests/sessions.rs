@@ -14,12 +14,14 @@ use muster_agent::quic;
 use muster_agent::run::run_agent;
 use muster_agent::sim::{SimMachine, Wire};
 use muster_protocol::desired::{Desired, Link, Network, Reach, Route, Select, Settings};
-use muster_protocol::enroll::{Refusal, Ticket};
+use muster_protocol::enroll::{Refusal, Request, Ticket};
 use muster_protocol::hello::{Progress, Standing};
 use muster_protocol::to_agent::{self, Apply, Power, PowerAction};
 use muster_protocol::to_controller::{Answer, Call};
 use muster_protocol::{BootId, Digest, Generation, OperationId, close};
 use quinn::{Connection, ConnectionError, VarInt};
+use rcgen::{CertificateSigningRequestParams, PublicKeyData};
+use rustls::pki_types::CertificateSigningRequestDer;
 use tokio::task::JoinHandle;
 
 /// Nothing here takes a tenth of it.
@@ -37,9 +39,13 @@ fn start(controller: &Controller, keep: Keep) -> Started {
 }
 
 fn start_with(controller: &Controller, keep: Keep, ca: Digest) -> Started {
-    let options = Options {
+    start_as(Options { ca, ..options(controller, keep) })
+}
+
+fn options(controller: &Controller, keep: Keep) -> Options {
+    Options {
         controllers: vec![controller.endpoint()],
-        ca,
+        ca: controller.ca(),
         ticket: Some(Ticket::from_bytes([9; 32])),
         time_unix_s: 0,
         lease: None,
@@ -48,7 +54,10 @@ fn start_with(controller: &Controller, keep: Keep, ca: Digest) -> Started {
         boot: BOOT,
         refused: WhenRefused::End,
         pace: Pace { backoff_first: Duration::from_millis(20), ..Pace::default() },
-    };
+    }
+}
+
+fn start_as(options: Options) -> Started {
     let machine = Arc::new(SimMachine::new(1));
     let (agent, jobs) = Agent::new(options, machine.clone());
     let running = agent.clone();
@@ -114,6 +123,43 @@ async fn a_refused_enrollment_ends_an_ordinary_process() {
     let own = start(&controller, Keep::memory());
     in_time("an enrollment", controller.refuse(Refusal::TicketUnknown)).await;
     assert_eq!(in_time("its end", own.running).await.expect("no panic"), Ended::Refused(Refusal::TicketUnknown));
+}
+
+#[tokio::test]
+async fn a_machine_whose_ticket_is_no_good_boots_for_another() {
+    let controller = Controller::start();
+    let pace = Pace { boot_again: Duration::from_millis(50), ..Pace::default() };
+    let own = start_as(Options { refused: WhenRefused::BootAgain, pace, ..options(&controller, Keep::memory()) });
+    let machine = own.machine.clone();
+    let refusing = async {
+        loop {
+            controller.refuse(Refusal::TicketUnknown).await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = in_time("a reboot", own.running) => ended.expect("no panic"),
+        () = refusing => unreachable!("it goes on for ever"),
+    };
+    assert_eq!((ended, machine.powered()), (Ended::Power(PowerAction::Reboot), vec![PowerAction::Reboot]));
+}
+
+#[tokio::test]
+async fn a_machine_whose_certificate_ended_while_it_was_cut_off_enrolls_with_the_key_that_it_had() {
+    let controller = Controller::start();
+    let keep = Keep::memory();
+    let own = start(&controller, keep.clone());
+    let first = in_time("an enrollment", controller.enroll()).await;
+    in_time("a session", controller.welcome(Standing::Member)).await;
+    own.running.abort();
+
+    let later = std::time::UNIX_EPOCH.elapsed().expect("after 1970") + Duration::from_secs(48 * 3600);
+    let _late = start_as(Options { time_unix_s: later.as_secs(), ticket: None, ..options(&controller, keep) });
+    let second = in_time("another enrollment", controller.enroll()).await;
+    let key = |request: &Request| {
+        let csr = CertificateSigningRequestDer::from(request.csr.as_slice());
+        CertificateSigningRequestParams::from_der(&csr).expect("a signing request").public_key.der_bytes().to_vec()
+    };
+    assert_eq!(key(&first), key(&second));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use muster_protocol::enroll::{Answer, Refusal, Request};
+use muster_protocol::enroll::{Answer, Refusal, Request, Ticket};
 use muster_protocol::hello::{Progress, Standing};
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{ALPN_ENROLL, ALPN_SESSION, close, to_controller};
@@ -43,8 +43,6 @@ const NO_ROUTE: Duration = Duration::from_millis(250);
 const PROVING: Duration = Duration::from_secs(1);
 /// Between attempts to enroll that can only succeed after somebody did something.
 const REFUSED: Duration = Duration::from_secs(60);
-/// A machine whose ticket is no good boots again after this, and up to twice this.
-const BOOT_AGAIN: Duration = Duration::from_secs(180);
 /// Clocks that differ by less are left alone.
 const CLOCK_SLACK_MS: u64 = 1_000;
 
@@ -120,7 +118,7 @@ pub async fn dial(agent: &Arc<Agent>) -> Ended {
     let options = &agent.options;
     let mut dialer = Dialer {
         agent,
-        own: Credentials::load(&options.keep, options.ca, agent.clock.now()),
+        own: Credentials::load(&options.keep, options.ca),
         key: None,
         backoff: Backoff::new(options.pace.backoff_first, options.pace.backoff_limit),
         certificate: Certificate::Usable,
@@ -141,7 +139,7 @@ impl Dialer<'_> {
         // What was accepted while its session ended.
         let due = self.agent.session().take_due();
         if let Some(due) = due {
-            return self.power(due).await;
+            return self.power_due(due).await;
         }
         let now = self.agent.clock.now();
         let own = self.own.clone().filter(|own| !own.has_ended(now));
@@ -191,7 +189,9 @@ impl Dialer<'_> {
 
     async fn enroll(&mut self) -> Next {
         let agent = self.agent;
-        let Some(ticket) = agent.options.ticket.clone() else {
+        // The key of an earlier certificate is as good, and whoever has neither need not ask.
+        let spent = self.own.as_ref().map(|_| Ticket::from_bytes([0; 32]));
+        let Some(ticket) = agent.options.ticket.clone().or(spent) else {
             return match agent.options.refused {
                 WhenRefused::End => Next::End(Ended::NoTicket),
                 WhenRefused::BootAgain => Next::Wait(Trouble::NoTicket),
@@ -218,14 +218,16 @@ impl Dialer<'_> {
                     Err(error) => Next::Wait(error.into()),
                 }
             }
-            Answer::Refused(refusal) => self.refused(refusal),
+            Answer::Refused(refusal) => self.refused(refusal).await,
         }
     }
 
-    async fn ask_to_enroll(&mut self, ticket: muster_protocol::enroll::Ticket) -> Result<Answer, Trouble> {
-        let key = match &self.key {
-            Some(key) => key.clone(),
-            None => self.key.insert(identity::new_key()?).clone(),
+    async fn ask_to_enroll(&mut self, ticket: Ticket) -> Result<Answer, Trouble> {
+        let key = match (&self.key, &self.own) {
+            (Some(key), _) => key.clone(),
+            // The controller knows the key of the last certificate, even where that has ended and the ticket is used up.
+            (None, Some(own)) => self.key.insert(own.key.clone()).clone(),
+            (None, None) => self.key.insert(identity::new_key()?).clone(),
         };
         let csr = identity::signing_request(&key)?;
         let identity = machine::blocking(&self.agent.machine, |machine| machine.identity()).await;
@@ -235,7 +237,7 @@ impl Dialer<'_> {
         Ok(answer?)
     }
 
-    fn refused(&mut self, refusal: Refusal) -> Next {
+    async fn refused(&mut self, refusal: Refusal) -> Next {
         let is_final = refusal != Refusal::Busy;
         match self.agent.options.refused {
             WhenRefused::End if is_final => return Next::End(Ended::Refused(refusal)),
@@ -244,11 +246,12 @@ impl Dialer<'_> {
         // A machine that never got in has nothing to lose by booting again, and gets a new ticket by it.
         // One that was in keeps what it has, and one that was told off by a person or for what it is gains nothing.
         if matches!(refusal, Refusal::TicketUnknown | Refusal::TicketExpired) && self.own.is_none() {
-            let spread = BOOT_AGAIN.mul_f64(f64::from(random::bytes::<1>()[0]) / 255.0);
-            let at = *self.boot_again_at.get_or_insert(Instant::now() + BOOT_AGAIN + spread);
+            let boot_again = self.agent.options.pace.boot_again;
+            let spread = boot_again.mul_f64(f64::from(random::bytes::<1>()[0]) / 255.0);
+            let at = *self.boot_again_at.get_or_insert(Instant::now() + boot_again + spread);
             if at <= Instant::now() {
                 crate::warn!("booting again for a new ticket");
-                return Next::End(Ended::Power(PowerAction::Reboot));
+                return self.power(PowerAction::Reboot).await;
             }
         }
         Next::Wait(Trouble::Enrollment(refusal))
@@ -298,21 +301,26 @@ impl Dialer<'_> {
             }
             End::Lost(error) if talk::asks_for_a_new_hello(&error) => Next::AtOnce,
             End::Lost(error) => Next::Wait(self.judge(error.into())),
-            End::Power(due) => self.power(due).await,
+            End::Power(due) => self.power_due(due).await,
         }
     }
 
-    async fn power(&self, due: Due) -> Next {
-        let action = due.action;
+    /// Does what a power command asked for.
+    async fn power_due(&self, due: Due) -> Next {
+        let next = self.power(due.action).await;
+        if matches!(next, Next::Wait(_)) {
+            self.agent.session().power_failed(due);
+        }
+        next
+    }
+
+    async fn power(&self, action: PowerAction) -> Next {
         crate::info!("power: {action:?}");
         // The farewell is sent by QUIC's own task, which needs a moment of this thread.
         sleep(Duration::from_millis(50)).await;
         match machine::blocking(&self.agent.machine, move |machine| machine.power(action)).await {
             Ok(()) => Next::End(Ended::Power(action)),
-            Err(error) => {
-                self.agent.session().power_failed(due);
-                Next::Wait(Trouble::Power(error))
-            }
+            Err(error) => Next::Wait(Trouble::Power(error)),
         }
     }
 

@@ -65,13 +65,13 @@ impl Credentials {
         Ok(Self { machine, key, chain, validity })
     }
 
-    /// What was kept for this CA, where it is still good at `now`.
-    pub fn load(keep: &Keep, ca: Digest, now: Duration) -> Option<Self> {
+    /// What was kept for this CA. Its certificate may have ended; its key is known to the controller all the same.
+    pub fn load(keep: &Keep, ca: Digest) -> Option<Self> {
         let Ok(Kept::V1 { ca: kept, machine, key, chain }) = postcard::from_bytes(&keep.read(NAME)?) else {
             return None;
         };
         let own = Self::new(machine, key, chain).ok()?;
-        (kept == ca && !own.has_ended(now)).then_some(own)
+        (kept == ca).then_some(own)
     }
 
     /// Keeps it, so that a restarted agent is the same machine without another ticket. A failure is logged: until a
@@ -196,16 +196,16 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_agent_is_the_same_machine_while_its_certificate_lasts() {
+    fn a_restarted_agent_is_the_same_machine() {
         let (keep, ca) = (Keep::memory(), Digest::of(b"ca"));
         let key = new_key().expect("a key");
         let chain = vec![certificate(&key, (2026, 1, 1), (2026, 1, 4))];
         let own = Credentials::new(MachineId::from_bytes([1; 16]), key, chain).expect("reads");
         own.save(&keep, ca).expect("kept");
         let (begin, end) = own.validity;
-        assert_eq!(Credentials::load(&keep, ca, begin), Some(own.clone()));
-        assert_eq!(Credentials::load(&keep, Digest::of(b"another"), begin), None);
-        assert_eq!(Credentials::load(&keep, ca, end), None);
+        assert_eq!(Credentials::load(&keep, ca), Some(own.clone()));
+        assert_eq!(Credentials::load(&keep, Digest::of(b"another")), None);
+        assert!(own.has_ended(end) && !own.has_ended(begin));
         assert_eq!(own.renew_in(begin), Duration::from_secs(2 * 86_400));
         assert_eq!(own.renew_in(end), Duration::ZERO);
     }

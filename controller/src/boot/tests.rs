@@ -117,7 +117,9 @@ async fn a_machines_script_carries_a_ticket_that_enrolls_it_and_no_other() {
 
     let enroll = |ticket: Ticket, mac: Mac| {
         let identity = Identity { uuid: Some([1; 16]), macs: vec![mac], ..Identity::default() };
-        world.fleet.change(Author::controller(), move |draft| machine::enroll(draft, &ticket, identity, None))
+        world
+            .fleet
+            .change(Author::controller(), move |draft| machine::enroll(draft, &ticket, identity, None, ticket.digest()))
     };
     assert!(enroll(ticket.clone(), Mac::from_bytes([2, 0, 0, 0, 0, 1])).await.is_err());
     assert!(enroll(ticket, mac).await.is_ok());
@@ -178,7 +180,7 @@ async fn a_rejected_or_retired_machine_waits() {
             let bearer = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
             let mac = "52:54:00:12:34:56".parse().expect("a MAC");
             let identity = Identity { uuid: Some([1; 16]), macs: vec![mac], ..Identity::default() };
-            let id = machine::enroll(draft, &bearer, identity, None)?.machine;
+            let id = machine::enroll(draft, &bearer, identity, None, bearer.digest())?.machine;
             machine::reject(draft, id)
         })
         .await

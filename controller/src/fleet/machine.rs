@@ -28,13 +28,20 @@ pub struct Enrolled {
 ///
 /// `alive` is a machine that answers in a session at this moment: a box that looks like it is another one.
 ///
+/// `key` is what the request proves to have. Whoever has the key of a machine's last certificate is that machine, and
+/// needs no ticket: its certificate ended while it was cut off, or the answer to its enrollment was lost.
+///
 /// Errors: the ticket's, [`Enrollment::Rejected`].
 pub fn enroll(
     draft: &mut Draft,
     secret: &Ticket,
     identity: Identity,
     alive: Option<MachineId>,
+    key: Digest,
 ) -> Result<Enrolled, Refusal> {
+    if let Some(machine) = holder(draft.state(), key) {
+        return Ok(Enrolled { machine: machine.id, lifecycle: machine.lifecycle.clone() });
+    }
     let ticket = ticket::redeem(draft, secret, &identity)?;
     let like = match identity::find(draft.state(), &identity) {
         Match::Known(id) if alive == Some(id) => Match::Doubtful(vec![id]),
@@ -54,12 +61,19 @@ pub fn enroll(
         return Err(Enrollment::Rejected.into());
     }
     machine.identity = identity;
+    machine.certificate = key;
     if machine.lifecycle == Lifecycle::Pending || machine.lifecycle == Lifecycle::Available {
         machine.location = ticket.location;
     }
     let answer = Enrolled { machine: machine.id, lifecycle: machine.lifecycle.clone() };
     save(draft, machine);
     Ok(answer)
+}
+
+/// The machine whose last certificate was issued for this key, where it may have another.
+fn holder(state: &State, key: Digest) -> Option<&Machine> {
+    let may = |machine: &Machine| !matches!(machine.lifecycle, Lifecycle::Rejected | Lifecycle::Retired);
+    state.machines.iter().find(|machine| machine.certificate == key && may(machine))
 }
 
 fn new_machine(draft: &mut Draft, location: &str) -> Machine {
@@ -92,14 +106,6 @@ fn claim_code(random: [u8; 8]) -> String {
     let letter = |byte: &u8| LETTERS[usize::from(*byte) % LETTERS.len()] as char;
     let (first, second) = random.split_at(4);
     first.iter().map(letter).chain(['-']).chain(second.iter().map(letter)).collect()
-}
-
-/// Notes the key that a certificate is issued for; those for every earlier key are superseded.
-pub fn certified(draft: &mut Draft, id: MachineId, key: Digest) -> Result<(), Refusal> {
-    let mut machine = draft.need::<Machine>(&id)?;
-    machine.certificate = key;
-    save(draft, machine);
-    Ok(())
 }
 
 /// A session said hello: notes its boot and where it stands, and moves on whatever waited for that.
@@ -203,6 +209,8 @@ pub fn retire(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
         Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Available => {
             draft.delete::<DesiredState>(&id);
             machine.certificate = Digest::from_bytes([0; 32]);
+            let open: Vec<_> = draft.state().unfinished(id).map(|operation| operation.id).collect();
+            open.into_iter().try_for_each(|o| operation::refused(draft, o, "the machine was retired"))?;
             move_to(draft, machine, Lifecycle::Retired, "machine.retired", "was retired")
         }
     }
@@ -417,7 +425,7 @@ pub(crate) mod tests {
     /// A machine that has just enrolled, for tests of other nouns.
     pub(crate) fn enrolled(draft: &mut Draft, identity: Identity) -> MachineId {
         let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000).expect("issued");
-        enroll(draft, &ticket, identity, None).expect("enrolls").machine
+        enroll(draft, &ticket, identity, None, ticket.digest()).expect("enrolls").machine
     }
 
     fn approved(draft: &mut Draft) -> MachineId {
@@ -448,9 +456,9 @@ pub(crate) mod tests {
         let ticket =
             |draft: &mut Draft| ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000).expect("issued");
         let again = ticket(&mut draft);
-        assert_eq!(enroll(&mut draft, &again, identity.clone(), None).expect("enrolls").machine, first);
+        assert_eq!(enroll(&mut draft, &again, identity.clone(), None, again.digest()).expect("enrolls").machine, first);
         let twin = ticket(&mut draft);
-        let twin = enroll(&mut draft, &twin, identity, Some(first)).expect("enrolls");
+        let twin = enroll(&mut draft, &twin, identity, Some(first), twin.digest()).expect("enrolls");
         assert_ne!(twin.machine, first);
         assert_eq!(twin.lifecycle, Lifecycle::Pending);
         assert!(draft.state().events.iter().any(|e| e.kind == "machine.doubtful"));
@@ -534,6 +542,24 @@ pub(crate) mod tests {
         hello(&mut draft, id, boot, Progress::Idle).expect("hello");
         let state = draft.need::<Operation>(&operation.id).expect("there").state;
         assert!(matches!(state, OperationState::Failed { why } if why.contains("still up")));
+    }
+
+    #[test]
+    fn whoever_has_the_key_of_a_machines_last_certificate_enrolls_without_a_ticket() {
+        let mut draft = draft();
+        let used = ticket::issue(&mut draft, "ber1".into(), TicketBound::Bearer, 60_000).expect("issued");
+        let (first, second) = (Digest::of(b"first"), Digest::of(b"second"));
+        let identity = Identity { system_serial: "SYS-1".into(), board_serial: "BRD-1".into(), ..Identity::default() };
+        let id = enroll(&mut draft, &used, identity.clone(), None, first).expect("enrolls").machine;
+        let again = |draft: &mut Draft, key| enroll(draft, &used, identity.clone(), None, key).map(|e| e.machine);
+        assert_eq!(again(&mut draft, first), Ok(id), "its certificate ended, or the answer was lost");
+        assert_eq!(again(&mut draft, second), Err(Enrollment::TicketUnknown.into()));
+        // Another boot takes its place.
+        let next = ticket::issue(&mut draft, "ber1".into(), TicketBound::Bearer, 60_000).expect("issued");
+        enroll(&mut draft, &next, identity.clone(), None, second).expect("enrolls");
+        assert_eq!(again(&mut draft, first), Err(Enrollment::TicketUnknown.into()), "superseded");
+        retire(&mut draft, id).expect("retired");
+        assert_eq!(again(&mut draft, second), Err(Enrollment::TicketUnknown.into()), "retired");
     }
 
     #[test]

@@ -77,11 +77,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     let enrolled = sessions
         .0
         .fleet
-        .change(author, move |draft| {
-            let enrolled = machine::enroll(draft, &ticket, identity, elsewhere)?;
-            machine::certified(draft, enrolled.machine, key)?;
-            Ok(enrolled)
-        })
+        .change(author, move |draft| machine::enroll(draft, &ticket, identity, elsewhere, key))
         .await
         .map_err(|e| match e {
             fleet::Refusal::Enrollment(refusal) => refusal,

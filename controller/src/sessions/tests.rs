@@ -303,10 +303,7 @@ async fn a_certificate_for_an_earlier_key_loses_its_session_and_opens_no_other()
     let id = first.machine;
     let (_, csr) = request();
     let key = AgentRequest::read(&csr).expect("a request").digest();
-    let supersede = move |draft: &mut Draft| {
-        let enrolled = machine::enroll(draft, &ticket, box_number(1), None)?;
-        machine::certified(draft, enrolled.machine, key)
-    };
+    let supersede = move |draft: &mut Draft| machine::enroll(draft, &ticket, box_number(1), None, key);
     world.fleet.change(Author::controller(), supersede).await.expect("superseded");
     assert_eq!(closed(&session).await.0, close::UNAUTHORIZED);
     let again = world.dial(ALPN_SESSION, Some(&first)).await.expect("TLS lets it pass");

@@ -149,7 +149,7 @@ impl Lab {
         };
         let enrolled = self.fleet.change(Author::controller(), move |draft| {
             let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
-            let id = machine::enroll(draft, &ticket, identity, None)?.machine;
+            let id = machine::enroll(draft, &ticket, identity, None, ticket.digest())?.machine;
             let nic = Nic {
                 name: "eth0".into(),
                 mac,

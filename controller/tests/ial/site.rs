@@ -254,7 +254,7 @@ fn member(draft: &mut Draft, n: u8) -> Result<MachineId, Refusal> {
     let mac = Mac::from_bytes([0x3c, 0xec, 0xef, 0x12, 0x34, n]);
     let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000)?;
     let identity = Identity { macs: vec![mac], ..Identity::default() };
-    let id = machine::enroll(draft, &ticket, identity, None)?.machine;
+    let id = machine::enroll(draft, &ticket, identity, None, ticket.digest())?.machine;
     machine::rename(draft, id, &format!("m{n}"))?;
     machine::approve(draft, id)?;
     machine::inventory(draft, id, inventory(n, mac))?;
