@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::Refusal;
 use super::record::{AuditEntry, Event};
 use super::state::{self, Record, State};
-use crate::store::{BATCH_LIMIT, Write};
+use crate::store::{BATCH_LIMIT, VALUE_LIMIT, Write};
 
 /// How many events are kept for those who follow the feed.
 const EVENTS_KEPT: u64 = 10_000;
@@ -25,6 +25,18 @@ impl Author {
     pub fn controller() -> Self {
         Self { who: "controller".into(), from: None }
     }
+}
+
+/// Of the texts before and after a change in the audit log.
+const AUDITED_BYTES: usize = 8 * 1024;
+
+/// The beginning of a text, with a mark where something is missing.
+pub fn cut(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes));
+        text.push('…');
+    }
+    text
 }
 
 /// See the module.
@@ -112,8 +124,8 @@ impl Draft {
             from: self.author.from.map(|a| a.to_string()).unwrap_or_default(),
             action: action.into(),
             subject: subject.to_string(),
-            before: before.to_string(),
-            after: after.to_string(),
+            before: cut(before.to_string(), AUDITED_BYTES),
+            after: cut(after.to_string(), AUDITED_BYTES),
         };
         self.put(entry);
     }
@@ -124,15 +136,34 @@ impl Draft {
         self.writes.len() < BATCH_LIMIT / 2
     }
 
-    /// Runs one change on the draft and takes back what it wrote if it refuses or panics.
+    /// Runs one change on the draft and takes back what it wrote if it refuses or panics, or if no store takes it: what
+    /// shares its batch must not be refused with it.
     pub fn attempt<T>(&mut self, decide: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let before = (self.state.clone(), self.writes.len());
         let result = catch_unwind(AssertUnwindSafe(|| decide(self))).unwrap_or(Err(Refusal::Internal));
+        let result = result.and_then(|value| self.fits_since(before.1).map(|()| value));
         if result.is_err() {
             self.state = before.0;
             self.writes.truncate(before.1);
         }
         result
+    }
+
+    fn fits_since(&self, first: usize) -> Result<(), Refusal> {
+        let writes = &self.writes[first..];
+        if writes.len() > BATCH_LIMIT / 2 {
+            let most = BATCH_LIMIT / 2;
+            return Err(Refusal::Conflict(format!("this changes more than {most} things at once; do it in parts")));
+        }
+        for write in writes {
+            if let Write::Put { key, value } = write
+                && value.len() > VALUE_LIMIT
+            {
+                let kind = String::from_utf8_lossy(key.split(|&byte| byte == b'/').next().unwrap_or_default());
+                return Err(Refusal::invalid(kind, format!("would be over {} KiB altogether", VALUE_LIMIT >> 10)));
+            }
+        }
+        Ok(())
     }
 
     /// The state and the writes that lead to it.
@@ -160,5 +191,30 @@ pub(crate) mod tests {
         pub(crate) fn advance_ms(&mut self, ms: u64) {
             self.now_unix_ms += ms;
         }
+    }
+
+    #[test]
+    fn what_no_store_takes_is_refused_alone() {
+        use crate::fleet::record::Answered;
+        let mut draft = draft();
+        let note = |subject: String| Answered {
+            key: muster_protocol::Digest::of(subject.as_bytes()),
+            request: muster_protocol::Digest::of(b""),
+            subject,
+            at_unix_ms: 0,
+        };
+        let mut put = |subjects: Vec<String>| {
+            draft.attempt(|draft| {
+                subjects.into_iter().for_each(|subject| draft.put(note(subject)));
+                Ok(())
+            })
+        };
+        let small = put(vec!["small".into()]);
+        let large = put(vec!["x".repeat(VALUE_LIMIT)]);
+        let many = put((0..BATCH_LIMIT).map(|n| n.to_string()).collect());
+        assert_eq!(small, Ok(()));
+        assert!(matches!(large, Err(Refusal::Invalid { field, .. }) if field == "answered"));
+        assert!(matches!(many, Err(Refusal::Conflict(_))));
+        assert_eq!((draft.state().answered.len(), draft.finish().1.len()), (1, 1));
     }
 }

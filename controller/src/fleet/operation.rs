@@ -8,17 +8,24 @@ use muster_protocol::to_agent::{Call, Power, PowerAction, Wipe};
 use muster_protocol::to_controller::{WipeReceipt, Work};
 use muster_protocol::{BootId, Generation, MachineId, OperationId};
 
+use super::draft::cut;
 use super::record::{Decommission, Operation, OperationKind, OperationState, OperationStep};
 use super::{Draft, Refusal};
 
 /// A power command that no agent took on within this time fails: nobody wants a reboot of last week.
 pub const POWER_BEGIN_WITHIN_MS: u64 = 10 * 60 * 1000;
 
+/// A machine that accepted a reboot and is not back so long after the command's own deadline is taken for lost.
+const REBOOTS_WITHIN_MS: u64 = 20 * 60 * 1000;
+
 /// How many operations that have ended are kept; the first to end goes first.
 const ENDED_KEPT: usize = 20_000;
 
 /// How many steps are kept; later ones replace the last.
 const STEPS_KEPT: usize = 64;
+
+/// Of one step's text: all of them stay well below what a record may have.
+const STEP_BYTES: usize = 512;
 
 /// Begins an operation in state queued.
 pub fn open(
@@ -262,16 +269,25 @@ pub fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Refusal> {
     }
 }
 
-/// Fails what should have begun by now, as much of it as one batch takes.
+/// Fails what should have begun by now, and reboots that nobody came back from; as much of it as one batch takes.
 pub fn expire(draft: &mut Draft) -> Result<(), Refusal> {
     let now = draft.now_unix_ms();
-    let late = |o: &&Operation| o.state == OperationState::Queued && o.begin_by_unix_ms.is_some_and(|by| by < now);
+    let is_reboot = |o: &Operation| matches!(o.kind, OperationKind::Power { action: PowerAction::Reboot, .. });
+    let late = |o: &&Operation| match (&o.state, o.begin_by_unix_ms) {
+        (OperationState::Queued, Some(by)) => by < now,
+        (OperationState::Running, Some(by)) => is_reboot(o) && by + REBOOTS_WITHIN_MS < now,
+        _ => false,
+    };
     let overdue: Vec<Operation> = draft.state().all_unfinished().filter(late).cloned().collect();
     for operation in overdue {
         if !draft.has_room() {
             break;
         }
-        let why = "the machine was not reached in time; ask again when it is online".to_owned();
+        let why = match operation.state {
+            OperationState::Running => "the machine accepted it and did not come back in time; look at its console",
+            _ => "the machine was not reached in time; ask again when it is online",
+        };
+        let why = why.to_owned();
         end(draft, operation, OperationState::Failed { why }, "")?;
     }
     Ok(())
@@ -303,7 +319,7 @@ fn unfinished(draft: &Draft, machine: MachineId) -> Vec<Operation> {
 }
 
 fn note(draft: &Draft, operation: &mut Operation, text: &str) {
-    let step = OperationStep { at_unix_ms: draft.now_unix_ms(), text: text.chars().take(512).collect() };
+    let step = OperationStep { at_unix_ms: draft.now_unix_ms(), text: cut(text.to_owned(), STEP_BYTES) };
     operation.steps.truncate(STEPS_KEPT - 1);
     operation.steps.push(step);
 }
@@ -349,6 +365,23 @@ mod tests {
         let operation = draft.need::<Operation>(&operation.id).expect("there");
         assert!(matches!(operation.state, OperationState::Failed { .. }));
         assert_eq!(next_call(&operation), None);
+    }
+
+    #[test]
+    fn a_reboot_that_nobody_comes_back_from_fails_in_time() {
+        let mut draft = draft();
+        let machine = MachineId::from_bytes([1; 16]);
+        let kind = OperationKind::Power { action: PowerAction::Reboot, boot: BootId::from_bytes([1; 16]) };
+        let by = draft.now_unix_ms() + POWER_BEGIN_WITHIN_MS;
+        let operation = open(&mut draft, machine, kind, Some(by)).expect("opened");
+        accepted(&mut draft, operation.id).expect("running");
+        let state = |draft: &Draft| draft.need::<Operation>(&operation.id).expect("there").state;
+        draft.advance_ms(POWER_BEGIN_WITHIN_MS + 1);
+        expire(&mut draft).expect("looked");
+        assert_eq!(state(&draft), OperationState::Running, "firmware may take long");
+        draft.advance_ms(REBOOTS_WITHIN_MS);
+        expire(&mut draft).expect("looked");
+        assert!(matches!(state(&draft), OperationState::Failed { why } if why.contains("did not come back")));
     }
 
     #[test]
