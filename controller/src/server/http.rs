@@ -13,16 +13,15 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use super::idle::Idle;
+use super::places::Places;
 use crate::boot::LocalAddress;
 use crate::pki::{self, OwnCertificate};
-
-/// Connections at once, for each listener.
-const CONNECTIONS: usize = 1024;
 
 /// A TLS handshake that takes longer is given up.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -57,7 +56,7 @@ pub enum Transport {
 
 /// Serves until `stop` says so, and then what is under way.
 pub async fn serve(listener: TcpListener, transport: Transport, router: Router, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::default();
     let graceful = GracefulShutdown::new();
     let (cut, is_cut) = watch::channel(false);
     loop {
@@ -75,7 +74,7 @@ pub async fn serve(listener: TcpListener, transport: Transport, router: Router, 
             }
         };
         // Beyond the limit the connection is dropped: a peer who tries again is better than one who holds a place.
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let Some(place) = places.take(peer.ip().to_canonical()) else { continue };
         let (transport, router, watcher) = (transport.clone(), router.clone(), graceful.watcher());
         let mut is_cut = is_cut.clone();
         let conversation = async move {
@@ -128,7 +127,7 @@ where
         .initial_connection_window_size(256 * 1024)
         .initial_stream_window_size(64 * 1024)
         .keep_alive_interval(HEAD_WITHIN);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let connection = builder.serve_connection(TokioIo::new(Idle::new(stream)), service).into_owned();
     // A peer that breaks off is no news.
     let _ = watcher.watch(connection).await;
 }

@@ -6,8 +6,10 @@
 
 mod first;
 mod http;
+mod idle;
 mod listen;
 mod page;
+mod places;
 #[cfg(test)]
 mod tests;
 
