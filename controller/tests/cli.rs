@@ -40,7 +40,7 @@ impl Lab {
         let identity = Identity { system_serial: serial.into(), ..Identity::default() };
         let enrolled = self.server.fleet.change(Author::controller(), move |draft| {
             let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
-            Ok(machine::enroll(draft, &ticket, identity, None)?.machine)
+            Ok(machine::enroll(draft, &ticket, identity, None, ticket.digest())?.machine)
         });
         enrolled.await.expect("enrolls")
     }
@@ -216,19 +216,23 @@ async fn what_a_plan_destroys_is_permitted_by_name() {
     let apply = |permit: &'static str| {
         let step = Step { action: "write a GPT".into(), impact: Impact::Destroys("serial:D1".parse().expect("an id")) };
         lab.answers(Answer::Planned(Plan { steps: vec![step], digest: Digest::of(b"plan") }));
-        let arguments =
-            ["apply", "-m", &machine, "-f", &file, "--no-wait", "--url", &url, "--token", &lab.operator, permit];
-        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let arguments = ["apply", "-m", &machine, "-f", &file, "--no-wait", "--url", &url, "--token", &lab.operator];
+        let arguments: Vec<String> = arguments.into_iter().chain(permit.split(' ')).map(str::to_owned).collect();
         let data = lab.files.path().to_owned();
         async move { run(&data, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await }
     };
+
+    let unnamed = apply("--permit-destroy").await;
+    let error = String::from_utf8_lossy(&unnamed.stderr).into_owned();
+    assert!(unnamed.status.code() == Some(1) && error.contains("--permit-destroy=serial:D1"), "{error}");
+    assert!(lab.fleet.state().desired.get(&id).is_none(), "nobody said yes");
 
     let other = apply("--permit-destroy=serial:D2").await;
     let error = String::from_utf8_lossy(&other.stderr).into_owned();
     assert!(other.status.code() == Some(1) && error.contains("serial:D1"), "{error}");
     assert!(lab.fleet.state().desired.get(&id).is_none());
 
-    for permit in ["--permit-destroy", "--permit-destroy=serial:D2,serial:D1"] {
+    for permit in ["--permit-destroy --yes", "--permit-destroy=serial:D2,serial:D1"] {
         let output = apply(permit).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(String::from_utf8_lossy(&output.stderr).contains("DESTROYS what serial:D1 carries"));

@@ -27,12 +27,12 @@ pub fn document(path: &Path) -> Result<String, CliError> {
     })
 }
 
-/// Asks for a yes on a terminal. Where nobody can be asked, the command itself was the yes.
-pub fn is_meant(question: &str) -> bool {
+/// Asks for a yes on a terminal; `None` where nobody can be asked.
+pub fn is_meant(question: &str) -> Option<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return true;
+        return None;
     }
     eprint!("{question} Type yes to go on: ");
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).is_ok() && line.trim() == "yes"
+    Some(io::stdin().lock().read_line(&mut line).is_ok() && line.trim() == "yes")
 }

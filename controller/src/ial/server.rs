@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use muster_protocol::MachineId;
+use muster_protocol::to_agent::PowerAction;
 use serde_json::{Value, json};
 
 use super::Ial;
@@ -13,7 +14,7 @@ use super::answer::{Answer, Error};
 use super::call::{Call, Fields};
 use crate::fleet::State;
 use crate::fleet::lease::{self, Order};
-use crate::fleet::record::{Lease, LeaseState, Seat};
+use crate::fleet::record::{Lease, LeaseState, OperationKind, Seat};
 
 /// Leases a machine. The same hub asking again for the same `cycle.server_id` gets the same server.
 pub(super) async fn provision(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
@@ -81,12 +82,19 @@ pub(super) async fn restart(ial: &Ial, call: &Call, from: Option<SocketAddr>) ->
     let Some(lease) = of_hub(&state, &hub, &id, &fields)? else { return Err(no_such_server(&fields)) };
     if let LeaseState::Ready { seat } = &lease.state
         && !(ial.online)(seat.machine)
+        && !is_rebooting(&state, seat.machine)
     {
         let error = Error::new("504.not-available", "The machine is not online, so it cannot be told to restart");
         return Err(error.source(fields.pointer("server_id")));
     }
     ial.change(&hub, from, call, move |draft| lease::restart(draft, &id)).await?;
     Ok(json!(true))
+}
+
+/// A repeated restart finds its machine away because of the first.
+fn is_rebooting(state: &State, machine: MachineId) -> bool {
+    let reboots = |kind: &OperationKind| matches!(kind, OperationKind::Power { action: PowerAction::Reboot, .. });
+    state.unfinished(machine).any(|operation| reboots(&operation.kind))
 }
 
 /// Takes the server back. True as soon as that is on record: the wipe takes its time, and waits for a machine that is off.

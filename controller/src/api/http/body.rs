@@ -5,7 +5,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use http_body_util::BodyExt;
 use muster_protocol::Digest;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::problem::Problem;
 use crate::api::Api;
@@ -14,7 +14,7 @@ use crate::api::Api;
 pub const BODY_LIMIT: usize = 1 << 20;
 
 /// What is read and thrown away of a larger one: whoever still writes does not read the refusal.
-const DRAIN_LIMIT: usize = 8 << 20;
+const DRAIN_LIMIT: usize = 16 << 20;
 
 /// Objects within objects.
 const DEPTH_LIMIT: usize = 16;
@@ -64,8 +64,14 @@ async fn collect(mut body: HttpBody) -> Result<Vec<u8>, Problem> {
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let bytes = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
     check_depth(bytes)?;
+    // First whether it is JSON at all: read into fields, a text that breaks off would be refused for the field it breaks in.
+    serde_json::from_slice::<IgnoredAny>(bytes)
+        .map_err(|error| Problem::malformed("body", format!("not JSON: {error}")))?;
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::invalid("body", "must be an object, {…}"));
+    }
     let reader = &mut serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {
+    serde_path_to_error::deserialize(reader).map_err(|error| {
         let path = error.path().to_string();
         let cause = error.into_inner();
         let detail = without_position(&cause);
@@ -77,14 +83,8 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             (_, None) => path,
             (_, Some(key)) => format!("{path}.{key}"),
         };
-        if cause.is_data() {
-            Problem::invalid(field, detail)
-        } else {
-            Problem::malformed("body", format!("not JSON: {cause}"))
-        }
-    })?;
-    reader.end().map_err(|_| Problem::malformed("body", "something follows after the JSON value"))?;
-    Ok(value)
+        Problem::invalid(field, detail)
+    })
 }
 
 /// serde's message without "at line 1 column 9": bodies are written by programs, and the field is named.
@@ -149,10 +149,17 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_said_to_be_none() {
-        for text in ["{", "{}}", "nope", "{\"inner\": [}", "\u{0}"] {
+        for text in ["{", "{}}", "nope", "{\"inner\": [}", "\u{0}", "{\"a\":", "{\"inner\": [{\"count\": 1"] {
             assert_eq!(refused(text).0, "malformed", "{text}");
         }
         assert_eq!(read::<Outer>(b" \n"), Ok(Outer { inner: vec![] }));
+    }
+
+    #[test]
+    fn only_objects_are_taken_and_lists_are_not_read_by_position() {
+        for text in ["[]", "[[]]", "7", "null", "\"inner\""] {
+            assert_eq!(refused(text).0, "invalid", "{text}");
+        }
     }
 
     #[test]

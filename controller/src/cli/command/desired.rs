@@ -86,7 +86,7 @@ pub struct ApplyArgs {
     #[arg(long, value_name = "DISK,…", num_args = 0..=1, require_equals = true, default_missing_value = "",
           value_delimiter = ',')]
     permit_destroy: Option<Vec<String>>,
-    /// Do not ask before anything is destroyed
+    /// Do not ask before anything is destroyed; needed where nobody can be asked and no disk is named
     #[arg(short, long)]
     yes: bool,
     /// Do not wait until the machine has carried it out
@@ -199,8 +199,11 @@ impl ApplyArgs {
             return Err(CliError::Failed(format!("the plan destroys what {other} carries, which was not permitted")));
         }
         let question = format!("What {} carry will be lost.", names.join(", "));
-        if !self.yes && !ask::is_meant(&question) {
-            return Err(CliError::Failed("not confirmed; nothing was changed".into()));
+        // Disks that were named were thought of; without a name, somebody must say yes.
+        let is_meant = self.yes || ask::is_meant(&question).unwrap_or(!permitted.is_empty());
+        if !is_meant {
+            let remedy = format!("write --permit-destroy={}, or add --yes", names.join(","));
+            return Err(CliError::Failed(format!("not confirmed, nothing was changed; {remedy}")));
         }
         Ok(Some(json!({"plan": plan["digest"], "disks": disks})))
     }
