@@ -427,6 +427,13 @@ async fn a_call_to_a_machine_that_has_just_died_does_not_prolong_its_session() {
     });
     is_up.await.expect("the session is up");
     world.presence(who.machine, |p| matches!(p, Presence::Online(_))).await;
+    // What it sent before lies in the socket, and is a sign of life until it was read.
+    let peer = world.sessions.0.registry.get(who.machine).expect("it is online");
+    let heard = || peer.connection().stats().udp_rx.datagrams;
+    let mut before = None;
+    while before.replace(heard()) != Some(heard()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     tokio::time::pause();
     let begun = tokio::time::Instant::now();
     let answer = Live::call(&world.sessions, who.machine, to_agent::Call::Observe).await;
