@@ -115,7 +115,11 @@ pub enum Refusal {
     #[error("{0}")]
     Impossible(String),
     /// The plan destroys, and no permit names it.
-    #[error("the plan destroys what {} carry and was not permitted; look at the plan and permit it", disks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[error(
+        "the plan destroys what is on {0} and was not permitted; look at it with muster plan, then permit it with \
+         muster apply --permit-destroy={0}",
+        disks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    )]
     PermitNeeded {
         /// The disks that would lose what they carry.
         disks: Vec<DiskId>,

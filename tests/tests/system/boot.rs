@@ -83,7 +83,9 @@ fn a_machine_on_a_stick_and_uefi_prepares_a_disk_keeps_its_data_and_stays_away_w
     std::fs::write(&other, storage(&disk.serial, "other", true))?;
     let said = lab.controller.refusal(&["apply", "-m", name, "-f", &other])?;
     let disk_id = format!("serial:{}", disk.serial);
-    ensure!(said.contains(&disk_id) && said.contains("permit"), "which disk, and what it takes: {said}");
+    ensure!(said.contains(&format!("--permit-destroy={disk_id}")), "which disk, and what it takes: {said}");
+    let shown = lab.until(SOON, "the refusal is shown", |m| m["progress"]["state"] == "refused")?;
+    ensure!(shown["progress"]["generation"] == shown["generation"], "the newest generation was refused: {shown}");
     let observed = lab.controller.api()?.get(&format!("/api/v1/machines/{id}/observed"))?;
     ensure!(observed["disks"].to_string().contains("mounted at /srv/data"), "it is mounted still: {observed}");
 

@@ -115,8 +115,11 @@ impl MachineView {
         };
         let waits = matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Rejected);
         let progress = match &presence {
-            // An agent that has nothing to tell since its boot does not undo what was known.
-            Presence::Online(session) if session.progress != Progress::Idle => &session.progress,
+            // An agent that has nothing to tell since its boot does not undo what was known, and one that refused the
+            // newest generation goes on with the one before.
+            Presence::Online(session) if session.progress.generation() >= machine.outcome.generation() => {
+                &session.progress
+            }
             _ => &machine.outcome,
         };
         Self {
