@@ -81,6 +81,9 @@ pub enum ServeError {
     /// The fleet's writer has gone.
     #[error("the controller's writer has ended; its log has the reason")]
     Writer,
+    /// One of the loops has gone: machines would wait for ever.
+    #[error("the controller's {0} has ended; its log has the reason")]
+    Part(&'static str),
 }
 
 /// Runs a controller until it is told to stop (SIGTERM, SIGINT) or cannot go on.
@@ -233,9 +236,22 @@ impl Server {
 
     /// Resolves when the controller cannot go on: then the process must end, and its next start recovers.
     pub async fn failed(&mut self) -> ServeError {
-        match (&mut self.ended).await {
-            Ok(Ended::StoreFailed(e)) => ServeError::Store(e),
-            Ok(Ended::Idle) | Err(_) => ServeError::Writer,
+        let [converge, leases] = &mut self.loops;
+        // The loops end with the writer, whose word is the better one; by themselves they end only where they panic.
+        let alone = async {
+            let part = tokio::select! {
+                _ = converge => "converge loop",
+                _ = leases => "lease keeper",
+            };
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            part
+        };
+        tokio::select! {
+            ended = &mut self.ended => match ended {
+                Ok(Ended::StoreFailed(e)) => ServeError::Store(e),
+                Ok(Ended::Idle) | Err(_) => ServeError::Writer,
+            },
+            part = alone => ServeError::Part(part),
         }
     }
 

@@ -209,3 +209,15 @@ async fn a_failed_disk_ends_the_controller_and_says_so() {
     assert!(std::error::Error::source(&error).is_some_and(|cause| cause.to_string() == "the database failed"));
     tokio::time::timeout(DEADLINE, server.stop()).await.expect("in time");
 }
+
+#[tokio::test]
+async fn a_controller_one_of_whose_loops_has_gone_ends() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    for (at, part) in ["converge loop", "lease keeper"].into_iter().enumerate() {
+        let mut server = Server::start(config(data.path())).await.expect("starts");
+        server.loops[at].abort();
+        let failed = tokio::time::timeout(DEADLINE, server.failed()).await.expect("in time");
+        assert!(matches!(failed, ServeError::Part(name) if name == part), "{failed}");
+        server.stop().await;
+    }
+}

@@ -110,7 +110,12 @@ impl Sessions {
     async fn answering_elsewhere(&self, identity: &Identity) -> Option<MachineId> {
         let Match::Known(id) = identity::find(&self.0.fleet.state(), identity) else { return None };
         let peer = self.0.registry.get(id)?;
-        peer.is_alive().await.then_some(id)
+        if peer.is_alive().await {
+            return Some(id);
+        }
+        // Its session must not outlive it only because it was spoken to.
+        peer.close(close::DONE, "no sign of life");
+        None
     }
 
     fn is_heard(&self, source: IpAddr) -> bool {

@@ -36,6 +36,7 @@ pub struct SledStore {
     folder: PathBuf,
     revision: u64,
     space_checked: Option<Instant>,
+    watermark: u64,
 }
 
 impl SledStore {
@@ -44,7 +45,7 @@ impl SledStore {
     /// Errors: [`StoreError::InUse`] while another process has it, [`StoreError::Full`], [`StoreError::Failed`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(folder).map_err(failed)?;
-        check_space(folder)?;
+        check_space(folder, WATERMARK_BYTES)?;
         let config = ::sled::Config::new()
             .path(folder)
             .mode(::sled::Mode::LowSpace)
@@ -74,7 +75,7 @@ impl SledStore {
                 bytes.as_ref().try_into().map_err(|_| failed("the stored revision is not eight bytes"))?,
             ),
         };
-        Ok(Self { tree, file, folder: folder.to_owned(), revision, space_checked: None })
+        Ok(Self { tree, file, folder: folder.to_owned(), revision, space_checked: None, watermark: WATERMARK_BYTES })
     }
 }
 
@@ -96,7 +97,7 @@ impl Store for SledStore {
             return Err(StoreError::Conflict { expected: batch.expected, actual: self.revision });
         }
         if self.space_checked.is_none_or(|at| at.elapsed() > SPACE_CHECK) {
-            check_space(&self.folder)?;
+            check_space(&self.folder, self.watermark)?;
             self.space_checked = Some(Instant::now());
         }
         let mut writes = ::sled::Batch::default();
@@ -125,11 +126,11 @@ fn is_lock(e: &std::io::Error) -> bool {
     e.kind() == std::io::ErrorKind::WouldBlock || e.to_string().contains("could not acquire lock")
 }
 
-fn check_space(folder: &Path) -> Result<(), StoreError> {
+fn check_space(folder: &Path, needed: u64) -> Result<(), StoreError> {
     let stat = rustix::fs::statvfs(folder).map_err(failed)?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free < WATERMARK_BYTES {
-        return Err(StoreError::Full { free_mib: free >> 20, needed_mib: WATERMARK_BYTES >> 20 });
+    if free < needed {
+        return Err(StoreError::Full { free_mib: free >> 20, needed_mib: needed >> 20 });
     }
     Ok(())
 }
@@ -140,6 +141,20 @@ mod tests {
 
     fn put(expected: u64, key: &str, value: &str) -> Batch {
         Batch { expected, writes: vec![Write::Put { key: key.into(), value: value.into() }] }
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_refuses_writes_and_loses_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = SledStore::open(folder.path()).expect("opens");
+        store.commit(&put(0, "m/1", "one")).expect("commits");
+        (store.watermark, store.space_checked) = (u64::MAX, None);
+        let refused = store.commit(&put(1, "m/2", "two")).expect_err("refused");
+        assert!(matches!(refused, StoreError::Full { .. }) && refused.is_refusal(), "{refused}");
+        // Somebody made room.
+        (store.watermark, store.space_checked) = (0, None);
+        store.commit(&put(1, "m/2", "two")).expect("commits");
+        assert_eq!(store.load().expect("loads").entries.len(), 2);
     }
 
     #[test]
