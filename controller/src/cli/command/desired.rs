@@ -1,17 +1,23 @@
 //! `muster plan`, `muster diff`, `muster apply`.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::machine::path;
+use crate::api::http::caller::now_unix_ms;
+use crate::api::view::Time;
 use crate::cli::ask;
 use crate::cli::client::Client;
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::follow::follow;
 use crate::cli::show::{Show, aligned, print, text};
+
+/// For a machine that has just left to come back.
+const COMES_BACK: Duration = Duration::from_secs(5);
 
 /// A document about a machine.
 #[derive(Debug, Args)]
@@ -130,6 +136,21 @@ fn steps(plan: &Value) -> String {
     aligned(&rows)
 }
 
+/// Whether the machine is there. One that left a moment ago is given one to come back: an approval has it dial
+/// anew.
+fn is_online(client: &Client, machine: &str) -> Result<bool, CliError> {
+    let begun = Instant::now();
+    loop {
+        let presence = client.get(machine)?["presence"].take();
+        let since = Time::parse(&text(&presence, "/since")).map_or(0, |Time(since)| since);
+        let left_just_now = now_unix_ms().saturating_sub(since) < COMES_BACK.as_millis() as u64;
+        if presence["state"] == "online" || !left_just_now || begun.elapsed() > COMES_BACK {
+            return Ok(presence["state"] == "online");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 impl DiffArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let document = self.target.read()?;
@@ -174,7 +195,7 @@ impl ApplyArgs {
         let applied = client.post(&format!("{machine}/apply"), body);
         let operation = applied.map_err(|error| self.target.named(error))?;
         let generation = text(&operation, "/generation");
-        let online = client.get(&machine)?["presence"]["state"] == "online";
+        let online = is_online(&client, &machine)?;
         if self.no_wait || !online {
             let why = if online { "" } else { "; the machine is offline and follows when it comes back" };
             print(&format!("generation {generation} is desired, operation {}{why}\n", text(&operation, "/id")));
