@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use muster_controller::config::Config;
 use muster_controller::fleet::record::TicketBound;
-use muster_controller::fleet::{Author, machine, ticket};
+use muster_controller::fleet::{Author, enrollment, ticket};
 use muster_controller::server::Server;
 use muster_protocol::enroll::Identity;
 use muster_protocol::to_agent::{Answer, Impact, Plan, Step};
@@ -40,7 +40,7 @@ impl Lab {
         let identity = Identity { system_serial: serial.into(), ..Identity::default() };
         let enrolled = self.server.fleet.change(Author::controller(), move |draft| {
             let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
-            Ok(machine::enroll(draft, &ticket, identity, None, ticket.digest())?.machine)
+            Ok(enrollment::enroll(draft, &ticket, identity, None, ticket.digest())?.machine)
         });
         enrolled.await.expect("enrolls")
     }

@@ -8,8 +8,8 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::config::Config;
-use crate::fleet::machine;
 use crate::fleet::record::TicketBound;
+use crate::fleet::{enrollment, machine};
 use crate::store::MemoryStore;
 
 const ASK: &str = "/boot/script?uuid=01010101-0101-0101-0101-010101010101&serial=S-1&macs=52-54-00-12-34-56,,&location=ber1&platform=efi&ipxe=1.21.1";
@@ -117,9 +117,9 @@ async fn a_machines_script_carries_a_ticket_that_enrolls_it_and_no_other() {
 
     let enroll = |ticket: Ticket, mac: Mac| {
         let identity = Identity { uuid: Some([1; 16]), macs: vec![mac], ..Identity::default() };
-        world
-            .fleet
-            .change(Author::controller(), move |draft| machine::enroll(draft, &ticket, identity, None, ticket.digest()))
+        world.fleet.change(Author::controller(), move |draft| {
+            enrollment::enroll(draft, &ticket, identity, None, ticket.digest())
+        })
     };
     assert!(enroll(ticket.clone(), Mac::from_bytes([2, 0, 0, 0, 0, 1])).await.is_err());
     assert!(enroll(ticket, mac).await.is_ok());
@@ -180,7 +180,7 @@ async fn a_rejected_or_retired_machine_waits() {
             let bearer = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
             let mac = "52:54:00:12:34:56".parse().expect("a MAC");
             let identity = Identity { uuid: Some([1; 16]), macs: vec![mac], ..Identity::default() };
-            let id = machine::enroll(draft, &bearer, identity, None, bearer.digest())?.machine;
+            let id = enrollment::enroll(draft, &bearer, identity, None, bearer.digest())?.machine;
             machine::reject(draft, id)
         })
         .await

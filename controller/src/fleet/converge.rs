@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::draft::tests::draft;
-    use crate::fleet::machine::tests::enrolled;
+    use crate::fleet::enrollment::tests::enrolled;
     use crate::fleet::{Draft, machine};
     use crate::store::MemoryStore;
     use muster_protocol::desired::{Desired, check};

@@ -11,14 +11,13 @@ pub mod access;
 pub mod answered;
 pub mod converge;
 pub mod draft;
-pub mod identity;
+pub mod enrollment;
 pub mod lease;
 pub mod location;
 pub mod machine;
 pub mod operation;
 pub mod record;
 pub mod state;
-pub mod ticket;
 mod writer;
 
 use std::sync::Arc;
@@ -27,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use access::credential;
 pub use draft::{Author, Draft};
+pub use enrollment::{identity, ticket};
 pub use lease::model;
 pub use location::{address, pool};
 pub use state::State;

@@ -13,7 +13,7 @@ use super::stream::shut;
 use super::stream::{self, StreamError};
 use super::{Sessions, now_unix_ms, remote};
 use crate::fleet::identity::{self, Match};
-use crate::fleet::{self, Author, machine};
+use crate::fleet::{self, Author, enrollment};
 use crate::pki::AgentRequest;
 
 /// From the handshake to the whole request, and again from the answer to its acknowledgment.
@@ -77,7 +77,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     let enrolled = sessions
         .0
         .fleet
-        .change(author, move |draft| machine::enroll(draft, &ticket, identity, elsewhere, key))
+        .change(author, move |draft| enrollment::enroll(draft, &ticket, identity, elsewhere, key))
         .await
         .map_err(|e| match e {
             fleet::Refusal::Enrollment(refusal) => refusal,

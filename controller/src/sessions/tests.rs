@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::{Sessions, now_unix_ms};
 use crate::api::{CallError, Live, Presence};
 use crate::fleet::record::{Machine, TicketBound};
-use crate::fleet::{Author, Draft, Fleet, machine, ticket};
+use crate::fleet::{Author, Draft, Fleet, enrollment, machine, ticket};
 use crate::pki::tests::request;
 use crate::pki::{AgentRequest, OwnCertificate, Pki};
 use crate::store::MemoryStore;
@@ -303,7 +303,7 @@ async fn a_certificate_for_an_earlier_key_loses_its_session_and_opens_no_other()
     let id = first.machine;
     let (_, csr) = request();
     let key = AgentRequest::read(&csr).expect("a request").digest();
-    let supersede = move |draft: &mut Draft| machine::enroll(draft, &ticket, box_number(1), None, key);
+    let supersede = move |draft: &mut Draft| enrollment::enroll(draft, &ticket, box_number(1), None, key);
     world.fleet.change(Author::controller(), supersede).await.expect("superseded");
     assert_eq!(closed(&session).await.0, close::UNAUTHORIZED);
     let again = world.dial(ALPN_SESSION, Some(&first)).await.expect("TLS lets it pass");

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures_util::future::BoxFuture;
 use muster_controller::api::{self, Api, CallError, Live, Presence, Session, Site};
 use muster_controller::fleet::record::{Role, TicketBound};
-use muster_controller::fleet::{Author, Fleet, access, machine, ticket};
+use muster_controller::fleet::{Author, Fleet, access, enrollment, machine, ticket};
 use muster_controller::store::MemoryStore;
 use muster_protocol::enroll::Identity;
 use muster_protocol::hello::Progress;
@@ -149,7 +149,7 @@ impl Lab {
         };
         let enrolled = self.fleet.change(Author::controller(), move |draft| {
             let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
-            let id = machine::enroll(draft, &ticket, identity, None, ticket.digest())?.machine;
+            let id = enrollment::enroll(draft, &ticket, identity, None, ticket.digest())?.machine;
             let nic = Nic {
                 name: "eth0".into(),
                 mac,

@@ -12,7 +12,7 @@ use muster_controller::fleet::record::{
     DesiredState, Geographic, HubRule, Lifecycle, Location, Machine, Operation, Subnet, TicketBound,
 };
 use muster_controller::fleet::{Author, Draft, Fleet, Refusal, State};
-use muster_controller::fleet::{address, credential, location, machine, operation, ticket};
+use muster_controller::fleet::{address, credential, enrollment, location, machine, operation, ticket};
 use muster_controller::ial::{self, Envelope};
 use muster_controller::store::MemoryStore;
 use muster_protocol::enroll::Identity;
@@ -254,7 +254,7 @@ fn member(draft: &mut Draft, n: u8) -> Result<MachineId, Refusal> {
     let mac = Mac::from_bytes([0x3c, 0xec, 0xef, 0x12, 0x34, n]);
     let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000)?;
     let identity = Identity { macs: vec![mac], ..Identity::default() };
-    let id = machine::enroll(draft, &ticket, identity, None, ticket.digest())?.machine;
+    let id = enrollment::enroll(draft, &ticket, identity, None, ticket.digest())?.machine;
     machine::rename(draft, id, &format!("m{n}"))?;
     machine::approve(draft, id)?;
     machine::inventory(draft, id, inventory(n, mac))?;

@@ -357,7 +357,7 @@ pub fn describe(draft: &mut Draft, id: &str, change: CardChange) -> Result<Model
 pub(crate) mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
-    use crate::fleet::machine::tests::enrolled;
+    use crate::fleet::enrollment::tests::enrolled;
     use muster_protocol::Mac;
     use muster_protocol::enroll::Identity;
     use muster_protocol::inventory::{Carrier, Cpu, Dimm, Memory};

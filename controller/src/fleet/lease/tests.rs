@@ -11,7 +11,7 @@ use super::model::Hardware;
 use super::model::tests::{box_with, disk};
 use super::*;
 use crate::fleet::draft::tests::draft;
-use crate::fleet::machine::tests::enrolled;
+use crate::fleet::enrollment::tests::enrolled;
 use crate::fleet::record::{Address, Maintenance, Subnet};
 use crate::fleet::{Author, Fleet, location};
 use crate::store::MemoryStore;

@@ -2,8 +2,8 @@
 
 use muster_protocol::enroll::{Identity, Refusal as Enrollment, Ticket as Secret};
 
-use super::record::{Ticket, TicketBound};
-use super::{Draft, Refusal};
+use crate::fleet::record::{Ticket, TicketBound};
+use crate::fleet::{Draft, Refusal};
 
 /// The most tickets that may be open; asking for one more drops those that expire first.
 const OPEN_LIMIT: usize = 10_000;

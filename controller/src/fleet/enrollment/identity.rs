@@ -6,8 +6,8 @@
 use muster_protocol::MachineId;
 use muster_protocol::enroll::Identity;
 
-use super::State;
-use super::record::{Lifecycle, Machine};
+use crate::fleet::State;
+use crate::fleet::record::{Lifecycle, Machine};
 
 /// Points from which two descriptions are taken to be of one machine.
 const SAME: u32 = 4;
@@ -89,7 +89,7 @@ fn is_junk(serial: &str) -> bool {
 mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
-    use crate::fleet::machine::tests::enrolled;
+    use crate::fleet::enrollment::tests::enrolled;
     use muster_protocol::Mac;
 
     fn identity(uuid: u8, serial: &str, mac: u8) -> Identity {
