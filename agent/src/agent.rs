@@ -7,8 +7,8 @@ use muster_protocol::MachineId;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::contact::clock::Clock;
 use crate::contact::session::Session;
-use crate::contact::tls::Clock;
 use crate::machine::{self, Machine};
 use crate::options::Options;
 use crate::outbox::Outbox;

@@ -41,7 +41,7 @@ pub struct Options {
     pub ca: Digest,
     /// For one enrollment; `None` where a certificate is expected to be there.
     pub ticket: Option<Ticket>,
-    /// The controller's time when it wrote the boot script, seconds since 1970 UTC; 0 where it did not say.
+    /// The time when the agent starts, as far as the boot script tells, in seconds since 1970 UTC; 0 where it tells nothing.
     pub time_unix_s: u64,
     /// The lease that iPXE holds.
     pub lease: Option<Lease>,
@@ -251,6 +251,17 @@ pub fn from_cmdline(text: &str, boot: BootId) -> Result<(Options, Vec<OptionsErr
     Ok((Options { controllers, ca, ticket, time_unix_s, lease, manage, keep, boot, refused, pace }, ignored))
 }
 
+impl Options {
+    /// For an agent that starts so long after the kernel: the script's time is that of the kernel's start, and the agent may
+    /// have been started again many days later.
+    pub fn since_kernel(mut self, passed: Duration) -> Self {
+        if self.time_unix_s > 0 {
+            self.time_unix_s = self.time_unix_s.saturating_add(passed.as_secs());
+        }
+        self
+    }
+}
+
 fn endpoints(parameter: &str, text: &str) -> Result<Vec<Endpoint>, OptionsError> {
     text.split(',').map(|part| endpoint(part).map_err(|problem| OptionsError::new(parameter, problem))).collect()
 }
@@ -334,6 +345,17 @@ mod tests {
         assert_eq!(lease.address.to_string(), "10.0.2.15/24");
         assert_eq!((lease.gateway, lease.dns), (Some(Ipv4Addr::new(10, 0, 2, 2)), None));
         assert_eq!(options.manage, Manage::ALL);
+    }
+
+    #[test]
+    fn an_agent_that_is_started_again_days_later_counts_them() {
+        let with = |time: &str| {
+            let text = format!("muster.controller=a muster.ca={HEX} muster.ticket={HEX} {time}");
+            from_cmdline(&text, boot()).expect("reads").0.since_kernel(Duration::from_secs(3 * 24 * 3600)).time_unix_s
+        };
+        assert_eq!(with("muster.time=1790000000"), 1_790_000_000 + 3 * 24 * 3600);
+        assert_eq!(with("muster.time=18446744073709551615"), u64::MAX);
+        assert_eq!(with(""), 0, "no time plus three days is no time");
     }
 
     #[test]

@@ -349,7 +349,9 @@ impl Dialer<'_> {
         self.own = Some(own);
     }
 
+    /// The controller's word counts from now on: for certificates, and for whatever else asks the machine for the time.
     async fn set_clock(&self, unix_ms: u64) {
+        self.agent.clock.set(unix_ms);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         if now.abs_diff(unix_ms) > CLOCK_SLACK_MS {
             machine::blocking(&self.agent.machine, move |machine| machine.set_clock(unix_ms)).await;

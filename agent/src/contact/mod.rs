@@ -1,9 +1,10 @@
 //! The way to the controller: finding it, believing it, being believed, and talking.
 //!
-//! [`dial`] is the loop; [`tls`] says whom it believes, [`identity`] who it is, [`quic`] carries bytes, [`talk`] is one
+//! [`dial`] is the loop; [`tls`] says whom it believes and [`clock`] at what time, [`identity`] who it is, [`quic`] carries bytes, [`talk`] is one
 //! session, and [`session`] decides, without any I/O, what a session answers.
 
 pub mod backoff;
+pub mod clock;
 pub mod dial;
 pub mod identity;
 pub mod quic;

@@ -38,6 +38,11 @@ pub enum QuicError {
          boot it with a medium or script made by this controller, or correct the address"
     )]
     ForeignCa(SocketAddr),
+    /// The controller's certificate is not good at the time that it is here.
+    #[error(
+        "the certificate of {0} is not good at the time that it is on this machine: set the clock of whichever is wrong"
+    )]
+    WrongTime(SocketAddr),
     /// The connection failed or ended.
     #[error("the connection to the controller ended: {0}")]
     Connection(#[from] ConnectionError),
@@ -74,8 +79,12 @@ pub async fn connect(address: SocketAddr, tls: rustls::ClientConfig) -> Result<C
     let connecting = endpoint.connect_with(config, address, CONTROLLER_NAME).map_err(|e| local(&e))?;
     match timeout(HANDSHAKE, connecting).await {
         Err(_) | Ok(Err(ConnectionError::TimedOut)) => Err(QuicError::Silent(address)),
-        Ok(Err(error)) if is_foreign_ca(&error) => Err(QuicError::ForeignCa(address)),
-        Ok(connected) => Ok(connected?),
+        Ok(Err(error)) => Err(match our_alert(&error) {
+            Some(UNKNOWN_CA) => QuicError::ForeignCa(address),
+            Some(CERTIFICATE_EXPIRED) => QuicError::WrongTime(address),
+            _ => error.into(),
+        }),
+        Ok(Ok(connected)) => Ok(connected),
     }
 }
 
@@ -112,11 +121,17 @@ fn transport() -> TransportConfig {
     transport
 }
 
-/// Our own verifier ends a handshake with TLS's alert `unknown_ca` (RFC 8446, section 6), which QUIC carries as an error
-/// of 0x100 and the alert's number (RFC 9001, section 4.8).
-fn is_foreign_ca(error: &ConnectionError) -> bool {
-    const UNKNOWN_CA: u64 = 0x100 + 48;
-    matches!(error, ConnectionError::TransportError(error) if u64::from(error.code) == UNKNOWN_CA)
+const UNKNOWN_CA: u64 = 48;
+/// Or not begun.
+const CERTIFICATE_EXPIRED: u64 = 45;
+
+/// The alert of TLS with which our own verifier ended a handshake (RFC 8446, section 6.2): QUIC carries it as an error of
+/// 0x100 and the alert's number (RFC 9001, section 4.8).
+fn our_alert(error: &ConnectionError) -> Option<u64> {
+    match error {
+        ConnectionError::TransportError(error) => u64::from(error.code).checked_sub(0x100),
+        _ => None,
+    }
 }
 
 /// Whether the controller ended a connection because of the certificate that the agent showed.

@@ -7,6 +7,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::console;
 use crate::agent::{Agent, Contact, Status};
 use crate::linux::modules::hotplug;
@@ -34,7 +36,8 @@ pub fn work() {
     let options = match options::from_cmdline(&cmdline, boot_id()) {
         Ok((options, ignored)) => {
             ignored.iter().for_each(|problem| crate::warn!("{problem}"));
-            options
+            let since_kernel = clock_gettime(ClockId::Boottime).tv_sec;
+            options.since_kernel(Duration::from_secs(since_kernel.unsigned_abs()))
         }
         Err(error) => {
             crate::warn!("{error}");

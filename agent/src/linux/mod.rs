@@ -19,7 +19,7 @@ use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::{BootId, DiskId};
-use rustix::time::{ClockId, Timespec, clock_settime};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::machine::{Machine, MachineError, Percent, SETTLES_WITHIN};
 use crate::{options, plan, random};
@@ -109,9 +109,13 @@ impl Machine for LinuxMachine {
         if self.role == Role::Guest {
             return;
         }
+        let seconds = || clock_gettime(ClockId::Realtime).tv_sec;
+        let before = seconds();
         let time = Timespec { tv_sec: (unix_ms / 1000) as i64, tv_nsec: (unix_ms % 1000 * 1_000_000) as i64 };
         match clock_settime(ClockId::Realtime, time) {
-            Ok(()) => crate::info!("the clock was set by the controller's"),
+            Ok(()) => {
+                crate::info!("the clock was at {before} s since 1970 and is set to {} by the controller's", seconds())
+            }
             Err(error) => crate::warn!("could not set the clock: {error}"),
         }
     }

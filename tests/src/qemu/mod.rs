@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::child::Process;
 pub use console::Console;
 use qmp::Qmp;
-pub use spec::{Boot, Disk, DiskKind, Firmware, Net, Nic, Spec};
+pub use spec::{Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Spec};
 
 /// A running machine. It is unplugged when this is dropped.
 pub struct Machine {

@@ -20,10 +20,21 @@ pub struct Spec {
     pub uuid: String,
     /// SMBIOS system serial.
     pub serial: String,
+    /// What its hardware clock says when it is switched on.
+    pub clock: HardwareClock,
     /// In the order in which they are plugged in.
     pub disks: Vec<Disk>,
     /// In the order in which they are plugged in.
     pub nics: Vec<Nic>,
+}
+
+/// What a hardware clock says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HardwareClock {
+    /// The time that it is.
+    Right,
+    /// The first of January of this year.
+    Year(u16),
 }
 
 /// Which firmware.
@@ -136,6 +147,9 @@ impl Spec {
         line.add(if is_virtualized() { "-machine q35,accel=kvm -cpu host" } else { "-machine q35,accel=tcg -cpu max" });
         line.add(&format!("-m {} -smp {},sockets=1 -uuid {}", self.memory_mib, self.cpus, self.uuid));
         line.add(&format!("-smbios type=1,manufacturer=Muster,product=Lab,serial={},uuid={}", self.serial, self.uuid));
+        if let HardwareClock::Year(year) = self.clock {
+            line.add(&format!("-rtc base={year}-01-01T00:00:00"));
+        }
         // Without -no-reboot a reboot is one; a power-off ends the process.
         line.add("-chardev stdio,id=console,signal=off -serial chardev:console");
         line.add(&format!("-qmp unix:{},server=on,wait=off", text(control)?));

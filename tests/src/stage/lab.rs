@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::controller::{BOOT_PORT, Controller};
-use crate::qemu::{Boot, Disk, DiskKind, Firmware, Net, Nic, Spec};
+use crate::qemu::{Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Spec};
 use crate::slot::Slot;
 use crate::{artifacts, eventually, namespace, scratch};
 
@@ -133,6 +133,7 @@ pub fn machine(firmware: Firmware, boot: Boot) -> Result<Spec> {
         cpus: 2,
         uuid: "4c4c4544-0042-3510-8052-b4c04f4e3132".into(),
         serial: "LAB-0001".into(),
+        clock: HardwareClock::Right,
         disks: vec![
             Disk { kind: DiskKind::Virtio, serial: "LAB-DISK-A".into(), size_mib: 1024 },
             Disk { kind: DiskKind::Nvme, serial: "LAB-DISK-B".into(), size_mib: 512 },

@@ -4,6 +4,7 @@
 //! What it leaves behind (consoles, logs, disks) lies in `build/tests/NAME`.
 
 mod boot;
+mod clock;
 mod cycle;
 mod fleet;
 mod network;
