@@ -118,6 +118,17 @@ async fn a_controller_of_another_ca_learns_nothing() {
 }
 
 #[tokio::test]
+async fn an_agent_to_whom_its_controllers_certificate_has_ended_says_that_a_clock_is_wrong() {
+    let controller = Controller::start();
+    // The year 4188, which is after the end of every certificate that the controller's makers know of.
+    let own = start_as(Options { time_unix_s: 70_000_000_000, ..options(&controller, Keep::memory()) });
+    let mut status = own.agent.status.subscribe();
+    in_time("a handshake that fails", controller.fail_handshake()).await;
+    let trouble = status.wait_for(|status| status.trouble.contains("set the clock"));
+    in_time("a clear word on the console", trouble).await.expect("the agent lives");
+}
+
+#[tokio::test]
 async fn a_refused_enrollment_ends_an_ordinary_process() {
     let controller = Controller::start();
     let own = start(&controller, Keep::memory());
@@ -295,5 +306,18 @@ async fn a_certificate_past_two_thirds_of_its_life_is_renewed_in_the_session() {
         }
     })
     .await;
+    assert!(matches!(ask(&session, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)), "it goes on");
+}
+
+#[tokio::test]
+async fn a_refused_renewal_is_asked_for_again_in_the_same_session() {
+    let controller = Controller::start();
+    let _own = start(&controller, Keep::memory());
+    // So near its end that the pause is a second and not a minute.
+    in_time("an enrollment", controller.enroll_with_dying_certificate()).await;
+    let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let busy = |_: &[u8]| Answer::Refused(muster_protocol::to_controller::Refusal::Busy);
+    while !in_time("a request to renew", controller.answer_renewal(&session, busy)).await {}
+    while !in_time("another request to renew", controller.renew(&session)).await {}
     assert!(matches!(ask(&session, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)), "it goes on");
 }

@@ -15,6 +15,9 @@ use crate::options::Options;
 /// The name under which it is kept.
 const NAME: &str = "identity";
 
+/// Between attempts to renew a certificate: the shortest and the longest pause, before jitter.
+const RENEW_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 /// Key and certificate of an enrolled agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -93,10 +96,23 @@ impl Credentials {
         now >= self.validity.1
     }
 
-    /// How long until two thirds of the certificate's life are over; zero where they are.
+    /// How long until it is time to renew; zero once it is.
+    ///
+    /// That is at two thirds of the certificate's life or up to a tenth of it earlier: machines that enrolled together do
+    /// not renew together. When exactly, the certificate itself decides, so that asking twice answers the same.
     pub fn renew_in(&self, now: Duration) -> Duration {
         let (begin, end) = self.validity;
-        (begin + end.saturating_sub(begin) * 2 / 3).saturating_sub(now)
+        let life = end.saturating_sub(begin);
+        let leaf = Digest::of(self.chain.first().map_or(&[][..], Vec::as_slice));
+        let early = f64::from(leaf.as_bytes()[0]) / f64::from(u8::MAX) / 10.0;
+        (begin + life.mul_f64(2.0 / 3.0 - early)).saturating_sub(now)
+    }
+
+    /// The pause before a renewal that failed is tried again: at most a minute, shorter where the end is near, and jittered
+    /// by `random`, which is anything from 0 to `u64::MAX`.
+    pub fn renew_again_in(&self, now: Duration, random: u64) -> Duration {
+        let longest = (self.validity.1.saturating_sub(now) / 4).clamp(RENEW_AGAIN.0, RENEW_AGAIN.1);
+        longest.mul_f64(0.5 + random as f64 / u64::MAX as f64 / 2.0)
     }
 }
 
@@ -206,8 +222,56 @@ mod tests {
         assert_eq!(Credentials::load(&keep, ca), Some(own.clone()));
         assert_eq!(Credentials::load(&keep, Digest::of(b"another")), None);
         assert!(own.has_ended(end) && !own.has_ended(begin));
-        assert_eq!(own.renew_in(begin), Duration::from_secs(2 * 86_400));
-        assert_eq!(own.renew_in(end), Duration::ZERO);
+    }
+
+    /// Credentials whose certificates differ, as those of many machines do.
+    fn many(validity: (Duration, Duration)) -> impl Iterator<Item = Credentials> {
+        let machine = MachineId::from_bytes([1; 16]);
+        (0..1000_u32).map(move |number| {
+            let chain = vec![number.to_be_bytes().to_vec()];
+            Credentials { machine, key: Vec::new(), chain, validity }
+        })
+    }
+
+    #[test]
+    fn a_renewal_is_never_later_than_two_thirds_of_the_certificates_life() {
+        let (begin, life) = (Duration::from_secs(1_795_000_000), Duration::from_secs(86_400));
+        for own in many((begin, begin + life)) {
+            let due = own.renew_in(begin);
+            assert!(due <= life.mul_f64(2.0 / 3.0) && due >= life.mul_f64(2.0 / 3.0 - 0.1), "{due:?}");
+            assert_eq!(own.renew_in(begin + due), Duration::ZERO);
+            assert_eq!(own.renew_in(begin + life), Duration::ZERO);
+            assert_eq!(own.renew_in(Duration::ZERO), begin + due);
+        }
+    }
+
+    #[test]
+    fn a_thousand_machines_that_enrolled_together_do_not_renew_together() {
+        let life = Duration::from_secs(86_400);
+        // In the tenth of a day over which they are spread, no tenth of it has to bear a fifth of them.
+        let mut at = [0; 10];
+        for own in many((Duration::ZERO, life)) {
+            let early = life.mul_f64(2.0 / 3.0) - own.renew_in(Duration::ZERO);
+            at[((early.as_secs_f64() / life.as_secs_f64() * 100.0) as usize).min(9)] += 1;
+        }
+        assert!(at.iter().all(|count| (50..200).contains(count)), "{at:?}");
+    }
+
+    #[test]
+    fn a_refused_renewal_is_tried_again_after_a_pause_and_more_than_once_before_the_end() {
+        let end = Duration::from_secs(1_795_086_400);
+        for own in many((end - Duration::from_secs(600), end)).take(10) {
+            let mut now = end - Duration::from_secs(200);
+            let mut tries = 0;
+            while now < end {
+                let pause = own.renew_again_in(now, u64::MAX);
+                assert!(pause >= Duration::from_secs(1) && pause <= Duration::from_secs(60), "{pause:?}");
+                assert_eq!(own.renew_again_in(now, 0).as_millis(), (pause / 2).as_millis(), "jittered to half of it");
+                now += pause;
+                tries += 1;
+            }
+            assert!(tries >= 10, "{tries}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::session::{Act, Due};
 use crate::agent::Agent;
 use crate::machine::chain;
 use crate::outbox::{Heard, Outbox};
+use crate::random;
 
 /// For a request to arrive whole once its stream is open.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -27,8 +28,6 @@ const REQUEST: Duration = Duration::from_secs(10);
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// Between two reports of how far something is.
 const PASSING: Duration = Duration::from_millis(500);
-/// Between attempts to renew a certificate: a third of its life is left for them.
-const RENEW_AGAIN: Duration = Duration::from_secs(60);
 /// Before asking again a controller that was busy.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -215,7 +214,7 @@ async fn superseded(agent: &Agent, number: u64) -> End {
     End::ProveAnew
 }
 
-/// Asks for a new certificate when two thirds of this one's life are over, and again until it is there.
+/// Asks for a new certificate when it is time to, and again until it is there.
 async fn renew(agent: &Agent, connection: &Connection, own: &mut Credentials) -> End {
     loop {
         // The clock may be set meanwhile, so it is looked at again every hour.
@@ -232,11 +231,10 @@ async fn renew(agent: &Agent, connection: &Connection, own: &mut Credentials) ->
                 *own = new;
                 own.keep(&agent.options);
             }
-            Err(error) => {
-                crate::warn!("the certificate could not be renewed, asking again: {error}");
-                sleep(RENEW_AGAIN).await;
-            }
+            Err(error) => crate::warn!("the certificate could not be renewed, asking again: {error}"),
         }
+        // After a success too: a controller whose certificates are old at once must not be asked without end.
+        sleep(own.renew_again_in(agent.clock.now(), u64::from_ne_bytes(random::bytes()))).await;
     }
 }
 

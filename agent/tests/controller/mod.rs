@@ -1,7 +1,7 @@
 //! A controller that does what a test says, one step at a time.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use muster_agent::options::Endpoint;
 use muster_agent::quic;
@@ -76,12 +76,16 @@ impl Controller {
     }
 
     fn sign(&self, csr: &[u8], age_hours: u64, lifetime_hours: u64) -> Vec<Vec<u8>> {
+        let hours = |count: u64| Duration::from_secs(count * 3600);
+        self.sign_for(csr, hours(age_hours), hours(lifetime_hours))
+    }
+
+    fn sign_for(&self, csr: &[u8], age: Duration, lifetime: Duration) -> Vec<Vec<u8>> {
         let csr = CertificateSigningRequestDer::from(csr);
         let mut csr = CertificateSigningRequestParams::from_der(&csr).expect("a signing request");
-        let hours = |count: u64| std::time::Duration::from_secs(count * 3600);
-        let begin = SystemTime::now() - hours(age_hours);
+        let begin = SystemTime::now() - age;
         csr.params.not_before = begin.into();
-        csr.params.not_after = (begin + hours(lifetime_hours)).into();
+        csr.params.not_after = (begin + lifetime).into();
         csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = csr.signed_by(&self.ca).expect("a certificate");
         vec![leaf.der().to_vec(), self.ca.der().to_vec()]
@@ -95,6 +99,13 @@ impl Controller {
     /// Lets the next agent in, with a certificate whose end is near.
     pub async fn enroll_with_old_certificate(&self) {
         self.answer_enrollment(|request| self.enrolled(self.sign(&request.csr, 23, 24))).await;
+    }
+
+    /// Lets the next agent in, with a certificate that has seconds left.
+    pub async fn enroll_with_dying_certificate(&self) {
+        let hour = Duration::from_secs(3600);
+        let left = Duration::from_secs(10);
+        self.answer_enrollment(|request| self.enrolled(self.sign_for(&request.csr, hour, hour + left))).await;
     }
 
     pub async fn refuse(&self, refusal: enroll::Refusal) {
@@ -138,9 +149,14 @@ impl Controller {
 
     /// Answers the next thing that the agent says; whether it was a request to renew, and was granted.
     pub async fn renew(&self, connection: &Connection) -> bool {
+        self.answer_renewal(connection, |csr| Answer::Renewed { certificates: self.sign(csr, 0, 24) }).await
+    }
+
+    /// The same, with this answer to a request to renew.
+    pub async fn answer_renewal(&self, connection: &Connection, answer: impl Fn(&[u8]) -> Answer) -> bool {
         let (mut send, mut receive) = connection.accept_bi().await.expect("a stream");
         let (answer, renewed) = match quic::read(&mut receive).await.expect("a call") {
-            Call::Renew { csr } => (Answer::Renewed { certificates: self.sign(&csr, 0, 24) }, true),
+            Call::Renew { csr } => (answer(&csr), true),
             _ => (Answer::Accepted, false),
         };
         quic::write(&mut send, &answer).await.expect("answered");
