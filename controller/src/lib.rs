@@ -5,14 +5,16 @@
 //! `server` puts the parts together for `muster serve`; `cli` is everything else that the `muster` program does.
 
 pub mod api;
+pub mod base;
 pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod documents;
-pub mod files;
 pub mod fleet;
 pub mod ial;
 pub mod pki;
 pub mod server;
 pub mod sessions;
 pub mod store;
+
+pub use base::{files, metrics};

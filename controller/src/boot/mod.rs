@@ -32,6 +32,7 @@ use crate::config;
 use crate::fleet::identity::{self, Match};
 use crate::fleet::record::Lifecycle;
 use crate::fleet::{self, Author, Fleet, ticket};
+use crate::metrics::Reason;
 use crate::sessions::limit::Buckets;
 use asker::Asker;
 use media::Medium;
@@ -121,7 +122,13 @@ async fn machine(
         Ok(script) => text(StatusCode::OK, script),
         Err(why) => {
             tracing::info!(%from, ?why, "a machine has to wait");
-            text(StatusCode::OK, script::wait(why))
+            let mut response = text(StatusCode::OK, script::wait(why));
+            response.extensions_mut().insert(match why {
+                Wait::Rejected => Reason::Rejected,
+                Wait::Retired => Reason::Retired,
+                Wait::NoImage | Wait::Busy => Reason::Busy,
+            });
+            response
         }
     }
 }

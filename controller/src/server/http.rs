@@ -21,6 +21,7 @@ use tower::ServiceExt;
 use super::idle::Idle;
 use super::places::Places;
 use crate::boot::LocalAddress;
+use crate::metrics::{Door, Metrics, Reason};
 use crate::pki::{self, OwnCertificate};
 
 /// A TLS handshake that takes longer is given up.
@@ -55,7 +56,17 @@ pub enum Transport {
 }
 
 /// Serves until `stop` says so, and then what is under way.
-pub async fn serve(listener: TcpListener, transport: Transport, router: Router, mut stop: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: TcpListener,
+    transport: Transport,
+    router: Router,
+    metrics: Metrics,
+    mut stop: watch::Receiver<bool>,
+) {
+    let door = match transport {
+        Transport::Plain => Door::Boot,
+        Transport::Tls(..) => Door::Api,
+    };
     let places = Places::default();
     let graceful = GracefulShutdown::new();
     let (cut, is_cut) = watch::channel(false);
@@ -74,9 +85,12 @@ pub async fn serve(listener: TcpListener, transport: Transport, router: Router, 
             }
         };
         // Beyond the limit the connection is dropped: a peer who tries again is better than one who holds a place.
-        let Some(place) = places.take(peer.ip().to_canonical()) else { continue };
+        let Some(place) = places.take(peer.ip().to_canonical()) else {
+            metrics.refused(door, Reason::TooMany);
+            continue;
+        };
         let (transport, router, watcher) = (transport.clone(), router.clone(), graceful.watcher());
-        let mut is_cut = is_cut.clone();
+        let (mut is_cut, metrics) = (is_cut.clone(), metrics.clone());
         let conversation = async move {
             let Ok(local) = stream.local_addr() else { return };
             let local = local.ip().to_canonical();
@@ -84,8 +98,11 @@ pub async fn serve(listener: TcpListener, transport: Transport, router: Router, 
                 Transport::Plain => converse(stream, peer, local, router, watcher).await,
                 Transport::Tls(tls, own) => {
                     own.cover(local);
-                    let Ok(Ok(stream)) = timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await else { return };
-                    converse(stream, peer, local, router, watcher).await;
+                    match timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => converse(stream, peer, local, router, watcher).await,
+                        Ok(Err(_)) => metrics.refused(door, Reason::HandshakeFailed),
+                        Err(_) => metrics.refused(door, Reason::HandshakeTimeout),
+                    }
                 }
             }
         };

@@ -10,6 +10,7 @@ mod idle;
 mod listen;
 mod page;
 mod places;
+mod scrape;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use crate::config::Config;
 use crate::files;
 use crate::fleet::{Ended, Fleet, Refusal, converge};
 use crate::ial;
+use crate::metrics::{Door, Metrics};
 use crate::pki::{OwnCertificate, Pki, PkiError};
 use crate::sessions::{ListenError, Port, Sessions};
 use crate::store::{SledStore, Store, StoreError};
@@ -169,7 +171,8 @@ impl Server {
         let (udp, https, boot) =
             (udp?, tcp("listen.https", &config.listen.https)?, tcp("listen.boot", &config.listen.boot)?);
 
-        let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone());
+        let metrics = Metrics::default();
+        let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone(), metrics.clone());
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
         let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
         let leases = tokio::spawn(ial::keep(fleet.clone(), ial::presence(sessions.clone())));
@@ -196,16 +199,19 @@ impl Server {
         let agents_port = server.agents.first().map_or(0, SocketAddr::port);
         let ca = pki.fingerprint();
         let tls = http::Transport::Tls(http::tls(own.clone())?, own);
-        let operators = operators(&server, &config, ca, agents_port);
+        let operators = operators(&server, &config, &metrics, ca, agents_port);
         let media =
             boot::router(boot::Settings { fleet: server.fleet.clone(), ca, boot: config.boot.clone(), agents_port });
+        let media = metrics.count(Door::Boot, media);
         for listener in https {
-            let address = server.serve(listener, tls.clone(), operators.clone(), &stopped).map_err(in_data)?;
+            let address =
+                server.serve(listener, tls.clone(), operators.clone(), &metrics, &stopped).map_err(in_data)?;
             tracing::info!(%address, protocol = "HTTPS", "listening for operators and Cycle");
             server.https.push(address);
         }
         for listener in boot {
-            let address = server.serve(listener, http::Transport::Plain, media.clone(), &stopped).map_err(in_data)?;
+            let address =
+                server.serve(listener, http::Transport::Plain, media.clone(), &metrics, &stopped).map_err(in_data)?;
             tracing::info!(%address, protocol = "HTTP", "listening for machines that boot");
             server.boot.push(address);
         }
@@ -226,11 +232,12 @@ impl Server {
         listener: std::net::TcpListener,
         transport: http::Transport,
         router: Router,
+        metrics: &Metrics,
         stopped: &watch::Receiver<bool>,
     ) -> std::io::Result<SocketAddr> {
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        self.listeners.push(tokio::spawn(http::serve(listener, transport, router, stopped.clone())));
+        self.listeners.push(tokio::spawn(http::serve(listener, transport, router, metrics.clone(), stopped.clone())));
         Ok(address)
     }
 
@@ -277,7 +284,7 @@ impl Server {
 }
 
 /// What HTTPS serves.
-fn operators(server: &Server, config: &Config, ca: Digest, agents_port: u16) -> Router {
+fn operators(server: &Server, config: &Config, metrics: &Metrics, ca: Digest, agents_port: u16) -> Router {
     let site = Site {
         ca,
         controllers: config.boot.controllers.iter().map(ToString::to_string).collect(),
@@ -289,7 +296,9 @@ fn operators(server: &Server, config: &Config, ca: Digest, agents_port: u16) -> 
     };
     let api = Api { fleet: server.fleet.clone(), live: Arc::new(server.sessions.clone()), site: Arc::new(site) };
     let ial = ial::router(server.fleet.clone(), ial::presence(server.sessions.clone()), ial::Envelope::default());
-    page::router().merge(api::router(api)).merge(ial).layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
+    let scrape = scrape::router(api.clone(), server.sessions.clone(), metrics.clone());
+    let api = metrics.count(Door::Api, api::router(api).merge(scrape));
+    page::router().merge(api).merge(metrics.count(Door::Ial, ial)).layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
 }
 
 /// An address under which this computer reaches its own listener.

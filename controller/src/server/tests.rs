@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::fleet::Author;
+use crate::fleet::record::Role;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -109,6 +111,46 @@ async fn cycle_is_served_beside_the_operators() {
 }
 
 #[tokio::test]
+async fn metrics_are_for_viewers_and_say_who_was_refused_at_which_door() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(config(data.path())).await.expect("starts");
+    let ask = async |path: &str| {
+        https(data.path(), server.https[0], "localhost", &[&version::TLS13], path).await.expect("TLS")
+    };
+    assert!(ask("/metrics").await.starts_with("HTTP/1.1 401"));
+    assert!(ask("/v1/nothing").await.starts_with("HTTP/1.1 404"));
+    let boot = async |path: &str| talk(TcpStream::connect(server.boot[0]).await.expect("open"), &get(path)).await;
+    assert!(boot("/boot/script?colour=red").await.starts_with("HTTP/1.1 400"));
+    let wait = boot("/boot/script?macs=52-54-00-12-34-56").await;
+    assert!(wait.starts_with("HTTP/1.1 200"), "a script that waits, since there is no image: {wait}");
+
+    let viewer = |draft: &mut crate::fleet::Draft| crate::fleet::access::create(draft, "looks", Role::Viewer, None);
+    let (_, token) = server.fleet.change(Author::controller(), viewer).await.expect("made");
+    let text = ask(&format!("/metrics HTTP/1.1\r\nAuthorization: Bearer {token}\r\nX-Rest: ")).await;
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("application/openmetrics-text"), "{text}");
+    for line in [
+        "muster_refusals_total{door=\"api\",reason=\"unauthenticated\"} 1",
+        "muster_refusals_total{door=\"ial\",reason=\"not_found\"} 1",
+        "muster_refusals_total{door=\"boot\",reason=\"malformed\"} 1",
+        "muster_refusals_total{door=\"boot\",reason=\"busy\"} 1",
+        "muster_enrollments_total 0",
+        "muster_machines{lifecycle=\"pending\"} 0",
+        "muster_sessions 0",
+        "muster_handshakes_in_progress 0",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|there| there == line), "{line} is missing: {text}");
+    }
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok()).expect("a number")
+    };
+    assert!(value("process_start_time_seconds ") > 1_700_000_000);
+    assert!(value("process_resident_memory_bytes ") > 1 << 20);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn boot_media_are_served_over_plain_http() {
     let data = tempfile::tempdir().expect("a temporary folder");
     let images = data.path().join("images");
@@ -199,7 +241,7 @@ async fn a_failed_disk_ends_the_controller_and_says_so() {
     let store = crate::store::MemoryStore::new();
     let mut server = Server::start_on(store.clone(), config(data.path())).await.expect("starts");
     store.fail_after(0);
-    let change = server.fleet.change(crate::fleet::Author::controller(), |draft| {
+    let change = server.fleet.change(Author::controller(), |draft| {
         draft.event("test.event", "disk", "is never seen");
         Ok(())
     });

@@ -11,8 +11,8 @@ use std::time::Duration;
 use muster_protocol::{ALPN_ENROLL, ALPN_SESSION, close};
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{
-    Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    Connection, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
@@ -20,6 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Sessions;
 use super::stream::shut;
+use crate::metrics::{Door, Reason};
 use crate::pki::{self, AgentCertificate, Pki};
 
 /// A handshake that takes longer is given up.
@@ -125,24 +126,62 @@ pub async fn accept(sessions: Sessions, endpoint: Endpoint) {
                 tokio::spawn(greet(sessions.clone(), incoming, place));
             }
             // Under a flood only those are served who can prove their address; that costs us no memory.
-            Err(_) if incoming.may_retry() => drop(incoming.retry()),
-            Err(_) => incoming.refuse(),
+            Err(_) if incoming.may_retry() => {
+                sessions.0.metrics.refused(Door::Agents, Reason::Retry);
+                drop(incoming.retry());
+            }
+            Err(_) => {
+                sessions.0.metrics.refused(Door::Agents, Reason::TooMany);
+                incoming.refuse();
+            }
         }
     }
 }
 
 /// The handshake, and the decision who this is.
 async fn greet(sessions: Sessions, incoming: Incoming, place: OwnedSemaphorePermit) {
-    let Ok(connecting) = incoming.accept() else { return };
-    let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE_WITHIN, connecting).await else { return };
+    let refused = |reason| sessions.0.metrics.refused(Door::Agents, reason);
+    // Dropped while it waits, the handshake is over for the peer as well.
+    let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, incoming.into_future());
+    let connection = match handshake.await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return refused(refusal(&error)),
+        Err(_) => return refused(Reason::HandshakeTimeout),
+    };
     drop(place);
     match alpn(&connection).as_deref() {
         Some(ALPN_ENROLL) => super::enroll::serve(&sessions, &connection).await,
         Some(ALPN_SESSION) => match certificate(&connection) {
             Some(certificate) => super::session::serve(&sessions, connection, certificate).await,
-            None => shut(&connection, close::UNAUTHORIZED, "a session needs a certificate of this controller's CA"),
+            None => {
+                refused(Reason::NoCertificate);
+                shut(&connection, close::UNAUTHORIZED, "a session needs a certificate of this controller's CA");
+            }
         },
-        _ => shut(&connection, close::PROTOCOL, "unknown protocol"),
+        _ => {
+            refused(Reason::WrongAlpn);
+            shut(&connection, close::PROTOCOL, "unknown protocol");
+        }
+    }
+}
+
+/// Why a handshake failed. TLS says it with an alert, which QUIC carries as 0x100 plus its number (RFC 9001, section 4.8).
+fn refusal(error: &ConnectionError) -> Reason {
+    let ConnectionError::TransportError(error) = error else {
+        return match error {
+            ConnectionError::VersionMismatch => Reason::Version,
+            ConnectionError::TimedOut => Reason::HandshakeTimeout,
+            _ => Reason::HandshakeFailed,
+        };
+    };
+    // The numbers are those of RFC 8446, section 6.
+    match u64::from(error.code).checked_sub(0x100) {
+        Some(120) => Reason::WrongAlpn,
+        Some(116) => Reason::NoCertificate,
+        Some(48) => Reason::UnknownCa,
+        Some(45) => Reason::CertificateExpired,
+        Some(42..=44 | 46 | 51) => Reason::BadCertificate,
+        _ => Reason::HandshakeFailed,
     }
 }
 

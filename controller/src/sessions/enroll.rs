@@ -1,6 +1,6 @@
 //! Enrollment: a ticket and a signing request come in, a certificate goes out. One exchange, then the connection ends.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +14,7 @@ use super::stream::{self, StreamError};
 use super::{Sessions, now_unix_ms, remote};
 use crate::fleet::identity::{self, Match};
 use crate::fleet::{self, Author, enrollment};
+use crate::metrics::{Door, Reason};
 use crate::pki::AgentRequest;
 
 /// From the handshake to the whole request, and again from the answer to its acknowledgment.
@@ -28,24 +29,23 @@ const MACS: usize = 64;
 /// Serves one connection of ALPN `muster-enroll/1`.
 pub async fn serve(sessions: &Sessions, connection: &Connection) {
     let source = remote(connection).ip();
+    let count = |reason| sessions.0.metrics.refused(Door::Enroll, reason);
     let Ok(_place) = sessions.0.enrollments.try_acquire() else {
+        count(Reason::TooMany);
         return shut(connection, close::BUSY, "too many machines enroll at once; try again later");
     };
     if !sessions.is_heard(source) {
+        count(Reason::RateLimited);
         return shut(connection, close::BUSY, "too many attempts from this address failed; try again later");
     }
     match tokio::time::timeout(WITHIN, exchange(sessions, connection)).await {
         Ok(Ok(())) => shut(connection, close::DONE, "enrollment is over"),
         Ok(Err(e)) => {
-            if e.is_breach() {
-                sessions.failed(source);
-                shut(connection, close::PROTOCOL, &e.to_string());
+            if let Some(reason) = e.breach() {
+                sessions.broken(connection, reason, &e.to_string()).await;
             }
         }
-        Err(_) => {
-            sessions.failed(source);
-            shut(connection, close::PROTOCOL, "the enrollment request did not come in time");
-        }
+        Err(_) => sessions.broken(connection, Reason::Timeout, "the enrollment request did not come in time").await,
     }
 }
 
@@ -94,6 +94,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
             tracing::error!(%from, ?error, "cannot sign a certificate");
             Refusal::Busy
         })?;
+    sessions.0.metrics.enrolled();
     tracing::info!(machine = %enrolled.machine, %from, "enrolled");
     Ok(Answer::Enrolled { machine: enrolled.machine, certificates, time_unix_ms: now_unix_ms() })
 }
@@ -126,21 +127,55 @@ impl Sessions {
         self.0.failures.lock().unwrap_or_else(PoisonError::into_inner).take(source, Instant::now());
     }
 
-    /// A ticket that is used twice or by another machine is something to look at.
+    /// A request that was understood and is refused.
     async fn refused(&self, connection: &Connection, refusal: Refusal) {
         let from = remote(connection);
         tracing::warn!(%from, reason = %refusal, "enrollment refused");
-        if refusal == Refusal::Busy {
-            return;
+        self.0.metrics.refused(Door::Enroll, reason(refusal));
+        // Whoever comes when there is no room did nothing wrong.
+        if refusal != Refusal::Busy {
+            self.failed(from.ip());
+            self.tell(from, refusal.to_string()).await;
         }
+    }
+
+    /// What came is no request.
+    async fn broken(&self, connection: &Connection, reason: Reason, text: &str) {
+        let from = remote(connection);
+        // First of all: nobody who sends garbage is waited with.
+        shut(connection, close::PROTOCOL, text);
+        tracing::warn!(%from, reason = text, "enrollment broken off");
+        self.0.metrics.refused(Door::Enroll, reason);
         self.failed(from.ip());
+        self.tell(from, text.to_owned()).await;
+    }
+
+    /// Puts a refusal into the event feed: somebody should look at it. Only so many, since strangers can cause them and
+    /// the feed keeps a limited number of events.
+    pub(super) async fn tell(&self, from: SocketAddr, mut text: String) {
+        let ration = self.0.told.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        let Some(left_out) = ration else { return };
+        if left_out > 0 {
+            text.push_str(&format!(" ({left_out} refusals before this one are not in the feed)"));
+        }
         let author = Author { who: "enrollment".into(), from: Some(from) };
         let told = self.0.fleet.change(author, move |draft| {
-            draft.event("enrollment.refused", from.ip(), refusal.to_string());
+            draft.event("enrollment.refused", from.ip(), text);
             Ok(())
         });
         if let Err(error) = told.await {
             tracing::warn!(%error, "a refused enrollment is not in the event feed");
         }
+    }
+}
+
+fn reason(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::TicketUnknown => Reason::TicketUnknown,
+        Refusal::TicketExpired => Reason::TicketExpired,
+        Refusal::TicketForeign => Reason::TicketForeign,
+        Refusal::BadRequest => Reason::Invalid,
+        Refusal::Rejected => Reason::Rejected,
+        Refusal::Busy => Reason::Busy,
     }
 }

@@ -54,6 +54,31 @@ impl Buckets {
     }
 }
 
+/// Something that is done so often and no more, whoever causes it. Remembers how often it was left out.
+#[derive(Debug)]
+pub struct Ration {
+    bucket: Buckets,
+    left_out: u64,
+}
+
+impl Ration {
+    /// `size` at once, and one more every `refill`.
+    pub fn new(size: u32, refill: Duration) -> Self {
+        Self { bucket: Buckets::new(size, refill), left_out: 0 }
+    }
+
+    /// How many were left out since the last one, where there is one now; `None` where this one is left out.
+    pub fn take(&mut self, now: Instant) -> Option<u64> {
+        const ALL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        if !self.bucket.has(ALL, now) {
+            self.left_out += 1;
+            return None;
+        }
+        self.bucket.take(ALL, now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
 /// One household is one source: an IPv6 /64 is what the smallest network gets.
 fn whole(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
@@ -95,6 +120,19 @@ mod tests {
         }
         assert!(!buckets.has(ip("2001:db8::ffff"), now));
         assert!(buckets.has(ip("2001:db8:0:1::1"), now));
+    }
+
+    #[test]
+    fn a_ration_says_how_many_were_left_out() {
+        let (mut ration, mut now) = (Ration::new(2, REFILL), Instant::now());
+        assert_eq!(
+            [ration.take(now), ration.take(now), ration.take(now), ration.take(now)],
+            [Some(0), Some(0), None, None]
+        );
+        now += REFILL;
+        assert_eq!([ration.take(now), ration.take(now)], [Some(2), None]);
+        now += REFILL;
+        assert_eq!(ration.take(now), Some(1));
     }
 
     #[test]

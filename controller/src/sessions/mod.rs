@@ -27,6 +27,7 @@ pub use endpoint::ListenError;
 use crate::api::{CallError, Live, Presence};
 use crate::config::Agents;
 use crate::fleet::{Author, Fleet, converge};
+use crate::metrics::Metrics;
 use crate::pki::Pki;
 
 /// Handshakes at once; each costs a fifth of a millisecond of CPU, so this is far beyond what two cores have in work.
@@ -41,6 +42,12 @@ const FAILURES: u32 = 20;
 /// After this time one more is put up with.
 const ONE_MORE_FAILURE: Duration = Duration::from_secs(3);
 
+/// Refused enrollments that the event feed gets at once.
+const TOLD: u32 = 60;
+
+/// After this time it gets one more: strangers would need a week to push everything else out of the feed.
+const ONE_MORE_TOLD: Duration = Duration::from_secs(60);
+
 /// All conversations; clones are the same ones.
 #[derive(Clone)]
 pub struct Sessions(Arc<Shared>);
@@ -49,26 +56,40 @@ struct Shared {
     fleet: Fleet,
     pki: Arc<Pki>,
     agents: Agents,
+    metrics: Metrics,
     registry: registry::Registry,
     handshakes: Arc<Semaphore>,
     enrollments: Semaphore,
     failures: Mutex<limit::Buckets>,
+    told: Mutex<limit::Ration>,
 }
 
 impl Sessions {
     /// No port is open yet, and nobody is online. To be called inside a tokio runtime.
-    pub fn start(fleet: Fleet, pki: Arc<Pki>, agents: Agents) -> Self {
+    pub fn start(fleet: Fleet, pki: Arc<Pki>, agents: Agents, metrics: Metrics) -> Self {
         let sessions = Self(Arc::new(Shared {
             fleet,
             pki,
             agents,
+            metrics,
             registry: registry::Registry::default(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             enrollments: Semaphore::new(ENROLLMENTS),
             failures: Mutex::new(limit::Buckets::new(FAILURES, ONE_MORE_FAILURE)),
+            told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),
         }));
         tokio::spawn(session::watch_records(Arc::downgrade(&sessions.0), sessions.0.fleet.watch()));
         sessions
+    }
+
+    /// How many machines are online.
+    pub fn count(&self) -> usize {
+        self.0.registry.count()
+    }
+
+    /// How many peers are between their first packet and their hello or enrollment.
+    pub fn handshakes(&self) -> usize {
+        HANDSHAKES - self.0.handshakes.available_permits()
     }
 
     /// Opens the agents' port on a bound socket. `own` gives the controller's certificate.

@@ -19,6 +19,7 @@ use super::remote;
 use super::stream::{self, StreamError};
 use crate::api::{CallError, Presence, Session};
 use crate::fleet::converge::Online;
+use crate::metrics::{Door, Metrics};
 
 /// How long an agent has to answer a call. Nothing long is awaited on a stream, but a slow disk may have to be read.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -51,6 +52,7 @@ pub struct Peer {
     /// Larger frames are read one at a time.
     pub turn: Semaphore,
     connection: Connection,
+    metrics: Metrics,
     expires_unix_s: AtomicI64,
     progress: Mutex<Progress>,
 }
@@ -82,12 +84,14 @@ pub struct Opening {
     pub welcomed: Welcomed,
     /// Now.
     pub since_unix_ms: u64,
+    /// Where its breaches are counted.
+    pub metrics: Metrics,
 }
 
 impl Peer {
     /// A session of this number.
     pub fn new(number: u64, opening: Opening, connection: Connection) -> Self {
-        let Opening { machine, key, expires_unix_s, boot, agent, progress, welcomed, since_unix_ms } = opening;
+        let Opening { machine, key, expires_unix_s, boot, agent, progress, welcomed, since_unix_ms, metrics } = opening;
         Self {
             number,
             machine,
@@ -99,6 +103,7 @@ impl Peer {
             wake: Notify::new(),
             turn: Semaphore::new(1),
             connection,
+            metrics,
             expires_unix_s: AtomicI64::new(expires_unix_s),
             progress: Mutex::new(progress),
         }
@@ -152,7 +157,8 @@ impl Peer {
         match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(e)) => {
-                if e.is_breach() {
+                if let Some(reason) = e.breach() {
+                    self.metrics.refused(Door::Agents, reason);
                     self.close(close::PROTOCOL, &e.to_string());
                 }
                 Err(CallError::Unanswered(e.to_string()))
@@ -289,6 +295,11 @@ impl Registry {
             Entry::Offline { .. } => None,
         });
         peers.map(|peer| Online { machine: peer.machine, boot: peer.boot, progress: peer.progress() }).collect()
+    }
+
+    /// How many are online.
+    pub fn count(&self) -> usize {
+        self.entries().values().filter(|entry| matches!(entry, Entry::Online(_))).count()
     }
 
     /// Counts comings, goings and progress; whoever watches it looks again.

@@ -20,6 +20,7 @@ use super::stream::{self, StreamError};
 use super::{Sessions, Shared, cut, machine_author, now_unix_ms, remote};
 use crate::fleet::record::{Lifecycle, Machine};
 use crate::fleet::{self, Draft, State, machine, operation};
+use crate::metrics::{Door, Reason};
 use crate::pki::{AgentCertificate, AgentRequest};
 
 /// From the handshake to the hello.
@@ -41,8 +42,10 @@ const RECEIPTS: usize = 128;
 pub enum End {
     /// The connection is gone.
     Gone,
-    /// It is closed from here: a code of [`close`], and a reason for people.
+    /// It is closed from here, though the agent did nothing wrong: a code of [`close`], and a reason for people.
     Close(u32, String),
+    /// The same, because the agent is refused.
+    Refuse(Reason, u32, String),
 }
 
 impl End {
@@ -50,11 +53,16 @@ impl End {
     pub fn close(code: u32, reason: impl Into<String>) -> Self {
         Self::Close(code, reason.into())
     }
+
+    /// The agent breaks the protocol.
+    fn breach(reason: Reason, text: impl Into<String>) -> Self {
+        Self::Refuse(reason, close::PROTOCOL, text.into())
+    }
 }
 
 impl From<StreamError> for End {
     fn from(e: StreamError) -> Self {
-        if e.is_breach() { Self::close(close::PROTOCOL, e.to_string()) } else { Self::Gone }
+        e.breach().map_or(Self::Gone, |reason| Self::breach(reason, e.to_string()))
     }
 }
 
@@ -68,7 +76,7 @@ pub async fn serve(sessions: &Sessions, connection: Connection, certificate: Age
             let offline = sessions.0.registry.leave(&peer, now_unix_ms());
             let (reason, rtt_ms) = (connection.close_reason(), connection.rtt().as_millis() as u64);
             let reason = match &end {
-                End::Close(_, reason) => reason.clone(),
+                End::Close(_, reason) | End::Refuse(_, _, reason) => reason.clone(),
                 End::Gone => reason.map(|e| e.to_string()).unwrap_or_default(),
             };
             if offline {
@@ -78,11 +86,14 @@ pub async fn serve(sessions: &Sessions, connection: Connection, certificate: Age
         }
         Err(end) => end,
     };
-    if let End::Close(code, reason) = end {
-        if code == close::PROTOCOL || code == close::UNAUTHORIZED {
-            tracing::warn!(%machine, %from, %reason, "session closed");
+    match end {
+        End::Gone => {}
+        End::Close(code, reason) => shut(&connection, code, &reason),
+        End::Refuse(why, code, reason) => {
+            sessions.0.metrics.refused(Door::Agents, why);
+            tracing::warn!(%machine, %from, %reason, "session refused");
+            shut(&connection, code, &reason);
         }
-        shut(&connection, code, &reason);
     }
 }
 
@@ -95,15 +106,15 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
         let (send, mut receive) = connection.accept_bi().await.map_err(|_| End::Gone)?;
         Ok::<_, End>((send, stream::read::<Call>(&mut receive, &Semaphore::new(1)).await?))
     };
-    let no_hello = || End::close(close::PROTOCOL, format!("no hello within {} s", HELLO_WITHIN.as_secs()));
+    let no_hello = || End::breach(Reason::HelloLate, format!("no hello within {} s", HELLO_WITHIN.as_secs()));
     let (mut send, call) = tokio::time::timeout(HELLO_WITHIN, talk).await.map_err(|_| no_hello())??;
     let Call::Hello(hello) = call else {
-        return refuse(&mut send, Refusal::HelloFirst, close::PROTOCOL).await;
+        return refuse(&mut send, Refusal::HelloFirst, Reason::HelloMissing, close::PROTOCOL).await;
     };
     let Hello { versions, boot, mut agent, inventory, mut progress } = hello;
     let spoken = |v: &u16| (version::MIN..=version::CURRENT).contains(v);
     let Some(version) = versions.into_iter().take(16).filter(spoken).max() else {
-        return refuse(&mut send, Refusal::Version, close::PROTOCOL).await;
+        return refuse(&mut send, Refusal::Version, Reason::Version, close::PROTOCOL).await;
     };
     cut(&mut agent, VERSION_BYTES);
     shorten(&mut progress);
@@ -114,11 +125,11 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
     let machine = match sessions.0.fleet.change(author, move |draft| machine::hello(draft, id, boot, said)).await {
         Ok(machine) => machine,
         Err(fleet::Refusal::NotFound { .. }) => {
-            return refuse(&mut send, Refusal::UnknownMachine, close::UNAUTHORIZED).await;
+            return refuse(&mut send, Refusal::UnknownMachine, Reason::UnknownMachine, close::UNAUTHORIZED).await;
         }
         Err(error) => {
             tracing::warn!(machine = %id, %error, "hello failed");
-            return refuse(&mut send, Refusal::Busy, close::BUSY).await;
+            return refuse(&mut send, Refusal::Busy, Reason::Busy, close::BUSY).await;
         }
     };
     let state = sessions.0.fleet.state();
@@ -136,6 +147,7 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
         progress,
         welcomed,
         since_unix_ms: now_unix_ms(),
+        metrics: sessions.0.metrics.clone(),
     };
     let peer = Arc::new(Peer::new(number, opening, connection.clone()));
     if sessions.0.registry.enter(&peer).is_err() {
@@ -158,10 +170,10 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
 }
 
 /// Answers with a refusal, and closes once it has arrived.
-async fn refuse<T>(send: &mut SendStream, refusal: Refusal, code: u32) -> Result<T, End> {
+async fn refuse<T>(send: &mut SendStream, refusal: Refusal, why: Reason, code: u32) -> Result<T, End> {
     let _ = stream::write(send, &Answer::Refused(refusal)).await;
     arrived(send).await;
-    Err(End::close(code, refusal.to_string()))
+    Err(End::Refuse(why, code, refusal.to_string()))
 }
 
 /// Gives the last answer of a session time to arrive: closing takes it back.
@@ -171,16 +183,16 @@ async fn arrived(send: &mut SendStream) {
 
 /// Whether a certificate's holder may have a session, and one that was welcomed like this.
 pub fn standing(state: &State, machine: MachineId, key: Digest, welcomed: Option<Welcomed>) -> Result<(), End> {
-    let unauthorized = |reason: &str| Err(End::close(close::UNAUTHORIZED, reason));
+    let unauthorized = |why, reason: &str| Err(End::Refuse(why, close::UNAUTHORIZED, reason.into()));
     let Some(machine): Option<&Machine> = state.machines.get(&machine) else {
-        return unauthorized("this machine is not known here");
+        return unauthorized(Reason::UnknownMachine, "this machine is not known here");
     };
     if machine.certificate != key {
-        return unauthorized("a certificate that was issued later has taken this one's place");
+        return unauthorized(Reason::Superseded, "a certificate that was issued later has taken this one's place");
     }
     match (&machine.lifecycle, welcomed) {
-        (Lifecycle::Rejected, _) => unauthorized("this machine was rejected by an operator"),
-        (Lifecycle::Retired, _) => unauthorized("this machine was retired"),
+        (Lifecycle::Rejected, _) => unauthorized(Reason::Rejected, "this machine was rejected by an operator"),
+        (Lifecycle::Retired, _) => unauthorized(Reason::Retired, "this machine was retired"),
         (Lifecycle::Pending, Some(Welcomed::Member)) => {
             Err(End::close(close::CHANGED, "this machine waits for approval again"))
         }
@@ -230,7 +242,8 @@ async fn expiry(peer: &Peer) -> End {
         let now = (now_unix_ms() / 1000) as i64;
         let left = peer.expires_unix_s() - now;
         if left <= 0 {
-            return End::close(close::UNAUTHORIZED, "the certificate has ended and was not renewed");
+            let reason = "the certificate has ended and was not renewed";
+            return End::Refuse(Reason::CertificateExpired, close::UNAUTHORIZED, reason.into());
         }
         // In small steps: timers do not count the time in which the computer slept, and a renewal moves the end.
         tokio::time::sleep(Duration::from_secs(left.clamp(1, 600) as u64)).await;
@@ -244,6 +257,9 @@ async fn requests(sessions: &Sessions, peer: &Arc<Peer>) -> End {
             let call = stream::read::<Call>(&mut receive, &peer.turn).await?;
             let said_hello_again = matches!(call, Call::Hello(_));
             let answer = answer(sessions, peer, call).await;
+            if matches!(answer, Answer::Refused(Refusal::BadRequest)) {
+                sessions.0.metrics.refused(Door::Agents, Reason::Invalid);
+            }
             stream::write(&mut send, &answer).await?;
             Ok::<_, StreamError>(said_hello_again)
         };
@@ -251,12 +267,12 @@ async fn requests(sessions: &Sessions, peer: &Arc<Peer>) -> End {
             Ok(Ok(false)) => {}
             Ok(Ok(true)) => {
                 arrived(&mut send).await;
-                return End::close(close::PROTOCOL, Refusal::HelloAgain.to_string());
+                return End::breach(Reason::HelloAgain, Refusal::HelloAgain.to_string());
             }
             // One request was given up; the session goes on.
             Ok(Err(StreamError::Reset)) => {}
             Ok(Err(e)) => return e.into(),
-            Err(_) => return End::close(close::PROTOCOL, "a request was not finished in time"),
+            Err(_) => return End::breach(Reason::Timeout, "a request was not finished in time"),
         }
     }
 }

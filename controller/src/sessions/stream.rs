@@ -7,6 +7,8 @@ use muster_protocol::frame::{self, FrameError, Message};
 use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::sync::Semaphore;
 
+use crate::metrics::Reason;
+
 /// Frames up to this many bytes do not wait for their turn.
 const SMALL: usize = 4 * 1024;
 
@@ -36,11 +38,14 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// Whether the peer does not speak the protocol, so that nothing more is to be heard from it.
-    pub fn is_breach(&self) -> bool {
+    /// How the peer breaks the protocol, so that nothing more is to be heard from it; `None` where it does not.
+    pub fn breach(&self) -> Option<Reason> {
         match self {
-            Self::Short | Self::Leftover | Self::Frame(_) => true,
-            Self::Connection(_) | Self::Reset => false,
+            Self::Short => Some(Reason::Unfinished),
+            Self::Leftover | Self::Frame(FrameError::Leftover { .. }) => Some(Reason::Leftover),
+            Self::Frame(FrameError::TooLong { .. }) => Some(Reason::TooLarge),
+            Self::Frame(FrameError::Malformed { .. }) => Some(Reason::Malformed),
+            Self::Connection(_) | Self::Reset => None,
         }
     }
 }

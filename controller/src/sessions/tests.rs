@@ -22,6 +22,7 @@ use super::{Sessions, now_unix_ms};
 use crate::api::{CallError, Live, Presence};
 use crate::fleet::record::{Machine, TicketBound};
 use crate::fleet::{Author, Draft, Fleet, enrollment, machine, ticket};
+use crate::metrics::Metrics;
 use crate::pki::tests::request;
 use crate::pki::{AgentRequest, OwnCertificate, Pki};
 use crate::store::MemoryStore;
@@ -45,7 +46,7 @@ fn world() -> World {
     let pki = Arc::new(Pki::open(data.path()).expect("a CA"));
     let (fleet, _) = Fleet::start(MemoryStore::new()).expect("starts");
     let agents = crate::config::Config::with_data(data.path().into()).agents;
-    let sessions = Sessions::start(fleet.clone(), pki.clone(), agents);
+    let sessions = Sessions::start(fleet.clone(), pki.clone(), agents, Metrics::default());
     let own = Arc::new(OwnCertificate::new(pki.clone(), &[]).expect("a certificate"));
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = sessions.listen(own, socket).expect("listens").address().expect("bound");
@@ -490,6 +491,26 @@ async fn garbage_closes_an_enrollment_and_harms_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_none_raises_an_event_and_strangers_cannot_flush_the_feed() {
+    let world = world();
+    let refused = |state: &crate::fleet::State| state.events.iter().filter(|e| e.kind == "enrollment.refused").count();
+    let connection = world.dial(ALPN_ENROLL, None).await.expect("dials");
+    assert!(say(&connection, b"\0\0\0\x02\xff\xff").await.is_err());
+    let mut states = world.fleet.watch();
+    let told = states.wait_for(|state| refused(state) == 1);
+    tokio::time::timeout(DEADLINE, told).await.expect("in time").expect("the fleet is there");
+    let event = world.fleet.state().events.iter().next_back().cloned().expect("there is one");
+    assert_eq!((event.kind.as_str(), event.subject.as_str()), ("enrollment.refused", "127.0.0.1"));
+    assert!(event.text.contains("does not hold the expected message"), "{event:?}");
+
+    // As many as a hundred sources could cause in a moment.
+    for n in 0..1000 {
+        world.sessions.tell(SocketAddr::from((Ipv4Addr::LOCALHOST, n)), "again".into()).await;
+    }
+    assert_eq!(refused(&world.fleet.state()), super::TOLD as usize);
+}
+
+#[tokio::test]
 async fn a_session_begins_with_one_hello() {
     let world = world();
     let who = world.member().await;
@@ -548,7 +569,8 @@ fn an_agent_notices_at_once_that_its_controller_was_killed_and_started_again() {
 
     let started_again = runtime();
     started_again.block_on(async {
-        let sessions = Sessions::start(fleet, pki.clone(), crate::config::Config::with_data("".into()).agents);
+        let sessions =
+            Sessions::start(fleet, pki.clone(), crate::config::Config::with_data("".into()).agents, Metrics::default());
         let own = Arc::new(OwnCertificate::new(pki, &[]).expect("a certificate"));
         let bind = async {
             loop {

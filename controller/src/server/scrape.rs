@@ -1,0 +1,79 @@
+//! `GET /metrics`: what the controller counts, for Prometheus.
+//!
+//! In the OpenMetrics text format, which Prometheus reads. Whoever asks needs a token of the role viewer.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Unit;
+
+use crate::api::Api;
+use crate::api::http::Viewer;
+use crate::api::view::machine::lifecycle;
+use crate::fleet::State;
+use crate::metrics::Metrics;
+use crate::sessions::Sessions;
+
+/// As the OpenMetrics specification names it.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The route.
+pub fn router(api: Api, sessions: Sessions, metrics: Metrics) -> Router {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let fleet = api.fleet.clone();
+    let scrape = move |_: Viewer| async move {
+        let text = text(&metrics, &fleet.state(), &sessions, started);
+        ([(CONTENT_TYPE, OPEN_METRICS), (CACHE_CONTROL, "no-store")], text).into_response()
+    };
+    Router::new().route("/metrics", get(scrape)).with_state(api)
+}
+
+fn text(metrics: &Metrics, state: &State, sessions: &Sessions, started_unix_s: u64) -> String {
+    let mut registry = metrics.registry();
+    let gauge = |value: u64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge
+    };
+
+    let machines = Family::<[(&str, &str); 1], Gauge>::default();
+    for word in LIFECYCLES {
+        machines.get_or_create(&[("lifecycle", word)]).set(0);
+    }
+    for machine in state.machines.iter() {
+        machines.get_or_create(&[("lifecycle", lifecycle(&machine.lifecycle))]).inc();
+    }
+    registry.register("muster_machines", "Machines that are known", machines);
+    registry.register("muster_sessions", "Machines that are online", gauge(sessions.count() as u64));
+    registry.register(
+        "muster_handshakes_in_progress",
+        "Peers between their first packet and the end of their handshake",
+        gauge(sessions.handshakes() as u64),
+    );
+    let start = "When the controller started, since 1970 UTC";
+    registry.register_with_unit("process_start_time", start, Unit::Seconds, gauge(started_unix_s));
+    if let Some(bytes) = resident_bytes() {
+        registry.register_with_unit("process_resident_memory", "Memory in use", Unit::Bytes, gauge(bytes));
+    }
+
+    let mut text = String::new();
+    // A String takes whatever is written to it.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+/// Shown even where there is no such machine.
+const LIFECYCLES: [&str; 6] = ["pending", "rejected", "available", "leased", "cleaning", "retired"];
+
+/// As proc_pid_status(5) says it, in units of 1024 bytes.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
