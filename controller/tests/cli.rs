@@ -202,6 +202,90 @@ async fn leases_are_looked_after_by_name() {
     assert!(error.contains("is not leased"), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_is_exported_and_verified_without_trust_in_the_controller() {
+    let lab = Lab::new().await;
+    lab.says(&["location", "add", "ber1"]).await;
+    let said = lab.says(&["audit", "verify"]).await;
+    let head = said.lines().find_map(|line| line.strip_prefix("head: ")).expect("it names the head").to_owned();
+    assert!(said.contains("none changed, none missing"), "{said}");
+    lab.says(&["location", "set", "ber1", "--name", "Berlin"]).await;
+    lab.refuses(1, &["machine", "approve", "nobody"]).await;
+    lab.says(&["audit", "verify", "--head", &head]).await;
+
+    // What sha256sum makes of a line is what the next one has.
+    let lines = lab.says(&["audit", "--output", "jsonl"]).await;
+    let lines: Vec<&str> = lines.lines().collect();
+    let last: Value = serde_json::from_str(lines[lines.len() - 1]).expect("JSON");
+    assert_eq!(last["previous"], Digest::of(lines[lines.len() - 2].as_bytes()).to_string());
+    assert!(last["result"].as_str().is_some_and(|result| result.starts_with("refused: not-found")), "{last}");
+    assert!(lab.says(&["audit", "--result", "refused", "--since", "1h"]).await.contains("machines/nobody/approve"));
+    assert_eq!(lab.says(&["audit", "--output", "jsonl", "--limit", "1"]).await.trim(), lines[lines.len() - 1]);
+
+    let file = lab.data.path().join("audit.jsonl");
+    let path = file.to_str().expect("UTF-8").to_owned();
+    let write = |lines: &[&str]| std::fs::write(&file, lines.join("\n") + "\n").expect("written");
+    write(&lines);
+    let whole = lab.says(&["audit", "verify", "--file", &path, "--head", &head]).await;
+    assert!(whole.starts_with(&format!("{} entries", lines.len())), "{whole}");
+    let edited = lines[0].replace("controller", "nobody");
+    write(&[&[edited.as_str()], &lines[1..]].concat());
+    let changed = lab.refuses(1, &["audit", "verify", "--file", &path]).await;
+    assert!(changed.contains("entry 2 does not continue entry 1"), "{changed}");
+    write(&lines[1..]);
+    assert!(lab.refuses(1, &["audit", "verify", "--file", &path]).await.contains("entry 2 follows entry 0"));
+    write(&lines[..1]);
+    let cut = lab.refuses(1, &["audit", "verify", "--file", &path, "--head", &head]).await;
+    assert!(cut.contains("its end was cut off"), "{cut}");
+    lab.refuses(2, &["audit", "verify", "--head", "7"]).await;
+    lab.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn following_the_audit_log_goes_on_after_the_controller_was_away() {
+    let lab = Lab::new().await;
+    let mut follow = Command::new(env!("CARGO_BIN_EXE_muster"));
+    follow
+        .args(["audit", "--follow", "--action", "location.", "--output", "jsonl"])
+        .env("MUSTER_DATA", lab.data.path());
+    let mut follow = follow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut lines = std::io::BufReader::new(follow.stdout.take().expect("piped")).lines();
+    let mut complaints = std::io::BufReader::new(follow.stderr.take().expect("piped")).lines();
+    let (told, mut news) = tokio::sync::mpsc::unbounded_channel();
+    let reader = std::thread::spawn(move || {
+        while let Some(Ok(line)) = lines.next() {
+            let line: Value = serde_json::from_str(&line).expect("JSON");
+            let _ = told.send(line["subject"].as_str().expect("a text").to_owned());
+        }
+    });
+    let (lost, mut losses) = tokio::sync::mpsc::unbounded_channel();
+    let complainer = std::thread::spawn(move || {
+        while let Some(Ok(line)) = complaints.next() {
+            let _ = lost.send(line);
+        }
+    });
+    let deadline = std::time::Duration::from_secs(60);
+    // It may not follow yet: what comes before it does is among the newest that it begins with.
+    lab.says(&["location", "add", "ber1"]).await;
+    let first = tokio::time::timeout(deadline, news.recv()).await.expect("in time");
+    assert_eq!(first.as_deref(), Some("ber1"));
+
+    let Lab { data, server } = lab;
+    let at = server.https.clone();
+    server.stop().await;
+    let loss = tokio::time::timeout(deadline, losses.recv()).await.expect("in time");
+    assert!(loss.is_some_and(|loss| loss.contains("trying again")));
+    let mut config = Config::with_data(data.path().to_owned());
+    (config.listen.agents, config.listen.boot, config.listen.https) = (vec![], vec![], at);
+    let lab = Lab { server: Server::start(config).await.expect("starts again"), data };
+    lab.says(&["location", "add", "ber2"]).await;
+    let second = tokio::time::timeout(deadline, news.recv()).await.expect("in time");
+    assert_eq!(second.as_deref(), Some("ber2"), "nothing twice, nothing missing");
+    follow.kill().and_then(|()| follow.wait()).expect("it ran");
+    reader.join().and_then(|()| complainer.join()).expect("no panic");
+    lab.server.stop().await;
+}
+
 /// A permit goes with the plan that was shown, and covers no disk that was not named.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_plan_destroys_is_permitted_by_name() {

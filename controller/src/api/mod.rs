@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::FromRef;
+use axum::middleware;
 use muster_protocol::Digest;
 
 use crate::fleet::answered::{Outcome, once};
 use crate::fleet::{Draft, Fleet, Refusal};
+use http::door::{self, Door};
 use http::{Caller, Problem};
 pub use live::{CallError, Live, Presence, Session};
 pub use resource::openapi;
@@ -71,12 +73,14 @@ impl FromRef<Api> for Fleet {
 ///
 /// The audit log names the peer where requests carry an `axum::extract::ConnectInfo<SocketAddr>` extension.
 pub fn router(api: Api) -> Router {
+    let door = Door::new(api.fleet.clone());
     let inner = resource::router()
         .0
         .fallback(|| async { Problem::not_found("path", "there is nothing here; see /api/v1/openapi.json") })
         .method_not_allowed_fallback(|| async {
             Problem::method_not_allowed("method", "this method does nothing here; see /api/v1/openapi.json")
         })
+        .layer(middleware::from_fn_with_state(door, door::pass))
         .with_state(api);
     Router::new().nest(PREFIX, inner)
 }

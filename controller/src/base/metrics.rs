@@ -116,7 +116,15 @@ labels! {
         TicketExpired = "ticket_expired",
         /// A ticket of another machine.
         TicketForeign = "ticket_foreign",
-        /// No token or credential, or a wrong one.
+        /// A request without a token.
+        TokenMissing = "token_missing",
+        /// A token that nobody can read, or is shown as it should not be.
+        TokenMalformed = "token_malformed",
+        /// A token that nobody was given, or that was revoked.
+        TokenUnknown = "token_unknown",
+        /// A token after its time.
+        TokenExpired = "token_expired",
+        /// No credential, or a wrong one.
         Unauthenticated = "unauthenticated",
         /// A good one that may not do this.
         Forbidden = "forbidden",

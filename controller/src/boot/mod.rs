@@ -153,7 +153,7 @@ impl Boot {
             configured => configured.to_vec(),
         };
         let lifetime_ms = self.settings.boot.ticket_lifetime.as_millis() as u64;
-        let author = Author { who: "boot".into(), from: Some(from) };
+        let author = Author::new("boot", Some(from), "");
         let (location, bound) = (asker.location.clone(), asker.bound());
         let issued = self
             .settings

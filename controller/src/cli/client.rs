@@ -139,6 +139,19 @@ impl Client {
         Err(CliError::Connect(format!("{} ended the feed", self.url)))
     }
 
+    /// Reads JSON lines as they come.
+    pub fn lines(&self, path: &str, each: &mut dyn FnMut(&str) -> Result<(), CliError>) -> Result<(), CliError> {
+        let mut response = self
+            .once(&Method::GET, path, None, &[("accept", "application/jsonl")])
+            .map_err(|error| self.unreachable(&error))?;
+        if response.status().as_u16() >= 400 {
+            let text = response.body_mut().read_to_string().unwrap_or_default();
+            return Err(refused(response.status().as_u16(), &serde_json::from_str(&text).unwrap_or_default()));
+        }
+        let broken = |error: std::io::Error| CliError::Connect(format!("{} broke off: {error}", self.url));
+        BufReader::new(response.body_mut().as_reader()).lines().try_for_each(|line| each(&line.map_err(broken)?))
+    }
+
     fn once(
         &self,
         method: &Method,

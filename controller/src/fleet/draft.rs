@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Refusal;
-use super::record::{AuditEntry, Event};
+use super::audit::Head;
+use super::record::{AuditEntry, AuditHead, AuditResult, Event};
 use super::state::{self, Record, State};
 use crate::store::{BATCH_LIMIT, VALUE_LIMIT, Write};
 
@@ -18,17 +19,27 @@ pub struct Author {
     pub who: String,
     /// Where the request came from.
     pub from: Option<SocketAddr>,
+    /// Its id, empty for what the controller does by itself.
+    pub request: String,
 }
 
 impl Author {
+    /// Somebody whose request came in.
+    pub fn new(who: impl Into<String>, from: Option<SocketAddr>, request: impl Into<String>) -> Self {
+        Self { who: who.into(), from, request: request.into() }
+    }
+
     /// The controller itself: timers and the converge loop.
     pub fn controller() -> Self {
-        Self { who: "controller".into(), from: None }
+        Self::new("controller", None, "")
     }
 }
 
 /// Of the texts before and after a change in the audit log.
 const AUDITED_BYTES: usize = 8 * 1024;
+
+/// Of what was changed, and of the reason why it was not.
+const AUDITED_WORDS: usize = 512;
 
 /// The beginning of a text, with a mark where something is missing.
 pub fn cut(mut text: String, bytes: usize) -> String {
@@ -45,6 +56,8 @@ pub struct Draft {
     pub author: Author,
     now_unix_ms: u64,
     state: State,
+    /// The newest audit entry that is stored already.
+    audited: u64,
     writes: Vec<Write>,
     fresh: FreshBytes,
 }
@@ -55,7 +68,8 @@ impl Draft {
     /// A draft on top of `state`, with the system's randomness.
     pub fn new(state: State, now_unix_ms: u64) -> Self {
         let fresh = |bytes: &mut [u8]| getrandom::fill(bytes).expect("the kernel's random source does not fail");
-        Self { author: Author::controller(), now_unix_ms, state, writes: Vec::new(), fresh: Box::new(fresh) }
+        let audited = Head::of(&state).seq;
+        Self { author: Author::controller(), now_unix_ms, state, audited, writes: Vec::new(), fresh: Box::new(fresh) }
     }
 
     /// The state as this draft would make it.
@@ -115,18 +129,34 @@ impl Draft {
         }
     }
 
-    /// Adds to the audit log: `action` on `subject`, with what it was before and is now, as short texts.
-    pub fn audit(&mut self, action: &'static str, subject: impl ToString, before: impl ToString, after: impl ToString) {
+    /// Adds to the audit log: `action` on `subject`, with what it was before and is now, as short texts without secrets.
+    pub fn audit(&mut self, action: &str, subject: impl ToString, before: impl ToString, after: impl ToString) {
+        self.enter(action, subject.to_string(), [before.to_string(), after.to_string()], AuditResult::Done);
+    }
+
+    /// Adds to the audit log what was asked for and not done.
+    pub fn audit_refused(&mut self, action: &str, subject: impl ToString, why: impl Into<String>) {
+        let why = cut(why.into(), AUDITED_WORDS);
+        self.enter(action, subject.to_string(), Default::default(), AuditResult::Refused { why });
+    }
+
+    fn enter(&mut self, action: &str, subject: String, [before, after]: [String; 2], result: AuditResult) {
+        let head = Head::of(&self.state);
         let entry = AuditEntry {
-            seq: self.state.next_audit(),
+            seq: head.seq + 1,
             at_unix_ms: self.now_unix_ms,
             who: self.author.who.clone(),
             from: self.author.from.map(|a| a.to_string()).unwrap_or_default(),
+            request: self.author.request.clone(),
             action: action.into(),
-            subject: subject.to_string(),
-            before: cut(before.to_string(), AUDITED_BYTES),
-            after: cut(after.to_string(), AUDITED_BYTES),
+            subject: cut(subject, AUDITED_WORDS),
+            before: cut(before, AUDITED_BYTES),
+            after: cut(after, AUDITED_BYTES),
+            result,
+            previous: head.digest,
         };
+        // Written by `finish`, once for all entries of a batch.
+        self.state.put(AuditHead::from(Head::at(&entry)));
         self.put(entry);
     }
 
@@ -167,7 +197,10 @@ impl Draft {
     }
 
     /// The state and the writes that lead to it.
-    pub(super) fn finish(self) -> (State, Vec<Write>) {
+    pub(super) fn finish(mut self) -> (State, Vec<Write>) {
+        if let Some(head) = self.state.audit_head.get(&0).filter(|head| head.seq != self.audited) {
+            self.writes.push(Write::Put { key: state::stored_key::<AuditHead>(&0), value: state::stored_value(head) });
+        }
         (self.state, self.writes)
     }
 }

@@ -239,7 +239,10 @@ pub fn want(
     if super::state::stored_value(&record).len() > crate::store::VALUE_LIMIT {
         return Err(Refusal::invalid("document", "the whole desired state is over 64 KiB"));
     }
-    draft.audit("machine.desired", id, machine.generation, generation);
+    let now = draft.get::<DesiredState>(&id).map(|d| format!("generation {} of digest {}", d.generation, d.digest));
+    let permit = record.permit.as_ref().map(|p| format!(", permits to destroy {:?}", p.disks)).unwrap_or_default();
+    let next = format!("generation {generation} of digest {digest}{permit}");
+    draft.audit("machine.desired", id, now.unwrap_or_default(), next);
     draft.event("machine.desired", id, format!("{} has generation {generation} to reach", machine.name));
     draft.put(record);
     machine.generation = generation;
@@ -260,7 +263,7 @@ pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId
     if let Some(running) = draft.state().unfinished(id).find(|o| o.kind == kind) {
         return Ok(running.clone());
     }
-    draft.audit("machine.power", id, "", format!("{action:?}"));
+    draft.audit("machine.power", id, format!("boot {boot} is up"), format!("{action:?}"));
     let begin_by = draft.now_unix_ms() + operation::POWER_BEGIN_WITHIN_MS;
     operation::open(draft, id, kind, Some(begin_by))
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use access::credential;
+pub use access::{audit, credential};
 pub use draft::{Author, Draft};
 pub use enrollment::{identity, ticket};
 pub use lease::model;

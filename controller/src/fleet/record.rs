@@ -351,6 +351,8 @@ pub struct AuditEntry {
     pub who: String,
     /// From which address and port, empty for the controller itself.
     pub from: String,
+    /// The request's id, empty for the controller itself.
+    pub request: String,
     /// Stable and dotted, as in the change feed.
     pub action: String,
     /// On what.
@@ -359,6 +361,31 @@ pub struct AuditEntry {
     pub before: String,
     /// What it is.
     pub after: String,
+    /// What came of it.
+    pub result: AuditResult,
+    /// SHA-256 of the entry before, as [`super::audit::Line`] writes it; zeros in the first.
+    pub previous: Digest,
+}
+
+/// What came of a change that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuditResult {
+    /// It was made.
+    Done,
+    /// It was not.
+    Refused {
+        /// In the words of the answer.
+        why: String,
+    },
+}
+
+/// Where the audit log ends; one record, written with every entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// The newest entry.
+    pub seq: u64,
+    /// SHA-256 of its line.
+    pub digest: Digest,
 }
 
 /// Addresses that may be handed out at one location. Network and broadcast address are never handed out.

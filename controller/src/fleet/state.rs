@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::record::{
-    Address, Answered, AuditEntry, Credential, DesiredState, Event, Lease, Location, Machine, MachineInventory,
-    ModelCard, Operation, Subnet, Ticket, Token,
+    Address, Answered, AuditEntry, AuditHead, Credential, DesiredState, Event, Lease, Location, Machine,
+    MachineInventory, ModelCard, Operation, Subnet, Ticket, Token,
 };
 
 /// Records by key.
@@ -41,6 +41,11 @@ impl<K: Ord + Clone, R> Table<K, R> {
     pub fn after<'a>(&'a self, key: &K) -> impl Iterator<Item = &'a R> + use<'a, K, R> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.0.range((Excluded(key), Unbounded)).map(|(_, record)| record.as_ref())
+    }
+
+    /// The records whose keys come before `key`, the last one first.
+    pub fn before<'a>(&'a self, key: &K) -> impl Iterator<Item = &'a R> + use<'a, K, R> {
+        self.0.range(..key.clone()).rev().map(|(_, record)| record.as_ref())
     }
 
     /// The records that `earlier`, an older version of the table, does not have or has with other contents.
@@ -224,6 +229,8 @@ tables! {
     events: Event by u64 = |r| r.seq, "event/", "event";
     /// The audit log.
     audit: AuditEntry by u64 = |r| r.seq, "audit/", "audit entry";
+    /// Where the audit log ends; one record.
+    audit_head: AuditHead by u64 = |_r| 0, "audit-head/", "head of the audit log";
 }
 
 impl State {
@@ -274,7 +281,7 @@ impl State {
 
     /// The sequence number that the next audit entry gets; 1 for the first.
     pub fn next_audit(&self) -> u64 {
-        self.audit.last_key().map_or(1, |last| last + 1)
+        super::audit::Head::of(self).seq + 1
     }
 
     fn load_one<R: Record>(&mut self, key: &[u8], value: &[u8]) -> Result<bool, LoadError> {

@@ -1,6 +1,6 @@
 //! Pools of addresses: allocate, release. A pool is one address: /32 or /128.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::fleet::pool::{self, PoolOrder};
 use crate::fleet::record::{Address, AddressHolder, Subnet};
 
 /// Takes an address. The same hub asking again for the same `cycle.pool_id` and kind gets the same one.
-pub(super) async fn allocate(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+pub(super) async fn allocate(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let hub = call.hub(&state)?;
     let fields = call.fields();
@@ -36,7 +36,7 @@ pub(super) async fn allocate(ial: &Ial, call: &Call, from: Option<SocketAddr>) -
         let title = format!("{family} is not offered at {}", order.location);
         return Err(Error::new("422.not-compatible", title).source(fields.pointer("kind")));
     }
-    let (address, subnet) = ial.change(&hub, from, call, |draft| pool::allocate(draft, order)).await?;
+    let (address, subnet) = ial.change(&hub, call, |draft| pool::allocate(draft, order)).await?;
     Ok(view(&address, &subnet))
 }
 
@@ -64,7 +64,7 @@ fn view(address: &Address, subnet: &Subnet) -> Value {
 ///
 /// Cycle's OpenAPI file shows this one call without any credentials. `ip_assignment_id` is 128 random bits that only the hub
 /// was told, so a flat body without `auth` that has it is as good as one with; for any other it does nothing.
-pub(super) async fn release(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+pub(super) async fn release(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let caller = if call.is_flat() { call.caller(&state)? } else { Caller::Hub(call.hub(&state)?) };
     let fields = call.fields();
@@ -95,7 +95,7 @@ pub(super) async fn release(ial: &Ial, call: &Call, from: Option<SocketAddr>) ->
         (None, _) => Ok(json!(true)),
         (Some(owner), Caller::Hub(hub)) if owner != hub => Err(Error::wrong_hub(fields.pointer("ip_id"))),
         (Some(owner), _) => {
-            ial.change(&owner, from, call, move |draft| pool::release(draft, block, &assignment)).await?;
+            ial.change(&owner, call, move |draft| pool::release(draft, block, &assignment)).await?;
             Ok(json!(true))
         }
     }

@@ -118,6 +118,15 @@ impl Error {
         .detail(text)
     }
 
+    /// In one line, for the audit log.
+    pub(super) fn words(&self) -> String {
+        let Self { code, title, detail, .. } = self;
+        match detail {
+            None => format!("{code}: {title}"),
+            Some(detail) => format!("{code}: {title}: {detail}"),
+        }
+    }
+
     fn view(&self) -> Value {
         let Self { status, code, title, detail, source } = self;
         let mut error = json!({ "status": status, "code": code, "title": title });

@@ -4,6 +4,7 @@
 //! at all, in which case a `server_id` may stand in the query and credentials in the header. What is absent and what is
 //! `null` is the same.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -15,8 +16,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 use super::answer::Error;
-use crate::fleet::State;
+use crate::api::http::{RequestId, caller};
 use crate::fleet::credential::{self, Shown, Wrong};
+use crate::fleet::{Author, State};
 
 /// The most bytes of a body. The largest real request has about one thousand.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -30,6 +32,8 @@ const TEXT_LIMIT: usize = 256;
 /// One request.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
+    from: Option<SocketAddr>,
+    request: RequestId,
     auth: Option<Auth>,
     fields: Map<String, Value>,
     at: &'static str,
@@ -58,6 +62,7 @@ impl Call {
     /// Errors: too large, too slow, no JSON, not an object.
     pub(super) async fn read(request: Request<Body>) -> Result<Self, Error> {
         let (head, body) = request.into_parts();
+        let (from, request) = (caller::peer(&head.extensions), RequestId::noted(&head.extensions));
         let wrong =
             |detail: String| Error::new("400.invalid-syntax", "The body is not what it should be").detail(detail);
         let bytes = match tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_LIMIT)).await {
@@ -85,7 +90,12 @@ impl Call {
             None if body.is_empty() => (query(head.uri.query()), "/request"),
             None => (body, ""),
         };
-        Ok(Self { auth: auth.or_else(|| header(&head.headers)), fields, at })
+        Ok(Self { from, request, auth: auth.or_else(|| header(&head.headers)), fields, at })
+    }
+
+    /// For the audit log.
+    pub(super) fn author(&self, hub: &str) -> Author {
+        Author::new(format!("ial:{hub}"), self.from, self.request.as_str())
     }
 
     /// Where the fields are, as a JSON pointer.

@@ -24,13 +24,12 @@ mod catalog;
 mod keep;
 mod server;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -38,12 +37,14 @@ use muster_protocol::MachineId;
 
 pub use answer::Envelope;
 use answer::{Answer, Error};
-use call::Call;
+use call::{Call, Caller};
 pub use keep::keep;
 
 use crate::api::Live;
 use crate::api::Presence::{Offline, Online};
-use crate::fleet::{Author, Fleet};
+use crate::api::http::refusals::Refusals;
+use crate::api::http::{RequestId, request};
+use crate::fleet::{Draft, Fleet, Refusal};
 
 /// Says whether a machine can be had now; never waits.
 pub type Presence = Arc<dyn Fn(MachineId) -> bool + Send + Sync>;
@@ -69,6 +70,7 @@ struct Ial {
     fleet: Fleet,
     online: Presence,
     envelope: Envelope,
+    refusals: Refusals,
 }
 
 /// Everything under `/v1`. Answers other paths there with Cycle's own 404.
@@ -79,7 +81,8 @@ pub fn router(fleet: Fleet, online: Presence, envelope: Envelope) -> Router {
     for path in ["/v1", "/v1/", "/v1/{*rest}", "//v1", "//v1/", "//v1/{*rest}"] {
         router = router.route(path, any(serve));
     }
-    router.with_state(Ial { fleet, online, envelope })
+    let refusals = Refusals::new(fleet.clone());
+    router.with_state(Ial { fleet, online, envelope, refusals })
 }
 
 /// The ten calls.
@@ -118,60 +121,75 @@ impl Endpoint {
         }
     }
 
-    /// Whether it is served by GET too: only what changes nothing.
+    /// Whether it is served by GET too.
     fn may_be_read(self) -> bool {
+        !self.changes() && self != Self::Configure
+    }
+
+    /// Whether something is other than before where it is not refused.
+    fn changes(self) -> bool {
         match self {
-            Self::Verify | Self::Locations | Self::Models | Self::ProvisionStatus => true,
-            Self::Configure | Self::Provision | Self::Restart | Self::Decommission | Self::Allocate | Self::Release => {
-                false
-            }
+            Self::Verify | Self::Locations | Self::Models | Self::ProvisionStatus | Self::Configure => false,
+            Self::Provision | Self::Restart | Self::Decommission | Self::Allocate | Self::Release => true,
         }
     }
 }
 
-async fn serve(State(ial): State<Ial>, request: Request<Body>) -> Response {
+async fn serve(State(ial): State<Ial>, mut request: Request<Body>) -> Response {
+    let id = RequestId::read(request.headers());
+    request.extensions_mut().insert(id.clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let answer = ial.answer(request).await;
     match &answer {
-        Ok(_) => tracing::debug!(%method, path, "served to Cycle"),
-        Err(error) => tracing::info!(%method, path, code = error.code, title = error.title, "refused to Cycle"),
+        Ok(_) => tracing::debug!(request = %id, %method, path, "served to Cycle"),
+        Err(error) => {
+            tracing::info!(request = %id, %method, path, code = error.code, title = error.title, "refused to Cycle");
+        }
     }
-    ial.envelope.wrap(answer).into_response()
+    let mut response = ial.envelope.wrap(answer).into_response();
+    response.headers_mut().insert(request::HEADER, id.header());
+    response
 }
 
 impl Ial {
     async fn answer(&self, request: Request<Body>) -> Answer {
-        let endpoint = Endpoint::at(request.uri()).ok_or_else(|| Error::no_such_path(request.uri().path()))?;
-        let method = request.method();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let endpoint = Endpoint::at(request.uri()).ok_or_else(|| Error::no_such_path(&path))?;
         if method != Method::POST && !(method == Method::GET && endpoint.may_be_read()) {
-            return Err(
-                Error::no_such_path(request.uri().path()).detail(format!("{method} is not served here; use POST"))
-            );
+            return Err(Error::no_such_path(&path).detail(format!("{method} is not served here; use POST")));
         }
-        let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
         let call = Call::read(request).await?;
-        let ial = self;
+        let answer = self.act(endpoint, &call).await;
+        if let Err(error) = &answer
+            && endpoint.changes()
+            && let Ok(Caller::Hub(hub)) = call.caller(&self.fleet.state())
+        {
+            self.refusals.note(call.author(&hub), &format!("{method} {path}"), &error.words()).await;
+        }
+        answer
+    }
+
+    async fn act(&self, endpoint: Endpoint, call: &Call) -> Answer {
         match endpoint {
-            Endpoint::Verify => catalog::verify(ial, &call),
-            Endpoint::Locations => catalog::locations(ial, &call),
-            Endpoint::Models => catalog::models(ial, &call),
-            Endpoint::ProvisionStatus => server::provision_status(ial, &call),
-            Endpoint::Release => address::release(ial, &call, from).await,
-            Endpoint::Configure => catalog::configure(ial, &call),
-            Endpoint::Provision => server::provision(ial, &call, from).await,
-            Endpoint::Restart => server::restart(ial, &call, from).await,
-            Endpoint::Decommission => server::decommission(ial, &call, from).await,
-            Endpoint::Allocate => address::allocate(ial, &call, from).await,
+            Endpoint::Verify => catalog::verify(self, call),
+            Endpoint::Locations => catalog::locations(self, call),
+            Endpoint::Models => catalog::models(self, call),
+            Endpoint::ProvisionStatus => server::provision_status(self, call),
+            Endpoint::Release => address::release(self, call).await,
+            Endpoint::Configure => catalog::configure(self, call),
+            Endpoint::Provision => server::provision(self, call).await,
+            Endpoint::Restart => server::restart(self, call).await,
+            Endpoint::Decommission => server::decommission(self, call).await,
+            Endpoint::Allocate => address::allocate(self, call).await,
         }
     }
 
     /// Runs a change in the fleet on behalf of a hub; refusals point into the request.
-    async fn change<T, F>(&self, hub: &str, from: Option<SocketAddr>, call: &Call, decide: F) -> Result<T, Error>
+    async fn change<T, F>(&self, hub: &str, call: &Call, decide: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&mut crate::fleet::Draft) -> Result<T, crate::fleet::Refusal> + Send + 'static,
+        F: FnOnce(&mut Draft) -> Result<T, Refusal> + Send + 'static,
     {
-        let author = Author { who: format!("ial:{hub}"), from };
-        self.fleet.change(author, decide).await.map_err(|refusal| Error::of(refusal, call.at()))
+        self.fleet.change(call.author(hub), decide).await.map_err(|refusal| Error::of(refusal, call.at()))
     }
 }

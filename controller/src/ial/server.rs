@@ -2,7 +2,6 @@
 //!
 //! No call waits for a machine: each is answered when what it changes is durable.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use muster_protocol::MachineId;
@@ -17,7 +16,7 @@ use crate::fleet::lease::{self, Order};
 use crate::fleet::record::{Lease, LeaseState, OperationKind, Seat};
 
 /// Leases a machine. The same hub asking again for the same `cycle.server_id` gets the same server.
-pub(super) async fn provision(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+pub(super) async fn provision(ial: &Ial, call: &Call) -> Answer {
     let hub = call.hub(&ial.fleet.state())?;
     let fields = call.fields();
     fields.objects(&["model_features", "provision_options", "location_configuration"])?;
@@ -32,7 +31,7 @@ pub(super) async fn provision(ial: &Ial, call: &Call, from: Option<SocketAddr>) 
     };
     let online = Arc::clone(&ial.online);
     let provision = move |draft: &mut _| lease::provision(draft, order, &*online);
-    let lease = ial.change(&hub, from, call, provision).await.map_err(|error| match error.code {
+    let lease = ial.change(&hub, call, provision).await.map_err(|error| match error.code {
         "422.max-exceeded" => error.source(fields.pointer("model_id")),
         _ => error,
     })?;
@@ -74,7 +73,7 @@ fn status_view(id: &str, seat: Option<&Seat>) -> Value {
 }
 
 /// Reboots the machine, once per boot however often it is asked.
-pub(super) async fn restart(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+pub(super) async fn restart(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let hub = call.hub(&state)?;
     let fields = call.fields();
@@ -87,7 +86,7 @@ pub(super) async fn restart(ial: &Ial, call: &Call, from: Option<SocketAddr>) ->
         let error = Error::new("504.not-available", "The machine is not online, so it cannot be told to restart");
         return Err(error.source(fields.pointer("server_id")));
     }
-    ial.change(&hub, from, call, move |draft| lease::restart(draft, &id)).await?;
+    ial.change(&hub, call, move |draft| lease::restart(draft, &id)).await?;
     Ok(json!(true))
 }
 
@@ -98,14 +97,14 @@ fn is_rebooting(state: &State, machine: MachineId) -> bool {
 }
 
 /// Takes the server back. True as soon as that is on record: the wipe takes its time, and waits for a machine that is off.
-pub(super) async fn decommission(ial: &Ial, call: &Call, from: Option<SocketAddr>) -> Answer {
+pub(super) async fn decommission(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let hub = call.hub(&state)?;
     let fields = call.fields();
     let id = server_id(&fields)?.to_owned();
     // Unknown is over and done with: an error would keep Cycle from ever forgetting the server.
     if of_hub(&state, &hub, &id, &fields)?.is_some() {
-        ial.change(&hub, from, call, move |draft| lease::decommission(draft, &id)).await?;
+        ial.change(&hub, call, move |draft| lease::decommission(draft, &id)).await?;
     }
     Ok(json!(true))
 }

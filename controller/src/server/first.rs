@@ -69,7 +69,7 @@ mod tests {
 
         admin_token(&fleet, data.path()).await.expect("made");
         let first = read();
-        assert!(access::check(&fleet.state(), &first, 0).is_some_and(|t| t.role == Role::Admin));
+        assert!(access::check(&fleet.state(), &first, 0).is_ok_and(|t| t.role == Role::Admin));
         assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
         admin_token(&fleet, data.path()).await.expect("nothing to do");
         assert_eq!((read(), admins(&fleet)), (first.clone(), 1));

@@ -13,6 +13,7 @@ mod places;
 mod scrape;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -143,6 +144,7 @@ pub struct Server {
     listeners: Vec<JoinHandle<()>>,
     /// The converge loop, and the one that looks after leases.
     loops: [JoinHandle<()>; 2],
+    witness: JoinHandle<()>,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<Ended>,
 }
@@ -159,6 +161,7 @@ impl Server {
     async fn start_on(store: impl Store, config: Config) -> Result<Self, ServeError> {
         let in_data = |cause| ServeError::Data { folder: config.data.clone(), cause };
         let (fleet, ended) = Fleet::start(store)?;
+        witness::begin(&fleet).await;
         let pki = Arc::new(Pki::open(&config.data)?);
         first::admin_token(&fleet, &config.data).await?;
         let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names)?);
@@ -176,6 +179,7 @@ impl Server {
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
         let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
         let leases = tokio::spawn(ial::keep(fleet.clone(), ial::presence(sessions.clone())));
+        let witness = tokio::spawn(witness::daily(fleet.clone()));
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             agents: Vec::new(),
@@ -186,6 +190,7 @@ impl Server {
             ports: Vec::new(),
             listeners: Vec::new(),
             loops: [converge, leases],
+            witness,
             stop,
             ended,
         };
@@ -266,7 +271,7 @@ impl Server {
     /// at most.
     pub async fn stop(self) {
         self.stop.send_replace(true);
-        self.loops.iter().for_each(JoinHandle::abort);
+        self.loops.iter().chain([&self.witness]).for_each(JoinHandle::abort);
         for port in self.ports {
             port.close().await;
         }
@@ -274,6 +279,7 @@ impl Server {
             // A listener that panicked has said so in the log.
             let _ = listener.await;
         }
+        witness::tell(&self.fleet);
         // The writer ends when the last handle of the fleet is gone, and the database's lock with it.
         drop((self.fleet, self.sessions));
         let has_ended = self.ended.is_terminated();

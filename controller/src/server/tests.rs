@@ -68,12 +68,43 @@ async fn a_first_start_needs_nothing_and_the_next_one_finds_everything() {
     let read = |name: &str| std::fs::read_to_string(data.join(name)).expect("there");
     let (token, ca) = (read("admin-token"), read("ca.crt"));
     assert_eq!(read("endpoint"), format!("https://{}\n", server.https[0]));
-    assert!(crate::fleet::access::check(&server.fleet.state(), token.trim(), 0).is_some());
+    assert!(crate::fleet::access::check(&server.fleet.state(), token.trim(), 0).is_ok());
     server.stop().await;
 
     let server = Server::start(config(&data)).await.expect("starts again");
     assert_eq!((read("admin-token"), read("ca.crt")), (token.clone(), ca));
-    assert!(crate::fleet::access::check(&server.fleet.state(), token.trim(), 0).is_some());
+    assert!(crate::fleet::access::check(&server.fleet.state(), token.trim(), 0).is_ok());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_audit_log_that_was_cut_is_told_at_the_next_start_and_does_not_keep_the_controller_down() {
+    use crate::fleet::audit;
+    use crate::store::{Batch, MemoryStore, Write};
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let mut store = MemoryStore::new();
+    for _ in 0..2 {
+        let server = Server::start_on(store.clone(), config(data.path())).await.expect("starts");
+        let make = |draft: &mut crate::fleet::Draft| {
+            draft.audit("location.set", "ber1", "", "");
+            Ok(())
+        };
+        server.fleet.change(Author::controller(), make).await.expect("written");
+        assert!(!server.fleet.state().events.iter().any(|event| event.kind == "audit.broken"));
+        server.stop().await;
+    }
+    let contents = store.load().expect("loads");
+    let last = contents.entries.iter().map(|(key, _)| key).filter(|key| key.starts_with(b"audit/")).max();
+    let last = last.expect("an entry was written").clone();
+    let cut = Batch { expected: contents.revision, writes: vec![Write::Delete { key: last }] };
+    store.commit(&cut).expect("cut");
+
+    let server = Server::start_on(store.clone(), config(data.path())).await.expect("starts all the same");
+    let state = server.fleet.state();
+    let told = state.events.iter().find(|event| event.kind == "audit.broken").expect("told");
+    assert!(told.text.contains("its end was cut off"), "{}", told.text);
+    assert!(matches!(audit::check(&state), Err(audit::Broken::Cut { .. })));
+    drop(state);
     server.stop().await;
 }
 

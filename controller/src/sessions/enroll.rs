@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::stream::shut;
 use super::stream::{self, StreamError};
 use super::{Sessions, now_unix_ms, remote};
+use crate::api::http::RequestId;
 use crate::fleet::identity::{self, Match};
 use crate::fleet::{self, Author, enrollment};
 use crate::metrics::{Door, Reason};
@@ -73,7 +74,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     check(&identity)?;
     let elsewhere = sessions.answering_elsewhere(&identity).await;
     let (from, key) = (remote(connection), csr.digest());
-    let author = Author { who: "enrollment".into(), from: Some(from) };
+    let author = Author::new("enrollment", Some(from), RequestId::fresh().as_str());
     let enrolled = sessions
         .0
         .fleet
@@ -158,7 +159,7 @@ impl Sessions {
         if left_out > 0 {
             text.push_str(&format!(" ({left_out} refusals before this one are not in the feed)"));
         }
-        let author = Author { who: "enrollment".into(), from: Some(from) };
+        let author = Author::new("enrollment", Some(from), RequestId::fresh().as_str());
         let told = self.0.fleet.change(author, move |draft| {
             draft.event("enrollment.refused", from.ip(), text);
             Ok(())

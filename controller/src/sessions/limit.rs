@@ -1,22 +1,45 @@
 //! How often one source may do something: a bucket for each that is emptied by doing and fills by time.
 //!
 //! Used for enrollments, where only failures cost (a rack of machines behind one address enrolls as fast as it boots, and
-//! somebody who guesses is soon not listened to), and for boot scripts, each of which writes a ticket.
+//! somebody who guesses is soon not listened to), for boot scripts, each of which writes a ticket, and for requests that
+//! are refused.
 //! Time is an argument.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// Sources that are remembered. Beyond, the one that was heard of longest ago is forgotten.
 const SOURCES: usize = 4096;
 
+/// Whoever has a bucket.
+pub trait Source: Clone + Eq + Hash {
+    /// The one that stands for all that share a bucket with this one.
+    fn whole(self) -> Self {
+        self
+    }
+}
+
+/// One household is one source: an IPv6 /64 is what the smallest network gets.
+impl Source for IpAddr {
+    fn whole(self) -> Self {
+        match self.to_canonical() {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        }
+    }
+}
+
+/// Somebody with a name.
+impl Source for String {}
+
 /// A bucket for each source.
 #[derive(Debug)]
-pub struct Buckets {
+pub struct Buckets<S = IpAddr> {
     size: u32,
     refill: Duration,
-    sources: HashMap<IpAddr, Bucket>,
+    sources: HashMap<S, Bucket>,
 }
 
 #[derive(Debug)]
@@ -25,22 +48,22 @@ struct Bucket {
     at: Instant,
 }
 
-impl Buckets {
+impl<S: Source> Buckets<S> {
     /// Full buckets hold `size`, and get one more every `refill`.
     pub fn new(size: u32, refill: Duration) -> Self {
         Self { size, refill, sources: HashMap::new() }
     }
 
     /// Whether there is anything left for `source`.
-    pub fn has(&self, source: IpAddr, now: Instant) -> bool {
-        self.left(self.sources.get(&whole(source)), now) > 0
+    pub fn has(&self, source: S, now: Instant) -> bool {
+        self.left(self.sources.get(&source.whole()), now) > 0
     }
 
     /// Takes one from the bucket of `source`.
-    pub fn take(&mut self, source: IpAddr, now: Instant) {
-        let source = whole(source);
+    pub fn take(&mut self, source: S, now: Instant) {
+        let source = source.whole();
         if self.sources.len() >= SOURCES && !self.sources.contains_key(&source) {
-            let oldest = self.sources.iter().min_by_key(|(_, bucket)| bucket.at).map(|(source, _)| *source);
+            let oldest = self.sources.iter().min_by_key(|(_, bucket)| bucket.at).map(|(source, _)| source.clone());
             oldest.map(|oldest| self.sources.remove(&oldest));
         }
         let left = self.left(self.sources.get(&source), now).saturating_sub(1);
@@ -79,14 +102,6 @@ impl Ration {
     }
 }
 
-/// One household is one source: an IPv6 /64 is what the smallest network gets.
-fn whole(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_source_that_took_all_gets_more_when_time_has_passed() {
-        let (mut buckets, mut now) = (Buckets::new(SIZE, REFILL), Instant::now());
+        let (mut buckets, mut now) = (Buckets::<IpAddr>::new(SIZE, REFILL), Instant::now());
         for _ in 0..SIZE {
             assert!(buckets.has(ip("192.0.2.1"), now));
             buckets.take(ip("192.0.2.1"), now);
@@ -114,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_addresses_of_one_ipv6_network_are_one_source() {
-        let (mut buckets, now) = (Buckets::new(SIZE, REFILL), Instant::now());
+        let (mut buckets, now) = (Buckets::<IpAddr>::new(SIZE, REFILL), Instant::now());
         for i in 0..SIZE {
             buckets.take(ip(&format!("2001:db8::{i}")), now);
         }
@@ -137,7 +152,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let (mut buckets, now) = (Buckets::new(SIZE, REFILL), Instant::now());
+        let (mut buckets, now) = (Buckets::<IpAddr>::new(SIZE, REFILL), Instant::now());
         for i in 0..SOURCES as u32 + 100 {
             buckets.take(std::net::Ipv4Addr::from_bits(i).into(), now);
         }

@@ -154,7 +154,7 @@ fn remote(connection: &Connection) -> SocketAddr {
 }
 
 fn machine_author(machine: MachineId, from: SocketAddr) -> Author {
-    Author { who: format!("machine:{machine}"), from: Some(from) }
+    Author::new(format!("machine:{machine}"), Some(from), "")
 }
 
 /// Texts that agents send are for people: so long, and no longer.

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::lab::Lab;
 
 /// Reads from a live feed until it has said `text`.
-async fn read_until(response: axum::response::Response, text: &str) -> String {
+pub async fn read_until(response: axum::response::Response, text: &str) -> String {
     let mut stream = response.into_body().into_data_stream();
     let mut read = String::new();
     let all = async {

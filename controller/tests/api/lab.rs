@@ -22,6 +22,9 @@ use muster_protocol::{BootId, Digest, Mac, MachineId};
 use serde_json::Value;
 use tower::ServiceExt;
 
+/// Where requests come from.
+const FROM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 9)), 5555);
+
 /// What the made-up machines say.
 #[derive(Default)]
 pub struct Machines {
@@ -107,6 +110,7 @@ pub struct Ask<'l> {
     token: Option<String>,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
+    from: SocketAddr,
 }
 
 impl Lab {
@@ -197,7 +201,7 @@ impl Lab {
         let path = path.into();
         let path = if path.starts_with('/') { format!("{}{path}", api::PREFIX) } else { path };
         let token = Some(self.operator.clone());
-        Ask { lab: self, method, path, token, headers: Vec::new(), body: Vec::new() }
+        Ask { lab: self, method, path, token, headers: Vec::new(), body: Vec::new(), from: FROM }
     }
 
     pub async fn get(&self, path: impl Into<String>) -> Reply {
@@ -212,6 +216,12 @@ impl Lab {
 impl Ask<'_> {
     pub fn token(mut self, token: Option<&str>) -> Self {
         self.token = token.map(str::to_owned);
+        self
+    }
+
+    /// From another address than the others.
+    pub fn from(mut self, address: &str) -> Self {
+        self.from = SocketAddr::new(address.parse().expect("an address"), 5555);
         self
     }
 
@@ -237,8 +247,7 @@ impl Ask<'_> {
         for (name, value) in self.headers {
             request = request.header(name, value);
         }
-        let peer: SocketAddr = "198.51.100.9:5555".parse().expect("an address");
-        request.extension(ConnectInfo(peer)).body(Body::from(self.body)).expect("a request")
+        request.extension(ConnectInfo(self.from)).body(Body::from(self.body)).expect("a request")
     }
 
     pub async fn send(self) -> Reply {

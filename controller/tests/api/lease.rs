@@ -13,7 +13,7 @@ use crate::lab::Lab;
 const BOOT: BootId = BootId::from_bytes([1; 16]);
 
 /// A machine that is ready in a hub's hands, and its lease.
-async fn leased(lab: &Lab, serial: &'static str) -> (MachineId, String) {
+pub async fn leased(lab: &Lab, serial: &'static str) -> (MachineId, String) {
     let id = lab.enrolled(serial).await;
     let make = move |draft: &mut Draft| {
         let code = draft.need::<Machine>(&id)?.location;

@@ -1,6 +1,7 @@
 //! The operator API as its callers see it.
 
 mod access;
+mod audit;
 mod change;
 mod desired;
 mod feed;

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use crate::site::{Reply, Site, allocation};
 
 /// Everything that a refused call could have changed.
-fn fingerprint(site: &Site) -> (u64, u64, usize, usize, usize) {
+fn fingerprint(site: &Site) -> (u64, usize, usize, usize) {
     let state = site.state();
-    (state.next_event(), state.next_audit(), state.leases.len(), state.addresses.len(), state.operations.len())
+    (state.next_event(), state.leases.len(), state.addresses.len(), state.operations.len())
 }
 
 fn check(what: &str, reply: &Reply, status: u16, code: &str, source: Option<&str>) {

@@ -8,9 +8,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::request::RequestId;
 use crate::api::live::CallError;
 use crate::documents::DocumentProblem;
 use crate::fleet::Refusal;
+
+/// How a token may be shown (RFC 9110, section 11.6.1).
+const CHALLENGE: &str = "Bearer realm=\"muster\", Basic realm=\"muster\", charset=\"UTF-8\"";
 
 /// Why a request was refused. Nothing was changed, unless the code is `store-failed`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +59,9 @@ pub struct ProblemView {
     /// Where more than one thing is wrong with a document.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
+    /// The request's id: the controller's log and, where something was to be changed, its audit log have more of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 /// One thing that is wrong with a document.
@@ -94,6 +101,8 @@ problems! {
     unauthenticated: UNAUTHORIZED, "unauthenticated", "a token is needed";
     /// The token may not do this.
     forbidden: FORBIDDEN, "forbidden", "the token's role does not allow this";
+    /// Others without a good token came from there.
+    too_many: TOO_MANY_REQUESTS, "too-many-attempts", "too many attempts failed";
     /// There is no such thing.
     not_found: NOT_FOUND, "not-found", "there is no such thing";
     /// The path exists, the method does not.
@@ -156,8 +165,14 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.kind.status
+    }
+
+    /// The answer to the request of this id.
+    pub fn response(self, request: Option<&RequestId>) -> Response {
         let Self { kind: Kind { code, status, title }, field, detail, problems } = self;
         let view = ProblemView {
             kind: format!("urn:muster:problem:{code}"),
@@ -167,6 +182,7 @@ impl IntoResponse for Problem {
             field,
             detail,
             problems,
+            request_id: request.map(ToString::to_string),
         };
         let body = serde_json::to_string(&view).unwrap_or_default();
         let mut response = (*status, body).into_response();
@@ -174,8 +190,17 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if *status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"muster\""));
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
+        response
+    }
+}
+
+/// What the door takes it from, to answer with the request's id.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.clone().response(None);
+        response.extensions_mut().insert(self);
         response
     }
 }

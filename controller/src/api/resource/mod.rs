@@ -1,6 +1,7 @@
 //! The resources, and the OpenAPI document that is made of the very routes that serve them.
 
 mod access;
+mod audit;
 mod desired;
 mod feed;
 mod leases;
@@ -35,6 +36,7 @@ pub(super) fn router() -> (Router<Api>, OpenApi) {
         .merge(subnets::router())
         .merge(access::router())
         .merge(feed::router())
+        .merge(audit::router())
         .merge(site::router())
         .split_for_parts();
     let document = described(paths);
@@ -61,14 +63,19 @@ fn described(mut paths: OpenApi) -> OpenApi {
         "Machines and what they should be. Refusals are problem documents (RFC 9457) with a stable `code` and the \
          `field` that is meant. Lists come in pages: give `next` as `cursor` to go on. Any POST may carry an \
          `Idempotency-Key`: for 24 hours a repetition repeats nothing. Reads of one thing carry an `ETag`; give it as \
-         `If-Match` to change only what you saw."
+         `If-Match` to change only what you saw. Every answer carries the request's `X-Request-Id`, the \
+         caller's own where it gave one; the audit log has it too."
             .into(),
     );
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("a token, muster_…")).build();
     let components = paths.components.get_or_insert_with(Default::default);
+    let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some("user `token`, a token as password"));
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    components.add_security_scheme("basic", SecurityScheme::Http(basic.build()));
     let mut problem = vec![(ProblemView::name().into_owned(), ProblemView::schema())];
     ProblemView::schemas(&mut problem);
     components.schemas.extend(problem);
-    OpenApiBuilder::from(paths).security(Some([SecurityRequirement::new("token", Vec::<String>::new())])).build()
+    OpenApiBuilder::from(paths)
+        .security(Some(["token", "basic"].map(|scheme| SecurityRequirement::new(scheme, Vec::<String>::new()))))
+        .build()
 }

@@ -1,7 +1,8 @@
-//! Operators' tokens: made once, stored hashed, checked in constant time.
+//! Operators' tokens: made once, stored hashed, checked in constant time. Beside them what hubs show, and who did what.
 //!
 //! A token reads `muster_<id>_<secret>`: the id finds the record, the secret is compared by its hash.
 
+pub mod audit;
 pub mod credential;
 
 use muster_protocol::Digest;
@@ -9,6 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::record::{Role, Token};
 use super::{Draft, Refusal, State};
+use crate::api::view::Time;
 
 /// Makes a token. The answer holds the only copy of its text.
 pub fn create(
@@ -33,7 +35,7 @@ pub fn create(
         created_unix_ms: draft.now_unix_ms(),
         expires_unix_ms,
     };
-    draft.audit("token.created", &id, "", format!("{name} {role:?}"));
+    draft.audit("token.created", &id, "", words(&token));
     draft.put(token.clone());
     Ok((token, format!("muster_{id}_{secret}")))
 }
@@ -45,17 +47,42 @@ pub fn revoke(draft: &mut Draft, id: &str) -> Result<(), Refusal> {
     if token.role == Role::Admin && admins == 1 {
         return Err(Refusal::Conflict("this is the last admin token; make another one first".into()));
     }
-    draft.audit("token.revoked", id, format!("{} {:?}", token.name, token.role), "");
+    draft.audit("token.revoked", id, words(&token), "");
     draft.delete::<Token>(&id.to_owned());
     Ok(())
 }
 
-/// The record of a token that is good now; `None` for every other text.
-pub fn check<'a>(state: &'a State, text: &str, now_unix_ms: u64) -> Option<&'a Token> {
-    let (id, secret) = text.strip_prefix("muster_")?.split_once('_')?;
-    let token = state.tokens.get(&id.to_owned())?;
+/// A token without its secret, for the audit log.
+fn words(token: &Token) -> String {
+    let Token { name, role, expires_unix_ms, .. } = token;
+    let until = expires_unix_ms.map_or("for ever".into(), |at| format!("until {}", Time(at).text()));
+    format!("{name:?}, {role:?}, {until}")
+}
+
+/// Why a text is no token that is good now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// Never made, or revoked.
+    Unknown,
+    /// It was good.
+    Expired {
+        /// Whose.
+        name: String,
+        /// Until when.
+        at_unix_ms: u64,
+    },
+}
+
+/// The record of a token that is good now.
+pub fn check<'a>(state: &'a State, text: &str, now_unix_ms: u64) -> Result<&'a Token, Unfit> {
+    let (id, secret) = text.strip_prefix("muster_").and_then(|text| text.split_once('_')).ok_or(Unfit::Unknown)?;
+    let token = state.tokens.get(&id.to_owned()).ok_or(Unfit::Unknown)?;
     let right: bool = Digest::of(secret.as_bytes()).as_bytes().ct_eq(token.secret.as_bytes()).into();
-    (right && token.expires_unix_ms.is_none_or(|at| at > now_unix_ms)).then_some(token)
+    match token.expires_unix_ms {
+        _ if !right => Err(Unfit::Unknown),
+        Some(at_unix_ms) if at_unix_ms <= now_unix_ms => Err(Unfit::Expired { name: token.name.clone(), at_unix_ms }),
+        _ => Ok(token),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -73,13 +100,15 @@ mod tests {
         create(&mut draft, "root", Role::Admin, None).expect("made");
         let end = draft.now_unix_ms() + 1_000;
         let (token, text) = create(&mut draft, "ci", Role::Viewer, Some(end)).expect("made");
-        assert_eq!(check(draft.state(), &text, end - 1).map(|t| t.name.as_str()), Some("ci"));
-        assert!(check(draft.state(), &text, end).is_none());
+        assert_eq!(check(draft.state(), &text, end - 1).map(|t| t.name.as_str()), Ok("ci"));
+        let ended = Unfit::Expired { name: "ci".into(), at_unix_ms: end };
+        assert_eq!(check(draft.state(), &text, end), Err(ended));
+        assert_eq!(check(draft.state(), &text[..text.len() - 1], end), Err(Unfit::Unknown));
         for wrong in [&text[..text.len() - 1], "", "muster_", "muster_00000000_", &text.replace("muster_", "")] {
-            assert!(check(draft.state(), wrong, 0).is_none(), "{wrong}");
+            assert_eq!(check(draft.state(), wrong, 0), Err(Unfit::Unknown), "{wrong}");
         }
         revoke(&mut draft, &token.id).expect("revoked");
-        assert!(check(draft.state(), &text, 0).is_none());
+        assert_eq!(check(draft.state(), &text, 0), Err(Unfit::Unknown));
     }
 
     #[test]

@@ -63,14 +63,24 @@ pub fn enroll(
     if machine.lifecycle == Lifecycle::Rejected {
         return Err(Enrollment::Rejected.into());
     }
+    let is_new = draft.get::<Machine>(&machine.id).is_none();
+    let before = if is_new { String::new() } else { standing(&machine) };
     machine.identity = identity;
     machine.certificate = key;
     if machine.lifecycle == Lifecycle::Pending || machine.lifecycle == Lifecycle::Available {
         machine.location = ticket.location;
     }
     let answer = Enrolled { machine: machine.id, lifecycle: machine.lifecycle.clone() };
+    let action = if is_new { "machine.pending" } else { "machine.enrolled" };
+    draft.audit(action, machine.id, before, standing(&machine));
     save(draft, machine);
     Ok(answer)
+}
+
+/// What an enrollment decides of a machine, for the audit log.
+fn standing(machine: &Machine) -> String {
+    let Machine { name, location, lifecycle, certificate, .. } = machine;
+    format!("{name} at {location:?}, {lifecycle:?}, certificate for the key {certificate}")
 }
 
 /// The machine whose last certificate was issued for this key, where it may have another.

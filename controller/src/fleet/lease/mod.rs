@@ -134,9 +134,36 @@ fn prepare(draft: &mut Draft, mut lease: Lease, online: Online<'_>) -> Result<Le
     let generation = Generation(machine.generation.0 + 1);
     let kind = OperationKind::Provision { generation, lease: lease.id.clone() };
     let operation = machine::want(draft, machine, desired, None, kind)?.id;
-    lease.state = LeaseState::Preparing { seat, operation };
-    draft.put(lease.clone());
+    enter(draft, &mut lease, LeaseState::Preparing { seat, operation });
     Ok(lease)
+}
+
+/// Moves a lease on, with an entry in the audit log.
+fn enter(draft: &mut Draft, lease: &mut Lease, state: LeaseState) {
+    let before = draft.get::<Lease>(&lease.id).map(words).unwrap_or_default();
+    lease.state = state;
+    let action = match &lease.state {
+        LeaseState::Seeking { .. } => "lease.seeking",
+        LeaseState::Preparing { .. } => "lease.preparing",
+        LeaseState::Ready { .. } => "lease.ready",
+        LeaseState::Failed { .. } => "lease.failed",
+        LeaseState::Ending { .. } => "lease.ending",
+    };
+    draft.audit(action, &lease.id, before, words(lease));
+    draft.put(lease.clone());
+}
+
+/// How a lease stands, for the audit log.
+fn words(lease: &Lease) -> String {
+    let Lease { hub, hostname, model, location, .. } = lease;
+    let state = match &lease.state {
+        LeaseState::Seeking { why } => format!("seeks a machine: {why}"),
+        LeaseState::Preparing { seat, .. } => format!("machine {} is prepared", seat.machine),
+        LeaseState::Ready { seat } => format!("has machine {}", seat.machine),
+        LeaseState::Failed { why } => format!("failed: {why}"),
+        LeaseState::Ending { machine } => format!("gave back machine {machine}"),
+    };
+    format!("{hostname:?} of {hub}, {model} at {location}: {state}")
 }
 
 /// One address of each family that the location has a subnet of, IPv4 first.
@@ -172,7 +199,6 @@ pub fn decommission(draft: &mut Draft, id: &str) -> Result<(), Refusal> {
     let Some(lease) = draft.get::<Lease>(&id.to_owned()).cloned() else { return Ok(()) };
     match lease.state.clone() {
         LeaseState::Seeking { .. } | LeaseState::Failed { .. } => {
-            draft.audit("lease.decommissioned", id, format!("{:?}", lease.state), "");
             end(draft, &lease);
             Ok(())
         }
@@ -184,11 +210,9 @@ pub fn decommission(draft: &mut Draft, id: &str) -> Result<(), Refusal> {
 }
 
 fn give_back(draft: &mut Draft, mut lease: Lease, machine: MachineId, wipe: Wipe) -> Result<(), Refusal> {
-    draft.audit("lease.decommissioned", &lease.id, format!("{:?}", lease.state), format!("{wipe:?}"));
     draft.event("lease.ending", &lease.id, format!("{} gave its server back", lease.hub));
     // First, so that the end of the machine's other work does not move the lease.
-    lease.state = LeaseState::Ending { machine };
-    draft.put(lease.clone());
+    enter(draft, &mut lease, LeaseState::Ending { machine });
     clean(draft, machine, &lease.id, wipe).map(drop)
 }
 
@@ -265,8 +289,10 @@ pub fn clean_again(draft: &mut Draft, id: MachineId) -> Result<Operation, Refusa
     if !last.state.is_ended() {
         return Ok(last);
     }
-    draft.audit("machine.cleaned-again", id, operation, "");
-    clean(draft, id, lease, if disks.is_empty() { Wipe::Nothing } else { Wipe::FixedDisks })
+    let wipe = if disks.is_empty() { Wipe::Nothing } else { Wipe::FixedDisks };
+    let next = clean(draft, id, lease, wipe)?;
+    draft.audit("machine.cleaned-again", id, format!("operation {operation}"), format!("operation {}", next.id));
+    Ok(next)
 }
 
 /// Takes a leased machine out of the books that will not come back: it is retired, its lease ends, its addresses are free.
@@ -340,8 +366,7 @@ fn prepared(
     let why = match how {
         OperationState::Succeeded => {
             draft.event("lease.ready", &lease.id, format!("{} has its server", lease.hub));
-            lease.state = LeaseState::Ready { seat };
-            draft.put(lease);
+            enter(draft, &mut lease, LeaseState::Ready { seat });
             return Ok(());
         }
         OperationState::Failed { why } => why.clone(),
@@ -351,8 +376,7 @@ fn prepared(
     let machine = draft.need::<Machine>(&seat.machine)?;
     let why = format!("{}: {why}", machine.name);
     lease.tried.push(machine.id);
-    lease.state = LeaseState::Seeking { why };
-    draft.put(lease.clone());
+    enter(draft, &mut lease, LeaseState::Seeking { why });
     let undone = match &machine.outcome {
         Progress::Refused { generation: of, .. } | Progress::Reverted { generation: of, .. } => *of == generation,
         Progress::Idle | Progress::Applying { .. } | Progress::Confirmed { .. } | Progress::RevertFailed { .. } => {
@@ -410,6 +434,7 @@ fn unwiped(state: &State, id: MachineId, wiped: &[DiskId]) -> Option<String> {
 }
 
 fn end(draft: &mut Draft, lease: &Lease) {
+    draft.audit("lease.ended", &lease.id, words(lease), "");
     draft.event("lease.ended", &lease.id, format!("the lease of {} has ended", lease.hub));
     draft.delete::<Lease>(&lease.id);
 }
@@ -482,7 +507,7 @@ fn seek(draft: &mut Draft, lease: &Lease, why: &str, online: Online<'_>) {
     if let Err(no_other) = next {
         let why = format!("{why}; {no_other}");
         draft.event("lease.failed", &lease.id, format!("{} gets no server: {why}", lease.hub));
-        draft.put(Lease { state: LeaseState::Failed { why }, ..lease.clone() });
+        enter(draft, &mut lease.clone(), LeaseState::Failed { why });
     }
 }
 

@@ -200,6 +200,7 @@ pub fn take(
     };
     let record =
         Address { block: IpNet::from(address), subnet: subnet.net, holder, since_unix_ms: draft.now_unix_ms() };
+    draft.audit("address.taken", address, "", holder_words(&record.holder));
     draft.event("address.taken", address, format!("{address} of {} is handed out", subnet.net));
     draft.put(record.clone());
     Ok((record, subnet))
@@ -212,9 +213,19 @@ pub fn is_offered(state: &State, location: &str, family: Family) -> bool {
 
 /// Gives an address back. Nothing happens where nobody has it.
 pub fn release(draft: &mut Draft, block: IpNet) {
-    if draft.get::<Address>(&block).is_some() {
+    if let Some(address) = draft.get::<Address>(&block) {
+        let before = holder_words(&address.holder);
+        draft.audit("address.released", block.addr(), before, "");
         draft.event("address.released", block.addr(), format!("{} is free again", block.addr()));
         draft.delete::<Address>(&block);
+    }
+}
+
+/// Who has an address, for the audit log. The name of its handing-out is left out: whoever knows it may give it back.
+fn holder_words(holder: &AddressHolder) -> String {
+    match holder {
+        AddressHolder::Machine { machine, lease } => format!("machine {machine} of lease {lease}"),
+        AddressHolder::Pool { hub, pool, lease, .. } => format!("pool {pool:?} of hub {hub}, for lease {lease}"),
     }
 }
 
@@ -237,7 +248,6 @@ pub fn reclaim(draft: &mut Draft, block: IpNet) -> Result<(), Refusal> {
             Err(Refusal::Conflict(format!("{block} belongs to a machine of lease {lease}; it is freed when that ends")))
         }
         AddressHolder::Pool { .. } => {
-            draft.audit("address.reclaimed", block, format!("{:?}", address.holder), "");
             release(draft, block);
             Ok(())
         }

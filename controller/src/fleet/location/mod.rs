@@ -49,14 +49,14 @@ pub fn need(state: &State, code: &str) -> Result<(), Refusal> {
 
 /// Removes a location that nothing stands at.
 pub fn remove(draft: &mut Draft, code: &str) -> Result<(), Refusal> {
-    draft.need::<Location>(&code.to_owned())?;
+    let location = draft.need::<Location>(&code.to_owned())?;
     if let Some(machine) = draft.state().machines.iter().find(|m: &&Machine| m.location == code) {
         return Err(Refusal::Conflict(format!("machine {} stands at {code}", machine.name)));
     }
     if let Some(subnet) = draft.state().subnets.iter().find(|s: &&Subnet| s.location == code) {
         return Err(Refusal::Conflict(format!("subnet {} is declared at {code}", subnet.net)));
     }
-    draft.audit("location.removed", code, code, "");
+    draft.audit("location.removed", code, format!("{location:?}"), "");
     draft.delete::<Location>(&code.to_owned());
     Ok(())
 }

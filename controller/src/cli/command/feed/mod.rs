@@ -1,7 +1,10 @@
-//! `muster events`, `muster audit`, `muster status`.
+//! `muster events`, `muster status`; `muster audit` has its own file.
+
+mod audit;
 
 use std::time::Duration;
 
+pub use audit::Audit;
 use clap::Args;
 use serde_json::Value;
 
@@ -25,24 +28,6 @@ pub struct Events {
     connect: Connect,
 }
 
-/// Who changed what
-#[derive(Debug, Args)]
-pub struct Audit {
-    /// Only what was done on this: the id of a machine, a location's code, …
-    #[arg(long)]
-    subject: Option<String>,
-    /// Only what this one did, such as token:ci
-    #[arg(long)]
-    who: Option<String>,
-    /// At most so many, newest first
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    limit: u16,
-    #[command(flatten)]
-    show: Show,
-    #[command(flatten)]
-    connect: Connect,
-}
-
 /// How the controller and its fleet are
 #[derive(Debug, Args)]
 pub struct Status {
@@ -52,18 +37,34 @@ pub struct Status {
     connect: Connect,
 }
 
+/// Follows a live feed to the end of time: goes on where it was when the controller comes back.
+///
+/// `path` says where a feed begins whose last record had this number; `each` gets every record and its text.
+fn follow(
+    client: &Client,
+    path: impl Fn(Option<u64>) -> String,
+    each: &mut dyn FnMut(&Value, &str),
+) -> Result<(), CliError> {
+    let mut seen = None;
+    loop {
+        let end = client.follow(&path(seen), &mut |data| {
+            let record: Value = serde_json::from_str(data).unwrap_or_default();
+            seen = record["seq"].as_u64().or(seen);
+            each(&record, data);
+            true
+        });
+        match end {
+            Err(CliError::Connect(why)) => {
+                eprintln!("{why}; trying again");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            other => return other,
+        }
+    }
+}
+
 const EVENTS: &[Column] =
     &[Column("at", |e| text(e, "/at")), Column("kind", |e| text(e, "/kind")), Column("text", |e| text(e, "/text"))];
-
-const AUDIT: &[Column] = &[
-    Column("at", |e| text(e, "/at")),
-    Column("who", |e| text(e, "/who")),
-    Column("from", |e| text(e, "/from")),
-    Column("action", |e| text(e, "/action")),
-    Column("subject", |e| text(e, "/subject")),
-    Column("before", |e| text(e, "/before")),
-    Column("after", |e| text(e, "/after")),
-];
 
 const STATUS: &[Column] = &[
     Column("version", |s| text(s, "/version")),
@@ -79,7 +80,7 @@ const STATUS: &[Column] = &[
 ];
 
 impl Events {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(in crate::cli::command) fn run(self) -> Result<(), CliError> {
         let client = self.connect.client()?;
         let last = self.last.to_string();
         let query = [("last", Some(last.as_str())), ("limit", Some("1000"))];
@@ -90,28 +91,8 @@ impl Events {
             self.show.list(&events, EVENTS);
             return Ok(());
         }
-        self.follow(&client, path)
-    }
-
-    /// Goes on where it was when the controller comes back.
-    fn follow(&self, client: &Client, mut path: String) -> Result<(), CliError> {
-        loop {
-            let mut seen = None;
-            let end = client.follow(&path, &mut |data| {
-                let event: Value = serde_json::from_str(data).unwrap_or_default();
-                seen = event["seq"].as_u64().or(seen);
-                self.print(&event);
-                true
-            });
-            path = seen.map_or(path, |seq| format!("/events?cursor={seq}"));
-            match end {
-                Err(CliError::Connect(why)) => {
-                    eprintln!("{why}; trying again");
-                    std::thread::sleep(Duration::from_secs(1));
-                }
-                other => return other,
-            }
-        }
+        let again = |seen: Option<u64>| seen.map_or(path.clone(), |seq| format!("/events?cursor={seq}"));
+        follow(&client, again, &mut |event, _| self.print(event))
     }
 
     fn print(&self, event: &Value) {
@@ -126,20 +107,8 @@ impl Events {
     }
 }
 
-impl Audit {
-    pub(super) fn run(self) -> Result<(), CliError> {
-        let limit = self.limit.to_string();
-        let query =
-            [("subject", self.subject.as_deref()), ("who", self.who.as_deref()), ("limit", Some(limit.as_str()))];
-        let mut page = self.connect.client()?.get(&with_query("/audit", &query))?;
-        let Value::Array(entries) = page["items"].take() else { return Ok(()) };
-        self.show.list(&entries, AUDIT);
-        Ok(())
-    }
-}
-
 impl Status {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(in crate::cli::command) fn run(self) -> Result<(), CliError> {
         let status = self.connect.client()?.get("/status")?;
         self.show.one(&status, |status| lines(status, STATUS));
         Ok(())

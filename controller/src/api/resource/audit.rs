@@ -1,0 +1,199 @@
+//! The audit log: read in pages, exported as lines, or followed live; always filtered here.
+//!
+//! An export's lines are what is hashed, so that whoever has them verifies them without trust in this controller.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::sse;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::Api;
+use crate::api::http::caller::now_unix_ms;
+use crate::api::http::feed::{self, AT_ONCE, Unread};
+use crate::api::http::{Operator, Page, Params, Problem, Refused, when};
+use crate::fleet::State as FleetState;
+use crate::fleet::audit::{Head, Line};
+use crate::fleet::record::{AuditEntry, AuditResult};
+
+/// The media type of an export (https://jsonlines.org).
+const LINES: &str = "application/jsonl";
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(audit)).routes(routes!(head))
+}
+
+/// Which entries are asked for.
+#[derive(Debug, Clone, Default)]
+struct Filter {
+    who: Option<String>,
+    subject: Option<String>,
+    action: Option<String>,
+    request: Option<String>,
+    result: Option<Wanted>,
+    since_unix_ms: Option<u64>,
+    until_unix_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Done,
+    Refused,
+}
+
+impl Filter {
+    fn read(params: &mut Params) -> Result<Self, Problem> {
+        let result = match params.text("result").as_deref() {
+            None => None,
+            Some("done") => Some(Wanted::Done),
+            Some("refused") => Some(Wanted::Refused),
+            Some(other) => {
+                return Err(Problem::invalid("result", format!("must be done or refused, and is {other:?}")));
+            }
+        };
+        let mut moment = |key| match params.text(key) {
+            None => Ok(None),
+            Some(text) => when::past(key, &text, now_unix_ms()).map(|time| Some(time.0)),
+        };
+        Ok(Self {
+            since_unix_ms: moment("since")?,
+            until_unix_ms: moment("until")?,
+            who: params.text("who"),
+            subject: params.text("subject"),
+            action: params.text("action"),
+            request: params.text("request"),
+            result,
+        })
+    }
+
+    fn wants(&self, entry: &AuditEntry) -> bool {
+        let is = |wish: &Option<String>, text: &str| wish.as_deref().is_none_or(|wish| wish == text);
+        let result = match entry.result {
+            AuditResult::Done => Wanted::Done,
+            AuditResult::Refused { .. } => Wanted::Refused,
+        };
+        is(&self.who, &entry.who)
+            && is(&self.subject, &entry.subject)
+            && is(&self.request, &entry.request)
+            && self.action.as_deref().is_none_or(|beginning| entry.action.starts_with(beginning))
+            && self.result.is_none_or(|wish| wish == result)
+            && self.since_unix_ms.is_none_or(|since| entry.at_unix_ms >= since)
+            && self.until_unix_ms.is_none_or(|until| entry.at_unix_ms <= until)
+    }
+}
+
+/// Who changed what, and who was refused: JSON in pages, newest first; `application/jsonl` where the request accepts it,
+/// oldest first and all of it; or server-sent events where it accepts `text/event-stream`, from now on.
+///
+/// A line of the export, as of the live feed, is exactly what is hashed: `previous` is the SHA-256 of the line before it.
+#[utoipa::path(get, path = "/audit", tag = "events",
+    params(
+        ("limit" = Option<usize>, Query, description = "1 to 1000, 100 by default; of an export the newest so many, all by \
+             default; means nothing to a live feed"),
+        ("cursor" = Option<u64>, Query, description = "`next` of the page before; means nothing to an export or a live feed"),
+        ("after" = Option<u64>, Query, description = "only entries after the one with this number"),
+        ("who" = Option<String>, Query, description = "only what this one did, such as `token:ci`"),
+        ("subject" = Option<String>, Query, description = "only what was done on this"),
+        ("action" = Option<String>, Query, description = "only actions that begin like this, such as `machine.`"),
+        ("request" = Option<String>, Query, description = "only what the request of this id brought about"),
+        ("result" = Option<String>, Query, description = "`done` or `refused`"),
+        ("since" = Option<String>, Query, description = "not before: a span like `2h` or `7d`, a date, or RFC 3339"),
+        ("until" = Option<String>, Query, description = "not after, as `since`"),
+        ("Last-Event-ID" = Option<String>, Header, description = "as `after`, sent by browsers that come back"),
+    ),
+    responses(
+        (status = 200, content(
+            (Page<Line> = "application/json"),
+            (String = "application/jsonl"),
+            (String = "text/event-stream"),
+        )),
+        Refused,
+    ))]
+async fn audit(
+    Operator(caller): Operator,
+    State(api): State<Api>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let filter = Filter::read(&mut params)?;
+    let (is_limited, limit) = (params.has("limit"), params.limit()?);
+    let cursor: Option<u64> = params.cursor()?;
+    let after: Option<u64> = params.parsed("after", "the number of an entry")?;
+    params.finish()?;
+    let state = api.fleet.state();
+    if feed::accepts(&headers, "text/event-stream") {
+        let after = feed::last_event_id(&headers).or(after).unwrap_or(state.next_audit() - 1);
+        return Ok(feed::live(&api.fleet, caller, after, move |state, after| unread(state, after, &filter)));
+    }
+    let after = after.unwrap_or(0);
+    if feed::accepts(&headers, LINES) {
+        return Ok(lines(state, after, filter, is_limited.then_some(limit)));
+    }
+    let newest_first = state.audit.before(&cursor.unwrap_or(u64::MAX)).take_while(|entry| entry.seq > after);
+    let entries = newest_first.filter(|entry| filter.wants(entry));
+    Ok(Json(Page::take(entries, limit, |entry| entry.seq.to_string(), Line::of)).into_response())
+}
+
+fn unread(state: &FleetState, after: u64, filter: &Filter) -> Unread {
+    let mut found = Unread { events: Vec::new(), seen: after };
+    for entry in state.audit.after(&after).take(AT_ONCE) {
+        found.seen = entry.seq;
+        if filter.wants(entry) {
+            let event = sse::Event::default().id(entry.seq.to_string()).event(&entry.action);
+            found.events.push(event.data(Line::of(entry).text()));
+        }
+    }
+    found
+}
+
+/// The lines after the entry `after`, or the newest `limit` of them, as they are at this moment.
+fn lines(state: Arc<FleetState>, after: u64, filter: Filter, limit: Option<usize>) -> Response {
+    let after = match limit {
+        None => after,
+        Some(limit) => {
+            let newest = state.audit.before(&u64::MAX).take_while(|entry| entry.seq > after);
+            newest.filter(|entry| filter.wants(entry)).take(limit).last().map_or(after, |first| first.seq - 1)
+        }
+    };
+    let parts = stream::unfold((state, after, filter), |(state, mut after, filter)| async move {
+        let (begin, mut text) = (after, String::new());
+        for entry in state.audit.after(&after).take(AT_ONCE) {
+            after = entry.seq;
+            if filter.wants(entry) {
+                text.push_str(&Line::of(entry).text());
+                text.push('\n');
+            }
+        }
+        (after > begin).then_some((Ok::<_, Infallible>(text), (state, after, filter)))
+    });
+    ([(header::CONTENT_TYPE, LINES), (header::CACHE_CONTROL, "no-store")], Body::from_stream(parts)).into_response()
+}
+
+/// Where the audit log ends, as the controller has it on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AuditHead)]
+struct HeadView {
+    /// Number of the newest entry, 0 where there is none.
+    seq: u64,
+    /// SHA-256 of its line in hex.
+    sha256: String,
+    /// Both, to be noted elsewhere: `muster audit verify --head` finds out whether the log still has it.
+    head: String,
+}
+
+/// Where the audit log ends.
+#[utoipa::path(get, path = "/audit/head", tag = "events",
+    responses((status = 200, body = HeadView), Refused))]
+async fn head(_: Operator, State(api): State<Api>) -> Json<HeadView> {
+    let head = Head::of(&api.fleet.state());
+    Json(HeadView { seq: head.seq, sha256: head.digest.to_string(), head: head.to_string() })
+}
