@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded::{self, at_most};
 use crate::frame::Message;
 use crate::ids::{Digest, IdError, Mac, MachineId};
 
@@ -61,6 +62,7 @@ pub struct Identity {
     /// SMBIOS board serial, empty where there is none.
     pub board_serial: String,
     /// Permanent MACs of all physical NICs, sorted, at most 64.
+    #[serde(deserialize_with = "at_most::<{ bounded::NICS }, _, _>")]
     pub macs: Vec<Mac>,
 }
 
@@ -70,6 +72,7 @@ pub struct Request {
     /// From the boot script.
     pub ticket: Ticket,
     /// Certificate signing request in DER (RFC 2986), ECDSA P-256, made with the key that stays in this machine's RAM.
+    #[serde(deserialize_with = "at_most::<{ bounded::CSR_BYTES }, _, _>")]
     pub csr: Vec<u8>,
     /// Compared with what asked for the boot script, and with known machines.
     pub identity: Identity,

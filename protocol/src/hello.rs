@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded::at_most;
 use crate::ids::{BootId, Digest, Generation};
 
 /// Versions of the session protocol.
@@ -20,6 +21,7 @@ pub mod version {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Versions offered, at most 16.
+    #[serde(deserialize_with = "at_most::<16, _, _>")]
     pub versions: Vec<u16>,
     /// This run of the agent.
     pub boot: BootId,

@@ -7,6 +7,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::bounded::{self, at_most};
 use crate::ids::{Digest, DiskId, Mac};
 
 /// Everything, at one moment.
@@ -20,9 +21,11 @@ pub struct Inventory {
     pub cpu: Cpu,
     /// Memory.
     pub memory: Memory,
-    /// Whole disks, by kernel name; no partitions, loop or RAM devices, at most 512.
+    /// Whole disks, by kernel name; no partitions, loop or RAM devices, at most [`bounded::DISKS`].
+    #[serde(deserialize_with = "at_most::<{ bounded::DISKS }, _, _>")]
     pub disks: Vec<Disk>,
-    /// Physical network interfaces, by kernel name, at most 64.
+    /// Physical network interfaces, by kernel name, at most [`bounded::NICS`].
+    #[serde(deserialize_with = "at_most::<{ bounded::NICS }, _, _>")]
     pub nics: Vec<Nic>,
     /// What runs on it.
     pub software: Software,
@@ -34,9 +37,8 @@ impl Inventory {
         Digest::of_value(self)
     }
 
-    /// Refuses what no machine has: the bounds that the fields name, so that a few bytes on the wire cannot become much
-    /// memory.
-    pub fn check(&self) -> Result<(), OverLimit> {
+    /// Refuses texts that no agent sends. The lists are bounded already where they are read.
+    pub fn check(&self) -> Result<(), TextTooLong> {
         let mut texts = vec![
             &self.system.vendor,
             &self.system.product,
@@ -49,10 +51,6 @@ impl Inventory {
             &self.software.kernel,
             &self.software.agent,
         ];
-        at_most("cpu.flags", self.cpu.flags.len(), 256)?;
-        at_most("memory.dimms", self.memory.dimms.len(), 512)?;
-        at_most("disks", self.disks.len(), 512)?;
-        at_most("nics", self.nics.len(), 64)?;
         texts.extend(&self.cpu.flags);
         for Dimm { slot, kind, vendor, part, serial, .. } in &self.memory.dimms {
             texts.extend([slot, kind, vendor, part, serial]);
@@ -61,28 +59,23 @@ impl Inventory {
             texts.extend([name, model]);
             texts.extend(serial.iter().chain(wwn));
         }
-        for Nic { name, driver, addresses, .. } in &self.nics {
+        for Nic { name, driver, .. } in &self.nics {
             texts.extend([name, driver]);
-            at_most("nics.addresses", addresses.len(), 64)?;
         }
-        texts.into_iter().try_for_each(|text| at_most("text", text.len(), 128))
+        let long = texts.into_iter().map(String::len).find(|bytes| *bytes > TEXT);
+        long.map_or(Ok(()), |bytes| Err(TextTooLong { bytes }))
     }
 }
 
-/// A count that is over what an inventory may hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{count} in {field} is over the limit of {limit}")]
-pub struct OverLimit {
-    /// Which list, or `text` for the bytes of any text.
-    pub field: &'static str,
-    /// What was there.
-    pub count: usize,
-    /// What may be.
-    pub limit: usize,
-}
+/// Bytes of any text.
+const TEXT: usize = 128;
 
-fn at_most(field: &'static str, count: usize, limit: usize) -> Result<(), OverLimit> {
-    if count > limit { Err(OverLimit { field, count, limit }) } else { Ok(()) }
+/// A text that is longer than any in an inventory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a text of {bytes} bytes is over an inventory's limit of {TEXT}")]
+pub struct TextTooLong {
+    /// How long it is.
+    pub bytes: usize,
 }
 
 /// SMBIOS types 1 and 2 (DMTF DSP0134).
@@ -135,7 +128,8 @@ pub struct Cpu {
     /// Hardware threads, over all cores.
     pub threads: u16,
     /// Of the flags in /proc/cpuinfo, those someone chooses machines by: `vmx`, `svm`, `aes`, `avx2`, `avx512f`, `sha_ni`, …
-    /// At most 256.
+    /// At most [`bounded::FLAGS`].
+    #[serde(deserialize_with = "at_most::<{ bounded::FLAGS }, _, _>")]
     pub flags: Vec<String>,
 }
 
@@ -144,7 +138,8 @@ pub struct Cpu {
 pub struct Memory {
     /// Bytes that the kernel can use: less than what is plugged in.
     pub total_bytes: u64,
-    /// Populated slots, SMBIOS type 17, at most 512.
+    /// Populated slots, SMBIOS type 17, at most [`bounded::DIMMS`].
+    #[serde(deserialize_with = "at_most::<{ bounded::DIMMS }, _, _>")]
     pub dimms: Vec<Dimm>,
 }
 
@@ -253,7 +248,8 @@ pub struct Nic {
     pub carrier: Carrier,
     /// PCI vendor and device, where it is a PCI device.
     pub pci: Option<PciId>,
-    /// Addresses with their prefix lengths, link-local ones included, sorted, at most 64.
+    /// Addresses with their prefix lengths, link-local ones included, sorted, at most [`bounded::NIC_ADDRESSES`].
+    #[serde(deserialize_with = "at_most::<{ bounded::NIC_ADDRESSES }, _, _>")]
     pub addresses: Vec<IpNet>,
 }
 

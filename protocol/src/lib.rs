@@ -7,6 +7,7 @@
 //! what an agent tells a controller, [`enroll`] the one conversation before there is a certificate.
 //! [`desired`] and [`observed`] are the two descriptions of a machine that everything else is about.
 
+pub mod bounded;
 pub mod desired;
 pub mod enroll;
 pub mod frame;

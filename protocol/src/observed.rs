@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::bounded::{self, at_most};
 use crate::desired::AcceptRa;
 use crate::ids::{DiskId, Mac, VlanTag};
 
@@ -14,6 +15,7 @@ pub struct Observed {
     /// Links, addresses, routes, resolvers.
     pub network: Network,
     /// Whole disks that have an identity or not.
+    #[serde(deserialize_with = "at_most::<{ bounded::DISKS }, _, _>")]
     pub disks: Vec<Disk>,
 }
 
@@ -21,12 +23,16 @@ pub struct Observed {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// All links but the loopback, by interface index.
+    #[serde(deserialize_with = "at_most::<4096, _, _>")]
     pub links: Vec<Link>,
     /// Routes of the main table, the kernel's own for its prefixes left out.
+    #[serde(deserialize_with = "at_most::<16384, _, _>")]
     pub routes: Vec<Route>,
     /// Resolvers in force.
+    #[serde(deserialize_with = "at_most::<64, _, _>")]
     pub nameservers: Vec<IpAddr>,
     /// Search domains in force.
+    #[serde(deserialize_with = "at_most::<64, _, _>")]
     pub search: Vec<String>,
 }
 
@@ -50,6 +56,7 @@ pub struct Link {
     /// Bytes.
     pub mtu: u32,
     /// Addresses, sorted.
+    #[serde(deserialize_with = "at_most::<4096, _, _>")]
     pub addresses: Vec<Address>,
     /// What the agent's DHCPv4 client does on it.
     pub dhcp4: Dhcp4,
@@ -77,8 +84,10 @@ pub struct Lease {
     /// Who gave it; unspecified where the boot medium handed the lease over without it.
     pub server: IpAddr,
     /// Resolvers it brought, in use after the configured ones.
+    #[serde(deserialize_with = "at_most::<64, _, _>")]
     pub nameservers: Vec<IpAddr>,
     /// Search domains it brought, in use after the configured ones.
+    #[serde(deserialize_with = "at_most::<64, _, _>")]
     pub search: Vec<String>,
 }
 
@@ -160,6 +169,7 @@ pub struct Disk {
     /// What the disk itself carries.
     pub contents: Contents,
     /// Partitions, by number. Empty unless `contents` is a GPT or a DOS table.
+    #[serde(deserialize_with = "at_most::<128, _, _>")]
     pub partitions: Vec<Partition>,
     /// Why nobody may write to it: mounted as the boot medium, held by another layer. Empty where free.
     pub held: String,

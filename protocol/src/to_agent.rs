@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded::{self, at_most};
 use crate::desired::{Desired, Permit, Problem};
 use crate::frame::Message;
 use crate::ids::{BootId, Digest, DiskId, Generation, OperationId};
@@ -110,7 +111,7 @@ pub enum Refusal {
     },
     /// The desired state is not well formed.
     #[error("the desired state has {} problem(s), first: {}", .0.len(), .0.first().map(ToString::to_string).unwrap_or_default())]
-    Invalid(Vec<Problem>),
+    Invalid(#[serde(deserialize_with = "at_most::<1024, _, _>")] Vec<Problem>),
     /// The desired state does not fit this machine.
     #[error("{0}")]
     Impossible(String),
@@ -122,6 +123,7 @@ pub enum Refusal {
     )]
     PermitNeeded {
         /// The disks that would lose what they carry.
+        #[serde(deserialize_with = "at_most::<{ bounded::DISKS }, _, _>")]
         disks: Vec<DiskId>,
         /// The plan that would do it.
         plan: Digest,
@@ -144,6 +146,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Empty where the machine is already as desired.
+    #[serde(deserialize_with = "at_most::<4096, _, _>")]
     pub steps: Vec<Step>,
     /// Names this plan in a [`Permit`]: covers the steps and the present contents of the disks they touch.
     pub digest: Digest,
@@ -170,3 +173,6 @@ pub enum Impact {
     /// What this disk carries is lost.
     Destroys(DiskId),
 }
+
+/// The most memory that a decoded [`Answer`] takes: what is in its lists is at most eight times as large as on the wire.
+pub const ANSWER_MEMORY: usize = 8 * Answer::LIMIT + bounded::DISKS * size_of::<crate::observed::Disk>();

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded::{self, at_most};
 use crate::frame::Message;
 use crate::hello::{Hello, Progress, Welcome};
 use crate::ids::{Digest, DiskId, Generation, OperationId};
-use crate::inventory::Inventory;
+use crate::inventory::{self, Inventory};
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,12 +34,14 @@ pub enum Call {
     /// A new certificate for the same key, before this one ends.
     Renew {
         /// Certificate signing request in DER (RFC 2986).
+        #[serde(deserialize_with = "at_most::<{ bounded::CSR_BYTES }, _, _>")]
         csr: Vec<u8>,
     },
 }
 
 impl Message for Call {
-    const LIMIT: usize = 96 * 1024;
+    // An inventory with every list full has about 45 KiB, and a store takes no larger value.
+    const LIMIT: usize = 64 * 1024;
 }
 
 /// How far a piece of work is.
@@ -54,6 +57,7 @@ pub enum Work {
     /// Done, with proof.
     Done {
         /// One per disk.
+        #[serde(deserialize_with = "at_most::<{ bounded::DISKS }, _, _>")]
         receipts: Vec<WipeReceipt>,
     },
     /// Given up.
@@ -123,3 +127,11 @@ pub enum Refusal {
     #[error("the controller cannot do this now; try again")]
     Busy,
 }
+
+/// The most memory that a decoded [`Call`] takes: the fullest inventory, with the heap's own room for texts left out.
+pub const MEMORY: usize = Call::LIMIT
+    + bounded::DISKS * size_of::<inventory::Disk>()
+    + bounded::DIMMS * size_of::<inventory::Dimm>()
+    + bounded::NICS * (size_of::<inventory::Nic>() + bounded::NIC_ADDRESSES * size_of::<ipnet::IpNet>())
+    + bounded::FLAGS * size_of::<String>()
+    + size_of::<Inventory>();

@@ -33,6 +33,9 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// A call that is sent into it does the same, and so has [`SILENT`](super::registry) of its own.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// Bytes that a peer may send on all its streams together before they are read.
+pub const WINDOW: u32 = 32 * 1024;
+
 /// Why the agents' port cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -90,7 +93,7 @@ fn transport() -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(4))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(16 * 1024))
-        .receive_window(VarInt::from_u32(32 * 1024))
+        .receive_window(VarInt::from_u32(WINDOW))
         .send_window(32 * 1024)
         .crypto_buffer_size(16 * 1024)
         .datagram_receive_buffer_size(None)

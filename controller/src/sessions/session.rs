@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime};
 use muster_protocol::frame::Message;
 use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome, version};
 use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
-use muster_protocol::{Digest, MachineId, close, to_agent};
+use muster_protocol::{Digest, MachineId, close, to_agent, to_controller};
 use quinn::{Connection, SendStream};
 use tokio::sync::{Semaphore, watch};
 
+use super::endpoint::WINDOW;
 use super::registry::{Opening, Peer, Welcomed};
 use super::stream::shut;
 use super::stream::{self, StreamError};
@@ -254,7 +255,7 @@ async fn requests(sessions: &Sessions, peer: &Arc<Peer>) -> End {
     loop {
         let Ok((mut send, mut receive)) = peer.connection().accept_bi().await else { return End::Gone };
         let exchange = async {
-            let call = stream::read::<Call>(&mut receive, &peer.turn).await?;
+            let (call, _turn) = stream::take::<Call>(&mut receive, &peer.turn).await?;
             let said_hello_again = matches!(call, Call::Hello(_));
             let answer = answer(sessions, peer, call).await;
             if matches!(answer, Answer::Refused(Refusal::BadRequest)) {
@@ -383,6 +384,8 @@ fn shorten_work(state: &mut Work) {
     }
 }
 
-// The most that a peer makes us hold: one request that is being carried out, one large frame that is being read, and the
-// connection's receive window.
-const _: () = assert!(Call::LIMIT + to_agent::Answer::LIMIT + 32 * 1024 <= 256 * 1024);
+// The most that a peer makes us hold for as long as it likes: the connection's receive window and one large frame at a
+// time, a request with what it is in memory until it was carried out, or an answer that is being read. An answer in memory
+// is another matter: nobody sends one unasked, and it is gone when whoever asked has looked at it.
+const _: () = assert!(WINDOW as usize + Call::LIMIT + to_controller::MEMORY <= 256 * 1024);
+const _: () = assert!(WINDOW as usize + to_agent::Answer::LIMIT <= 256 * 1024);

@@ -5,7 +5,7 @@
 
 use muster_protocol::frame::{self, FrameError, Message};
 use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::metrics::Reason;
 
@@ -52,6 +52,14 @@ impl StreamError {
 
 /// Reads the one message on `stream`. `turn` is the connection's, with one permit.
 pub async fn read<M: Message>(stream: &mut RecvStream, turn: &Semaphore) -> Result<M, StreamError> {
+    Ok(take(stream, turn).await?.0)
+}
+
+/// The same, and keeps the turn that a larger frame took, for as long as its message is in memory.
+pub async fn take<'t, M: Message>(
+    stream: &mut RecvStream,
+    turn: &'t Semaphore,
+) -> Result<(M, Option<SemaphorePermit<'t>>), StreamError> {
     let mut header = [0; frame::HEADER];
     stream.read_exact(&mut header).await.map_err(|e| match e {
         ReadExactError::FinishedEarly(_) => StreamError::Short,
@@ -59,7 +67,7 @@ pub async fn read<M: Message>(stream: &mut RecvStream, turn: &Semaphore) -> Resu
     })?;
     let length = frame::length::<M>(header)?;
     // Nobody closes the semaphore; if somebody did, reading without a turn would still be right.
-    let _turn = if length > SMALL { turn.acquire().await.ok() } else { None };
+    let turn = if length > SMALL { turn.acquire().await.ok() } else { None };
     let mut value: Vec<u8> = Vec::new();
     while value.len() < length {
         let chunk = stream.read_chunk(length - value.len(), true).await.map_err(reading)?.ok_or(StreamError::Short)?;
@@ -69,7 +77,7 @@ pub async fn read<M: Message>(stream: &mut RecvStream, turn: &Semaphore) -> Resu
     if stream.read_chunk(1, true).await.map_err(reading)?.is_some() {
         return Err(StreamError::Leftover);
     }
-    Ok(frame::decode(&value)?)
+    Ok((frame::decode(&value)?, turn))
 }
 
 /// Writes the one message of `stream` and ends it.

@@ -539,10 +539,15 @@ async fn an_inventory_that_no_machine_has_is_refused() {
     let who = world.member().await;
     let session = world.session(&who).await;
     let mut inventory = Inventory::default();
-    inventory.cpu.flags = vec![String::new(); 50_000];
-    let call = to_controller::Call::Inventory(Box::new(inventory));
+    inventory.cpu.model = "x".repeat(129);
+    let call = to_controller::Call::Inventory(Box::new(inventory.clone()));
     let answer: to_controller::Answer = ask(&session, &call).await;
     assert_eq!(answer, to_controller::Answer::Refused(Refusal::BadRequest));
+    // Lists are refused before there is memory for them, and so before there is an inventory to refuse.
+    inventory.cpu.flags = vec![String::new(); 50_000];
+    let call = to_controller::Call::Inventory(Box::new(inventory));
+    assert!(say(&session, &frame::encode(&call).expect("fits")).await.is_err());
+    assert_eq!(closed(&session).await.0, close::PROTOCOL);
     assert!(world.fleet.state().inventories.is_empty());
 }
 

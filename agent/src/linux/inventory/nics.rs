@@ -6,6 +6,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use muster_protocol::Mac;
+use muster_protocol::bounded::{NIC_ADDRESSES, NICS};
 use muster_protocol::inventory::{Carrier, Nic, PciId};
 
 use crate::linux::network::netlink::address::{self, Address, Uniqueness};
@@ -14,8 +15,6 @@ use crate::linux::network::netlink::{Netlink, NetlinkError};
 use crate::linux::sysfs;
 use crate::sort;
 
-/// An inventory's limit.
-const LIMIT: usize = 64;
 /// ARPHRD_ETHER: what has MACs of six bytes.
 const ETHERNET: u16 = 1;
 
@@ -39,7 +38,7 @@ impl Links {
 /// Interfaces with hardware below them, in natural order of their names.
 pub(super) fn nics(root: &Path, seen: &Links) -> Vec<Nic> {
     let folder = root.join("sys/class/net");
-    sysfs::names(&folder).iter().filter_map(|name| nic(name, &folder.join(name), seen)).take(LIMIT).collect()
+    sysfs::names(&folder).iter().filter_map(|name| nic(name, &folder.join(name), seen)).take(NICS).collect()
 }
 
 fn nic(name: &str, path: &Path, seen: &Links) -> Option<Nic> {
@@ -58,6 +57,7 @@ fn nic(name: &str, path: &Path, seen: &Links) -> Option<Nic> {
     let mut addresses: Vec<IpNet> = seen.addresses.iter().filter(mine).map(|address| address.net).collect();
     sort::short(&mut addresses, Ord::cmp);
     addresses.dedup();
+    addresses.truncate(NIC_ADDRESSES);
     Some(Nic {
         name: name.to_owned(),
         mac,

@@ -3,13 +3,11 @@
 //! Called by `inventory`; pure. Only types 0, 1, 2 and 17 are read.
 //! What vendors leave in their tables in place of an answer counts as none.
 
+use muster_protocol::bounded::DIMMS;
 use muster_protocol::inventory::{Dimm, Firmware, System};
 
 use crate::linux::storage::gpt::mixed_endian;
 use crate::linux::text::clean_bytes;
-
-/// Modules that a report holds at most; boards have up to 96.
-const DIMMS: usize = 256;
 
 /// What the tables say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use muster_protocol::bounded::DISKS;
 use muster_protocol::inventory::{Attachment, Disk, Medium, Transport};
 
 use crate::linux::sysfs;
@@ -11,14 +12,12 @@ use crate::linux::text::{clean, clean_bytes};
 
 /// What is no disk of the machine although it has a `device`: optical and floppy drives.
 const NOT_DISKS: [&str; 2] = ["sr", "fd"];
-/// An inventory's limit.
-const LIMIT: usize = 512;
 
 /// Whole disks with a medium in them, in natural order of their names. `root` is `/`, or a test's.
 pub fn list(root: &Path) -> Vec<Disk> {
     let block = root.join("sys/block");
     let names = sysfs::names(&block);
-    names.iter().filter_map(|name| disk(name, &block.join(name))).take(LIMIT).collect()
+    names.iter().filter_map(|name| disk(name, &block.join(name))).take(DISKS).collect()
 }
 
 fn disk(name: &str, path: &Path) -> Option<Disk> {
