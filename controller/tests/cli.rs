@@ -188,6 +188,29 @@ async fn a_site_gets_its_location_subnet_token_ticket_and_credential() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn curl_finds_a_token_in_a_netrc_file() {
+    let lab = Lab::new().await;
+    let token = lab.json(&["token", "create", "ci", "--role", "viewer", "--expires", "90d"]).await;
+    assert!(token["expires"].as_str().is_some_and(|end| end.ends_with('Z')), "{token}");
+    lab.refuses(1, &["token", "create", "ci", "--role", "viewer", "--expires", "soon"]).await;
+    let ask = async |user: &str| {
+        let netrc = lab.data.path().join("netrc");
+        let secret = token["token"].as_str().expect("shown once");
+        std::fs::write(&netrc, format!("machine 127.0.0.1 login {user} password {secret}\n")).expect("written");
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "30", "--netrc-file"]).arg(netrc).arg("--cacert");
+        curl.arg(lab.data.path().join("ca.crt")).arg(format!("https://{}/api/v1/status", lab.server.https[0]));
+        let output = tokio::task::spawn_blocking(move || curl.output()).await.expect("no panic");
+        let output = output.expect("curl is installed");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    assert!(ask("token").await["version"].is_string());
+    let refused = ask("olga").await;
+    assert!(refused["detail"].as_str().is_some_and(|why| why.contains("there are no users here")), "{refused}");
+    lab.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leases_are_looked_after_by_name() {
     let lab = Lab::new().await;
     let id = lab.pending("S1").await.to_string();

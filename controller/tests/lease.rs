@@ -15,7 +15,7 @@ use muster_agent::options::{Endpoint, Manage, Options, Pace, WhenRefused};
 use muster_agent::sim::SimMachine;
 use muster_controller::api::{Live, Presence};
 use muster_controller::config::Config;
-use muster_controller::fleet::record::{HubRule, Lifecycle, Location, Machine, Subnet, TicketBound};
+use muster_controller::fleet::record::{HubRule, Lifecycle, Location, Machine, PlaceRule, Subnet, TicketBound};
 use muster_controller::fleet::{Author, Draft, Refusal, State, address, credential, lease, location, machine, ticket};
 use muster_controller::ial::{self, Envelope};
 use muster_controller::server::Server;
@@ -54,7 +54,7 @@ impl Road {
                 reserved: Vec::new(),
             };
             address::add_subnet(draft, subnet)?;
-            credential::create(draft, "acme", HubRule::Any)
+            credential::create(draft, "acme", HubRule::Any, PlaceRule::Anywhere)
         };
         let (record, secret) = server.fleet.change(Author::controller(), declare).await.expect("declared");
         let ca = CertificateDer::from_pem_file(data.path().join("ca.crt")).expect("the CA's certificate");

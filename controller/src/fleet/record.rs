@@ -476,6 +476,8 @@ pub struct Credential {
     pub hub: String,
     /// Which of Cycle's hubs may use it.
     pub good_for: HubRule,
+    /// Which locations it is for.
+    pub places: PlaceRule,
     /// SHA-256 of the secret part.
     pub secret: Digest,
     /// Made.
@@ -489,6 +491,25 @@ pub enum HubRule {
     Any,
     /// The hub with this id of Cycle's; a call that names another one, or none, is refused.
     Only(String),
+}
+
+/// Which locations a credential is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlaceRule {
+    /// All of them.
+    Anywhere,
+    /// Those with these codes: what is elsewhere is not shown, nor touched.
+    Only(Vec<String>),
+}
+
+impl PlaceRule {
+    /// Whether it is for the location of this code.
+    pub fn allows(&self, code: &str) -> bool {
+        match self {
+            Self::Anywhere => true,
+            Self::Only(codes) => codes.iter().any(|allowed| allowed == code),
+        }
+    }
 }
 
 /// A machine in a hub's hands, a "server" in Cycle's words. Its record goes when it has ended.

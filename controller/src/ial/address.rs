@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::Ial;
 use super::answer::{Answer, Error};
 use super::call::{Call, Caller, Fields};
-use super::server::{no_such_server, of_hub};
+use super::server::{ELSEWHERE, no_such_server, of_hub};
 use crate::fleet::address::{self, Family};
 use crate::fleet::location;
 use crate::fleet::pool::{self, PoolOrder};
 use crate::fleet::record::{Address, AddressHolder, Subnet};
+use crate::fleet::{Draft, Refusal};
 
 /// Takes an address. The same hub asking again for the same `cycle.pool_id` and kind gets the same one.
 pub(super) async fn allocate(ial: &Ial, call: &Call) -> Answer {
@@ -22,12 +23,13 @@ pub(super) async fn allocate(ial: &Ial, call: &Call) -> Answer {
     check_unused(&fields)?;
     let family = kind(&fields)?;
     let order = PoolOrder {
-        hub: hub.clone(),
+        hub: hub.name.clone(),
         pool: fields.inner("cycle")?.cycle_id("pool_id")?.unwrap_or_default().to_owned(),
         lease: fields.text("server_id")?.to_owned(),
         location: fields.text("location_id")?.to_owned(),
         family,
     };
+    hub.need(&order.location, &fields)?;
     location::need(&state, &order.location).map_err(|refusal| Error::of(refusal, call.at()))?;
     if of_hub(&state, &hub, &order.lease, &fields)?.is_none() {
         return Err(no_such_server(&fields));
@@ -36,7 +38,13 @@ pub(super) async fn allocate(ial: &Ial, call: &Call) -> Answer {
         let title = format!("{family} is not offered at {}", order.location);
         return Err(Error::new("422.not-compatible", title).source(fields.pointer("kind")));
     }
-    let (address, subnet) = ial.change(&hub, call, |draft| pool::allocate(draft, order)).await?;
+    let places = hub.places.clone();
+    let allocate = move |draft: &mut Draft| {
+        // A repeated order is the address that it was, wherever that is from.
+        let (address, subnet) = pool::allocate(draft, order)?;
+        if places.allows(&subnet.location) { Ok((address, subnet)) } else { Err(Refusal::Conflict(ELSEWHERE.into())) }
+    };
+    let (address, subnet) = ial.change(&hub.name, call, allocate).await?;
     Ok(view(&address, &subnet))
 }
 
@@ -88,13 +96,17 @@ pub(super) async fn release(ial: &Ial, call: &Call) -> Answer {
     let block = IpNet::from(ip);
     // Who has it under this name; another name has been given back before.
     let owner = state.addresses.get(&block).and_then(|address| match &address.holder {
-        AddressHolder::Pool { hub, assignment: held, .. } if *held == assignment => Some(hub.clone()),
+        AddressHolder::Pool { hub, assignment: held, .. } if *held == assignment => {
+            let location = state.subnets.get(&address.subnet).map(|subnet| subnet.location.clone());
+            Some((hub.clone(), location.unwrap_or_default()))
+        }
         AddressHolder::Pool { .. } | AddressHolder::Machine { .. } => None,
     });
     match (owner, caller) {
         (None, _) => Ok(json!(true)),
-        (Some(owner), Caller::Hub(hub)) if owner != hub => Err(Error::wrong_hub(fields.pointer("ip_id"))),
-        (Some(owner), _) => {
+        (Some((owner, _)), Caller::Hub(hub)) if owner != hub.name => Err(Error::wrong_hub(fields.pointer("ip_id"))),
+        (Some((_, location)), caller) if !caller.sees(&location) => Err(Error::elsewhere(fields.pointer("ip_id"))),
+        (Some((owner, _)), _) => {
             ial.change(&owner, call, move |draft| pool::release(draft, block, &assignment)).await?;
             Ok(json!(true))
         }

@@ -88,14 +88,28 @@ impl Error {
         Self::new("403.wrong-hub", "This belongs to another hub").source(pointer)
     }
 
+    /// Not there, or not for this credential.
+    pub(super) fn no_such_location(pointer: impl Into<String>) -> Self {
+        Self::new("404.infrastructure.location", "There is no such location").source(pointer)
+    }
+
+    /// A hub asks with a credential that is for other locations.
+    pub(super) fn elsewhere(pointer: impl Into<String>) -> Self {
+        Self::new("403.not-allowed", "This is at a location that these credentials are not for").source(pointer)
+    }
+
+    /// Too many wrong credentials came from one address.
+    pub(super) fn too_many() -> Self {
+        Self::new("429.rate-limiting", "Too many calls with wrong credentials came from this address")
+            .detail("wait, or show good ones: they are never kept out")
+            .source("/auth")
+    }
+
     /// What the fleet refused, for a call whose fields are at `at`.
     pub(super) fn of(refusal: Refusal, at: &str) -> Self {
         let text = refusal.to_string();
         match refusal {
-            Refusal::NotFound { kind: "location", .. } => {
-                Self::new("404.infrastructure.location", "There is no such location")
-                    .source(format!("{at}/location_id"))
-            }
+            Refusal::NotFound { kind: "location", .. } => Self::no_such_location(format!("{at}/location_id")),
             Refusal::NotFound { kind: "server model", .. } => {
                 Self::new("404.infrastructure.model", "There is no such server model").source(format!("{at}/model_id"))
             }

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use super::answer::Error;
 use crate::api::http::{RequestId, caller};
 use crate::fleet::credential::{self, Shown, Wrong};
+use crate::fleet::record::PlaceRule;
 use crate::fleet::{Author, State};
 
 /// The most bytes of a body. The largest real request has about one thousand.
@@ -53,7 +54,33 @@ pub(super) enum Caller {
     /// Nothing.
     Nobody,
     /// This hub, proved.
-    Hub(String),
+    Hub(Hub),
+}
+
+/// A hub that calls, and what its credential is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hub {
+    /// As operators call it.
+    pub(super) name: String,
+    /// What it shows no other than.
+    pub(super) places: PlaceRule,
+}
+
+impl Caller {
+    /// Whether what is at the location of this code is shown.
+    pub(super) fn sees(&self, code: &str) -> bool {
+        match self {
+            Self::Nobody => true,
+            Self::Hub(hub) => hub.places.allows(code),
+        }
+    }
+}
+
+impl Hub {
+    /// What is at another location than this credential's is not there for it.
+    pub(super) fn need(&self, code: &str, at: &Fields<'_>) -> Result<(), Error> {
+        if self.places.allows(code) { Ok(()) } else { Err(Error::no_such_location(at.pointer("location_id"))) }
+    }
 }
 
 impl Call {
@@ -93,6 +120,11 @@ impl Call {
         Ok(Self { from, request, auth: auth.or_else(|| header(&head.headers)), fields, at })
     }
 
+    /// Where it came from.
+    pub(super) fn from(&self) -> Option<SocketAddr> {
+        self.from
+    }
+
     /// For the audit log.
     pub(super) fn author(&self, hub: &str) -> Author {
         Author::new(format!("ial:{hub}"), self.from, self.request.as_str())
@@ -117,14 +149,14 @@ impl Call {
     pub(super) fn caller(&self, state: &State) -> Result<Caller, Error> {
         let Some(Auth { key, secret, hub_id }) = &self.auth else { return Ok(Caller::Nobody) };
         match credential::check(state, Shown { key, secret, hub_id }) {
-            Ok(record) => Ok(Caller::Hub(record.hub.clone())),
+            Ok(record) => Ok(Caller::Hub(Hub { name: record.hub.clone(), places: record.places.clone() })),
             Err(wrong @ Wrong::Credentials) => Err(Error::new("401.auth-invalid", capital(&wrong)).source("/auth")),
             Err(wrong @ Wrong::Hub) => Err(Error::new("403.wrong-hub", capital(&wrong)).source("/auth/cycle/hub_id")),
         }
     }
 
     /// The hub that calls.
-    pub(super) fn hub(&self, state: &State) -> Result<String, Error> {
+    pub(super) fn hub(&self, state: &State) -> Result<Hub, Error> {
         match self.caller(state)? {
             Caller::Hub(hub) => Ok(hub),
             Caller::Nobody => {

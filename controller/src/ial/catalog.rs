@@ -22,8 +22,8 @@ pub(super) fn verify(ial: &Ial, call: &Call) -> Answer {
 /// credentials is served, since a GET may have no place for them; wrong ones are refused.
 pub(super) fn locations(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
-    call.caller(&state)?;
-    let locations: Vec<Value> = known(&state).iter().map(location_view).collect();
+    let caller = call.caller(&state)?;
+    let locations: Vec<Value> = known(&state).iter().filter(|l| caller.sees(&l.code)).map(location_view).collect();
     Ok(json!({ "locations": locations, "extra": {} }))
 }
 
@@ -75,8 +75,12 @@ fn geographic_view(geographic: &Geographic) -> Value {
 /// All models. `extra.available` says how many of each are free, by location.
 pub(super) fn models(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
-    call.caller(&state)?;
-    let models = model::list(&state, &*ial.online);
+    let caller = call.caller(&state)?;
+    let mut models = model::list(&state, &*ial.online);
+    models.retain_mut(|model| {
+        model.places.retain(|code, _| caller.sees(code));
+        !model.places.is_empty()
+    });
     let available: Map<String, Value> = models.iter().map(|model| (model.id.clone(), free_view(model))).collect();
     let views: Vec<Value> = models.iter().map(|model| model_view(&state, model)).collect();
     Ok(json!({ "models": views, "extra": { "available": available } }))
@@ -136,11 +140,12 @@ fn model_view(state: &State, model: &Model) -> Value {
 /// Nothing of ours needs configuring, so the answer is the same each time.
 pub(super) fn configure(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
-    call.hub(&state)?;
+    let hub = call.hub(&state)?;
     let fields = call.fields();
     let code = fields.text("location_id")?;
     fields.texts(&["version"])?;
     fields.objects(&["configuration_current", "cycle"])?;
+    hub.need(code, &fields)?;
     location::need(&state, code).map_err(|refusal| Error::of(refusal, call.at()))?;
     Ok(json!({ "configured": true, "version": CONFIGURATION, "configuration_latest": {} }))
 }

@@ -30,7 +30,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use muster_protocol::MachineId;
@@ -42,6 +42,7 @@ pub use keep::keep;
 
 use crate::api::Live;
 use crate::api::Presence::{Offline, Online};
+use crate::api::http::failures::{Failures, RETRY_AFTER_S};
 use crate::api::http::refusals::Refusals;
 use crate::api::http::{RequestId, request};
 use crate::fleet::{Draft, Fleet, Refusal};
@@ -71,6 +72,7 @@ struct Ial {
     online: Presence,
     envelope: Envelope,
     refusals: Refusals,
+    failures: Failures,
 }
 
 /// Everything under `/v1`. Answers other paths there with Cycle's own 404.
@@ -82,7 +84,7 @@ pub fn router(fleet: Fleet, online: Presence, envelope: Envelope) -> Router {
         router = router.route(path, any(serve));
     }
     let refusals = Refusals::new(fleet.clone());
-    router.with_state(Ial { fleet, online, envelope, refusals })
+    router.with_state(Ial { fleet, online, envelope, refusals, failures: Failures::default() })
 }
 
 /// The ten calls.
@@ -147,6 +149,9 @@ async fn serve(State(ial): State<Ial>, mut request: Request<Body>) -> Response {
         }
     }
     let mut response = ial.envelope.wrap(answer).into_response();
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+    }
     response.headers_mut().insert(request::HEADER, id.header());
     response
 }
@@ -159,12 +164,18 @@ impl Ial {
             return Err(Error::no_such_path(&path).detail(format!("{method} is not served here; use POST")));
         }
         let call = Call::read(request).await?;
+        let caller = call.caller(&self.fleet.state());
         let answer = self.act(endpoint, &call).await;
-        if let Err(error) = &answer
-            && endpoint.changes()
-            && let Ok(Caller::Hub(hub)) = call.caller(&self.fleet.state())
-        {
-            self.refusals.note(call.author(&hub), &format!("{method} {path}"), &error.words()).await;
+        match (&answer, caller) {
+            (Err(error), Ok(Caller::Hub(hub))) if endpoint.changes() => {
+                self.refusals.note(call.author(&hub.name), &format!("{method} {path}"), &error.words()).await;
+            }
+            // Also where verify answers that they are wrong.
+            (_, Err(_)) if self.failures.is_too_much(call.from()) => return Err(Error::too_many()),
+            (Err(error), Ok(Caller::Nobody)) if error.status == 401 && self.failures.is_too_much(call.from()) => {
+                return Err(Error::too_many());
+            }
+            _ => {}
         }
         answer
     }

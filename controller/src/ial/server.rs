@@ -10,10 +10,14 @@ use serde_json::{Value, json};
 
 use super::Ial;
 use super::answer::{Answer, Error};
-use super::call::{Call, Fields};
-use crate::fleet::State;
+use super::call::{Call, Fields, Hub};
 use crate::fleet::lease::{self, Order};
 use crate::fleet::record::{Lease, LeaseState, OperationKind, Seat};
+use crate::fleet::{Draft, Refusal, State};
+
+/// Why a credential gets nothing for a key of Cycle's that its hub has used at a location that it is not for.
+pub(super) const ELSEWHERE: &str =
+    "what was ordered with this id before is at a location that these credentials are not for";
 
 /// Leases a machine. The same hub asking again for the same `cycle.server_id` gets the same server.
 pub(super) async fn provision(ial: &Ial, call: &Call) -> Answer {
@@ -22,7 +26,7 @@ pub(super) async fn provision(ial: &Ial, call: &Call) -> Answer {
     fields.objects(&["model_features", "provision_options", "location_configuration"])?;
     let text = |key| fields.text_or_none(key).map(|text| text.unwrap_or_default().to_owned());
     let order = Order {
-        hub: hub.clone(),
+        hub: hub.name.clone(),
         cycle_server: fields.inner("cycle")?.cycle_id("server_id")?.unwrap_or_default().to_owned(),
         hostname: text("hostname")?,
         model: fields.text("model_id")?.to_owned(),
@@ -30,8 +34,14 @@ pub(super) async fn provision(ial: &Ial, call: &Call) -> Answer {
         zone: text("zone_id")?,
     };
     let online = Arc::clone(&ial.online);
-    let provision = move |draft: &mut _| lease::provision(draft, order, &*online);
-    let lease = ial.change(&hub, call, provision).await.map_err(|error| match error.code {
+    hub.need(&order.location, &fields)?;
+    let places = hub.places.clone();
+    let provision = move |draft: &mut Draft| {
+        // A repeated order is the server that it was, wherever that stands.
+        let lease = lease::provision(draft, order, &*online)?;
+        if places.allows(&lease.location) { Ok(lease) } else { Err(Refusal::Conflict(ELSEWHERE.into())) }
+    };
+    let lease = ial.change(&hub.name, call, provision).await.map_err(|error| match error.code {
         "422.max-exceeded" => error.source(fields.pointer("model_id")),
         _ => error,
     })?;
@@ -86,7 +96,7 @@ pub(super) async fn restart(ial: &Ial, call: &Call) -> Answer {
         let error = Error::new("504.not-available", "The machine is not online, so it cannot be told to restart");
         return Err(error.source(fields.pointer("server_id")));
     }
-    ial.change(&hub, call, move |draft| lease::restart(draft, &id)).await?;
+    ial.change(&hub.name, call, move |draft| lease::restart(draft, &id)).await?;
     Ok(json!(true))
 }
 
@@ -104,7 +114,7 @@ pub(super) async fn decommission(ial: &Ial, call: &Call) -> Answer {
     let id = server_id(&fields)?.to_owned();
     // Unknown is over and done with: an error would keep Cycle from ever forgetting the server.
     if of_hub(&state, &hub, &id, &fields)?.is_some() {
-        ial.change(&hub, call, move |draft| lease::decommission(draft, &id)).await?;
+        ial.change(&hub.name, call, move |draft| lease::decommission(draft, &id)).await?;
     }
     Ok(json!(true))
 }
@@ -117,9 +127,12 @@ fn server_id<'a>(fields: &Fields<'a>) -> Result<&'a str, Error> {
 }
 
 /// The lease of this id; `None` where there is none. A lease's hub never changes, so any state tells it.
-pub(super) fn of_hub<'a>(state: &'a State, hub: &str, id: &str, at: &Fields<'_>) -> Result<Option<&'a Lease>, Error> {
+///
+/// Errors: it is another hub's, or at a location that the hub's credential is not for.
+pub(super) fn of_hub<'a>(state: &'a State, hub: &Hub, id: &str, at: &Fields<'_>) -> Result<Option<&'a Lease>, Error> {
     match state.leases.get(&id.to_owned()) {
-        Some(lease) if lease.hub != hub => Err(Error::wrong_hub(at.pointer("server_id"))),
+        Some(lease) if lease.hub != hub.name => Err(Error::wrong_hub(at.pointer("server_id"))),
+        Some(lease) if !hub.places.allows(&lease.location) => Err(Error::elsewhere(at.pointer("server_id"))),
         found => Ok(found),
     }
 }

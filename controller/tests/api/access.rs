@@ -1,10 +1,21 @@
 //! Who may do what.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::to_bytes;
 use axum::http::Method;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use muster_controller::api::openapi;
+use muster_controller::fleet::record::Role;
+use muster_controller::fleet::{Author, access};
 use serde_json::json;
 
 use crate::lab::Lab;
+
+/// Longer than anything here takes, and shorter than the silence after which a feed says that it is still there.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn no_route_answers_without_a_good_token() {
@@ -49,7 +60,7 @@ async fn a_token_is_told_once_and_ends_when_it_is_revoked() {
     let lab = Lab::new().await;
     let admin = lab.admin.clone();
     let make = || {
-        let body = json!({"name": "ci", "role": "viewer", "expires_in_days": 3});
+        let body = json!({"name": "ci", "role": "viewer", "expires": "3d"});
         lab.ask(Method::POST, "/tokens").token(Some(&admin)).header("idempotency-key", "k1").json(body).send()
     };
     let made = make().await.succeeds();
@@ -108,4 +119,145 @@ async fn a_credential_is_told_once() {
     let path = format!("/ial/credentials/{}", made.text("/key"));
     assert_eq!(lab.ask(Method::DELETE, &*path).token(admin).send().await.status, 204);
     lab.ask(Method::DELETE, path).token(admin).send().await.refuses(404, "not-found", "IAL credential");
+}
+
+#[tokio::test]
+async fn a_token_ends_when_it_was_said_to() {
+    let lab = Lab::new().await;
+    let make = |expires: &'static str| {
+        let body = json!({"name": "ci", "role": "viewer", "expires": expires});
+        lab.ask(Method::POST, "/tokens").token(Some(&lab.admin)).json(body).send()
+    };
+    for wrong in ["soon", "90", "1y", "2026-13-01", "2001-01-01", "0d", ""] {
+        make(wrong).await.refuses(422, "invalid", "expires");
+    }
+    assert_eq!(make("2100-01-31").await.succeeds().text("/expires"), "2100-01-31T00:00:00.000Z");
+    assert_eq!(make("2100-01-31T12:00:00+02:00").await.succeeds().text("/expires"), "2100-01-31T10:00:00.000Z");
+    let spans = [make("12h").await.succeeds(), make("90d").await.succeeds()];
+    assert!(spans[0].text("/expires") < spans[1].text("/expires"));
+    let forever = lab.ask(Method::POST, "/tokens").token(Some(&lab.admin)).json(json!({"name": "x", "role": "viewer"}));
+    assert!(forever.send().await.succeeds().body["expires"].is_null());
+}
+
+/// A token that was good until a moment ago.
+async fn expiring(lab: &Lab, ms: u64) -> String {
+    let make = move |draft: &mut muster_controller::fleet::Draft| {
+        let end = draft.now_unix_ms() + ms;
+        access::create(draft, "short", Role::Viewer, Some(end))
+    };
+    lab.fleet.change(Author::controller(), make).await.expect("made").1
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_is_missing_or_wrong() {
+    let lab = Lab::new().await;
+    let says = |value: Option<String>| {
+        let mut ask = lab.ask(Method::GET, "/status").token(None);
+        if let Some(value) = value {
+            ask = ask.header("authorization", value);
+        }
+        async move {
+            let reply = ask.send().await;
+            reply.refuses(401, "unauthenticated", "Authorization");
+            assert!(
+                reply.header("www-authenticate").contains("Bearer")
+                    && reply.header("www-authenticate").contains("Basic")
+            );
+            reply.text("/detail").to_owned()
+        }
+    };
+    let basic = |pair: String| Some(format!("Basic {}", BASE64.encode(pair)));
+    assert!(says(None).await.contains("no token came"));
+    assert!(says(Some("Digest x".into())).await.contains("must read \"Bearer\""));
+    assert!(says(basic(format!("olga:{}", lab.operator))).await.contains("there are no users here"));
+    assert!(says(Some("Bearer muster_00000000_00".into())).await.contains("not known, or was revoked"));
+    assert!(says(basic("token:muster_00000000_00".into())).await.contains("not known, or was revoked"));
+    let ended = expiring(&lab, 1).await;
+    tokio::time::timeout(DEADLINE, async {
+        while lab.ask(Method::GET, "/status").token(Some(&ended)).send().await.status != 401 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it ends");
+    assert!(says(Some(format!("Bearer {ended}"))).await.contains("the token \"short\" has ended at 2"));
+}
+
+#[tokio::test]
+async fn a_token_may_come_as_the_password_of_the_user_token() {
+    let lab = Lab::new().await;
+    let basic = |pair: String| {
+        let value = format!("Basic {}", BASE64.encode(pair));
+        lab.ask(Method::GET, "/audit").token(None).header("authorization", value).send()
+    };
+    basic(format!("token:{}", lab.operator)).await.succeeds();
+    basic(format!("token:{}", lab.viewer)).await.refuses(403, "forbidden", "Authorization");
+}
+
+#[tokio::test]
+async fn a_live_feed_ends_when_its_token_is_revoked_or_ends() {
+    let lab = Lab::new().await;
+    let open = |path: &'static str, token: &str| {
+        lab.ask(Method::GET, path).token(Some(token)).header("accept", "text/event-stream").open()
+    };
+    let made = lab.ask(Method::POST, "/tokens").token(Some(&lab.admin));
+    let made = made.json(json!({"name": "ci", "role": "operator"})).send().await.succeeds();
+    let feeds = [open("/events", made.text("/token")).await, open("/audit", made.text("/token")).await];
+    let others = open("/events", &lab.operator).await;
+    let revoke = lab.ask(Method::DELETE, format!("/tokens/{}", made.text("/id"))).token(Some(&lab.admin));
+    assert_eq!(revoke.send().await.status, 204);
+    // Silent for longer than this deadline, a feed says that it is still there: nothing else ends the wait.
+    for feed in feeds {
+        let read = tokio::time::timeout(DEADLINE, to_bytes(feed.into_body(), 1 << 20)).await;
+        assert!(read.expect("it ends at once").is_ok());
+    }
+    lab.enrolled("S1").await;
+    crate::feed::read_until(others, "machine.pending").await;
+
+    let short = expiring(&lab, 500).await;
+    let feed = open("/events", &short).await;
+    assert_eq!(feed.status(), 200);
+    let read = tokio::time::timeout(DEADLINE, to_bytes(feed.into_body(), 1 << 20)).await;
+    assert!(read.expect("it ends with its token").is_ok());
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_tokens_from_an_office_does_not_lock_out_its_operators() {
+    let lab = Lab::new().await;
+    let office = "203.0.113.7";
+    let ask = |token: &str, from: &str| lab.ask(Method::GET, "/status").token(Some(token)).from(from).send();
+    let mut statuses = BTreeMap::new();
+    for n in 0..300 {
+        let reply = ask(&format!("muster_00000000_{n}"), office).await;
+        *statuses.entry(reply.status.as_u16()).or_insert(0) += 1;
+        if reply.status == 429 {
+            reply.refuses(429, "too-many-attempts", "Authorization");
+            assert!(reply.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0));
+        }
+    }
+    // What fills up while the flood lasts is far less than what it brings.
+    assert!(statuses[&429] > 100 && statuses[&401] >= 60, "{statuses:?}");
+    ask(&lab.operator, office).await.succeeds();
+    ask("muster_00000000_00", "203.0.113.8").await.refuses(401, "unauthenticated", "Authorization");
+    ask("muster_00000000_00", office).await.refuses(429, "too-many-attempts", "Authorization");
+    let tagged = lab.ask(Method::GET, "/status").token(None).from(office).header("x-request-id", "mine").send().await;
+    assert_eq!(
+        (tagged.status.as_u16(), tagged.header("x-request-id"), tagged.text("/request_id")),
+        (429, "mine", "mine")
+    );
+}
+
+#[tokio::test]
+async fn a_credential_is_for_known_locations_only() {
+    let lab = Lab::new().await;
+    let admin = Some(lab.admin.as_str());
+    lab.ask(Method::PUT, "/locations/ber1").json(json!({})).send().await.succeeds();
+    let make = |locations| {
+        let body = json!({"hub": "berlin", "locations": locations});
+        lab.ask(Method::POST, "/ial/credentials").token(admin).json(body).send()
+    };
+    assert_eq!(make(json!(["ber1"])).await.succeeds().body["locations"], json!(["ber1"]));
+    make(json!(["ber1", "ham1"])).await.refuses(422, "invalid", "locations");
+    make(json!([])).await.refuses(422, "invalid", "locations");
+    assert_eq!(make(json!(null)).await.succeeds().body.get("locations"), None);
 }

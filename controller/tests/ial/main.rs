@@ -2,6 +2,7 @@
 
 mod golden;
 mod keep;
+mod limit;
 mod readings;
 mod refused;
 mod site;

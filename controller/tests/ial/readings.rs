@@ -18,8 +18,9 @@ fn basic(site: &Site) -> String {
 /// A credential that any hub may use, since a header has no place for a hub's id.
 async fn for_any_hub(mut site: Site) -> Site {
     use muster_controller::fleet::credential;
-    use muster_controller::fleet::record::HubRule;
-    let (record, secret) = site.change(|draft| credential::create(draft, "acme", HubRule::Any)).await;
+    use muster_controller::fleet::record::{HubRule, PlaceRule};
+    let (record, secret) =
+        site.change(|draft| credential::create(draft, "acme", HubRule::Any, PlaceRule::Anywhere)).await;
     site.auth = json!({ "api_key": record.key, "secret": secret });
     site
 }
@@ -224,8 +225,9 @@ async fn two_hubs_have_nothing_in_common() {
 
 async fn for_any_hub_named(mut site: Site, hub: &'static str) -> Site {
     use muster_controller::fleet::credential;
-    use muster_controller::fleet::record::HubRule;
-    let (record, secret) = site.change(move |draft| credential::create(draft, hub, HubRule::Any)).await;
+    use muster_controller::fleet::record::{HubRule, PlaceRule};
+    let (record, secret) =
+        site.change(move |draft| credential::create(draft, hub, HubRule::Any, PlaceRule::Anywhere)).await;
     site.auth = json!({ "api_key": record.key, "secret": secret });
     site
 }

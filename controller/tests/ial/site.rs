@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, StatusCode};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use ipnet::IpNet;
 use muster_controller::fleet::record::{
-    DesiredState, Geographic, HubRule, Lifecycle, Location, Machine, Operation, Subnet, TicketBound,
+    DesiredState, Geographic, HubRule, Lifecycle, Location, Machine, Operation, PlaceRule, Subnet, TicketBound,
 };
 use muster_controller::fleet::{Author, Draft, Fleet, Refusal, State};
 use muster_controller::fleet::{address, credential, enrollment, location, machine, operation, ticket};
@@ -37,11 +37,18 @@ pub struct Site {
     boots: Mutex<u8>,
 }
 
-/// What came back.
-#[derive(Debug, Clone, PartialEq)]
+/// What came back. Two are the same where they say the same: headers name the request and are each one's own.
+#[derive(Debug, Clone)]
 pub struct Reply {
     pub status: StatusCode,
+    pub headers: HeaderMap,
     pub body: Value,
+}
+
+impl PartialEq for Reply {
+    fn eq(&self, other: &Self) -> bool {
+        (self.status, &self.body) == (other.status, &other.body)
+    }
 }
 
 impl Site {
@@ -55,7 +62,8 @@ impl Site {
         let build = move |draft: &mut Draft| {
             declare(draft)?;
             let ids = (1..=machines).map(|n| member(draft, n)).collect::<Result<Vec<_>, _>>()?;
-            let (record, secret) = credential::create(draft, "acme", HubRule::Only(HUB_ID.into()))?;
+            let (record, secret) =
+                credential::create(draft, "acme", HubRule::Only(HUB_ID.into()), PlaceRule::Anywhere)?;
             Ok((ids, record.key, secret))
         };
         let (machines, key, secret) = fleet.change(Author::controller(), build).await.expect("built");
@@ -96,9 +104,9 @@ impl Site {
         let request = request.body(body.into()).expect("a request");
         let response = self.router.clone().oneshot(request).await.expect("the router always answers");
         assert!(!response.status().is_redirection(), "{method} {path} is redirected");
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-        Reply { status, body: serde_json::from_slice(&bytes).expect("an answer is always JSON") }
+        Reply { status, headers, body: serde_json::from_slice(&bytes).expect("an answer is always JSON") }
     }
 
     /// What Cycle sends: `request` beside its credentials.

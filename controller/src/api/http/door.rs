@@ -5,9 +5,7 @@
 //! behind one address is never shut out by one of its own, and somebody who guesses learns nothing by being told to
 //! wait: 256 random bits are not guessed, the limit is for noise.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -15,18 +13,12 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::caller::{self, Denied, Holder};
+use super::failures::{Failures, RETRY_AFTER_S};
 use super::problem::Problem;
 use super::refusals::Refusals;
 use super::request::{self, RequestId};
 use crate::api::PREFIX;
 use crate::fleet::{Author, Fleet};
-use crate::sessions::limit::Buckets;
-
-/// Requests without a good token that are answered in full from one source.
-const FAILURES: u32 = 60;
-
-/// After this time one more is.
-const ONE_MORE: Duration = Duration::from_secs(1);
 
 /// What changes nothing although it is a POST: a document travels in its body.
 const READ_BY_POST: [&str; 2] = ["/machines/{machine}/plan", "/machines/{machine}/diff"];
@@ -35,24 +27,14 @@ const READ_BY_POST: [&str; 2] = ["/machines/{machine}/plan", "/machines/{machine
 #[derive(Clone)]
 pub struct Door {
     fleet: Fleet,
-    failures: Arc<Mutex<Buckets<IpAddr>>>,
+    failures: Failures,
     refusals: Refusals,
 }
 
 impl Door {
     /// For requests that go to this fleet.
     pub fn new(fleet: Fleet) -> Self {
-        let failures = Arc::new(Mutex::new(Buckets::new(FAILURES, ONE_MORE)));
-        Self { fleet: fleet.clone(), failures, refusals: Refusals::new(fleet) }
-    }
-
-    /// Whether the source of one more request without a good token has had enough of them.
-    fn is_too_much(&self, from: Option<SocketAddr>) -> bool {
-        let source = from.map_or(Ipv6Addr::UNSPECIFIED.into(), |from| from.ip());
-        let (mut failures, now) = (self.failures.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-        let is_too_much = !failures.has(source, now);
-        failures.take(source, now);
-        is_too_much
+        Self { fleet: fleet.clone(), failures: Failures::default(), refusals: Refusals::new(fleet) }
     }
 }
 
@@ -101,7 +83,7 @@ impl Door {
         let from_text = from.map(|from| from.to_string()).unwrap_or_default();
         match found {
             Err(denied) if problem.status() == StatusCode::UNAUTHORIZED => {
-                if self.is_too_much(*from) {
+                if self.failures.is_too_much(*from) {
                     tracing::debug!(request = %id, from = from_text, "too many requests without a good token");
                     return too_much(id);
                 }
@@ -132,6 +114,6 @@ fn too_much(id: &RequestId) -> Response {
     let detail =
         "too many requests without a good token came from this address; wait, or send one: it is never kept out";
     let mut response = Problem::too_many("Authorization", detail).response(Some(id));
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ONE_MORE.as_secs().max(1)));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
     response
 }

@@ -6,6 +6,7 @@ pub mod body;
 pub mod caller;
 pub mod door;
 pub mod etag;
+pub mod failures;
 pub mod feed;
 pub mod params;
 pub mod problem;

@@ -13,10 +13,10 @@ use utoipa_axum::routes;
 
 use crate::api::Api;
 use crate::api::http::caller::{self, now_unix_ms};
-use crate::api::http::{Admin, Body, Operator, Page, Params, Problem, Refused, Segment};
+use crate::api::http::{Admin, Body, Operator, Page, Params, Problem, Refused, Segment, when};
 use crate::api::view::Time;
 use crate::fleet::answered::Outcome;
-use crate::fleet::record::{Credential, HubRule, Role, TicketBound, Token};
+use crate::fleet::record::{Credential, HubRule, PlaceRule, Role, TicketBound, Token};
 use crate::fleet::{Refusal, access, credential, location, ticket};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -71,8 +71,8 @@ struct TokenBody {
     /// `viewer`, `operator` or `admin`.
     #[schema(value_type = String)]
     role: Role,
-    /// Days that it is good; for ever where absent.
-    expires_in_days: Option<u32>,
+    /// Until when it is good: a span like `90d` or `12h`, a date, or RFC 3339; for ever where absent.
+    expires: Option<String>,
 }
 
 /// All tokens, without the tokens themselves.
@@ -100,11 +100,8 @@ async fn create_token(
     State(api): State<Api>,
     body: Body<TokenBody>,
 ) -> Result<impl IntoResponse, Problem> {
-    let TokenBody { name, role, expires_in_days } = body.value;
-    if expires_in_days.is_some_and(|days| days == 0 || days > 36_500) {
-        return Err(Problem::invalid("expires_in_days", "must be 1 to 36500, or left out for ever"));
-    }
-    let expires = expires_in_days.map(|days| now_unix_ms() + u64::from(days) * 24 * 3600 * 1000);
+    let TokenBody { name, role, expires } = body.value;
+    let expires = expires.map(|text| when::future("expires", &text, now_unix_ms())).transpose()?.map(|time| time.0);
     let outcome = api
         .once(&caller, body.digest, move |draft| {
             let (token, text) = access::create(draft, &name, role, expires)?;
@@ -219,6 +216,9 @@ struct CredentialView {
     hub: String,
     /// Cycle's id of the only hub that may use it; any may where absent.
     hub_id: Option<String>,
+    /// Codes of the only locations that it is for; all where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locations: Option<Vec<String>>,
     /// Made.
     #[schema(value_type = String, format = DateTime)]
     created: Time,
@@ -236,6 +236,10 @@ impl CredentialView {
                 HubRule::Any => None,
                 HubRule::Only(id) => Some(id.clone()),
             },
+            locations: match &record.places {
+                PlaceRule::Anywhere => None,
+                PlaceRule::Only(codes) => Some(codes.clone()),
+            },
             created: Time(record.created_unix_ms),
             secret,
         }
@@ -250,6 +254,8 @@ struct CredentialBody {
     hub: String,
     /// Cycle's id of the only hub that may use it.
     hub_id: Option<String>,
+    /// Codes of the only locations that it is for: elsewhere it sees nothing and touches nothing. All where absent.
+    locations: Option<Vec<String>>,
 }
 
 /// All IAL credentials, without their secrets.
@@ -281,11 +287,12 @@ async fn create_credential(
     State(api): State<Api>,
     body: Body<CredentialBody>,
 ) -> Result<impl IntoResponse, Problem> {
-    let CredentialBody { hub, hub_id } = body.value;
+    let CredentialBody { hub, hub_id, locations } = body.value;
     let rule = hub_id.map_or(HubRule::Any, HubRule::Only);
+    let places = locations.map_or(PlaceRule::Anywhere, PlaceRule::Only);
     let outcome = api
         .once(&caller, body.digest, move |draft| {
-            let (record, secret) = credential::create(draft, &hub, rule)?;
+            let (record, secret) = credential::create(draft, &hub, rule, places)?;
             let key = record.key.clone();
             Ok(((record, secret), key))
         })

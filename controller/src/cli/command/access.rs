@@ -65,16 +65,16 @@ pub struct Revoke {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  muster token create ci --role operator --days 90")]
+  muster token create ci --role operator --expires 90d")]
 pub struct CreateToken {
     /// Whose, or what for
     name: String,
     /// What it may do
     #[arg(long, value_enum)]
     role: RoleName,
-    /// Days that it is good; for ever where absent
-    #[arg(long)]
-    days: Option<u32>,
+    /// Until when it is good: a span like 90d or 12h, a date, or a time like 2026-11-21T07:15:04Z; for ever where absent
+    #[arg(long, value_name = "TIME")]
+    expires: Option<String>,
     #[command(flatten)]
     show: Show,
     #[command(flatten)]
@@ -109,6 +109,9 @@ pub struct CreateCredential {
     /// Cycle's id of the only hub that may use it
     #[arg(long, value_name = "ID")]
     hub_id: Option<String>,
+    /// Code of a location that it is for, and no other; may be given several times
+    #[arg(long = "location", value_name = "CODE")]
+    locations: Vec<String>,
     #[command(flatten)]
     show: Show,
     #[command(flatten)]
@@ -128,6 +131,7 @@ const CREDENTIALS: &[Column] = &[
     Column("key", |c| text(c, "/key")),
     Column("hub", |c| text(c, "/hub")),
     Column("hub id", |c| text(c, "/hub_id")),
+    Column("locations", |c| joined(c, "/locations")),
     Column("age", |c| age(c, "/created")),
     Column("secret", |c| text(c, "/secret")),
 ];
@@ -139,13 +143,13 @@ impl TokenCommand {
                 show.list(&connect.client()?.all("/tokens", &[])?, &TOKENS[..5]);
                 Ok(())
             }
-            Self::Create(CreateToken { name, role, days, show, connect }) => {
+            Self::Create(CreateToken { name, role, expires, show, connect }) => {
                 let role = match role {
                     RoleName::Viewer => "viewer",
                     RoleName::Operator => "operator",
                     RoleName::Admin => "admin",
                 };
-                let body = object([("name", name.into()), ("role", role.into()), ("expires_in_days", or_null(days))]);
+                let body = object([("name", name.into()), ("role", role.into()), ("expires", or_null(expires))]);
                 let made = connect.client()?.post("/tokens", body)?;
                 show.one(&made, |made| once(made, TOKENS));
                 Ok(())
@@ -181,11 +185,13 @@ impl IalCommand {
         let Self::Credential(command) = self;
         match command {
             CredentialCommand::List(List { show, connect }) => {
-                show.list(&connect.client()?.all("/ial/credentials", &[])?, &CREDENTIALS[..4]);
+                show.list(&connect.client()?.all("/ial/credentials", &[])?, &CREDENTIALS[..5]);
                 Ok(())
             }
-            CredentialCommand::Create(CreateCredential { hub, hub_id, show, connect }) => {
-                let body = object([("hub", hub.into()), ("hub_id", or_null(hub_id))]);
+            CredentialCommand::Create(CreateCredential { hub, hub_id, locations, show, connect }) => {
+                let locations = Some(locations).filter(|codes| !codes.is_empty());
+                let body =
+                    object([("hub", hub.into()), ("hub_id", or_null(hub_id)), ("locations", or_null(locations))]);
                 let made = connect.client()?.post("/ial/credentials", body)?;
                 show.one(&made, |made| once(made, CREDENTIALS));
                 Ok(())

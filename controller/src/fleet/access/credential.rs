@@ -6,8 +6,11 @@ use muster_protocol::Digest;
 use subtle::ConstantTimeEq;
 
 use super::hex;
-use crate::fleet::record::{Credential, HubRule};
-use crate::fleet::{Draft, Refusal, State};
+use crate::fleet::record::{Credential, HubRule, PlaceRule};
+use crate::fleet::{Draft, Refusal, State, location};
+
+/// The most locations of one credential.
+const PLACES: usize = 64;
 
 /// What a call shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +38,14 @@ pub enum Wrong {
 ///
 /// `hub` is the operator's name for the holder: 1 to 63 letters, digits, `-`, `_`, `.`.
 /// Cycle shows the first five characters of both texts followed by `...`, so neither is shorter or ends like that.
-pub fn create(draft: &mut Draft, hub: &str, good_for: HubRule) -> Result<(Credential, String), Refusal> {
+///
+/// Errors: a name or an id that cannot be; no location, too many, or one that is not known.
+pub fn create(
+    draft: &mut Draft,
+    hub: &str,
+    good_for: HubRule,
+    places: PlaceRule,
+) -> Result<(Credential, String), Refusal> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if hub.is_empty() || hub.len() > 63 || !hub.chars().all(legal) {
         return Err(Refusal::invalid("hub", "a hub's name has 1 to 63 letters, digits, '-', '_' or '.'"));
@@ -45,21 +55,40 @@ pub fn create(draft: &mut Draft, hub: &str, good_for: HubRule) -> Result<(Creden
     {
         return Err(Refusal::invalid("hub_id", "Cycle's id of a hub has 24 hex digits, like 651586fca6078e98982dbd90"));
     }
+    if let PlaceRule::Only(codes) = &places {
+        if codes.is_empty() || codes.len() > PLACES {
+            return Err(Refusal::invalid(
+                "locations",
+                format!("name 1 to {PLACES} locations, or leave it out for all"),
+            ));
+        }
+        for code in codes {
+            location::need(draft.state(), code)
+                .map_err(|unknown| Refusal::invalid("locations", unknown.to_string()))?;
+        }
+    }
     let key = hex(&draft.random::<8>());
     let secret = hex(&draft.random::<32>());
     let digest = Digest::of(secret.as_bytes());
     let made_at = draft.now_unix_ms();
-    let record = Credential { key: key.clone(), hub: hub.into(), good_for, secret: digest, created_unix_ms: made_at };
-    draft.audit("credential.created", &key, "", format!("{hub} {:?}", record.good_for));
-    draft.event("credential.created", &key, format!("{hub} may use the IAL"));
+    let hub = hub.to_owned();
+    let record = Credential { key: key.clone(), hub, good_for, places, secret: digest, created_unix_ms: made_at };
+    draft.audit("credential.created", &key, "", words(&record));
+    draft.event("credential.created", &key, format!("{} may use the IAL", record.hub));
     draft.put(record.clone());
     Ok((record, secret))
+}
+
+/// A credential without its secret, for the audit log.
+fn words(record: &Credential) -> String {
+    let Credential { hub, good_for, places, .. } = record;
+    format!("{hub}, hub {good_for:?}, locations {places:?}")
 }
 
 /// Makes a credential useless at once. The hub's leases stay.
 pub fn revoke(draft: &mut Draft, key: &str) -> Result<(), Refusal> {
     let record = draft.need::<Credential>(&key.to_owned())?;
-    draft.audit("credential.revoked", key, format!("{} {:?}", record.hub, record.good_for), "");
+    draft.audit("credential.revoked", key, words(&record), "");
     draft.event("credential.revoked", key, format!("{} may no longer use the IAL with {key}", record.hub));
     draft.delete::<Credential>(&record.key);
     Ok(())
@@ -86,7 +115,7 @@ mod tests {
     #[test]
     fn only_the_whole_credential_is_good_and_only_until_it_is_revoked() {
         let mut draft = draft();
-        let (record, secret) = create(&mut draft, "acme", HubRule::Any).expect("made");
+        let (record, secret) = create(&mut draft, "acme", HubRule::Any, PlaceRule::Anywhere).expect("made");
         assert!(record.key.len() > 5 && secret.len() > 5);
         let shown = Shown { key: &record.key, secret: &secret, hub_id: "" };
         assert_eq!(check(draft.state(), shown).map(|c| c.hub.as_str()), Ok("acme"));
@@ -108,14 +137,29 @@ mod tests {
     fn a_credential_for_one_hub_is_no_use_to_another() {
         let mut draft = draft();
         let only = HubRule::Only("651586fca6078e98982dbd90".into());
-        let (record, secret) = create(&mut draft, "acme", only).expect("made");
+        let (record, secret) = create(&mut draft, "acme", only, PlaceRule::Anywhere).expect("made");
         let show = |hub_id| Shown { key: &record.key, secret: &secret, hub_id };
         assert!(check(draft.state(), show("651586FCA6078e98982dbd90")).is_ok());
         for other in ["", "651586fca6078e98982dbd91"] {
             assert_eq!(check(draft.state(), show(other)), Err(Wrong::Hub));
         }
         for (hub, id) in [("", "a"), ("a b", "a"), ("acme", ""), ("acme", "x/y")] {
-            assert!(create(&mut draft, hub, HubRule::Only(id.into())).is_err(), "{hub} {id}");
+            assert!(create(&mut draft, hub, HubRule::Only(id.into()), PlaceRule::Anywhere).is_err(), "{hub} {id}");
+        }
+    }
+
+    #[test]
+    fn a_credential_for_a_location_that_is_not_known_is_not_made() {
+        let mut draft = draft();
+        let ber1 = crate::fleet::record::Location { code: "ber1".into(), ..Default::default() };
+        location::put(&mut draft, ber1).expect("made");
+        let mut only = |codes: &[&str]| {
+            let places = PlaceRule::Only(codes.iter().map(ToString::to_string).collect());
+            create(&mut draft, "acme", HubRule::Any, places).map(|(record, _)| record.places.allows("ber1"))
+        };
+        assert_eq!(only(&["ber1"]), Ok(true));
+        for wrong in [&["ham1"][..], &["ber1", "ham1"], &[], &[""]] {
+            assert!(matches!(only(wrong), Err(Refusal::Invalid { field, .. }) if field == "locations"), "{wrong:?}");
         }
     }
 }

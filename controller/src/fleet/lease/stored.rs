@@ -6,7 +6,7 @@
 use muster_protocol::{Digest, Mac, MachineId, OperationId};
 
 use crate::fleet::record::{
-    Address, AddressHolder, AddressRange, Credential, HubRule, Lease, LeaseState, ModelCard, Seat, Subnet,
+    Address, AddressHolder, AddressRange, Credential, HubRule, Lease, LeaseState, ModelCard, PlaceRule, Seat, Subnet,
 };
 use crate::fleet::state::{Record, State, stored_key, stored_value};
 
@@ -115,24 +115,27 @@ fn models_and_credentials() {
         monthly_mils: 299_000,
     };
     assert_eq!(stored(&card), ("model/m-1".into(), "00036d2d31016e01640163016bc203f89f12".to_owned()));
-    let credential = |good_for| Credential {
+    let credential = |good_for, places| Credential {
         key: "0011223344556677".into(),
         hub: "acme".into(),
         good_for,
+        places,
         secret: Digest::from_bytes([5; 32]),
         created_unix_ms: 300,
     };
-    for (rule, expected) in [
+    for (rule, places, expected) in [
         (
             HubRule::Any,
-            "0010303031313232333334343535363637370461636d65000505050505050505050505050505050505050505050505050505050505050505ac02",
+            PlaceRule::Anywhere,
+            "0010303031313232333334343535363637370461636d6500000505050505050505050505050505050505050505050505050505050505050505ac02",
         ),
         (
             HubRule::Only("6515".into()),
-            "0010303031313232333334343535363637370461636d650104363531350505050505050505050505050505050505050505050505050505050505050505ac02",
+            PlaceRule::Only(vec!["ber1".into()]),
+            "0010303031313232333334343535363637370461636d65010436353135010104626572310505050505050505050505050505050505050505050505050505050505050505ac02",
         ),
     ] {
-        let (key, value) = stored(&credential(rule));
+        let (key, value) = stored(&credential(rule, places));
         assert_eq!((key.as_str(), value.as_str()), ("credential/0011223344556677", expected));
     }
 }
