@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
@@ -15,6 +16,7 @@ use prometheus_client::registry::Unit;
 
 use crate::api::Api;
 use crate::api::http::Viewer;
+use crate::api::http::door::{self, Door};
 use crate::api::view::machine::lifecycle;
 use crate::fleet::State;
 use crate::metrics::Metrics;
@@ -31,7 +33,8 @@ pub fn router(api: Api, sessions: Sessions, metrics: Metrics) -> Router {
         let text = text(&metrics, &fleet.state(), &sessions, started);
         ([(CONTENT_TYPE, OPEN_METRICS), (CACHE_CONTROL, "no-store")], text).into_response()
     };
-    Router::new().route("/metrics", get(scrape)).with_state(api)
+    let door = middleware::from_fn_with_state(Door::new(api.fleet.clone()), door::pass);
+    Router::new().route("/metrics", get(scrape)).layer(door).with_state(api)
 }
 
 fn text(metrics: &Metrics, state: &State, sessions: &Sessions, started_unix_s: u64) -> String {

@@ -160,7 +160,7 @@ async fn metrics_are_for_viewers_and_say_who_was_refused_at_which_door() {
     let text = ask(&format!("/metrics HTTP/1.1\r\nAuthorization: Bearer {token}\r\nX-Rest: ")).await;
     assert!(text.starts_with("HTTP/1.1 200") && text.contains("application/openmetrics-text"), "{text}");
     for line in [
-        "muster_refusals_total{door=\"api\",reason=\"unauthenticated\"} 1",
+        "muster_refusals_total{door=\"api\",reason=\"token_missing\"} 1",
         "muster_refusals_total{door=\"ial\",reason=\"not_found\"} 1",
         "muster_refusals_total{door=\"boot\",reason=\"malformed\"} 1",
         "muster_refusals_total{door=\"boot\",reason=\"busy\"} 1",

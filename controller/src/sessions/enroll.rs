@@ -118,11 +118,11 @@ impl Sessions {
     }
 
     fn is_heard(&self, source: IpAddr) -> bool {
-        self.0.failures.lock().unwrap_or_else(PoisonError::into_inner).has(source, Instant::now())
+        self.0.patience.lock().unwrap_or_else(PoisonError::into_inner).hears(source, Instant::now())
     }
 
     fn failed(&self, source: IpAddr) {
-        self.0.failures.lock().unwrap_or_else(PoisonError::into_inner).take(source, Instant::now());
+        self.0.patience.lock().unwrap_or_else(PoisonError::into_inner).failed(source, Instant::now());
     }
 
     /// A request that was understood and is refused.

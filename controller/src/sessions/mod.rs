@@ -7,6 +7,7 @@
 mod endpoint;
 mod enroll;
 pub mod limit;
+mod patience;
 mod registry;
 mod session;
 mod stream;
@@ -36,12 +37,6 @@ const HANDSHAKES: usize = 1024;
 /// Enrollments at once.
 const ENROLLMENTS: usize = 256;
 
-/// Failed enrollments in a row that are put up with from one source.
-const FAILURES: u32 = 20;
-
-/// After this time one more is put up with.
-const ONE_MORE_FAILURE: Duration = Duration::from_secs(3);
-
 /// Refused enrollments that the event feed gets at once.
 const TOLD: u32 = 60;
 
@@ -60,7 +55,7 @@ struct Shared {
     registry: registry::Registry,
     handshakes: Arc<Semaphore>,
     enrollments: Semaphore,
-    failures: Mutex<limit::Buckets>,
+    patience: Mutex<patience::Patience>,
     told: Mutex<limit::Ration>,
 }
 
@@ -75,7 +70,7 @@ impl Sessions {
             registry: registry::Registry::default(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             enrollments: Semaphore::new(ENROLLMENTS),
-            failures: Mutex::new(limit::Buckets::new(FAILURES, ONE_MORE_FAILURE)),
+            patience: Mutex::default(),
             told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),
         }));
         tokio::spawn(session::watch_records(Arc::downgrade(&sessions.0), sessions.0.fleet.watch()));

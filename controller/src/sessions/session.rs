@@ -4,8 +4,9 @@
 //! Requests are taken one at a time, in the order in which the agent opened their streams: what it says of its progress
 //! arrives in the order in which it happened, and a peer fills one request's memory and not four.
 
-use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 use muster_protocol::frame::Message;
 use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome, version};
@@ -73,6 +74,8 @@ pub async fn serve(sessions: &Sessions, connection: Connection, certificate: Age
     let end = match open(sessions, &connection, certificate).await {
         Ok(peer) => {
             tracing::info!(%machine, boot = %peer.boot, %from, "online");
+            // One that waits for approval says nothing of where it is.
+            let _neighbor = (peer.welcomed == Welcomed::Member).then(|| Neighbor::new(&sessions.0, from.ip()));
             let end = live(sessions, &peer).await;
             let offline = sessions.0.registry.leave(&peer, now_unix_ms());
             let (reason, rtt_ms) = (connection.close_reason(), connection.rtt().as_millis() as u64);
@@ -167,6 +170,25 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
             sessions.0.registry.leave(&peer, now_unix_ms());
             Err(e.into())
         }
+    }
+}
+
+/// An approved machine in a session vouches for its address: see [`super::patience`].
+struct Neighbor<'s> {
+    shared: &'s Shared,
+    source: IpAddr,
+}
+
+impl<'s> Neighbor<'s> {
+    fn new(shared: &'s Shared, source: IpAddr) -> Self {
+        shared.patience.lock().unwrap_or_else(PoisonError::into_inner).came(source);
+        Self { shared, source }
+    }
+}
+
+impl Drop for Neighbor<'_> {
+    fn drop(&mut self) {
+        self.shared.patience.lock().unwrap_or_else(PoisonError::into_inner).went(self.source, Instant::now());
     }
 }
 

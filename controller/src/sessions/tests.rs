@@ -1,5 +1,6 @@
 //! Agents of every kind against a real port on loopback: honest ones, ones without leave, and ones that talk garbage.
 
+mod neighbors;
 mod revocation;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

@@ -70,8 +70,11 @@ impl Asked {
             id,
             from: caller::peer(request.extensions()),
             method: request.method().clone(),
-            // What is nested sees its own part of the path only.
-            path: format!("{PREFIX}{}", request.uri().path()),
+            // What is nested sees its own part of the path only, and what leads nowhere there has no template.
+            path: match template.is_empty() || template.starts_with(PREFIX) {
+                true => format!("{PREFIX}{}", request.uri().path()),
+                false => request.uri().path().to_owned(),
+            },
             changes: !reads,
         }
     }
