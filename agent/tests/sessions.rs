@@ -18,7 +18,7 @@ use muster_protocol::enroll::{Refusal, Request, Ticket};
 use muster_protocol::hello::{Progress, Standing};
 use muster_protocol::to_agent::{self, Apply, Power, PowerAction};
 use muster_protocol::to_controller::{Answer, Call};
-use muster_protocol::{BootId, Digest, Generation, OperationId, close};
+use muster_protocol::{BootId, Digest, Generation, OperationId, close, frame};
 use quinn::{Connection, ConnectionError, VarInt};
 use rcgen::{CertificateSigningRequestParams, PublicKeyData};
 use rustls::pki_types::CertificateSigningRequestDer;
@@ -286,6 +286,36 @@ async fn a_power_command_is_acknowledged_before_it_acts() {
     assert_eq!(ended(&session).await.0, close::DONE);
     assert_eq!(in_time("its end", own.running).await.expect("no panic"), Ended::Power(PowerAction::Reboot));
     assert_eq!(own.machine.powered(), [PowerAction::Reboot]);
+}
+
+#[tokio::test]
+async fn a_power_command_that_is_replayed_acts_once_and_one_of_an_earlier_boot_never() {
+    let controller = Controller::start();
+    let own = start(&controller, Keep::memory());
+    in_time("an enrollment", controller.enroll()).await;
+    let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let command = Power { operation: OperationId::from_bytes([1; 16]), boot: BOOT, action: PowerAction::Reboot };
+    let frame = frame::encode(&to_agent::Call::Power(command.clone())).expect("fits");
+    // The very same bytes on as many streams as an agent takes, before any answer.
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        let (mut send, receive) = session.open_bi().await.expect("opens");
+        // The first that is heard may end the session already.
+        let _ = send.write_all(&frame).await;
+        let _ = send.finish();
+        streams.push(receive);
+    }
+    assert_eq!(in_time("its end", own.running).await.expect("no panic"), Ended::Power(PowerAction::Reboot));
+    assert_eq!(own.machine.powered(), [PowerAction::Reboot]);
+
+    // The machine has booted: what was said to the boot before is refused.
+    let options = Options { boot: BootId::from_bytes([7; 16]), ..options(&controller, Keep::memory()) };
+    let again = start_as(options);
+    in_time("an enrollment", controller.enroll()).await;
+    let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let refused = to_agent::Answer::Refused(to_agent::Refusal::OtherBoot);
+    assert_eq!(ask(&session, to_agent::Call::Power(command)).await, refused);
+    assert_eq!(again.machine.powered(), []);
 }
 
 #[tokio::test]

@@ -19,16 +19,19 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::idle::Idle;
-use super::places::Places;
 use crate::boot::LocalAddress;
 use crate::metrics::{Door, Metrics, Reason};
 use crate::pki::{self, OwnCertificate};
+use crate::sessions::places::Places;
 
 /// A TLS handshake that takes longer is given up.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
 /// From the first byte of a request's head to its end, and between two requests of a connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
+
+/// Connections at once, for each listener.
+const CONNECTIONS: usize = 1024;
 
 /// How long requests that are under way may take when the controller stops.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -67,7 +70,7 @@ pub async fn serve(
         Transport::Plain => Door::Boot,
         Transport::Tls(..) => Door::Api,
     };
-    let places = Places::default();
+    let places = Places::new(CONNECTIONS);
     let graceful = GracefulShutdown::new();
     let (cut, is_cut) = watch::channel(false);
     loop {

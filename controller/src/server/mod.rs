@@ -9,7 +9,6 @@ mod http;
 mod idle;
 mod listen;
 mod page;
-mod places;
 mod scrape;
 #[cfg(test)]
 mod tests;

@@ -16,10 +16,10 @@ use quinn::{
 };
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::Sessions;
+use super::places::Place;
 use super::stream::shut;
+use super::{Sessions, UNPROVED};
 use crate::metrics::{Door, Reason};
 use crate::pki::{self, AgentCertificate, Pki};
 
@@ -124,17 +124,19 @@ impl ConnectionIdGenerator for RandomIds {
 /// Takes connections until the endpoint is closed.
 pub async fn accept(sessions: Sessions, endpoint: Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
-        match sessions.0.handshakes.clone().try_acquire_owned() {
-            Ok(place) => {
-                tokio::spawn(greet(sessions.clone(), incoming, place));
-            }
-            // Under a flood only those are served who can prove their address; that costs us no memory.
-            Err(_) if incoming.may_retry() => {
-                sessions.0.metrics.refused(Door::Agents, Reason::Retry);
-                drop(incoming.retry());
-            }
-            Err(_) => {
-                sessions.0.metrics.refused(Door::Agents, Reason::TooMany);
+        let places = &sessions.0.handshakes;
+        let count = |reason| sessions.0.metrics.refused(Door::Agents, reason);
+        // Before anything is kept of it: who claims another's address never hears of this, and costs no memory. Retry
+        // first, so that what is counted for a source from here on is its own.
+        if places.count() >= UNPROVED && incoming.may_retry() {
+            count(Reason::Retry);
+            drop(incoming.retry());
+            continue;
+        }
+        match places.take(incoming.remote_address().ip()) {
+            Some(place) => drop(tokio::spawn(greet(sessions.clone(), incoming, place))),
+            None => {
+                count(Reason::TooMany);
                 incoming.refuse();
             }
         }
@@ -142,7 +144,7 @@ pub async fn accept(sessions: Sessions, endpoint: Endpoint) {
 }
 
 /// The handshake, and the decision who this is.
-async fn greet(sessions: Sessions, incoming: Incoming, place: OwnedSemaphorePermit) {
+async fn greet(sessions: Sessions, incoming: Incoming, place: Place) {
     let refused = |reason| sessions.0.metrics.refused(Door::Agents, reason);
     // Dropped while it waits, the handshake is over for the peer as well.
     let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, incoming.into_future());
@@ -151,11 +153,10 @@ async fn greet(sessions: Sessions, incoming: Incoming, place: OwnedSemaphorePerm
         Ok(Err(error)) => return refused(refusal(&error)),
         Err(_) => return refused(Reason::HandshakeTimeout),
     };
-    drop(place);
     match alpn(&connection).as_deref() {
-        Some(ALPN_ENROLL) => super::enroll::serve(&sessions, &connection).await,
+        Some(ALPN_ENROLL) => super::enroll::serve(&sessions, &connection, place).await,
         Some(ALPN_SESSION) => match certificate(&connection) {
-            Some(certificate) => super::session::serve(&sessions, connection, certificate).await,
+            Some(certificate) => super::session::serve(&sessions, connection, certificate, place).await,
             None => {
                 refused(Reason::NoCertificate);
                 shut(&connection, close::UNAUTHORIZED, "a session needs a certificate of this controller's CA");

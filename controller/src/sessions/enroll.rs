@@ -9,6 +9,7 @@ use muster_protocol::{MachineId, close};
 use quinn::Connection;
 use tokio::sync::Semaphore;
 
+use super::places::Place;
 use super::stream::shut;
 use super::stream::{self, StreamError};
 use super::{Sessions, now_unix_ms, remote};
@@ -24,14 +25,15 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// Longest serial number that is taken.
 const SERIAL_BYTES: usize = 128;
 
-/// Serves one connection of ALPN `muster-enroll/1`.
-pub async fn serve(sessions: &Sessions, connection: &Connection) {
+/// Serves one connection of ALPN `muster-enroll/1`; `handshake` is the place that it had until now.
+pub async fn serve(sessions: &Sessions, connection: &Connection, handshake: Place) {
     let source = remote(connection).ip();
     let count = |reason| sessions.0.metrics.refused(Door::Enroll, reason);
-    let Ok(_place) = sessions.0.enrollments.try_acquire() else {
+    let Some(_place) = sessions.0.enrollments.take(source) else {
         count(Reason::TooMany);
         return shut(connection, close::BUSY, "too many machines enroll at once; try again later");
     };
+    drop(handshake);
     if !sessions.is_heard(source) {
         count(Reason::RateLimited);
         return shut(connection, close::BUSY, "too many attempts from this address failed; try again later");

@@ -8,6 +8,7 @@ mod endpoint;
 mod enroll;
 pub mod limit;
 mod patience;
+pub mod places;
 mod registry;
 mod session;
 mod stream;
@@ -21,9 +22,10 @@ use muster_protocol::MachineId;
 use muster_protocol::to_agent::{Answer, Call};
 use quinn::{Connection, Endpoint, VarInt};
 use rustls::server::ResolvesServerCert;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub use endpoint::ListenError;
+use places::Places;
 
 use crate::api::{CallError, Live, Presence};
 use crate::config::Agents;
@@ -31,11 +33,16 @@ use crate::fleet::{Author, Fleet, converge};
 use crate::metrics::Metrics;
 use crate::pki::Pki;
 
-/// Handshakes at once; each costs a fifth of a millisecond of CPU, so this is far beyond what two cores have in work.
+/// Peers at once between their first packet and their hello or their enrollment. A handshake costs a fifth of a
+/// millisecond of CPU, so this is far beyond what two cores have in work.
 const HANDSHAKES: usize = 1024;
 
+/// From so many on, peers have to prove their addresses first (RFC 9000, section 8.1): the places of those who claim
+/// somebody else's address are these and no more.
+const UNPROVED: usize = HANDSHAKES / 4;
+
 /// Enrollments at once.
-const ENROLLMENTS: usize = 256;
+const ENROLLMENTS: usize = 512;
 
 /// Refused enrollments that the event feed gets at once.
 const TOLD: u32 = 60;
@@ -53,8 +60,8 @@ struct Shared {
     agents: Agents,
     metrics: Metrics,
     registry: registry::Registry,
-    handshakes: Arc<Semaphore>,
-    enrollments: Semaphore,
+    handshakes: Places,
+    enrollments: Places,
     patience: Mutex<patience::Patience>,
     told: Mutex<limit::Ration>,
 }
@@ -68,8 +75,8 @@ impl Sessions {
             agents,
             metrics,
             registry: registry::Registry::default(),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
-            enrollments: Semaphore::new(ENROLLMENTS),
+            handshakes: Places::new(HANDSHAKES),
+            enrollments: Places::new(ENROLLMENTS),
             patience: Mutex::default(),
             told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),
         }));
@@ -84,7 +91,7 @@ impl Sessions {
 
     /// How many peers are between their first packet and their hello or enrollment.
     pub fn handshakes(&self) -> usize {
-        HANDSHAKES - self.0.handshakes.available_permits()
+        self.0.handshakes.count()
     }
 
     /// Opens the agents' port on a bound socket. `own` gives the controller's certificate.

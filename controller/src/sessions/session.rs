@@ -16,6 +16,7 @@ use quinn::{Connection, SendStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::endpoint::WINDOW;
+use super::places::Place;
 use super::registry::{Opening, Peer, Welcomed};
 use super::stream::shut;
 use super::stream::{self, StreamError};
@@ -69,9 +70,12 @@ impl From<StreamError> for End {
 }
 
 /// Serves one connection of ALPN `muster/1` whose certificate is good.
-pub async fn serve(sessions: &Sessions, connection: Connection, certificate: AgentCertificate) {
+/// `handshake` is its place among those who are not in yet, until its hello.
+pub async fn serve(sessions: &Sessions, connection: Connection, certificate: AgentCertificate, handshake: Place) {
     let (machine, from) = (certificate.machine, remote(&connection));
-    let end = match open(sessions, &connection, certificate).await {
+    let opened = open(sessions, &connection, certificate).await;
+    drop(handshake);
+    let end = match opened {
         Ok(peer) => {
             tracing::info!(%machine, boot = %peer.boot, %from, "online");
             // One that waits for approval says nothing of where it is.

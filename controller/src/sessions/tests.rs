@@ -3,6 +3,8 @@
 mod neighbors;
 mod revocation;
 
+mod refusals;
+
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -39,6 +41,7 @@ struct World {
     pki: Arc<Pki>,
     sessions: Sessions,
     address: SocketAddr,
+    metrics: Metrics,
     _data: tempfile::TempDir,
 }
 
@@ -47,11 +50,12 @@ fn world() -> World {
     let pki = Arc::new(Pki::open(data.path()).expect("a CA"));
     let (fleet, _) = Fleet::start(MemoryStore::new()).expect("starts");
     let agents = crate::config::Config::with_data(data.path().into()).agents;
-    let sessions = Sessions::start(fleet.clone(), pki.clone(), agents, Metrics::default());
+    let metrics = Metrics::default();
+    let sessions = Sessions::start(fleet.clone(), pki.clone(), agents, metrics.clone());
     let own = Arc::new(OwnCertificate::new(pki.clone(), &[]).expect("a certificate"));
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = sessions.listen(own, socket).expect("listens").address().expect("bound");
-    World { fleet, pki, sessions, address, _data: data }
+    World { fleet, pki, sessions, address, metrics, _data: data }
 }
 
 /// What an agent has after its enrollment.
@@ -70,19 +74,28 @@ impl World {
 
     /// A connection as somebody with this certificate.
     async fn dial(&self, alpn: &[u8], who: Option<&Identified>) -> Result<Connection, ConnectionError> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.pki.ca().clone()).expect("our CA");
-        let tls = rustls::ClientConfig::builder_with_provider(crate::pki::provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_root_certificates(roots);
-        let mut tls = match who {
+        let own = |tls: rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>| match who {
             None => tls.with_no_client_auth(),
             Some(who) => {
                 let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(who.key.clone()));
                 tls.with_client_auth_cert(who.chain.clone(), key).expect("a certificate and its key")
             }
         };
+        self.dial_with(alpn, own).await
+    }
+
+    /// A connection as whoever `own` makes of it.
+    async fn dial_with<F>(&self, alpn: &[u8], own: F) -> Result<Connection, ConnectionError>
+    where
+        F: FnOnce(rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>) -> rustls::ClientConfig,
+    {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.pki.ca().clone()).expect("our CA");
+        let tls = rustls::ClientConfig::builder_with_provider(crate::pki::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(roots);
+        let mut tls = own(tls);
         tls.alpn_protocols = vec![alpn.to_vec()];
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("QUIC");
         let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
