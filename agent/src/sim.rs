@@ -196,6 +196,7 @@ impl Machine for SimMachine {
             system_serial: format!("SIM{:05}", world.number),
             board_serial: String::new(),
             macs: world.network.observe().links.iter().map(|link| link.permanent_mac).collect(),
+            disks: Vec::new(),
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Boot {
     pub controllers: Vec<Endpoint>,
     /// How long a boot ticket is good: from the boot script to the agent's enrollment.
     pub ticket_lifetime: Duration,
+    /// Whether a machine that is not in the fleet is only started from an ISO with a good site credential.
+    pub require_credential: bool,
 }
 
 /// `[agents]`
@@ -83,6 +85,7 @@ impl Config {
                 images: data.join("images"),
                 controllers: Vec::new(),
                 ticket_lifetime: Duration::from_secs(10 * 60),
+                require_credential: false,
             },
             agents: Agents {
                 certificate_lifetime: Duration::from_secs(24 * 3600),
@@ -130,6 +133,7 @@ impl Config {
             boot.set("images", &mut config.boot.images, path)?;
             boot.set("controllers", &mut config.boot.controllers, controllers)?;
             boot.set("ticket_lifetime", &mut config.boot.ticket_lifetime, |v| duration(v, 60, 24 * 3600))?;
+            boot.set("require_credential", &mut config.boot.require_credential, yes_or_no)?;
             boot.finish()?;
         }
         if let Some(mut agents) = top.section("agents")? {
@@ -288,6 +292,13 @@ fn text<'a>(value: &'a Value<'_>) -> Result<&'a str, String> {
     }
 }
 
+fn yes_or_no(value: &Value<'_>) -> Result<bool, String> {
+    match value {
+        DeValue::Boolean(wish) => Ok(*wish),
+        other => Err(format!("this is {}, true or false is needed", kind(other))),
+    }
+}
+
 fn texts(value: &Value<'_>) -> Result<Vec<String>, String> {
     match value {
         DeValue::Array(items) => items.iter().map(|item| text(item.get_ref()).map(str::to_owned)).collect(),
@@ -373,7 +384,11 @@ mod tests {
         for key in ["agents", "https", "boot", "images", "controllers", "ticket_lifetime", "certificate_lifetime"] {
             assert!(text.contains(&format!("\n{key} = ")), "{key}");
         }
-        assert!(text.contains("\nconfirm_within = ") && text.contains("\nnames = "));
+        assert!(
+            text.contains("\nrequire_credential = ")
+                && text.contains("\nconfirm_within = ")
+                && text.contains("\nnames = ")
+        );
     }
 
     #[test]
@@ -387,6 +402,7 @@ mod tests {
             images = "/srv/images"
             controllers = ["192.0.2.1:8443", "[2001:db8::1]:8443", "muster.example.net:8443"]
             ticket_lifetime = "5m"
+            require_credential = true
             [agents]
             certificate_lifetime = "12h"
             confirm_within = "90s"
@@ -400,6 +416,7 @@ mod tests {
         assert_eq!(config.boot.images, Path::new("/srv/images"));
         assert_eq!(config.boot.controllers.len(), 3);
         assert_eq!(config.boot.ticket_lifetime, Duration::from_secs(300));
+        assert!(config.boot.require_credential);
         assert_eq!(config.agents.certificate_lifetime, Duration::from_secs(12 * 3600));
         assert_eq!(config.agents.confirm_within, Duration::from_secs(90));
         assert_eq!(config.https.names.len(), 2);
@@ -433,6 +450,7 @@ mod tests {
         for (text, part) in [
             ("listen.boot = \"8080\"", "like \"[::]:8443\""),
             ("listen.boot = [\"[::]:99999\"]", "like \"[::]:8443\""),
+            ("boot.require_credential = \"yes\"", "true or false is needed"),
             ("boot.ticket_lifetime = \"ten\"", "like \"90s\""),
             ("boot.ticket_lifetime = \"é\"", "like \"90s\""),
             ("boot.ticket_lifetime = \"10s\"", "60 to 86400 seconds"),

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use muster_controller::config::Config;
-use muster_controller::fleet::record::TicketBound;
-use muster_controller::fleet::{Author, enrollment, ticket};
+use muster_controller::fleet::Author;
+use muster_controller::fleet::enrollment::{self, Seen};
+use muster_controller::fleet::ticket::{self, Grant};
 use muster_controller::server::Server;
 use muster_protocol::enroll::Identity;
 use muster_protocol::to_agent::{Answer, Impact, Plan, Step};
@@ -39,8 +40,8 @@ impl Lab {
     async fn pending(&self, serial: &'static str) -> MachineId {
         let identity = Identity { system_serial: serial.into(), ..Identity::default() };
         let enrolled = self.server.fleet.change(Author::controller(), move |draft| {
-            let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
-            Ok(enrollment::enroll(draft, &ticket, identity, None, ticket.digest())?.machine)
+            let ticket = ticket::issue(draft, Grant::bearer("ber1", 60_000))?;
+            Ok(enrollment::enroll(draft, &ticket, identity, Seen::default(), ticket.digest())?.machine)
         });
         enrolled.await.expect("enrolls")
     }

@@ -15,7 +15,8 @@ use muster_agent::options::{Endpoint, Manage, Options, Pace, WhenRefused};
 use muster_agent::sim::SimMachine;
 use muster_controller::api::{Live, Presence};
 use muster_controller::config::Config;
-use muster_controller::fleet::record::{HubRule, Lifecycle, Location, Machine, PlaceRule, Subnet, TicketBound};
+use muster_controller::fleet::record::{HubRule, Lifecycle, Location, Machine, PlaceRule, Subnet};
+use muster_controller::fleet::ticket::Grant;
 use muster_controller::fleet::{Author, Draft, Refusal, State, address, credential, lease, location, machine, ticket};
 use muster_controller::ial::{self, Envelope};
 use muster_controller::server::Server;
@@ -80,7 +81,7 @@ impl Road {
         let (road, plugged) = (Arc::clone(self), Arc::clone(&sim));
         tokio::spawn(async move {
             for boot in 1_u8.. {
-                let made = road.change(|draft| ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000));
+                let made = road.change(|draft| ticket::issue(draft, Grant::bearer("ber1", 60_000)));
                 let mut id = [boot; 16];
                 id[..2].copy_from_slice(&number.to_be_bytes());
                 let options = Options {

@@ -1,9 +1,9 @@
 //! A site's boot medium: one ISO for CD and USB stick, for BIOS and UEFI machines.
 //!
-//! Called by `muster iso build`. It carries Debian's iPXE and the site's script, nothing secret and nothing that grows
-//! old with the controller: kernel and agent come over the network.
+//! Called by `muster iso build`. It carries Debian's iPXE, the site's script and its credential, which is its only secret,
+//! and nothing that grows old with the controller: kernel and agent come over the network.
 //! BIOS machines start it by isolinux, UEFI machines by a FAT image in it; on a stick, an MBR and a GPT lead to both.
-//! The same site and packages give the same bytes.
+//! The same site, credential and packages give the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::Part;
 use crate::packages::{Freshness, Package, PackageError, Packages, Tree, at};
-use crate::param::Site;
+use crate::param::{Site, SiteCredential};
 use crate::{Progress, script, write_whole};
 
 /// The volume's label, by which a running system can tell the medium from a disk.
@@ -26,6 +26,8 @@ pub const LABEL: &str = "MUSTER";
 pub struct IsoSpec {
     /// What the medium knows.
     pub site: Site,
+    /// What it vouches for its machines with; without one they come as if they had started over the network.
+    pub credential: Option<SiteCredential>,
     /// Where fetched packages are kept; may be shared with other builds.
     pub cache: PathBuf,
     /// The file to write; one that is there is replaced. [`IsoManifest`] lies beside it, with `.json` added to its name.
@@ -95,7 +97,7 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     let syslinux_files = take(&syslinux, &["usr/lib/syslinux/modules/bios/ldlinux.c32"])?;
 
     let work = packages.scratch("iso")?;
-    let script = script::site(&spec.site);
+    let script = script::site(&spec.site, spec.credential.as_ref());
     let efi =
         efi_image(&ipxe_files[1], &script).map_err(|source| IsoError::Write { path: "boot/efi.img".into(), source })?;
     let files: [(&str, &[u8]); 8] = [

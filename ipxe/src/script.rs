@@ -16,12 +16,12 @@ use muster_protocol::Digest;
 use muster_protocol::cmdline;
 use muster_protocol::enroll::Ticket;
 
-use crate::param::{BootUrl, Endpoint, Location, Site};
+use crate::param::{BootUrl, Endpoint, Location, Site, SiteCredential};
 
 /// Path of [`dispatch`] on the boot HTTP listener.
 pub const DISPATCH_PATH: &str = "/boot.ipxe";
 /// Path of the per-machine scripts; the query carries `uuid`, `serial`, `macs` (written with hyphens, separated by
-/// commas, some of them empty), `location` (possibly empty), `platform` (`pcbios` or `efi`) and `ipxe` (its version).
+/// commas, some of them empty), `location` and `credential` (possibly empty), `platform` (`pcbios` or `efi`) and `ipxe` (its version).
 /// Each may hold anything: the iPXE of 2019 writes bytes over 127 as `%FFFFFFFFFFFFC3`.
 pub const SCRIPT_PATH: &str = "/boot/script";
 /// Path of the kernel.
@@ -33,19 +33,29 @@ pub const INITRAMFS_PATH: &str = "/boot/initramfs";
 /// [`cmdline::LEASE`].
 const CONTROLLERS_MAX: usize = 16;
 
+/// How an ISO is called: the first 12 hex digits of its credential's digest.
+pub fn iso_id(credential: &Digest) -> String {
+    credential.to_string()[..12].to_owned()
+}
+
 /// The script on a site's medium: brings up one NIC after the other, tries every controller over each, for ever.
 ///
 /// A NIC that got an address but leads to no controller is closed again, so that the next one's routes count.
-pub fn site(site: &Site) -> String {
+///
+/// `credential` travels in the clear to whoever answers as a controller: it is worth what a policy makes of it, until
+/// its ISO is revoked.
+pub fn site(site: &Site, credential: Option<&SiteCredential>) -> String {
     let Site { location, controllers } = site;
+    let vouched = credential.map(|credential| format!("set credential {credential}\n")).unwrap_or_default();
+    let name = credential.map(|credential| format!(", ISO {}", iso_id(&credential.digest()))).unwrap_or_default();
     let mut script = format!(
         "#!ipxe
-# Muster: boot medium of location {location}.
+# Muster: boot medium of location {location}{name}.
 # Tries every NIC and every controller in turn, for ever.
 set medium site
-set round:int32 1
+{vouched}set round:int32 1
 :round
-echo Muster: location {location}, round ${{round:int32}}
+echo Muster: location {location}{name}, round ${{round:int32}}
 set nic:int32 0
 :nic
 isset ${{net${{nic:int32}}/mac}} || goto last_nic
@@ -110,7 +120,8 @@ set failures:int32 0
 :ask
 echo Muster: asking for the boot script of this machine
 chain --autofree --timeout 30000 {SCRIPT_PATH}?uuid=${{uuid}}&serial=${{serial:uristring}}&macs={macs}\
-&location=${{location}}&platform=${{platform}}&ipxe=${{version:uristring}} && goto answered ||
+&location=${{location}}&credential=${{credential}}&platform=${{platform}}&ipxe=${{version:uristring}} \
+&& goto answered ||
 inc failures
 echo Muster: that failed, attempt ${{failures:int32}} of 5
 iseq ${{failures:int32}} 5 && goto give_up ||
@@ -188,6 +199,10 @@ pub enum Wait {
     NoImage,
     /// The controller cannot answer now.
     Busy,
+    /// Its ISO was revoked, or is not known here.
+    Revoked,
+    /// It came without an ISO's credential, and one is asked for.
+    NoCredential,
 }
 
 /// The script for a machine that is not started now: says why, sleeps, and lets [`dispatch`] ask again.
@@ -197,6 +212,8 @@ pub fn wait(why: Wait) -> String {
         Wait::Retired => ("this machine was retired by an operator", 60),
         Wait::NoImage => ("the controller has no boot image yet, build one with: muster image build", 15),
         Wait::Busy => ("the controller cannot start this machine now", 10),
+        Wait::Revoked => ("this boot medium was revoked, start the machine from another one", 60),
+        Wait::NoCredential => ("this machine is new here and must be started from its site's ISO", 60),
     };
     format!(
         "#!ipxe

@@ -10,13 +10,14 @@ use std::process::Command;
 
 use muster_ipxe::iso::{self, IsoError, IsoSpec};
 use muster_ipxe::packages::Freshness;
-use muster_ipxe::param::Site;
+use muster_ipxe::param::{Site, SiteCredential};
 use muster_ipxe::script;
 
 fn spec(folder: &Path, name: &str) -> IsoSpec {
     let build = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/cache");
     IsoSpec {
         site: Site::new("ber1", &["192.0.2.7", "boot.example:80"]).expect("a site"),
+        credential: Some(SiteCredential::from_bytes([0x5c; 32])),
         cache: std::env::var_os("MUSTER_CACHE").map_or_else(build, PathBuf::from),
         out: folder.join(name),
         freshness: Freshness::Cached,
@@ -55,7 +56,7 @@ fn an_iso_starts_bios_and_uefi_machines_from_cd_and_from_a_stick() {
     let extract = ["-osirrox", "on", "-indev", "ber1.iso", "-extract", "/", "files"];
     xorriso(&extract, folder.path());
     let file = |name: &str| fs::read(folder.path().join("files").join(name)).expect(name);
-    let script = script::site(&spec.site);
+    let script = script::site(&spec.site, spec.credential.as_ref());
     assert_eq!(String::from_utf8_lossy(&file("isolinux/site.ipxe")), script);
     let config = String::from_utf8(file("isolinux/isolinux.cfg")).expect("text");
     assert!(config.contains("KERNEL ipxe.lkrn\n  INITRD site.ipxe\n") && config.contains("PROMPT 0\n"));

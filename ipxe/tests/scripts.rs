@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use muster_ipxe::param::{BootUrl, Endpoint, Location, Site};
+use muster_ipxe::param::{BootUrl, Endpoint, Location, Site, SiteCredential};
 use muster_ipxe::script::{self, Machine, Wait};
 use muster_protocol::Digest;
 use muster_protocol::enroll::Ticket;
@@ -41,8 +41,10 @@ fn check(name: &str, script: &str) {
 
 #[test]
 fn the_site_script_tries_every_nic_and_every_controller_for_ever() {
-    check("site.ipxe", &script::site(&Site::new("ber1", &["192.0.2.7", "boot.example:80"]).expect("valid")));
-    check("site-ipv6.ipxe", &script::site(&Site::new("ber1", &["[2001:db8::7]:8080"]).expect("valid")));
+    let site = |controllers: &[&str]| Site::new("ber1", controllers).expect("valid");
+    let credential = SiteCredential::from_bytes([0x5c; 32]);
+    check("site.ipxe", &script::site(&site(&["192.0.2.7", "boot.example:80"]), Some(&credential)));
+    check("site-ipv6.ipxe", &script::site(&site(&["[2001:db8::7]:8080"]), None));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded::{self, at_most};
 use crate::frame::Message;
-use crate::ids::{Digest, IdError, Mac, MachineId};
+use crate::ids::{Digest, DiskId, IdError, Mac, MachineId};
 
 /// A boot ticket: 256 random bits, good for one enrollment within minutes.
 /// Debug output hides it; [`fmt::Display`] is for the boot script alone.
@@ -52,6 +52,9 @@ impl FromStr for Ticket {
     }
 }
 
+/// Most disks that an [`Identity`] names.
+pub const IDENTITY_DISKS: usize = 32;
+
 /// What a machine can say of itself without drivers for anything but its NIC.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -64,6 +67,9 @@ pub struct Identity {
     /// Permanent MACs of all physical NICs, sorted, at most 64.
     #[serde(deserialize_with = "at_most::<{ bounded::NICS }, _, _>")]
     pub macs: Vec<Mac>,
+    /// Fixed disks that have their drivers already, at most [`IDENTITY_DISKS`]; most of them come later.
+    #[serde(deserialize_with = "at_most::<IDENTITY_DISKS, _, _>")]
+    pub disks: Vec<DiskId>,
 }
 
 /// An agent asks to join.
@@ -102,6 +108,21 @@ impl Message for Answer {
     const LIMIT: usize = 16 * 1024;
 }
 
+impl Refusal {
+    /// Whether the same request may be taken later, without anything else having to be done to the machine.
+    pub fn is_passing(self) -> bool {
+        match self {
+            Self::Busy | Self::Full => true,
+            Self::TicketUnknown
+            | Self::TicketExpired
+            | Self::TicketForeign
+            | Self::BadRequest
+            | Self::Rejected
+            | Self::MediumRevoked => false,
+        }
+    }
+}
+
 /// Why an enrollment was refused. The agent shows it on its console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
@@ -123,4 +144,10 @@ pub enum Refusal {
     /// Too many attempts.
     #[error("too many attempts; try again later")]
     Busy,
+    /// The ISO that it booted from was revoked, and this machine is not in the fleet.
+    #[error("the boot medium was revoked; start this machine from another one")]
+    MediumRevoked,
+    /// Too many machines wait for approval.
+    #[error("too many machines wait for approval; an operator has to approve or reject some")]
+    Full,
 }

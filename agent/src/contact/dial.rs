@@ -238,7 +238,7 @@ impl Dialer<'_> {
     }
 
     async fn refused(&mut self, refusal: Refusal) -> Next {
-        let is_final = refusal != Refusal::Busy;
+        let is_final = !refusal.is_passing();
         match self.agent.options.refused {
             WhenRefused::End if is_final => return Next::End(Ended::Refused(refusal)),
             WhenRefused::End | WhenRefused::BootAgain => {}

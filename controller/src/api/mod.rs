@@ -57,8 +57,6 @@ pub struct Site {
     pub ticket_lifetime: Duration,
     /// Where the boot image lies.
     pub images: PathBuf,
-    /// Where boot media lie that were built on this host.
-    pub isos: PathBuf,
     /// When this controller started.
     pub started_unix_ms: u64,
 }

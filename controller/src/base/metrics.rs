@@ -116,6 +116,12 @@ labels! {
         TicketExpired = "ticket_expired",
         /// A ticket of another machine.
         TicketForeign = "ticket_foreign",
+        /// An ISO that was revoked, or is not known here.
+        IsoRevoked = "iso_revoked",
+        /// A new machine without an ISO's credential, where one is asked for.
+        IsoMissing = "iso_missing",
+        /// As many machines wait for approval as there may be.
+        PendingFull = "pending_full",
         /// A request without a token.
         TokenMissing = "token_missing",
         /// A token that nobody can read, or is shown as it should not be.

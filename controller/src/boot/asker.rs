@@ -1,9 +1,10 @@
 //! Who asks for a boot script: the parameters that iPXE sends, read strictly.
 //!
-//! Everything here comes from whoever is on the boot network. What names the machine (`uuid`, `macs`, `location`) is right
+//! Everything here comes from whoever is on the boot network. What names the machine (`uuid`, `macs`, `location`, `credential`) is right
 //! or refused by name, and nothing is stored; texts that are only for people are cleaned instead, because firmware puts
 //! anything into its serial numbers and iPXE of 2019 writes bytes over 127 as `%FFFFFFFFFFFFC3`.
 
+use muster_ipxe::param::{ParamError, SiteCredential};
 use muster_protocol::Mac;
 use muster_protocol::ids::parse_uuid;
 
@@ -30,6 +31,8 @@ pub struct Asker {
     pub macs: Vec<Mac>,
     /// Code of the site, from the medium it booted from; empty where that does not say.
     pub location: String,
+    /// Of the ISO that it started from; absent where it started otherwise.
+    pub credential: Option<SiteCredential>,
     /// `pcbios` or `efi`, as iPXE calls it.
     pub platform: String,
     /// iPXE's version.
@@ -60,6 +63,8 @@ impl Asker {
                 "platform" => asker.platform = clean(value),
                 "ipxe" => asker.ipxe = clean(value),
                 "macs" => asker.macs = macs(value)?,
+                "credential" if value.is_empty() => {}
+                "credential" => asker.credential = Some(value.parse().map_err(|e: ParamError| e.to_string())?),
                 "location" if value.is_empty() => {}
                 "location" => {
                     check_code("location", value).map_err(|e| e.to_string())?;
@@ -68,7 +73,7 @@ impl Asker {
                 _ => {
                     let name: String = name.chars().take(40).collect();
                     return Err(format!(
-                        "{name:?} is no parameter; there are uuid, serial, macs, location, platform and ipxe"
+                        "{name:?} is no parameter; there are uuid, serial, macs, location, credential, platform and ipxe"
                     ));
                 }
             }

@@ -30,8 +30,9 @@ use muster_protocol::enroll::Identity;
 
 use crate::config;
 use crate::fleet::identity::{self, Match};
-use crate::fleet::record::Lifecycle;
-use crate::fleet::{self, Author, Fleet, ticket};
+use crate::fleet::record::{Iso, Lifecycle};
+use crate::fleet::ticket::Grant;
+use crate::fleet::{self, Author, Fleet, iso, ticket};
 use crate::metrics::Reason;
 use crate::sessions::limit::Buckets;
 use asker::Asker;
@@ -127,6 +128,8 @@ async fn machine(
                 Wait::Rejected => Reason::Rejected,
                 Wait::Retired => Reason::Retired,
                 Wait::NoImage | Wait::Busy => Reason::Busy,
+                Wait::Revoked => Reason::IsoRevoked,
+                Wait::NoCredential => Reason::IsoMissing,
             });
             response
         }
@@ -139,7 +142,16 @@ impl Boot {
         if !self.kernel.exists() || !self.initramfs.exists() {
             return Err(Wait::NoImage);
         }
-        may_start(&self.settings.fleet.state(), &asker)?;
+        let state = self.settings.fleet.state();
+        let iso = match &asker.credential {
+            None => Vouched::Nothing,
+            Some(credential) => iso::check(&state, &credential.digest()).map_or_else(Vouched::Wrong, Vouched::By),
+        };
+        may_start(&state, &asker, &iso, self.settings.boot.require_credential).inspect_err(|_| {
+            if let Vouched::Wrong(wrong) = iso {
+                tracing::warn!(%from, macs = ?asker.macs, problem = %wrong, "a machine may not join");
+            }
+        })?;
         {
             let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
@@ -154,13 +166,14 @@ impl Boot {
         };
         let lifetime_ms = self.settings.boot.ticket_lifetime.as_millis() as u64;
         let author = Author::new("boot", Some(from), "");
-        let (location, bound) = (asker.location.clone(), asker.bound());
-        let issued = self
-            .settings
-            .fleet
-            .change(author, move |draft| ticket::issue(draft, location, bound, lifetime_ms))
-            .await
-            .map_err(|error| {
+        // What the medium was built for counts, and not what the request claims.
+        let (iso, location) = match iso {
+            Vouched::By(iso) => (iso.id.clone(), iso.location.clone()),
+            Vouched::Nothing | Vouched::Wrong(_) => (String::new(), asker.location.clone()),
+        };
+        let grant = Grant { location, iso, bound: asker.bound(), lifetime_ms };
+        let issued =
+            self.settings.fleet.change(author, move |draft| ticket::issue(draft, grant)).await.map_err(|error| {
                 tracing::warn!(%from, %error, "no boot ticket");
                 Wait::Busy
             })?;
@@ -172,23 +185,46 @@ impl Boot {
     }
 }
 
+/// What stands behind a machine that asks.
+enum Vouched<'a> {
+    /// It showed no credential.
+    Nothing,
+    /// The credential of this ISO.
+    By(&'a Iso),
+    /// A credential that is not good.
+    Wrong(iso::Wrong),
+}
+
 /// Whether this box gets a ticket. One that an operator keeps out would be refused at enrollment anyway; here its screen
 /// says so before anything is loaded.
-fn may_start(state: &fleet::State, asker: &Asker) -> Result<(), Wait> {
+///
+/// An ISO lets machines join; those that are in need none.
+fn may_start(state: &fleet::State, asker: &Asker, vouched: &Vouched<'_>, is_asked_for: bool) -> Result<(), Wait> {
+    let may_join = || match vouched {
+        Vouched::By(_) => Ok(()),
+        Vouched::Wrong(_) => Err(Wait::Revoked),
+        Vouched::Nothing if is_asked_for => Err(Wait::NoCredential),
+        Vouched::Nothing => Ok(()),
+    };
     let identity = Identity {
         uuid: asker.uuid,
         system_serial: asker.serial.clone(),
         board_serial: String::new(),
         macs: asker.macs.clone(),
+        disks: Vec::new(),
     };
     let lifecycle = |id| state.machines.get(&id).map(|machine| &machine.lifecycle);
-    match identity::find(state, &identity) {
-        Match::Known(id) if lifecycle(id) == Some(&Lifecycle::Rejected) => Err(Wait::Rejected),
-        Match::Known(_) | Match::Doubtful(_) => Ok(()),
+    match identity::find(state, &identity, &[]) {
+        Match::Known(id) => match lifecycle(id) {
+            Some(Lifecycle::Rejected) => Err(Wait::Rejected),
+            Some(Lifecycle::Pending) => may_join(),
+            _ => Ok(()),
+        },
+        Match::Doubtful(_) => may_join(),
         Match::New => {
             let retired = |m: &&fleet::record::Machine| m.lifecycle == Lifecycle::Retired;
             let shares_mac = |m: &fleet::record::Machine| m.identity.macs.iter().any(|mac| asker.macs.contains(mac));
-            if state.machines.iter().filter(retired).any(shares_mac) { Err(Wait::Retired) } else { Ok(()) }
+            if state.machines.iter().filter(retired).any(shares_mac) { Err(Wait::Retired) } else { may_join() }
         }
     }
 }

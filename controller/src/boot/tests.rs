@@ -2,14 +2,17 @@
 
 use axum::body::{Body, to_bytes};
 use http::Request;
+use muster_ipxe::param::SiteCredential;
 use muster_protocol::enroll::Ticket;
 use muster_protocol::{Digest, Mac};
 use tower::ServiceExt;
 
 use super::*;
 use crate::config::Config;
+use crate::fleet::enrollment::{self, Seen};
+use crate::fleet::machine;
 use crate::fleet::record::TicketBound;
-use crate::fleet::{enrollment, machine};
+use crate::fleet::ticket::Grant;
 use crate::store::MemoryStore;
 
 const ASK: &str = "/boot/script?uuid=01010101-0101-0101-0101-010101010101&serial=S-1&macs=52-54-00-12-34-56,,&location=ber1&platform=efi&ipxe=1.21.1";
@@ -118,7 +121,7 @@ async fn a_machines_script_carries_a_ticket_that_enrolls_it_and_no_other() {
     let enroll = |ticket: Ticket, mac: Mac| {
         let identity = Identity { uuid: Some([1; 16]), macs: vec![mac], ..Identity::default() };
         world.fleet.change(Author::controller(), move |draft| {
-            enrollment::enroll(draft, &ticket, identity, None, ticket.digest())
+            enrollment::enroll(draft, &ticket, identity, Seen::default(), ticket.digest())
         })
     };
     assert!(enroll(ticket.clone(), Mac::from_bytes([2, 0, 0, 0, 0, 1])).await.is_err());
@@ -177,10 +180,10 @@ async fn a_rejected_or_retired_machine_waits() {
         .fleet
         .change(Author::controller(), move |draft| {
             draft.delete::<fleet::record::Ticket>(&digest);
-            let bearer = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
+            let bearer = ticket::issue(draft, Grant::bearer("ber1", 60_000))?;
             let mac = "52:54:00:12:34:56".parse().expect("a MAC");
             let identity = Identity { uuid: Some([1; 16]), macs: vec![mac], ..Identity::default() };
-            let id = enrollment::enroll(draft, &bearer, identity, None, bearer.digest())?.machine;
+            let id = enrollment::enroll(draft, &bearer, identity, Seen::default(), bearer.digest())?.machine;
             machine::reject(draft, id)
         })
         .await
@@ -192,6 +195,80 @@ async fn a_rejected_or_retired_machine_waits() {
     assert_eq!(world.tickets(), 0);
 }
 
+/// The request of a machine with this MAC, from an ISO with this credential where there is one.
+fn ask_from(mac: u8, credential: Option<SiteCredential>) -> String {
+    let credential = credential.map(|credential| credential.to_string()).unwrap_or_default();
+    format!("/boot/script?macs=52-54-00-12-34-{mac:02x}&location=muc1&credential={credential}")
+}
+
+impl World {
+    async fn iso(&self, credential: SiteCredential) -> String {
+        let add = move |draft: &mut fleet::Draft| {
+            draft.put(fleet::record::Location { code: "ber1".into(), ..fleet::record::Location::default() });
+            let built = iso::Built {
+                location: "ber1".into(),
+                controllers: vec!["192.0.2.1:8080".into()],
+                file: "/srv/ber1.iso".into(),
+                bytes: 1,
+                sha256: Digest::of(b"iso"),
+                credential: credential.digest(),
+            };
+            iso::add(draft, built)
+        };
+        self.fleet.change(Author::controller(), add).await.expect("added").id
+    }
+}
+
+#[tokio::test]
+async fn what_an_iso_was_built_for_counts_and_not_what_the_request_claims() {
+    let world = world();
+    let credential = SiteCredential::from_bytes([7; 32]);
+    let id = world.iso(credential).await;
+    world.get(&ask_from(1, Some(credential))).await;
+    let state = world.fleet.state();
+    let ticket = state.tickets.iter().next().expect("one");
+    assert_eq!((ticket.location.as_str(), ticket.iso.as_str()), ("ber1", id.as_str()));
+}
+
+#[tokio::test]
+async fn a_revoked_or_unknown_iso_starts_nobody_who_is_not_in() {
+    let world = world();
+    let credential = SiteCredential::from_bytes([7; 32]);
+    let id = world.iso(credential).await;
+    let unknown = world.get(&ask_from(1, Some(SiteCredential::from_bytes([8; 32])))).await.text();
+    assert!(unknown.contains("revoked") && !unknown.contains("muster.ticket"), "{unknown}");
+    let member = world
+        .fleet
+        .change(Author::controller(), move |draft| {
+            let bearer = ticket::issue(draft, Grant::bearer("ber1", 60_000))?;
+            let identity =
+                Identity { macs: vec![Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 2])], ..Identity::default() };
+            let id = enrollment::enroll(draft, &bearer, identity, Seen::default(), bearer.digest())?.machine;
+            machine::approve(draft, id)
+        })
+        .await;
+    member.expect("approved");
+    world.fleet.change(Author::controller(), move |draft| iso::revoke(draft, &id)).await.expect("revoked");
+    assert!(world.get(&ask_from(1, Some(credential))).await.text().contains("this boot medium was revoked"));
+    assert_eq!(world.tickets(), 0);
+    let script = world.get(&ask_from(2, Some(credential))).await.text();
+    assert!(script.contains("muster.ticket="), "who is in starts from it as before: {script}");
+}
+
+#[tokio::test]
+async fn where_a_credential_is_asked_for_nobody_joins_without_one() {
+    let world = world_with(|boot| {
+        boot.require_credential = true;
+        std::fs::create_dir_all(&boot.images).expect("made");
+        std::fs::write(boot.images.join(KERNEL), b"k").expect("written");
+        std::fs::write(boot.images.join(INITRAMFS), b"i").expect("written");
+    });
+    let credential = SiteCredential::from_bytes([7; 32]);
+    world.iso(credential).await;
+    assert!(world.get(&ask_from(1, None)).await.text().contains("must be started from its site's ISO"));
+    assert!(world.get(&ask_from(1, Some(credential))).await.text().contains("muster.ticket="));
+}
+
 #[tokio::test]
 async fn junk_is_refused_in_words_and_nothing_is_stored() {
     let world = world();
@@ -201,6 +278,7 @@ async fn junk_is_refused_in_words_and_nothing_is_stored() {
         ("?macs=nonsense", "macs"),
         ("?macs=525400123456&uuid=7", "uuid"),
         ("?macs=525400123456&location=..%2F..", "location"),
+        ("?macs=525400123456&credential=secret", "credential"),
         ("?macs=525400123456&x=y", "no parameter"),
     ] {
         let reply = world.get(&format!("/boot/script{query}")).await;

@@ -211,10 +211,10 @@ pub(crate) mod tests {
 
     /// A draft with a clock that stands still and bytes that count up.
     pub(crate) fn draft() -> Draft {
-        let mut next = 0_u8;
+        let mut next = 0_u64;
         let fresh = move |bytes: &mut [u8]| {
             next += 1;
-            bytes.fill(next);
+            bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&next.to_le_bytes()[..chunk.len()]));
         };
         Draft { fresh: Box::new(fresh), ..Draft::new(State::default(), 1_000_000) }
     }

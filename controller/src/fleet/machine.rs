@@ -11,7 +11,7 @@ use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
 use super::record::{DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind};
-use super::{Draft, Refusal, State, lease, operation};
+use super::{Draft, Refusal, State, enrollment, lease, operation};
 
 /// A session said hello: notes its boot and where it stands, and moves on whatever waited for that.
 ///
@@ -26,7 +26,10 @@ pub fn hello(draft: &mut Draft, id: MachineId, boot: BootId, progress: Progress)
     } else {
         operation::stayed(draft, id, boot)?;
     }
-    self::progress(draft, id, &progress)?;
+    // Whoever waits for approval was given nothing that it could have reached.
+    if draft.need::<Machine>(&id)?.lifecycle != Lifecycle::Pending {
+        self::progress(draft, id, &progress)?;
+    }
     draft.need::<Machine>(&id)
 }
 
@@ -85,6 +88,9 @@ pub fn confirm(draft: &mut Draft, id: MachineId, generation: Generation, desired
 pub fn approve(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
     let machine = draft.need::<Machine>(&id)?;
     match machine.lifecycle {
+        Lifecycle::Pending if !machine.doubt.is_empty() => {
+            Err(Refusal::Conflict(enrollment::question(draft.state(), &machine).unwrap_or_default()))
+        }
         Lifecycle::Pending | Lifecycle::Rejected => {
             move_to(draft, machine, Lifecycle::Available, "machine.approved", "was approved")
         }
@@ -268,7 +274,8 @@ pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId
     operation::open(draft, id, kind, Some(begin_by))
 }
 
-/// Finds a machine by id, by a prefix of its id that no other has (4 characters at least), or by name.
+/// Finds a machine by id, by a prefix of its id that no other has (4 characters at least), by name, or, while it waits for
+/// approval, by the claim code on its screen.
 pub fn lookup(state: &State, text: &str) -> Result<MachineId, Refusal> {
     let not_found = || Refusal::NotFound { kind: "machine", name: text.chars().take(80).collect() };
     if let Ok(id) = text.parse::<MachineId>() {
@@ -276,6 +283,11 @@ pub fn lookup(state: &State, text: &str) -> Result<MachineId, Refusal> {
     }
     let live = || state.machines.iter().filter(|m| m.lifecycle != Lifecycle::Retired);
     if let Some(machine) = live().find(|m| m.name == text) {
+        return Ok(machine.id);
+    }
+    let typed = |text: &str| text.replace('-', "").to_ascii_uppercase();
+    let waits = |m: &&Machine| matches!(m.lifecycle, Lifecycle::Pending | Lifecycle::Rejected);
+    if let Some(machine) = live().filter(waits).find(|m| typed(&m.claim) == typed(text)) {
         return Ok(machine.id);
     }
     if text.len() < 4 {
@@ -432,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_found_by_id_prefix_and_name() {
+    fn a_machine_is_found_by_id_prefix_name_and_claim_code() {
         let mut draft = draft();
         let id = enrolled(&mut draft, Identity::default());
         rename(&mut draft, id, "kitchen").expect("renamed");
@@ -440,5 +452,11 @@ mod tests {
             assert_eq!(lookup(draft.state(), &text), Ok(id), "{text}");
         }
         assert!(lookup(draft.state(), "cellar").is_err());
+        let claim = draft.need::<Machine>(&id).expect("there").claim;
+        for typed in [claim.clone(), claim.to_lowercase(), claim.replace('-', "")] {
+            assert_eq!(lookup(draft.state(), &typed), Ok(id), "{typed}");
+        }
+        approve(&mut draft, id).expect("approved");
+        assert!(lookup(draft.state(), &claim).is_err(), "it is on no screen any more");
     }
 }

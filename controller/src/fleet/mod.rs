@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use access::{audit, credential};
 pub use draft::{Author, Draft};
-pub use enrollment::{identity, ticket};
+pub use enrollment::{identity, iso, policy, ticket};
 pub use lease::model;
 pub use location::{address, pool};
 pub use state::State;

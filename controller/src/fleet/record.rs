@@ -33,6 +33,10 @@ pub struct Machine {
     pub identity: Identity,
     /// Shown on its console while it is pending.
     pub claim: String,
+    /// Which machines it may be, likeliest first: an operator must say. Empty where there is no doubt.
+    pub doubt: Vec<MachineId>,
+    /// The ISO that it last booted from, by its id; empty where it came without one.
+    pub iso: String,
     /// SHA-256 of the public key (SubjectPublicKeyInfo, DER) whose certificates are in force; zeros for none. A renewed
     /// certificate is for the same key, so that renewing needs no write and loses nothing in a crash.
     pub certificate: Digest,
@@ -263,6 +267,8 @@ pub struct Ticket {
     pub digest: Digest,
     /// Where the machine that asked is.
     pub location: String,
+    /// The ISO whose credential it showed; empty where it showed none.
+    pub iso: String,
     /// Who may use it.
     pub bound: TicketBound,
     /// Good until.
@@ -281,6 +287,72 @@ pub enum TicketBound {
     },
     /// Whoever holds it: made by an operator for an agent that runs as a process.
     Bearer,
+}
+
+/// A site's boot medium and the credential that it carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Iso {
+    /// The first 12 hex digits of the credential's digest; the medium shows it when it boots.
+    pub id: String,
+    /// Code of the location that it is for.
+    pub location: String,
+    /// Where its machines reach the controller.
+    pub controllers: Vec<String>,
+    /// Where it was written, on the host that built it.
+    pub file: String,
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256 of the whole medium.
+    pub sha256: Digest,
+    /// SHA-256 of the site credential; the credential itself is on the medium alone.
+    pub credential: Digest,
+    /// Built.
+    pub created_unix_ms: u64,
+    /// Since when it lets nobody join.
+    pub revoked_unix_ms: Option<u64>,
+}
+
+/// A rule by which machines are approved without an operator's hand. All of its conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// For people; unique.
+    pub name: String,
+    /// Only machines at the location with this code; everywhere where empty.
+    pub location: String,
+    /// Only machines that are one of these; any where empty.
+    pub hardware: Vec<Hardware>,
+    /// Only machines that came with such an ISO.
+    pub iso: IsoRule,
+    /// Approves at most so many machines.
+    pub machines: Option<u32>,
+    /// Approves nobody after this time.
+    pub until_unix_ms: Option<u64>,
+    /// Has approved so many.
+    pub approved: u32,
+    /// Made.
+    pub created_unix_ms: u64,
+}
+
+/// Something that names one machine's hardware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hardware {
+    /// System or board serial.
+    Serial(String),
+    /// SMBIOS UUID.
+    Uuid([u8; 16]),
+    /// MAC of one of its NICs.
+    Mac(Mac),
+}
+
+/// Which ISOs a policy asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IsoRule {
+    /// None is needed.
+    Unasked,
+    /// Any whose credential is good.
+    Any,
+    /// The one with this id.
+    Only(String),
 }
 
 /// An operator's token.

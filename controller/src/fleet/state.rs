@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::record::{
-    Address, Answered, AuditEntry, AuditHead, Credential, DesiredState, Event, Lease, Location, Machine,
-    MachineInventory, ModelCard, Operation, Subnet, Ticket, Token,
+    Address, Answered, AuditEntry, AuditHead, Credential, DesiredState, Event, Iso, Lease, Location, Machine,
+    MachineInventory, ModelCard, Operation, Policy, Subnet, Ticket, Token,
 };
 
 /// Records by key.
@@ -48,17 +48,16 @@ impl<K: Ord + Clone, R> Table<K, R> {
         self.0.range(..key.clone()).rev().map(|(_, record)| record.as_ref())
     }
 
-    /// The records that `earlier`, an older version of the table, does not have or has with other contents.
+    /// The keys of records that are new, other or gone since `earlier`, an older version of the table.
     ///
     /// Costs what has changed and not what is there: versions share what is the same in them.
-    pub fn changed_since<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = &'a R>
+    pub fn touched_since<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = &'a K>
     where
         R: PartialEq,
     {
         use imbl::ordmap::DiffItem::{Add, Remove, Update};
-        earlier.0.diff(&self.0).filter_map(|item| match item {
-            Add(_, record) | Update { new: (_, record), .. } => Some(record.as_ref()),
-            Remove(..) => None,
+        earlier.0.diff(&self.0).map(|item| match item {
+            Add(key, _) | Update { new: (key, _), .. } | Remove(key, _) => key,
         })
     }
 
@@ -211,6 +210,10 @@ tables! {
     locations: Location by String = |r| r.code.clone(), "location/", "location";
     /// Boot tickets, by their digest.
     tickets: Ticket by Digest = |r| r.digest, "ticket/", "ticket";
+    /// Boot media, by their ids.
+    isos: Iso by String = |r| r.id.clone(), "iso/", "ISO";
+    /// Rules by which machines are approved.
+    policies: Policy by String = |r| r.name.clone(), "policy/", "policy";
     /// Operators' tokens.
     tokens: Token by String = |r| r.id.clone(), "token/", "token";
     /// What may be handed out, by prefix.
@@ -341,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changed_between_two_versions_is_what_is_new_or_other() {
+    fn what_was_touched_between_two_versions_is_what_is_new_other_or_gone() {
         let mut earlier = Table::<u64, String>::default();
         for key in 0..1_000 {
             earlier.0.insert(key, Arc::new(format!("v{key}")));
@@ -351,8 +354,7 @@ mod tests {
         later.0.insert(8, Arc::new("v8".into()));
         later.0.insert(5_000, Arc::new("new".into()));
         later.0.remove(&9);
-        let changed: Vec<&str> = later.changed_since(&earlier).map(String::as_str).collect();
-        assert_eq!(changed, ["other", "new"]);
-        assert_eq!(later.changed_since(&later).count(), 0);
+        assert_eq!(later.touched_since(&earlier).collect::<Vec<_>>(), [&7, &9, &5_000]);
+        assert_eq!(later.touched_since(&later).count(), 0);
     }
 }

@@ -296,7 +296,6 @@ fn operators(server: &Server, config: &Config, metrics: &Metrics, ca: Digest, ag
         agents_port,
         ticket_lifetime: config.boot.ticket_lifetime,
         images: config.boot.images.clone(),
-        isos: config.data.join("isos"),
         started_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
     };
     let api = Api { fleet: server.fleet.clone(), live: Arc::new(server.sessions.clone()), site: Arc::new(site) };

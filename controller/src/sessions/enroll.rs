@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
+use muster_protocol::close;
 use muster_protocol::enroll::{Answer, Identity, Refusal, Request};
-use muster_protocol::{MachineId, close};
 use quinn::Connection;
 use tokio::sync::Semaphore;
 
@@ -14,8 +14,8 @@ use super::stream::shut;
 use super::stream::{self, StreamError};
 use super::{Sessions, now_unix_ms, remote};
 use crate::api::http::RequestId;
-use crate::fleet::identity::{self, Match};
-use crate::fleet::{self, Author, enrollment};
+use crate::fleet::enrollment::{self, Seen};
+use crate::fleet::{self, Author, identity};
 use crate::metrics::{Door, Reason};
 use crate::pki::AgentRequest;
 
@@ -71,13 +71,13 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     // Everything that can be wrong with the request is found before the ticket is used up.
     let csr = AgentRequest::read(&csr).map_err(|_| Refusal::BadRequest)?;
     check(&identity)?;
-    let elsewhere = sessions.answering_elsewhere(&identity).await;
+    let seen = sessions.seen(&identity).await;
     let (from, key) = (remote(connection), csr.digest());
     let author = Author::new("enrollment", Some(from), RequestId::fresh().as_str());
     let enrolled = sessions
         .0
         .fleet
-        .change(author, move |draft| enrollment::enroll(draft, &ticket, identity, elsewhere, key))
+        .change(author, move |draft| enrollment::enroll(draft, &ticket, identity, seen, key))
         .await
         .map_err(|e| match e {
             fleet::Refusal::Enrollment(refusal) => refusal,
@@ -106,17 +106,20 @@ fn check(identity: &Identity) -> Result<(), Refusal> {
 }
 
 impl Sessions {
-    /// The machine that this identity looks like, where it is alive in a session: then this is another box that looks
-    /// like it, and two live machines are never merged. A machine that started anew does not answer any more.
-    async fn answering_elsewhere(&self, identity: &Identity) -> Option<MachineId> {
-        let Match::Known(id) = identity::find(&self.0.fleet.state(), identity) else { return None };
-        let peer = self.0.registry.get(id)?;
-        if peer.is_alive().await {
-            return Some(id);
+    /// Which of the machines that this identity looks like are alive in a session: then this is another box, and two live
+    /// machines are never merged. A machine that started anew does not answer any more.
+    async fn seen(&self, identity: &Identity) -> Seen {
+        let state = self.0.fleet.state();
+        let mut alive = Vec::new();
+        for id in identity::candidates(&state, identity) {
+            let Some(peer) = self.0.registry.get(id) else { continue };
+            match peer.is_alive().await {
+                true => alive.push(id),
+                // Its session must not outlive it only because it was spoken to.
+                false => peer.close(close::DONE, "no sign of life"),
+            }
         }
-        // Its session must not outlive it only because it was spoken to.
-        peer.close(close::DONE, "no sign of life");
-        None
+        Seen { alive, absent: enrollment::forgettable(&state, |id| self.0.registry.get(id).is_some()) }
     }
 
     fn is_heard(&self, source: IpAddr) -> bool {
@@ -177,5 +180,7 @@ fn reason(refusal: Refusal) -> Reason {
         Refusal::BadRequest => Reason::Invalid,
         Refusal::Rejected => Reason::Rejected,
         Refusal::Busy => Reason::Busy,
+        Refusal::MediumRevoked => Reason::IsoRevoked,
+        Refusal::Full => Reason::PendingFull,
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster_protocol::frame;
 use muster_protocol::hello::Progress;
@@ -15,6 +15,7 @@ use muster_protocol::{BootId, Digest, MachineId, close};
 use quinn::Connection;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use super::limit::Ration;
 use super::remote;
 use super::stream::{self, StreamError};
 use crate::api::{CallError, Presence, Session};
@@ -27,6 +28,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Nothing at all heard for so long after a call was sent: the peer is dead. Its QUIC acknowledges within a round trip,
 /// whatever its agent is at. With the idle timeout before, a dead machine is offline within 30 s.
 const SILENT: Duration = Duration::from_secs(8);
+
+/// Inventories that a session is heard with at once: drivers come one after the other when a machine starts.
+const INVENTORIES: u32 = 20;
+
+/// After this time one more.
+const ONE_MORE_INVENTORY: Duration = Duration::from_secs(10);
 
 /// How long a living peer needs at most to acknowledge what it was sent.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(3);
@@ -52,6 +59,8 @@ pub struct Peer {
     /// Larger frames are read one at a time.
     pub turn: Semaphore,
     connection: Connection,
+    /// Inventories are large and each is written: hardware does not change that often.
+    inventories: Mutex<Ration>,
     metrics: Metrics,
     expires_unix_s: AtomicI64,
     progress: Mutex<Progress>,
@@ -103,10 +112,16 @@ impl Peer {
             wake: Notify::new(),
             turn: Semaphore::new(1),
             connection,
+            inventories: Mutex::new(Ration::new(INVENTORIES, ONE_MORE_INVENTORY)),
             metrics,
             expires_unix_s: AtomicI64::new(expires_unix_s),
             progress: Mutex::new(progress),
         }
+    }
+
+    /// Whether one more inventory is taken now.
+    pub fn takes_inventory(&self) -> bool {
+        self.inventories.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()).is_some()
     }
 
     /// What the agent last said of its desired state.

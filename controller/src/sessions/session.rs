@@ -258,7 +258,7 @@ pub async fn watch_records(shared: Weak<Shared>, mut states: watch::Receiver<Arc
     while states.changed().await.is_ok() {
         let now = states.borrow_and_update().clone();
         let Some(shared) = shared.upgrade() else { return };
-        now.machines.changed_since(&seen.machines).for_each(|machine| shared.registry.wake(machine.id));
+        now.machines.touched_since(&seen.machines).for_each(|machine| shared.registry.wake(*machine));
         seen = now;
     }
 }
@@ -309,9 +309,17 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
     let id = peer.machine;
     match call {
         Call::Hello(_) => Answer::Refused(Refusal::HelloAgain),
+        // In quarantine there is nothing to tell but what the machine is made of.
+        Call::Progress(_) | Call::Confirm { .. } | Call::Work { .. } if peer.welcomed == Welcomed::Pending => {
+            Answer::Refused(Refusal::BadRequest)
+        }
         Call::Inventory(inventory) => {
             if inventory.check().is_err() {
                 return Answer::Refused(Refusal::BadRequest);
+            }
+            if !peer.takes_inventory() {
+                sessions.0.metrics.refused(Door::Agents, Reason::RateLimited);
+                return Answer::Refused(Refusal::Busy);
             }
             change(sessions, peer, move |draft| machine::inventory(draft, id, *inventory)).await
         }

@@ -23,8 +23,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{Sessions, now_unix_ms};
 use crate::api::{CallError, Live, Presence};
+use crate::fleet::enrollment::{self, Seen};
 use crate::fleet::record::{Machine, TicketBound};
-use crate::fleet::{Author, Draft, Fleet, enrollment, machine, ticket};
+use crate::fleet::ticket::{self, Grant};
+use crate::fleet::{Author, Draft, Fleet, machine};
 use crate::metrics::Metrics;
 use crate::pki::tests::request;
 use crate::pki::{AgentRequest, OwnCertificate, Pki};
@@ -68,7 +70,7 @@ struct Identified {
 
 impl World {
     async fn ticket(&self, bound: TicketBound) -> Ticket {
-        let issue = move |draft: &mut Draft| ticket::issue(draft, "ber1".into(), bound, 60_000);
+        let issue = move |draft: &mut Draft| ticket::issue(draft, Grant { bound, ..Grant::bearer("ber1", 60_000) });
         self.fleet.change(Author::controller(), issue).await.expect("issued")
     }
 
@@ -264,7 +266,7 @@ async fn a_ticket_that_is_unknown_expired_used_or_anothers_enrolls_nobody() {
     world.enroll(&ticket, box_number(1)).await.expect("it is good for its own machine");
     assert_eq!(world.enroll(&ticket, box_number(1)).await.err(), Some(enroll::Refusal::TicketUnknown));
 
-    let issue = |draft: &mut Draft| ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 0);
+    let issue = |draft: &mut Draft| ticket::issue(draft, Grant::bearer("ber1", 0));
     let expired = world.fleet.change(Author::controller(), issue).await.expect("issued");
     // The clock has milliseconds: the next one is enough.
     let until = now_unix_ms() + 2;
@@ -320,7 +322,7 @@ async fn a_certificate_for_an_earlier_key_loses_its_session_and_opens_no_other()
     let id = first.machine;
     let (_, csr) = request();
     let key = AgentRequest::read(&csr).expect("a request").digest();
-    let supersede = move |draft: &mut Draft| enrollment::enroll(draft, &ticket, box_number(1), None, key);
+    let supersede = move |draft: &mut Draft| enrollment::enroll(draft, &ticket, box_number(1), Seen::default(), key);
     world.fleet.change(Author::controller(), supersede).await.expect("superseded");
     assert_eq!(closed(&session).await.0, close::UNAUTHORIZED);
     let again = world.dial(ALPN_SESSION, Some(&first)).await.expect("TLS lets it pass");
@@ -336,6 +338,78 @@ async fn a_box_that_looks_like_a_machine_which_is_alive_is_another_machine() {
     let twin = world.enrolled().await;
     assert_ne!(twin.machine, first.machine);
     assert!(session.close_reason().is_none(), "the first is not disturbed");
+}
+
+#[tokio::test]
+async fn a_box_in_doubt_becomes_the_machine_that_an_operator_says_it_is_without_another_ticket() {
+    let world = world();
+    let known = world.member().await;
+    let session = world.session(&known).await;
+    let (key, csr) = request();
+    let (there, key) = (&world, &key);
+    let enroll = |ticket: Ticket| {
+        let request = enroll::Request { ticket, csr: csr.clone(), identity: box_number(1) };
+        async move {
+            let connection = there.dial(ALPN_ENROLL, None).await.expect("dials");
+            match ask(&connection, &request).await {
+                enroll::Answer::Enrolled { machine, certificates, .. } => {
+                    let chain = certificates.into_iter().map(CertificateDer::from).collect();
+                    Identified { machine, chain, key: key.serialize_der() }
+                }
+                enroll::Answer::Refused(refusal) => panic!("{refusal}"),
+            }
+        }
+    };
+    let doubtful = enroll(world.ticket(TicketBound::Bearer).await).await;
+    assert_ne!(doubtful.machine, known.machine, "the one that it looks like is alive");
+    let waiting = world.session(&doubtful).await;
+    // The old box is switched off for good, and an operator knows it.
+    session.close(0_u32.into(), b"");
+    world.presence(known.machine, |p| matches!(p, Presence::Offline { .. })).await;
+    let (id, other) = (doubtful.machine, known.machine);
+    let same = move |draft: &mut Draft| enrollment::same_as(draft, id, other, false);
+    world.fleet.change(Author::controller(), same).await.expect("resolved");
+    assert_eq!(closed(&waiting).await.0, close::UNAUTHORIZED);
+    let back = enroll(Ticket::from_bytes([9; 32])).await;
+    assert_eq!(back.machine, known.machine);
+    let connection = world.dial(ALPN_SESSION, Some(&back)).await.expect("dials");
+    assert_eq!(welcome(&connection).await.standing, Standing::Member);
+}
+
+#[tokio::test]
+async fn who_waits_for_approval_tells_what_it_is_made_of_and_nothing_else() {
+    let world = world();
+    let who = world.enrolled().await;
+    let session = world.session(&who).await;
+    let confirm = to_controller::Call::Confirm { generation: Generation(1), desired: Digest::of(b"") };
+    let progress = to_controller::Call::Progress(Progress::Confirmed { generation: Generation(1) });
+    for call in [confirm, progress] {
+        let answer: to_controller::Answer = ask(&session, &call).await;
+        assert_eq!(answer, to_controller::Answer::Refused(Refusal::BadRequest));
+    }
+    let inventory = to_controller::Call::Inventory(Box::default());
+    assert_eq!(ask::<_, to_controller::Answer>(&session, &inventory).await, to_controller::Answer::Accepted);
+    let state = world.fleet.state();
+    assert_eq!(state.machines.get(&who.machine).expect("there").outcome, Progress::Idle);
+}
+
+#[tokio::test]
+async fn so_many_inventories_are_taken_from_a_session_and_no_more() {
+    let world = world();
+    let who = world.enrolled().await;
+    let session = world.session(&who).await;
+    let mut taken = 0;
+    loop {
+        let mut inventory = Inventory::default();
+        inventory.system.serial = format!("S-{taken}");
+        let call = to_controller::Call::Inventory(Box::new(inventory));
+        match ask::<_, to_controller::Answer>(&session, &call).await {
+            to_controller::Answer::Accepted => taken += 1,
+            other => break assert_eq!(other, to_controller::Answer::Refused(Refusal::Busy)),
+        }
+        assert!(taken < 100, "inventories are taken for ever");
+    }
+    assert!(taken >= 20, "drivers come one after the other: {taken}");
 }
 
 #[tokio::test]

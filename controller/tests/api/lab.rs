@@ -11,8 +11,10 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures_util::future::BoxFuture;
 use muster_controller::api::{self, Api, CallError, Live, Presence, Session, Site};
-use muster_controller::fleet::record::{Role, TicketBound};
-use muster_controller::fleet::{Author, Fleet, access, enrollment, machine, ticket};
+use muster_controller::fleet::enrollment::{self, Seen};
+use muster_controller::fleet::record::Role;
+use muster_controller::fleet::ticket::{self, Grant};
+use muster_controller::fleet::{Author, Fleet, access, machine};
 use muster_controller::store::MemoryStore;
 use muster_protocol::enroll::Identity;
 use muster_protocol::hello::Progress;
@@ -98,7 +100,7 @@ pub struct Lab {
     pub admin: String,
     pub operator: String,
     pub viewer: String,
-    /// Holds images and isos.
+    /// Holds images.
     pub files: tempfile::TempDir,
 }
 
@@ -125,7 +127,6 @@ impl Lab {
             agents_port: 8443,
             ticket_lifetime: Duration::from_secs(600),
             images: files.path().join("images"),
-            isos: files.path().join("isos"),
             started_unix_ms: 0,
         };
         let api = Api { fleet: fleet.clone(), live: machines.clone(), site: Arc::new(site) };
@@ -152,8 +153,8 @@ impl Lab {
             ..Identity::default()
         };
         let enrolled = self.fleet.change(Author::controller(), move |draft| {
-            let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 60_000)?;
-            let id = enrollment::enroll(draft, &ticket, identity, None, ticket.digest())?.machine;
+            let ticket = ticket::issue(draft, Grant::bearer("ber1", 60_000))?;
+            let id = enrollment::enroll(draft, &ticket, identity, Seen::default(), ticket.digest())?.machine;
             let nic = Nic {
                 name: "eth0".into(),
                 mac,

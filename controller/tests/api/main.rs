@@ -6,6 +6,7 @@ mod change;
 mod desired;
 mod feed;
 mod input;
+mod join;
 mod lab;
 mod lease;
 mod read;

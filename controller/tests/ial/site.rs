@@ -8,11 +8,13 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use ipnet::IpNet;
+use muster_controller::fleet::enrollment::{self, Seen};
 use muster_controller::fleet::record::{
-    DesiredState, Geographic, HubRule, Lifecycle, Location, Machine, Operation, PlaceRule, Subnet, TicketBound,
+    DesiredState, Geographic, HubRule, Lifecycle, Location, Machine, Operation, PlaceRule, Subnet,
 };
+use muster_controller::fleet::ticket::{self, Grant};
 use muster_controller::fleet::{Author, Draft, Fleet, Refusal, State};
-use muster_controller::fleet::{address, credential, enrollment, location, machine, operation, ticket};
+use muster_controller::fleet::{address, credential, location, machine, operation};
 use muster_controller::ial::{self, Envelope};
 use muster_controller::store::MemoryStore;
 use muster_protocol::enroll::Identity;
@@ -260,9 +262,9 @@ fn declare(draft: &mut Draft) -> Result<(), Refusal> {
 
 fn member(draft: &mut Draft, n: u8) -> Result<MachineId, Refusal> {
     let mac = Mac::from_bytes([0x3c, 0xec, 0xef, 0x12, 0x34, n]);
-    let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000)?;
+    let ticket = ticket::issue(draft, Grant::bearer("ber1", 1_000))?;
     let identity = Identity { macs: vec![mac], ..Identity::default() };
-    let id = enrollment::enroll(draft, &ticket, identity, None, ticket.digest())?.machine;
+    let id = enrollment::enroll(draft, &ticket, identity, Seen::default(), ticket.digest())?.machine;
     machine::rename(draft, id, &format!("m{n}"))?;
     machine::approve(draft, id)?;
     machine::inventory(draft, id, inventory(n, mac))?;

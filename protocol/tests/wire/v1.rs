@@ -42,6 +42,7 @@ fn enroll_request() {
         system_serial: "S1".into(),
         board_serial: String::new(),
         macs: vec![Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 0x56])],
+        disks: vec!["serial:D1".parse().expect("an id")],
     };
     let request = enroll::Request { ticket: Ticket::from_bytes([0x77; 32]), csr: vec![0x30, 0], identity };
     golden(&request, ENROLL_REQUEST);
@@ -53,6 +54,7 @@ fn enroll_answers() {
     let enrolled = enroll::Answer::Enrolled { machine, certificates: vec![vec![0x30]], time_unix_ms: 1_000 };
     golden(&enrolled, ENROLLED);
     golden(&enroll::Answer::Refused(enroll::Refusal::TicketExpired), "0101");
+    golden(&enroll::Answer::Refused(enroll::Refusal::Full), "0107");
 }
 
 #[test]
@@ -166,7 +168,7 @@ fn desired() -> Desired {
 
 const ENROLL_REQUEST: &str = "\
     777777777777777777777777777777777777777777777777777777777777777702300001111111111111111111111111\
-    111111110253310001525400123456";
+    111111110253310001525400123456010973657269616c3a4431";
 const ENROLLED: &str = "00aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa010130e807";
 const HELLO: &str = "\
     000101b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b005302e312e30d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\

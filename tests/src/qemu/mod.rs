@@ -66,6 +66,18 @@ impl Machine {
         Ok(path)
     }
 
+    /// The words on the screen while it shows text, as boot programs do: the memory of the text screen, 80 by 25 cells of a
+    /// character and its color.
+    pub fn text_screen(&self) -> Result<String> {
+        let path = self.folder.join("screen.bin");
+        let place = serde_json::json!({ "val": 0xb8000, "size": 80 * 25 * 2, "filename": path.display().to_string() });
+        self.qmp()?.run_with("pmemsave", place)?;
+        let cells = std::fs::read(path)?;
+        let line =
+            |line: &[u8]| line.iter().step_by(2).map(|&c| char::from(c)).collect::<String>().trim_end().to_owned();
+        Ok(cells.chunks(80 * 2).map(line).collect::<Vec<_>>().join("\n"))
+    }
+
     /// Waits until the machine has switched itself off.
     pub fn wait_off(&mut self, deadline: Duration) -> Result<()> {
         let status = self.process.wait(deadline)?;

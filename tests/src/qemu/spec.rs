@@ -22,6 +22,8 @@ pub struct Spec {
     pub serial: String,
     /// What its hardware clock says when it is switched on.
     pub clock: HardwareClock,
+    /// SMBIOS board serial.
+    pub board_serial: String,
     /// In the order in which they are plugged in.
     pub disks: Vec<Disk>,
     /// In the order in which they are plugged in.
@@ -150,6 +152,7 @@ impl Spec {
         if let HardwareClock::Year(year) = self.clock {
             line.add(&format!("-rtc base={year}-01-01T00:00:00"));
         }
+        line.add(&format!("-smbios type=2,manufacturer=Muster,product=Board,serial={}", self.board_serial));
         // Without -no-reboot a reboot is one; a power-off ends the process.
         line.add("-chardev stdio,id=console,signal=off -serial chardev:console");
         line.add(&format!("-qmp unix:{},server=on,wait=off", text(control)?));

@@ -134,6 +134,7 @@ pub fn machine(firmware: Firmware, boot: Boot) -> Result<Spec> {
         uuid: "4c4c4544-0042-3510-8052-b4c04f4e3132".into(),
         serial: "LAB-0001".into(),
         clock: HardwareClock::Right,
+        board_serial: "LAB-BOARD-0001".into(),
         disks: vec![
             Disk { kind: DiskKind::Virtio, serial: "LAB-DISK-A".into(), size_mib: 1024 },
             Disk { kind: DiskKind::Nvme, serial: "LAB-DISK-B".into(), size_mib: 512 },
@@ -163,6 +164,7 @@ pub fn check_inventory(spec: &Spec, machine: &Value) -> Result<()> {
     expect("the firmware", &inventory["firmware"]["kind"], firmware.into());
     expect("the UUID", &inventory["system"]["uuid"], spec.uuid.as_str().into());
     expect("the serial", &inventory["system"]["serial"], spec.serial.as_str().into());
+    expect("the board's serial", &inventory["system"]["board_serial"], spec.board_serial.as_str().into());
     expect("the vendor", &inventory["system"]["vendor"], "Muster".into());
     expect("the product", &inventory["system"]["product"], "Lab".into());
     expect("the sockets", &inventory["cpu"]["sockets"], 1.into());

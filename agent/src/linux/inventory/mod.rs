@@ -12,8 +12,9 @@ mod tests;
 use std::fs;
 use std::path::Path;
 
-use muster_protocol::enroll::Identity;
-use muster_protocol::inventory::{FirmwareKind, Inventory, Memory, Software};
+use muster_protocol::DiskId;
+use muster_protocol::enroll::{IDENTITY_DISKS, Identity};
+use muster_protocol::inventory::{Attachment, Disk, FirmwareKind, Inventory, Memory, Software};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
 
 use self::nics::Links;
@@ -81,7 +82,14 @@ fn identify(root: &Path, links: &Links) -> Identity {
         system_serial: system.serial,
         board_serial: system.board_serial,
         macs: nics::permanent_macs(&nics::nics(root, links)),
+        disks: fixed(&disks::list(root)),
     }
+}
+
+/// The names of the disks that stay in the machine, as many as an identity has room for.
+fn fixed(disks: &[Disk]) -> Vec<DiskId> {
+    let fixed = disks.iter().filter(|disk| disk.attachment == Attachment::Fixed);
+    fixed.filter_map(Disk::id).take(IDENTITY_DISKS).collect()
 }
 
 fn tables(root: &Path) -> Tables {

@@ -16,7 +16,8 @@ use crate::api::http::caller::{self, now_unix_ms};
 use crate::api::http::{Admin, Body, Operator, Page, Params, Problem, Refused, Segment, when};
 use crate::api::view::Time;
 use crate::fleet::answered::Outcome;
-use crate::fleet::record::{Credential, HubRule, PlaceRule, Role, TicketBound, Token};
+use crate::fleet::record::{Credential, HubRule, PlaceRule, Role, Token};
+use crate::fleet::ticket::Grant;
 use crate::fleet::{Refusal, access, credential, location, ticket};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -175,7 +176,7 @@ async fn create_ticket(
     let there = code.clone();
     let outcome = api
         .once(&caller, body.digest, move |draft| {
-            let secret = ticket::issue(draft, there.clone(), TicketBound::Bearer, lifetime_ms)?;
+            let secret = ticket::issue(draft, Grant::bearer(there.clone(), lifetime_ms))?;
             let digest = secret.digest().to_string();
             draft.audit("ticket.created", &digest[..16], "", there);
             Ok(((secret, draft.now_unix_ms() + lifetime_ms), digest))

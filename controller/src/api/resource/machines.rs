@@ -16,7 +16,7 @@ use crate::api::view::machine::{MachineView, lifecycle};
 use crate::api::{Api, Presence};
 use crate::fleet::answered::Outcome;
 use crate::fleet::record::{Machine, Maintenance};
-use crate::fleet::{Draft, Refusal, machine};
+use crate::fleet::{Draft, Refusal, enrollment, machine};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -25,6 +25,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(approve))
         .routes(routes!(reject))
         .routes(routes!(retire))
+        .routes(routes!(resolve))
 }
 
 /// All machines, in the order of their ids.
@@ -145,7 +146,7 @@ async fn change(
 /// Nothing needs to be said.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+pub(in crate::api::resource) struct Nothing {}
 
 macro_rules! decisions {
     ($($(#[$doc:meta])* $name:ident: $path:literal;)*) => {$(
@@ -175,6 +176,47 @@ decisions! {
     reject: "/machines/{machine}/reject";
     /// Takes a machine out of the fleet for good.
     retire: "/machines/{machine}/retire";
+}
+
+/// Which machine a box in doubt is. One of both is said.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Resolution {
+    /// It is this machine: id, unique beginning of an id, or name.
+    same_as: Option<String>,
+    /// It is a machine of its own.
+    #[serde(default)]
+    separate: bool,
+}
+
+/// Says which machine a box is whose hardware leaves a doubt.
+///
+/// With `same_as` the box becomes that machine, which must be offline: two live machines are never merged; the answer is
+/// that machine. With `separate` it waits for approval as a machine of its own.
+#[utoipa::path(post, path = "/machines/{machine}/resolve", tag = "machines", request_body = Resolution,
+    params(
+        ("machine" = String, Path, description = "id, unique beginning of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that was seen"),
+        ("Idempotency-Key" = Option<String>, Header, description = "repeats nothing for 24 hours"),
+    ),
+    responses((status = 200, body = MachineView), Refused))]
+async fn resolve(
+    Operator(caller): Operator,
+    State(api): State<Api>,
+    Segment(name): Segment,
+    body: Body<Resolution>,
+) -> Result<impl IntoResponse, Problem> {
+    let other = match (body.value.same_as, body.value.separate) {
+        (Some(other), false) => Some(machine::lookup(&api.fleet.state(), &other)?),
+        (None, true) => None,
+        _ => return Err(Problem::invalid("same_as", "say either same_as with a machine, or separate with true")),
+    };
+    let is_online = other.is_some_and(|id| matches!(api.live.presence(id), Presence::Online(_)));
+    decide(&api, caller, name, body.digest, move |draft, id| match other {
+        Some(other) => enrollment::same_as(draft, id, other, is_online),
+        None => enrollment::separate(draft, id),
+    })
+    .await
 }
 
 async fn decide<F>(

@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod desired;
+mod enrollment;
 mod feed;
 mod leases;
 mod locations;
@@ -35,6 +36,7 @@ pub(super) fn router() -> (Router<Api>, OpenApi) {
         .merge(leases::router())
         .merge(subnets::router())
         .merge(access::router())
+        .merge(enrollment::router())
         .merge(feed::router())
         .merge(audit::router())
         .merge(site::router())

@@ -13,11 +13,10 @@ use utoipa_axum::routes;
 use crate::api::http::{Page, Params, Problem, Refused, Viewer};
 use crate::api::view::Time;
 use crate::api::view::machine::lifecycle;
-use crate::api::view::medium::MediumView;
 use crate::api::{Api, Presence};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(status)).routes(routes!(images)).routes(routes!(isos))
+    OpenApiRouter::new().routes(routes!(status)).routes(routes!(images))
 }
 
 /// How the controller and its fleet are.
@@ -121,13 +120,4 @@ async fn images(_: Viewer, State(api): State<Api>, params: Params) -> Result<Jso
     // Few small files, but a disk may be slow.
     let found = tokio::task::spawn_blocking(move || image::read(&folder).ok()).await.ok().flatten();
     Ok(Json(Page { items: found.into_iter().map(Into::into).collect(), next: None }))
-}
-
-/// Boot media that were built on the controller's host, oldest first.
-#[utoipa::path(get, path = "/isos", tag = "controller", responses((status = 200, body = Page<MediumView>), Refused))]
-async fn isos(_: Viewer, State(api): State<Api>, params: Params) -> Result<Json<Page<MediumView>>, Problem> {
-    params.finish()?;
-    let folder = api.site.isos.clone();
-    let items = tokio::task::spawn_blocking(move || MediumView::all(&folder)).await.unwrap_or_default();
-    Ok(Json(Page { items, next: None }))
 }

@@ -29,6 +29,12 @@ pub struct MachineView {
     /// Shown on its console too; absent once it is approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
+    /// Machines that this box may be, by their names, likeliest first: somebody has to say. Absent where there is no doubt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_be: Vec<String>,
+    /// The ISO that it last started from; absent where it started otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iso: Option<String>,
     /// The lease that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<String>,
@@ -129,6 +135,8 @@ impl MachineView {
             lifecycle: lifecycle.into(),
             standing: if waits { "pending" } else { "member" }.into(),
             claim: waits.then(|| machine.claim.clone()),
+            may_be: machine.doubt.iter().filter_map(|id| Some(state.machines.get(id)?.name.clone())).collect(),
+            iso: Some(machine.iso.clone()).filter(|iso| !iso.is_empty()),
             lease,
             operation,
             maintenance: machine.maintenance == Maintenance::On,

@@ -1,24 +1,24 @@
-//! A site's boot medium, as `muster iso build` notes it in the data directory and as the API shows it.
-
-use std::io;
-use std::path::Path;
+//! A site's boot medium, as the API shows it.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Time;
-use crate::files;
+use crate::fleet::State;
+use crate::fleet::record::Iso;
 
-/// A boot medium that was built on the controller's host.
+/// A boot medium.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Iso)]
-pub struct MediumView {
-    /// Where it was written.
-    pub file: String,
+pub struct IsoView {
+    /// Shown on the screen of a machine that starts from it.
+    pub id: String,
     /// Code of the location that it is for.
     pub location: String,
     /// Where its machines reach the controller.
     pub controllers: Vec<String>,
+    /// Where it was written, on the host that built it.
+    pub file: String,
     /// Size.
     pub bytes: u64,
     /// SHA-256 in hex.
@@ -26,22 +26,27 @@ pub struct MediumView {
     /// When it was built.
     #[schema(value_type = String, format = DateTime)]
     pub made: Time,
+    /// Since when it lets nobody join; absent while it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub revoked: Option<Time>,
+    /// Machines that last started from it.
+    pub machines: usize,
 }
 
-impl MediumView {
-    /// Notes a medium in `folder`, which is made where it is missing. The same medium is noted once.
-    pub fn note(&self, folder: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        let json = serde_json::to_vec(self)?;
-        files::replace(&folder.join(format!("{}.json", self.sha256)), &json, files::PUBLIC)
-    }
-
-    /// All media that are noted in `folder`, oldest first.
-    pub fn all(folder: &Path) -> Vec<Self> {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let read = |path| serde_json::from_slice::<Self>(&std::fs::read(path).ok()?).ok();
-        let mut media: Vec<Self> = entries.filter_map(|entry| read(entry.path())).collect();
-        media.sort_by_key(|medium| medium.made);
-        media
+impl IsoView {
+    /// What is known of it.
+    pub fn of(state: &State, iso: &Iso) -> Self {
+        Self {
+            id: iso.id.clone(),
+            location: iso.location.clone(),
+            controllers: iso.controllers.clone(),
+            file: iso.file.clone(),
+            bytes: iso.bytes,
+            sha256: iso.sha256.to_string(),
+            made: Time(iso.created_unix_ms),
+            revoked: iso.revoked_unix_ms.map(Time),
+            machines: state.machines.iter().filter(|machine| machine.iso == iso.id).count(),
+        }
     }
 }

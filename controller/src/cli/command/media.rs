@@ -8,13 +8,10 @@ use clap::{Args, Subcommand};
 use muster_ipxe::image::{self, ImageSpec, Manifest};
 use muster_ipxe::iso::{self, IsoSpec};
 use muster_ipxe::packages::Freshness;
-use muster_ipxe::param::Site;
-use serde_json::{Value, json};
+use muster_ipxe::param::{Site, SiteCredential};
+use serde_json::json;
 
-use crate::api::http::caller::now_unix_ms;
-use crate::api::view::Time;
-use crate::api::view::medium::MediumView;
-use crate::cli::client::escape;
+use crate::cli::client::{Client, escape};
 use crate::cli::connect::{Connect, DataDir};
 use crate::cli::error::CliError;
 use crate::cli::follow::Progress;
@@ -135,11 +132,15 @@ fn describe(folder: &Path, manifest: &Manifest) -> String {
 pub enum IsoCommand {
     /// Make the boot medium of a site: for CD and USB, BIOS and UEFI
     Build(IsoBuild),
-    /// List the media that were made on this host
+    /// List the boot media that were made for this controller
     #[command(visible_alias = "ls")]
     List(IsoList),
+    /// Make a boot medium useless for joining, at once; machines that are in stay in
+    Revoke(IsoRevoke),
 }
 
+/// Each ISO carries a site credential of its own, by which its machines are known to come from it (`muster policy` can
+/// approve them for it) and by which it can be revoked. It is on the ISO and nowhere else: keep ISOs like keys.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   muster iso build --location ber1 -o ber1.iso
@@ -153,12 +154,15 @@ pub struct IsoBuild {
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     /// How machines there reach a controller's boot listener, may be given more than once; this host where it is not
-    #[arg(long = "controller", alias = "url", value_name = "HOST[:PORT]")]
+    #[arg(long = "controller", value_name = "HOST[:PORT]")]
     controllers: Vec<String>,
+    /// Make an ISO that vouches for nobody and that no controller has to know of
+    #[arg(long)]
+    without_credential: bool,
     #[command(flatten)]
     packages: PackageArgs,
     #[command(flatten)]
-    data: DataDir,
+    connect: Connect,
 }
 
 #[derive(Debug, Args)]
@@ -166,24 +170,42 @@ pub struct IsoList {
     #[command(flatten)]
     show: Show,
     #[command(flatten)]
-    data: DataDir,
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub struct IsoRevoke {
+    /// As the list and the screens of its machines show it
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 impl IsoCommand {
     pub(super) fn run(self) -> Result<(), CliError> {
-        const COLUMNS: [Column; 5] = [
-            Column("file", |medium| text(medium, "/file")),
-            Column("location", |medium| text(medium, "/location")),
-            Column("controllers", |medium| joined(medium, "/controllers")),
-            Column("size", |medium| bytes(medium["bytes"].as_u64().unwrap_or_default())),
-            Column("age", |medium| age(medium, "/made")),
+        const COLUMNS: [Column; 8] = [
+            Column("id", |iso| text(iso, "/id")),
+            Column("location", |iso| text(iso, "/location")),
+            Column("state", |iso| if iso["revoked"].is_null() { "good".into() } else { "revoked".into() }),
+            Column("machines", |iso| text(iso, "/machines")),
+            Column("controllers", |iso| joined(iso, "/controllers")),
+            Column("size", |iso| bytes(iso["bytes"].as_u64().unwrap_or_default())),
+            Column("age", |iso| age(iso, "/made")),
+            Column("file", |iso| text(iso, "/file")),
         ];
         match self {
             Self::Build(build) => build.run(),
-            Self::List(IsoList { show, data }) => {
-                let media = MediumView::all(&data.path().join(NOTES));
-                let media: Vec<Value> = media.iter().map(|medium| json!(medium)).collect();
-                show.list(&media, &COLUMNS);
+            Self::List(IsoList { show, connect }) => {
+                show.list(&connect.client()?.all("/isos", &[])?, &COLUMNS);
+                Ok(())
+            }
+            Self::Revoke(IsoRevoke { ids, connect }) => {
+                let client = connect.client()?;
+                for id in ids {
+                    let iso = client.post(&format!("/isos/{}/revoke", escape(&id)), json!({}))?;
+                    print(&format!("{id} for {} lets nobody join any more\n", text(&iso, "/location")));
+                }
                 Ok(())
             }
         }
@@ -192,62 +214,76 @@ impl IsoCommand {
 
 impl IsoBuild {
     fn run(self) -> Result<(), CliError> {
-        let own = || own_controller(&Config::load(None, self.data.data.clone())?);
+        let own = || own_controller(&Config::load(None, self.connect.data.data.clone())?);
         let controllers = match self.controllers.as_slice() {
             [] => vec![own()?],
             given => given.iter().map(|text| host_and_port(text)).collect::<Result<_, _>>()?,
         };
         let site = Site::new(&self.location, &controllers).map_err(|e| CliError::Usage(e.to_string()))?;
-        self.check_location()?;
+        let vouched = match self.without_credential {
+            true => None,
+            false => Some((self.controller()?, new_credential())),
+        };
         let (cache, freshness) = (self.packages.cache(), self.packages.freshness());
-        let spec = IsoSpec { site, cache, out: self.output, freshness };
+        let credential = vouched.as_ref().map(|(_, credential)| *credential);
+        let spec = IsoSpec { site, credential, cache, out: self.output.clone(), freshness };
         let mut progress = Progress::new();
         let built = iso::build(&spec, &mut |now| progress.show(now.percent.into(), now.step));
         progress.clear();
         let medium = built.map_err(|e| failed(&e))?.iso;
-        let file = std::path::absolute(&spec.out).unwrap_or_else(|_| spec.out.clone());
-        let noted = MediumView {
-            file: file.display().to_string(),
-            location: self.location.clone(),
-            controllers: controllers.clone(),
-            bytes: medium.bytes,
-            sha256: medium.sha256,
-            made: Time(now_unix_ms()),
+        let id = match vouched {
+            None => "without a credential".to_owned(),
+            Some((client, credential)) => {
+                let file = std::path::absolute(&spec.out).unwrap_or_else(|_| spec.out.clone());
+                let noted = client.post(
+                    "/isos",
+                    json!({
+                        "location": self.location,
+                        "controllers": controllers,
+                        "file": file.display().to_string(),
+                        "bytes": medium.bytes,
+                        "sha256": medium.sha256,
+                        "credential_sha256": credential.digest().to_string(),
+                    }),
+                );
+                let noted = noted.inspect_err(|_| {
+                    // What its controller does not know of would only be turned away.
+                    drop(std::fs::remove_file(&spec.out));
+                    drop(std::fs::remove_file(iso::manifest_path(&spec.out)));
+                })?;
+                format!("ISO {}", text(&noted, "/id"))
+            }
         };
         print(&format!(
-            "{}: {}, for location {}, asks {}\n",
+            "{}: {}, {id}, for location {}, asks {}\n",
             spec.out.display(),
             bytes(medium.bytes),
             self.location,
             controllers.join(", ")
         ));
-        let folder = self.data.path().join(NOTES);
-        noted.note(&folder).map_err(|cause| CliError::File { verb: "write", path: folder, cause })
+        Ok(())
     }
-}
 
-impl IsoBuild {
-    /// A medium for a location that nobody declared is most likely a typing error.
-    fn check_location(&self) -> Result<(), CliError> {
-        let given = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let connect = Connect {
-            url: given("MUSTER_URL"),
-            token: given("MUSTER_TOKEN"),
-            ca: given("MUSTER_CA").map(PathBuf::from),
-            data: self.data.clone(),
-        };
+    /// The controller that is to know of the ISO. It is asked for the location before anything is built: a medium for one
+    /// that nobody declared is most likely a typing error.
+    fn controller(&self) -> Result<Client, CliError> {
         let code = &self.location;
-        match connect.client().and_then(|client| client.get(&format!("/locations/{}", escape(code)))) {
-            Ok(_) => Ok(()),
+        let client = self.connect.client()?;
+        match client.get(&format!("/locations/{}", escape(code))) {
+            Ok(_) => Ok(client),
             Err(CliError::Refused { code: word, .. }) if word == "not-found" => Err(CliError::Failed(format!(
                 "there is no location {code:?}; make it first: muster location add {code}"
             ))),
-            Err(error) => {
-                eprintln!("cannot ask the controller whether there is a location {code:?}: {error}");
-                Ok(())
-            }
+            Err(error) => Err(error),
         }
     }
+}
+
+/// 256 random bits.
+fn new_credential() -> SiteCredential {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the kernel's random source does not fail");
+    SiteCredential::from_bytes(bytes)
 }
 
 /// `HOST`, `HOST:PORT`, or the HTTP URL of one.
@@ -261,9 +297,6 @@ fn host_and_port(text: &str) -> Result<String, CliError> {
         }
     }
 }
-
-/// Where media are noted in the data directory.
-const NOTES: &str = "isos";
 
 fn failed(error: &dyn Error) -> CliError {
     let mut text = error.to_string();

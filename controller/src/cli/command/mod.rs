@@ -9,6 +9,7 @@ mod machine;
 mod media;
 mod model;
 mod operation;
+mod policy;
 mod power;
 mod serve;
 mod subnet;
@@ -27,6 +28,9 @@ pub enum Command {
     /// Machines: who is there, who may come in, what they are called
     #[command(subcommand)]
     Machine(machine::MachineCommand),
+    /// Policies: rules by which machines are approved without an operator's hand
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// What a machine would do for a document; changes nothing
     Plan(desired::PlanArgs),
     /// How a document differs from what is desired of a machine
@@ -82,6 +86,7 @@ impl Command {
             Self::Serve(command) => command.run(),
             Self::Status(command) => command.run(),
             Self::Machine(command) => command.run(),
+            Self::Policy(command) => command.run(),
             Self::Plan(command) => command.run(),
             Self::Diff(command) => command.run(),
             Self::Apply(command) => command.run(),

@@ -1,10 +1,14 @@
 //! Enrollment: who may join, and which machine a box is.
 //!
-//! Called by the sessions with what an agent asks, inside [`super::Fleet::change`].
-//! A box shows a [`ticket`], is recognized by what its hardware says of itself ([`identity`]), and waits for approval
-//! where it is new.
+//! Called by the sessions with what an agent asks, inside [`super::Fleet::change`], and by the operator API where somebody
+//! says which machine a box is.
+//! A box shows a [`ticket`], is recognized by what its hardware says of itself ([`identity`]), and where it is new it
+//! waits for approval, by an operator or by a [`policy`]. The [`iso`] that it came from vouches for it.
 
 pub mod identity;
+pub mod iso;
+mod junk;
+pub mod policy;
 pub mod ticket;
 
 use std::collections::BTreeMap;
@@ -14,9 +18,12 @@ use muster_protocol::hello::Progress;
 use muster_protocol::{Digest, Generation, MachineId};
 
 use super::machine::save;
-use super::record::{Lifecycle, Machine, Maintenance};
+use super::record::{Lifecycle, Machine, MachineInventory, Maintenance};
 use super::{Draft, Refusal, State};
 use identity::Match;
+
+/// The most machines that wait for approval. Whoever sends boxes that do not exist gets no further.
+pub const PENDING_LIMIT: usize = 1_000;
 
 /// What an enrollment leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,54 +34,164 @@ pub struct Enrolled {
     pub lifecycle: Lifecycle,
 }
 
+/// What the sessions see at the moment of an enrollment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Machines that look like the box and answer: it is another one.
+    pub alive: Vec<MachineId>,
+    /// A machine that waits for approval and is not there: it may be forgotten where there is no place left.
+    pub absent: Option<MachineId>,
+}
+
 /// Uses up a ticket and says which machine this box is: one that is known, or a new one that waits for approval.
-///
-/// `alive` is a machine that answers in a session at this moment: a box that looks like it is another one.
 ///
 /// `key` is what the request proves to have. Whoever has the key of a machine's last certificate is that machine, and
 /// needs no ticket: its certificate ended while it was cut off, or the answer to its enrollment was lost.
 ///
-/// Errors: the ticket's, [`Enrollment::Rejected`].
+/// Errors: the ticket's, [`Enrollment::Rejected`], [`Enrollment::MediumRevoked`], [`Enrollment::Full`].
 pub fn enroll(
     draft: &mut Draft,
     secret: &Ticket,
     identity: Identity,
-    alive: Option<MachineId>,
+    seen: Seen,
     key: Digest,
 ) -> Result<Enrolled, Refusal> {
     if let Some(machine) = holder(draft.state(), key) {
         return Ok(Enrolled { machine: machine.id, lifecycle: machine.lifecycle.clone() });
     }
     let ticket = ticket::redeem(draft, secret, &identity)?;
-    let like = match identity::find(draft.state(), &identity) {
-        Match::Known(id) if alive == Some(id) => Match::Doubtful(vec![id]),
-        other => other,
-    };
-    let mut machine = match like {
-        Match::Known(id) => draft.need::<Machine>(&id)?,
-        Match::New => new_machine(draft, &ticket.location),
-        Match::Doubtful(like) => {
-            let machine = new_machine(draft, &ticket.location);
-            let names: Vec<String> = like.iter().map(ToString::to_string).collect();
-            draft.event("machine.doubtful", machine.id, format!("may be one of {}", names.join(", ")));
-            machine
+    let like = identity::find(draft.state(), &identity, &seen.alive);
+    let mut machine = match &like {
+        Match::Known(id) => draft.need::<Machine>(id)?,
+        Match::New | Match::Doubtful(_) => {
+            make_room(draft, seen.absent)?;
+            new_machine(draft, &ticket.location)
         }
     };
-    if machine.lifecycle == Lifecycle::Rejected {
-        return Err(Enrollment::Rejected.into());
+    if let Match::Doubtful(doubt) = like {
+        let names: Vec<String> = doubt.iter().map(|id| name(draft.state(), *id)).collect();
+        let text = format!("{} may be {}; say which with `muster machine resolve`", machine.name, names.join(" or "));
+        draft.event("machine.doubtful", machine.id, text);
+        machine.doubt = doubt;
     }
-    let is_new = draft.get::<Machine>(&machine.id).is_none();
-    let before = if is_new { String::new() } else { standing(&machine) };
+    let is_in = match machine.lifecycle {
+        Lifecycle::Rejected => return Err(Enrollment::Rejected.into()),
+        Lifecycle::Pending => false,
+        Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } | Lifecycle::Retired => true,
+    };
+    // Between the boot script and this it may have been revoked.
+    if !is_in && !ticket.iso.is_empty() && !iso::is_good(draft.state(), &ticket.iso) {
+        return Err(Enrollment::MediumRevoked.into());
+    }
+    let before = standing(&machine);
     machine.identity = identity;
     machine.certificate = key;
-    if machine.lifecycle == Lifecycle::Pending || machine.lifecycle == Lifecycle::Available {
+    machine.iso = ticket.iso;
+    // Whoever started over the network does not say where it is; a machine in somebody's hands is not moved.
+    if !ticket.location.is_empty() && matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Available) {
         machine.location = ticket.location;
     }
-    let answer = Enrolled { machine: machine.id, lifecycle: machine.lifecycle.clone() };
-    let action = if is_new { "machine.pending" } else { "machine.enrolled" };
-    draft.audit(action, machine.id, before, standing(&machine));
-    save(draft, machine);
-    Ok(answer)
+    // Boxes that nobody let in are in the event feed, which forgets: strangers must not be able to fill the audit log.
+    if is_in {
+        draft.audit("machine.enrolled", machine.id, before, standing(&machine));
+    }
+    let machine = save(draft, machine);
+    let machine = policy::consider(draft, machine)?;
+    Ok(Enrolled { machine: machine.id, lifecycle: machine.lifecycle })
+}
+
+/// Leaves a place for one more machine that waits for approval.
+fn make_room(draft: &mut Draft, absent: Option<MachineId>) -> Result<(), Refusal> {
+    let is_pending = |machine: &Machine| machine.lifecycle == Lifecycle::Pending;
+    if draft.state().machines.iter().filter(|machine| is_pending(machine)).count() < PENDING_LIMIT {
+        return Ok(());
+    }
+    match absent.and_then(|id| draft.get::<Machine>(&id)).filter(|machine| is_pending(machine)).cloned() {
+        Some(machine) => {
+            draft.event("machine.forgotten", machine.id, format!("{} is gone and made room for another", machine.name));
+            forget(draft, machine.id);
+            Ok(())
+        }
+        None => Err(Enrollment::Full.into()),
+    }
+}
+
+/// The machine that was pending and is not there, and that came first; `None` while there is room for another one.
+pub fn forgettable(state: &State, is_there: impl Fn(MachineId) -> bool) -> Option<MachineId> {
+    let pending = || state.machines.iter().filter(|machine| machine.lifecycle == Lifecycle::Pending);
+    if pending().count() < PENDING_LIMIT {
+        return None;
+    }
+    pending().filter(|m| !is_there(m.id)).min_by_key(|m| m.created_unix_ms).map(|machine| machine.id)
+}
+
+fn forget(draft: &mut Draft, id: MachineId) {
+    draft.delete::<MachineInventory>(&id);
+    draft.delete::<Machine>(&id);
+}
+
+fn name(state: &State, id: MachineId) -> String {
+    state.machines.get(&id).map_or_else(|| id.to_string(), |machine| machine.name.clone())
+}
+
+/// An operator says that a box that waits for approval is a machine that is known: it becomes that machine, which goes
+/// on as what it was. The box enrolls again by itself, with the key that it has.
+///
+/// `is_other_online` is whether the other one is in session: two live machines are never merged.
+pub fn same_as(draft: &mut Draft, id: MachineId, other: MachineId, is_other_online: bool) -> Result<Machine, Refusal> {
+    let machine = waiting(draft, id)?;
+    let mut known = draft.need::<Machine>(&other)?;
+    if id == other {
+        return Err(Refusal::invalid("same_as", "a machine is itself already"));
+    }
+    if matches!(known.lifecycle, Lifecycle::Retired | Lifecycle::Rejected) {
+        return Err(Refusal::Conflict(format!("{} is out of the fleet and does not come back", known.name)));
+    }
+    if is_other_online {
+        let text = format!("{} is online at this moment: two live machines are never merged", known.name);
+        return Err(Refusal::Conflict(text));
+    }
+    draft.audit("machine.resolved", other, format!("{id} was waiting as {}", machine.name), format!("{id} is {other}"));
+    draft.event("machine.resolved", other, format!("{} is {}", machine.name, known.name));
+    if let Some(inventory) = draft.get::<MachineInventory>(&id).cloned() {
+        draft.put(MachineInventory { machine: other, ..inventory });
+    }
+    forget(draft, id);
+    (known.identity, known.certificate, known.iso) = (machine.identity, machine.certificate, machine.iso);
+    Ok(save(draft, known))
+}
+
+/// An operator says that a box in doubt is a machine of its own. It waits for approval like any other.
+pub fn separate(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
+    let mut machine = waiting(draft, id)?;
+    if machine.doubt.is_empty() {
+        return Ok(machine);
+    }
+    let doubt: Vec<String> = machine.doubt.drain(..).map(|id| name(draft.state(), id)).collect();
+    draft.audit("machine.resolved", id, format!("may be {}", doubt.join(" or ")), "a machine of its own");
+    draft.event("machine.resolved", id, format!("{} is a machine of its own", machine.name));
+    let machine = save(draft, machine);
+    policy::consider(draft, machine)
+}
+
+fn waiting(draft: &Draft, id: MachineId) -> Result<Machine, Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    match machine.lifecycle {
+        Lifecycle::Pending => Ok(machine),
+        _ => Err(Refusal::Conflict(format!("{} does not wait for approval; what it is was decided", machine.name))),
+    }
+}
+
+/// Why an operator has to say something before this machine is approved; `None` where there is no doubt.
+pub fn question(state: &State, machine: &Machine) -> Option<String> {
+    let names: Vec<String> = machine.doubt.iter().map(|id| name(state, *id)).collect();
+    let first = names.first()?;
+    let own = &machine.name;
+    Some(format!(
+        "{own} may be {}; say so with `muster machine resolve {own} --same-as {first}`, or that it is a machine of its own \
+         with `muster machine resolve {own} --separate`",
+        names.join(" or ")
+    ))
 }
 
 /// What an enrollment decides of a machine, for the audit log.
@@ -93,7 +210,11 @@ fn new_machine(draft: &mut Draft, location: &str) -> Machine {
     let id = MachineId::from_bytes(draft.random());
     let short = &id.to_string()[..6];
     let name = if location.is_empty() { format!("machine-{short}") } else { format!("{location}-{short}") };
-    let claim = claim_code(draft.random());
+    let mut claim = claim_code(draft.random());
+    // Whoever types one means one machine.
+    while draft.state().machines.iter().any(|machine| machine.claim == claim) {
+        claim = claim_code(draft.random());
+    }
     draft.event("machine.pending", id, format!("{name} is new here and waits for approval, claim code {claim}"));
     Machine {
         id,
@@ -104,6 +225,8 @@ fn new_machine(draft: &mut Draft, location: &str) -> Machine {
         maintenance: Maintenance::Off,
         identity: Identity::default(),
         claim,
+        doubt: Vec::new(),
+        iso: String::new(),
         certificate: Digest::from_bytes([0; 32]),
         created_unix_ms: draft.now_unix_ms(),
         boot: None,
@@ -126,43 +249,145 @@ pub(crate) mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
     use crate::fleet::machine;
-    use crate::fleet::record::TicketBound;
+    use muster_protocol::Mac;
+    use ticket::Grant;
 
     /// A machine that has just enrolled, for tests of other nouns.
     pub(crate) fn enrolled(draft: &mut Draft, identity: Identity) -> MachineId {
-        let ticket = ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000).expect("issued");
-        enroll(draft, &ticket, identity, None, ticket.digest()).expect("enrolls").machine
+        let ticket = ticket(draft);
+        enroll(draft, &ticket, identity, Seen::default(), ticket.digest()).expect("enrolls").machine
+    }
+
+    /// One that shows the credential of an ISO.
+    pub(crate) fn enrolled_from(draft: &mut Draft, iso: &str, identity: Identity) -> Result<Enrolled, Refusal> {
+        let ticket = ticket::issue(draft, Grant { iso: iso.into(), ..Grant::bearer("ber1", 60_000) }).expect("issued");
+        enroll(draft, &ticket, identity, Seen::default(), ticket.digest())
+    }
+
+    fn ticket(draft: &mut Draft) -> Ticket {
+        ticket::issue(draft, Grant::bearer("ber1", 60_000)).expect("issued")
+    }
+
+    fn a_box(n: u8) -> Identity {
+        let macs = vec![Mac::from_bytes([2, 0, 0, 0, 1, n])];
+        Identity { system_serial: format!("SYS-{n}"), board_serial: format!("BRD-{n}"), macs, ..Identity::default() }
+    }
+
+    /// The box whose NICs were all exchanged.
+    fn with_other_nics(identity: Identity) -> Identity {
+        Identity { macs: vec![Mac::from_bytes([2, 0, 0, 0, 2, 0])], ..identity }
     }
 
     #[test]
     fn two_live_machines_are_never_merged() {
         let mut draft = draft();
-        let identity = Identity { system_serial: "SYS-1".into(), board_serial: "BRD-1".into(), ..Identity::default() };
-        let first = enrolled(&mut draft, identity.clone());
-        let ticket =
-            |draft: &mut Draft| ticket::issue(draft, "ber1".into(), TicketBound::Bearer, 1_000).expect("issued");
-        let again = ticket(&mut draft);
-        assert_eq!(enroll(&mut draft, &again, identity.clone(), None, again.digest()).expect("enrolls").machine, first);
+        let first = enrolled(&mut draft, a_box(1));
+        assert_eq!(enrolled(&mut draft, a_box(1)), first, "it started again");
         let twin = ticket(&mut draft);
-        let twin = enroll(&mut draft, &twin, identity, Some(first), twin.digest()).expect("enrolls");
+        let alive = Seen { alive: vec![first], ..Seen::default() };
+        let twin = enroll(&mut draft, &twin, a_box(1), alive, twin.digest()).expect("enrolls");
         assert_ne!(twin.machine, first);
         assert_eq!(twin.lifecycle, Lifecycle::Pending);
         assert!(draft.state().events.iter().any(|e| e.kind == "machine.doubtful"));
+        // When the first starts again while its twin runs, it is the one that is left.
+        let again = ticket(&mut draft);
+        let seen = Seen { alive: vec![twin.machine], ..Seen::default() };
+        assert_eq!(enroll(&mut draft, &again, a_box(1), seen, again.digest()).expect("enrolls").machine, first);
+    }
+
+    #[test]
+    fn a_doubtful_box_is_a_question_until_an_operator_answers_it() {
+        let mut draft = draft();
+        let known = enrolled(&mut draft, a_box(1));
+        machine::approve(&mut draft, known).expect("approved");
+        let doubtful = enrolled(&mut draft, with_other_nics(a_box(1)));
+        let refused = machine::approve(&mut draft, doubtful).expect_err("in doubt").to_string();
+        assert!(refused.contains("muster machine resolve"), "{refused}");
+        assert!(
+            matches!(same_as(&mut draft, doubtful, known, true), Err(Refusal::Conflict(why)) if why.contains("online"))
+        );
+
+        let key = draft.need::<Machine>(&doubtful).expect("there").certificate;
+        let merged = same_as(&mut draft, doubtful, known, false).expect("resolved");
+        assert_eq!((merged.id, &merged.lifecycle), (known, &Lifecycle::Available));
+        assert!(draft.get::<Machine>(&doubtful).is_none());
+        // The box comes back with the key that it has, as the machine that it is.
+        let used = Ticket::from_bytes([9; 32]);
+        let back = enroll(&mut draft, &used, with_other_nics(a_box(1)), Seen::default(), key).expect("enrolls");
+        assert_eq!(back.machine, known);
+    }
+
+    #[test]
+    fn a_doubtful_box_that_is_a_machine_of_its_own_waits_for_approval_and_is_known_from_then_on() {
+        let mut draft = draft();
+        enrolled(&mut draft, a_box(1));
+        let doubtful = enrolled(&mut draft, with_other_nics(a_box(1)));
+        separate(&mut draft, doubtful).expect("resolved");
+        assert_eq!(machine::approve(&mut draft, doubtful).expect("approved").lifecycle, Lifecycle::Available);
+        assert_eq!(enrolled(&mut draft, with_other_nics(a_box(1))), doubtful);
+        assert!(separate(&mut draft, doubtful).is_err(), "it was decided");
+    }
+
+    #[test]
+    fn a_machine_that_is_in_starts_from_a_revoked_iso_and_a_new_one_does_not() {
+        let mut draft = draft();
+        let iso = iso::tests::built(&mut draft, b"secret").id;
+        let [member, pending] = [1, 2].map(|n| enrolled_from(&mut draft, &iso, a_box(n)).expect("enrolls").machine);
+        machine::approve(&mut draft, member).expect("approved");
+        iso::revoke(&mut draft, &iso).expect("revoked");
+        assert_eq!(enrolled_from(&mut draft, &iso, a_box(1)).expect("it is in").machine, member);
+        let refused = Err(Enrollment::MediumRevoked.into());
+        assert_eq!(enrolled_from(&mut draft, &iso, a_box(2)), refused, "it waits for approval, and is not in");
+        assert_eq!(enrolled_from(&mut draft, &iso, a_box(3)), refused);
+        assert!(draft.get::<Machine>(&pending).is_some());
+    }
+
+    #[test]
+    fn a_machine_that_starts_over_the_network_stays_where_it_is() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, a_box(1));
+        let nowhere = ticket::issue(&mut draft, Grant::bearer("", 60_000)).expect("issued");
+        enroll(&mut draft, &nowhere, a_box(1), Seen::default(), nowhere.digest()).expect("enrolls");
+        assert_eq!(draft.need::<Machine>(&id).expect("there").location, "ber1");
+    }
+
+    #[test]
+    fn so_many_machines_may_wait_and_one_that_is_gone_makes_room() {
+        let mut draft = draft();
+        let number = |n: usize| Identity { board_serial: format!("N-{n:05}-X"), ..Identity::default() };
+        let ids: Vec<MachineId> = (0..PENDING_LIMIT)
+            .map(|n| {
+                draft.advance_ms(1);
+                enrolled(&mut draft, number(n))
+            })
+            .collect();
+        let one_more = |draft: &mut Draft, absent| {
+            let ticket = ticket(draft);
+            enroll(draft, &ticket, number(PENDING_LIMIT), Seen { alive: vec![], absent }, ticket.digest())
+        };
+        assert_eq!(forgettable(draft.state(), |_| true), None);
+        assert_eq!(one_more(&mut draft, None), Err(Enrollment::Full.into()));
+        assert_eq!(enrolled(&mut draft, number(7)), ids[7], "who is there already needs no room");
+        let absent = forgettable(draft.state(), |id| id == ids[0]);
+        assert_eq!(absent, Some(ids[1]));
+        one_more(&mut draft, absent).expect("there is room");
+        assert!(draft.get::<Machine>(&ids[1]).is_none());
     }
 
     #[test]
     fn whoever_has_the_key_of_a_machines_last_certificate_enrolls_without_a_ticket() {
         let mut draft = draft();
-        let used = ticket::issue(&mut draft, "ber1".into(), TicketBound::Bearer, 60_000).expect("issued");
+        let used = ticket(&mut draft);
         let (first, second) = (Digest::of(b"first"), Digest::of(b"second"));
         let identity = Identity { system_serial: "SYS-1".into(), board_serial: "BRD-1".into(), ..Identity::default() };
-        let id = enroll(&mut draft, &used, identity.clone(), None, first).expect("enrolls").machine;
-        let again = |draft: &mut Draft, key| enroll(draft, &used, identity.clone(), None, key).map(|e| e.machine);
+        let id = enroll(&mut draft, &used, identity.clone(), Seen::default(), first).expect("enrolls").machine;
+        let again =
+            |draft: &mut Draft, key| enroll(draft, &used, identity.clone(), Seen::default(), key).map(|e| e.machine);
         assert_eq!(again(&mut draft, first), Ok(id), "its certificate ended, or the answer was lost");
         assert_eq!(again(&mut draft, second), Err(Enrollment::TicketUnknown.into()));
         // Another boot takes its place.
-        let next = ticket::issue(&mut draft, "ber1".into(), TicketBound::Bearer, 60_000).expect("issued");
-        enroll(&mut draft, &next, identity.clone(), None, second).expect("enrolls");
+        let next = ticket(&mut draft);
+        enroll(&mut draft, &next, identity.clone(), Seen::default(), second).expect("enrolls");
         assert_eq!(again(&mut draft, first), Err(Enrollment::TicketUnknown.into()), "superseded");
         machine::retire(&mut draft, id).expect("retired");
         assert_eq!(again(&mut draft, second), Err(Enrollment::TicketUnknown.into()), "retired");

@@ -1,4 +1,6 @@
 //! Boot tickets: made when a boot script is asked for, used up by one enrollment.
+//!
+//! A [`Grant`] says for whom, from where and how long.
 
 use muster_protocol::enroll::{Identity, Refusal as Enrollment, Ticket as Secret};
 
@@ -8,14 +10,33 @@ use crate::fleet::{Draft, Refusal};
 /// The most tickets that may be open; asking for one more drops those that expire first.
 const OPEN_LIMIT: usize = 10_000;
 
+/// What a ticket is made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Code of the location where the machine stands; empty where nobody knows.
+    pub location: String,
+    /// The ISO whose credential was shown, by its id; empty for none.
+    pub iso: String,
+    /// Who may use it.
+    pub bound: TicketBound,
+    /// How long it is good from now on, in milliseconds.
+    pub lifetime_ms: u64,
+}
+
+impl Grant {
+    /// For whoever holds it, at a location.
+    pub fn bearer(location: impl Into<String>, lifetime_ms: u64) -> Self {
+        Self { location: location.into(), iso: String::new(), bound: TicketBound::Bearer, lifetime_ms }
+    }
+}
+
 /// Makes a ticket. The answer is the only copy of the secret.
-///
-/// `lifetime_ms` counts from now.
-pub fn issue(draft: &mut Draft, location: String, bound: TicketBound, lifetime_ms: u64) -> Result<Secret, Refusal> {
-    let now = draft.now_unix_ms();
+pub fn issue(draft: &mut Draft, grant: Grant) -> Result<Secret, Refusal> {
+    let Grant { location, iso, bound, lifetime_ms } = grant;
+    let expires_unix_ms = draft.now_unix_ms() + lifetime_ms;
     forget_expired(draft);
     let secret = Secret::from_bytes(draft.random());
-    draft.put(Ticket { digest: secret.digest(), location, bound, expires_unix_ms: now + lifetime_ms });
+    draft.put(Ticket { digest: secret.digest(), location, iso, bound, expires_unix_ms });
     Ok(secret)
 }
 
@@ -75,15 +96,16 @@ mod tests {
         Identity { uuid: Some([uuid; 16]), macs: vec![Mac::from_bytes([mac; 6])], ..Identity::default() }
     }
 
-    fn bound(to: &Identity) -> TicketBound {
-        TicketBound::Machine { uuid: to.uuid, macs: to.macs.clone() }
+    fn grant(to: &Identity) -> Grant {
+        let bound = TicketBound::Machine { uuid: to.uuid, macs: to.macs.clone() };
+        Grant { bound, ..Grant::bearer("ber1", 60_000) }
     }
 
     #[test]
     fn a_ticket_is_good_once() {
         let mut draft = draft();
         let me = machine(1, 1);
-        let secret = issue(&mut draft, "ber1".into(), bound(&me), 60_000).expect("issued");
+        let secret = issue(&mut draft, grant(&me)).expect("issued");
         assert_eq!(redeem(&mut draft, &secret, &me).expect("good").location, "ber1");
         assert_eq!(redeem(&mut draft, &secret, &me), Err(Enrollment::TicketUnknown.into()));
     }
@@ -92,7 +114,7 @@ mod tests {
     fn a_ticket_ends() {
         let mut draft = draft();
         let me = machine(1, 1);
-        let secret = issue(&mut draft, "ber1".into(), bound(&me), 60_000).expect("issued");
+        let secret = issue(&mut draft, grant(&me)).expect("issued");
         draft.advance_ms(60_001);
         assert_eq!(redeem(&mut draft, &secret, &me), Err(Enrollment::TicketExpired.into()));
     }
@@ -101,7 +123,7 @@ mod tests {
     fn a_ticket_is_no_use_to_another_machine_and_stays_good_for_its_own() {
         let mut draft = draft();
         let me = machine(1, 1);
-        let secret = issue(&mut draft, "ber1".into(), bound(&me), 60_000).expect("issued");
+        let secret = issue(&mut draft, grant(&me)).expect("issued");
         for thief in [machine(2, 1), machine(1, 2), machine(2, 2)] {
             assert_eq!(redeem(&mut draft, &secret, &thief), Err(Enrollment::TicketForeign.into()));
         }

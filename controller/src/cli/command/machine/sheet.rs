@@ -25,6 +25,7 @@ const FACTS: &[Column] = &[
     Column("location", |m| text(m, "/location")),
     Column("lifecycle", lifecycle),
     Column("claim code", |m| text(m, "/claim")),
+    Column("ISO", |m| text(m, "/iso")),
     Column("lease", |m| text(m, "/lease")),
     Column("presence", |m| {
         let from = text(m, "/presence/from");

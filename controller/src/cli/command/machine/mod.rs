@@ -24,10 +24,12 @@ pub enum MachineCommand {
     Desired(One),
     /// What a machine's kernel says now; the machine itself is asked
     Observed(One),
-    /// Let machines in that wait for approval
+    /// Let machines in that wait for approval, by name or by the claim code on their screens
     Approve(Decide),
     /// Keep machines out that wait for approval
     Reject(Decide),
+    /// Say which machine a box is whose hardware leaves a doubt
+    Resolve(Resolve),
     /// Set labels (KEY=VALUE) and remove them (KEY-)
     Label(Label),
     /// Give a machine another name
@@ -71,9 +73,27 @@ pub struct One {
     connect: Connect,
 }
 
+/// A box with other NICs, or a twin of another one, waits for approval until somebody says what it is.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster machine resolve ber1-3f2a9c --same-as kitchen     it is the kitchen's box with a new NIC
+  muster machine resolve ber1-3f2a9c --separate            it is another box, which only looks like it")]
+pub struct Resolve {
+    /// The one that waits: id, unique beginning of an id, name, or claim code
+    machine: String,
+    /// It is this machine, which must be offline
+    #[arg(long, value_name = "MACHINE", required_unless_present = "separate")]
+    same_as: Option<String>,
+    /// It is a machine of its own
+    #[arg(long, conflicts_with = "same_as")]
+    separate: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
 #[derive(Debug, Args)]
 pub struct Decide {
-    /// Ids, unique beginnings of ids, or names
+    /// Ids, unique beginnings of ids, names, or claim codes
     #[arg(required = true, value_name = "MACHINE")]
     machines: Vec<String>,
     #[command(flatten)]
@@ -150,8 +170,14 @@ const COLUMNS: &[Column] = &[
 ];
 
 fn lifecycle(machine: &Value) -> String {
-    let text = text(machine, "/lifecycle");
-    if machine["maintenance"] == true { format!("{text}, maintenance") } else { text }
+    let mut words = vec![text(machine, "/lifecycle")];
+    if machine["may_be"].as_array().is_some_and(|names| !names.is_empty()) {
+        words.push(format!("may be {}", joined(machine, "/may_be").replace(", ", " or ")));
+    }
+    if machine["maintenance"] == true {
+        words.push("maintenance".into());
+    }
+    words.join(", ")
 }
 
 fn presence(machine: &Value) -> String {
@@ -189,6 +215,14 @@ impl MachineCommand {
             Self::Approve(decide) => decide.run("approve"),
             Self::Reject(decide) => decide.run("reject"),
             Self::Retire(decide) => decide.run("retire"),
+            Self::Resolve(Resolve { machine, same_as, separate: _, connect }) => {
+                let body = match same_as {
+                    Some(other) => json!({"same_as": other}),
+                    None => json!({"separate": true}),
+                };
+                said(&connect.client()?.post(&format!("{}/resolve", path(&machine)), body)?);
+                Ok(())
+            }
             Self::Label(Label { machine, labels, connect }) => {
                 change(&connect, &machine, json!({"labels": labels.into_iter().collect::<BTreeMap<_, _>>()}))
             }

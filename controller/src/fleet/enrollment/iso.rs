@@ -1,0 +1,145 @@
+//! Boot media: each ISO carries a site credential of its own, by which it is known, trusted and revoked.
+//!
+//! Called by the operator API when one was built or is to be revoked, and by the boot listener when a machine shows a
+//! credential.
+
+use muster_ipxe::script::iso_id;
+use muster_protocol::Digest;
+
+use super::policy;
+use crate::fleet::record::{Iso, IsoRule, Location};
+use crate::fleet::{Draft, Refusal, State};
+
+/// The most media that are kept, revoked ones included.
+const KEPT: usize = 10_000;
+
+/// An ISO that was built, as its builder describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// Code of the location that it is for.
+    pub location: String,
+    /// Where its machines reach the controller.
+    pub controllers: Vec<String>,
+    /// Where it was written.
+    pub file: String,
+    /// Size.
+    pub bytes: u64,
+    /// Of the whole medium.
+    pub sha256: Digest,
+    /// Of the site credential on it.
+    pub credential: Digest,
+}
+
+/// What is wrong with a credential that a medium shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Wrong {
+    /// No ISO with it is known.
+    #[error("its boot medium is not known here")]
+    Unknown,
+    /// Revoked by an operator.
+    #[error("its boot medium was revoked")]
+    Revoked,
+}
+
+/// Takes note of an ISO: from now on its credential is good.
+///
+/// Errors: no such location; a text too long; the same credential is on another ISO.
+pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
+    let Built { location, controllers, file, bytes, sha256, credential } = built;
+    draft.need::<Location>(&location)?;
+    if controllers.is_empty() || controllers.len() > 8 || controllers.iter().any(|c| c.is_empty() || c.len() > 300) {
+        return Err(Refusal::invalid("controllers", "an ISO names 1 to 8 controllers"));
+    }
+    if file.len() > 4096 || file.contains(char::is_control) {
+        return Err(Refusal::invalid("file", "a path has at most 4096 bytes and no control characters"));
+    }
+    let id = iso_id(&credential);
+    if draft.get::<Iso>(&id).is_some() {
+        return Err(Refusal::Conflict(format!("there is an ISO {id} already; build it anew")));
+    }
+    if draft.state().isos.len() >= KEPT {
+        return Err(Refusal::Exhausted(format!("there are {KEPT} ISOs, and no more are kept")));
+    }
+    let created_unix_ms = draft.now_unix_ms();
+    let iso =
+        Iso { id, location, controllers, file, bytes, sha256, credential, created_unix_ms, revoked_unix_ms: None };
+    draft.audit("iso.built", &iso.id, "", format!("{} for {}", iso.file, iso.location));
+    draft.event("iso.built", &iso.id, format!("an ISO for {} was built: {}", iso.location, iso.file));
+    draft.put(iso.clone());
+    Ok(iso)
+}
+
+/// Makes an ISO useless for joining, at once. Machines that are in stay in, and start from it as before.
+pub fn revoke(draft: &mut Draft, id: &str) -> Result<Iso, Refusal> {
+    let mut iso = draft.need::<Iso>(&id.to_owned())?;
+    if iso.revoked_unix_ms.is_some() {
+        return Ok(iso);
+    }
+    iso.revoked_unix_ms = Some(draft.now_unix_ms());
+    draft.audit("iso.revoked", id, "good", "revoked");
+    draft.event("iso.revoked", id, format!("the ISO {id} for {} lets nobody join any more", iso.location));
+    draft.put(iso.clone());
+    let only = IsoRule::Only(id.to_owned());
+    let useless: Vec<String> =
+        draft.state().policies.iter().filter(|policy| policy.iso == only).map(|policy| policy.name.clone()).collect();
+    useless.iter().try_for_each(|name| policy::delete(draft, name))?;
+    Ok(iso)
+}
+
+/// The ISO that carries this credential.
+pub fn check<'a>(state: &'a State, credential: &Digest) -> Result<&'a Iso, Wrong> {
+    let iso = state.isos.get(&iso_id(credential)).filter(|iso| iso.credential == *credential).ok_or(Wrong::Unknown)?;
+    if iso.revoked_unix_ms.is_none() { Ok(iso) } else { Err(Wrong::Revoked) }
+}
+
+/// Whether the ISO with this id lets machines join.
+pub fn is_good(state: &State, id: &str) -> bool {
+    state.isos.get(&id.to_owned()).is_some_and(|iso| iso.revoked_unix_ms.is_none())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::fleet::draft::tests::draft;
+
+    /// An ISO for a location that is made for it.
+    pub(crate) fn built(draft: &mut Draft, credential: &[u8]) -> Iso {
+        draft.put(Location { code: "ber1".into(), ..Location::default() });
+        let built = Built {
+            location: "ber1".into(),
+            controllers: vec!["192.0.2.1:8080".into()],
+            file: "/tmp/ber1.iso".into(),
+            bytes: 1,
+            sha256: Digest::of(b"iso"),
+            credential: Digest::of(credential),
+        };
+        add(draft, built).expect("added")
+    }
+
+    #[test]
+    fn a_credential_is_good_until_its_iso_is_revoked() {
+        let mut draft = draft();
+        assert_eq!(check(draft.state(), &Digest::of(b"secret")).err(), Some(Wrong::Unknown));
+        let iso = built(&mut draft, b"secret");
+        assert_eq!(check(draft.state(), &Digest::of(b"secret")), Ok(&iso));
+        assert_eq!(check(draft.state(), &Digest::of(b"other")).err(), Some(Wrong::Unknown));
+        revoke(&mut draft, &iso.id).expect("revoked");
+        assert_eq!(check(draft.state(), &Digest::of(b"secret")).err(), Some(Wrong::Revoked));
+        assert!(!is_good(draft.state(), &iso.id));
+        revoke(&mut draft, &iso.id).expect("revoking twice is revoking");
+        assert!(revoke(&mut draft, "nothing").is_err());
+    }
+
+    #[test]
+    fn an_iso_for_no_location_and_a_second_one_with_the_same_credential_are_refused() {
+        let mut draft = draft();
+        let iso = built(&mut draft, b"secret");
+        let Iso { controllers, file, bytes, sha256, credential, .. } = iso;
+        let again = Built { location: "ber1".into(), controllers, file, bytes, sha256, credential };
+        assert!(matches!(add(&mut draft, again.clone()), Err(Refusal::Conflict(_))));
+        let nowhere = Built { location: "muc1".into(), credential: Digest::of(b"new"), ..again.clone() };
+        assert!(matches!(add(&mut draft, nowhere), Err(Refusal::NotFound { kind: "location", .. })));
+        let nobody = Built { controllers: vec![], credential: Digest::of(b"new"), ..again };
+        assert!(matches!(add(&mut draft, nobody), Err(Refusal::Invalid { .. })));
+    }
+}
