@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::contact::clock::Clock;
 use crate::contact::session::Session;
+use crate::contact::trust::Trust;
 use crate::machine::{self, Machine};
 use crate::options::Options;
 use crate::outbox::Outbox;
@@ -26,6 +27,8 @@ pub struct Agent {
     pub machine: Arc<dyn Machine>,
     /// The time for judging certificates.
     pub clock: Clock,
+    /// Whose certificates are believed.
+    pub trust: Trust,
     /// What there is to tell.
     pub outbox: watch::Sender<Outbox>,
     /// Where it stands with its controller, for the console.
@@ -76,9 +79,10 @@ impl Agent {
         let (keep, boot, manage) = (options.keep.clone(), options.boot, options.manage);
         let (reconciler, jobs) = Reconciler::new(machine.clone(), keep, boot, manage, outbox.clone());
         let clock = Clock::new(options.time_unix_s);
+        let trust = Trust::load(options.keep.clone(), options.ca);
         let session = Mutex::new(Session::new(boot, manage));
         let status = watch::Sender::new(Status::default());
-        (Arc::new(Self { options, machine, clock, outbox, status, reconciler, session }), jobs)
+        (Arc::new(Self { options, machine, clock, trust, outbox, status, reconciler, session }), jobs)
     }
 
     /// What sessions decide by. Held for a decision, never across a wait.

@@ -27,7 +27,16 @@ pub enum Call {
     Power(Power),
     /// Destroy what these disks carry. Repeating it with the same operation while it runs starts nothing new.
     Wipe(Wipe),
+    /// Believe controllers of these CAs and of no other, until the end of this boot. Accepted once it is kept.
+    Trust {
+        /// SHA-256 of their certificates in DER, 1 to [`CAS`]. Certificates of agents are signed by the first from now on:
+        /// an agent that has one of another asks for a new one at once.
+        cas: Vec<Digest>,
+    },
 }
+
+/// The most CAs that are trusted at once: one, and the one before it while machines leave it, with room to spare.
+pub const CAS: usize = 4;
 
 impl Message for Call {
     const LIMIT: usize = 64 * 1024;

@@ -366,7 +366,7 @@ impl Dialer<'_> {
             out.connection += 1;
             number = out.connection;
         });
-        let tls = tls::config(alpn, agent.options.ca, &agent.clock, own);
+        let tls = tls::config(alpn, agent.trust.cas(), &agent.clock, own);
         let tls = tls.map_err(|error| QuicError::Local(error.to_string()))?;
         let mut failed = None;
         let mut addresses = Vec::new();

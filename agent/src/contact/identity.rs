@@ -96,6 +96,11 @@ impl Credentials {
         now >= self.validity.1
     }
 
+    /// The CA that signed it, which the controller sends last in the chain.
+    pub fn issuer(&self) -> Option<Digest> {
+        self.chain.get(1..)?.last().map(|ca| Digest::of(ca))
+    }
+
     /// How long until it is time to renew; zero once it is.
     ///
     /// That is at two thirds of the certificate's life or up to a tenth of it earlier: machines that enrolled together do

@@ -1,6 +1,6 @@
 //! The way to the controller: finding it, believing it, being believed, and talking.
 //!
-//! [`dial`] is the loop; [`tls`] says whom it believes and [`clock`] at what time, [`identity`] who it is, [`quic`] carries bytes, [`talk`] is one
+//! [`dial`] is the loop; [`tls`] says whom it believes, by [`trust`] and at [`clock`]'s time, [`identity`] who it is, [`quic`] carries bytes, [`talk`] is one
 //! session, and [`session`] decides, without any I/O, what a session answers.
 
 pub mod backoff;
@@ -11,3 +11,4 @@ pub mod quic;
 pub mod session;
 pub mod talk;
 pub mod tls;
+pub mod trust;

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use muster_protocol::desired::Desired;
 use muster_protocol::hello::Standing;
-use muster_protocol::to_agent::{Answer, Apply, Call, Power, PowerAction, Refusal, Wipe};
-use muster_protocol::{BootId, OperationId};
+use muster_protocol::to_agent::{Answer, Apply, CAS, Call, Power, PowerAction, Refusal, Wipe};
+use muster_protocol::{BootId, Digest, OperationId};
 
 use crate::options::Manage;
 
@@ -45,6 +45,8 @@ pub enum Act {
     Apply(Apply),
     /// Offer it to the reconcile loop, and answer what that says.
     Wipe(Wipe),
+    /// Keep that these CAs are believed, and answer whether it is kept.
+    Trust(Vec<Digest>),
     /// Answer "accepted", see that the answer arrives, end the session, do what is [`Session::due`].
     Power,
 }
@@ -66,6 +68,12 @@ impl Session {
         let pending = matches!(self.standing, Standing::Pending { .. });
         match call {
             Call::Observe => Act::Observe,
+            // A machine that waits for approval must not be left behind with a CA that goes.
+            Call::Trust { cas } if (1..=CAS).contains(&cas.len()) => Act::Trust(cas),
+            Call::Trust { cas } => {
+                let problem = format!("a machine trusts 1 to {CAS} CAs, and not {}", cas.len());
+                Act::Answer(Answer::Refused(Refusal::Impossible(problem)))
+            }
             _ if pending => Act::Answer(Answer::Refused(Refusal::Pending)),
             Call::Plan(desired) => Act::Plan(desired),
             Call::Apply(apply) => Act::Apply(apply),
@@ -131,6 +139,19 @@ mod tests {
             assert_eq!(session.decide(call, Ok(())), Act::Answer(Answer::Refused(Refusal::Pending)));
         }
         assert_eq!(session.decide(Call::Observe, Ok(())), Act::Observe);
+    }
+
+    #[test]
+    fn whom_to_trust_is_told_to_pending_machines_too_and_is_never_nobody_or_a_crowd() {
+        let mut session = Session::new(BOOT, Manage::default());
+        let cas = |count: u8| (0..count).map(|n| Digest::from_bytes([n; 32])).collect::<Vec<_>>();
+        for count in 1..=CAS as u8 {
+            assert_eq!(session.decide(Call::Trust { cas: cas(count) }, Ok(())), Act::Trust(cas(count)));
+        }
+        for count in [0, CAS as u8 + 1, 200] {
+            let act = session.decide(Call::Trust { cas: cas(count) }, Ok(()));
+            assert!(matches!(act, Act::Answer(Answer::Refused(Refusal::Impossible(_)))), "{act:?}");
+        }
     }
 
     #[test]

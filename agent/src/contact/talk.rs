@@ -157,6 +157,13 @@ async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream)
             return Ok(());
         }
         Act::Wipe(wipe) => agent.reconciler.wipe(wipe).await,
+        Act::Trust(cas) => match agent.trust.follow(cas) {
+            Ok(()) => to_agent::Answer::Accepted,
+            Err(error) => {
+                let problem = format!("could not keep whom to trust: {error}");
+                to_agent::Answer::Refused(to_agent::Refusal::Impossible(problem))
+            }
+        },
         Act::Power => {
             quic::write(&mut send, &to_agent::Answer::Accepted).await?;
             arrives(&send).await;
@@ -214,16 +221,18 @@ async fn superseded(agent: &Agent, number: u64) -> End {
     End::ProveAnew
 }
 
-/// Asks for a new certificate when it is time to, and again until it is there.
+/// Asks for a new certificate when it is time to, or when another CA signs them now, and again until it is there.
 async fn renew(agent: &Agent, connection: &Connection, own: &mut Credentials) -> End {
+    let mut told = agent.trust.told();
     loop {
-        // The clock may be set meanwhile, so it is looked at again every hour.
+        let is_of_another = told.borrow_and_update().first().is_some_and(|signs| own.issuer() != Some(*signs));
         match own.renew_in(agent.clock.now()) {
-            Duration::ZERO => {}
-            left => {
-                sleep(left.min(Duration::from_secs(3600))).await;
+            left if left > Duration::ZERO && !is_of_another => {
+                // The clock may be set meanwhile, so it is looked at again every hour.
+                let _ = timeout(left.min(Duration::from_secs(3600)), told.changed()).await;
                 continue;
             }
+            _ => {}
         }
         match renewed(connection, own).await {
             Ok(new) => {
@@ -234,7 +243,8 @@ async fn renew(agent: &Agent, connection: &Connection, own: &mut Credentials) ->
             Err(error) => crate::warn!("the certificate could not be renewed, asking again: {error}"),
         }
         // After a success too: a controller whose certificates are old at once must not be asked without end.
-        sleep(own.renew_again_in(agent.clock.now(), u64::from_ne_bytes(random::bytes()))).await;
+        let pause = own.renew_again_in(agent.clock.now(), u64::from_ne_bytes(random::bytes()));
+        let _ = timeout(pause, told.changed()).await;
     }
 }
 

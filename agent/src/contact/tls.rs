@@ -1,6 +1,6 @@
 //! Whom the agent believes.
 //!
-//! Used by `dial`. The only trust is one CA certificate, known by its SHA-256 and sent by the controller in its own chain;
+//! Used by `dial`. The only trust is in CA certificates known by their SHA-256 and sent by the controller in its own chain;
 //! names are no help, because controllers are reached by address.
 
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use rustls::{
 use super::clock::Clock;
 use super::identity::Credentials;
 
-/// A configuration for one attempt: this ALPN, this CA, and the agent's certificate where it has one.
+/// A configuration for one attempt: this ALPN, any of these CAs, and the agent's certificate where it has one.
 ///
 /// Errors: the key or chain of `credentials` is not usable.
 pub fn config(
     alpn: &[u8],
-    ca: Digest,
+    cas: Vec<Digest>,
     clock: &Clock,
     credentials: Option<&Credentials>,
 ) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(PinnedCa { ca, provider: provider.clone() });
+    let verifier = Arc::new(PinnedCas { cas, provider: provider.clone() });
     let builder = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -47,14 +47,15 @@ pub fn config(
     Ok(config)
 }
 
-/// Accepts a controller's certificate that was issued by exactly this CA.
+/// Accepts a controller's certificate that was issued by exactly one of these CAs, perhaps by way of a certificate that
+/// this one made for its successor.
 #[derive(Debug)]
-struct PinnedCa {
-    ca: Digest,
+struct PinnedCas {
+    cas: Vec<Digest>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for PinnedCa {
+impl ServerCertVerifier for PinnedCas {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -63,12 +64,13 @@ impl ServerCertVerifier for PinnedCa {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let ca = intermediates
-            .iter()
-            .find(|certificate| Digest::of(certificate) == self.ca)
-            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let mut roots = RootCertStore::empty();
-        roots.add(ca.clone())?;
+        for ca in intermediates.iter().filter(|certificate| self.cas.contains(&Digest::of(certificate))) {
+            roots.add(ca.clone())?;
+        }
+        if roots.is_empty() {
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        }
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms)?;
@@ -121,12 +123,18 @@ mod tests {
     }
 
     fn verify(pinned: Digest, leaf: &CertificateDer<'static>, sent: &CertificateDer<'static>) -> Result<(), Error> {
+        verify_chain(&[pinned], leaf, std::slice::from_ref(sent))
+    }
+
+    fn verify_chain(
+        cas: &[Digest],
+        leaf: &CertificateDer<'static>,
+        sent: &[CertificateDer<'static>],
+    ) -> Result<(), Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let name = ServerName::try_from("10.0.2.2").expect("an address");
         let now = UnixTime::since_unix_epoch(Clock::new(0).now());
-        PinnedCa { ca: pinned, provider }
-            .verify_server_cert(leaf, std::slice::from_ref(sent), &name, &[], now)
-            .map(drop)
+        PinnedCas { cas: cas.to_vec(), provider }.verify_server_cert(leaf, sent, &name, &[], now).map(drop)
     }
 
     #[test]
@@ -146,5 +154,31 @@ mod tests {
         verify(Digest::of(machine.ca.der()), &machine.leaf, machine.ca.der()).expect_err("no controller");
         let ended = site(CONTROLLER_NAME, 2020);
         verify(Digest::of(ended.ca.der()), &ended.leaf, ended.ca.der()).expect_err("ended");
+    }
+
+    #[test]
+    fn a_successor_that_the_pinned_ca_certified_is_believed_and_a_stranger_beside_it_is_not() {
+        let certified = |name: &str| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params
+        };
+        let authority = |name: &str| {
+            CertifiedIssuer::self_signed(certified(name), KeyPair::generate().expect("a key")).expect("a CA")
+        };
+        let (old, new, stranger) = (authority("old"), authority("new"), authority("new"));
+        let cross = certified("new").signed_by(new.key(), &old).expect("a certificate").der().clone();
+        let params = CertificateParams::new(vec![CONTROLLER_NAME.to_owned()]).expect("a name");
+        let leaf = |ca| params.signed_by(&KeyPair::generate().expect("a key"), ca).expect("a leaf").der().clone();
+
+        let [pin_old, pin_new] = [&old, &new].map(|ca| Digest::of(ca.der()));
+        let sent = [cross, new.der().clone(), old.der().clone()];
+        for pins in [&[pin_old][..], &[pin_new], &[pin_new, pin_old], &[pin_old, pin_new]] {
+            verify_chain(pins, &leaf(&new), &sent).expect("our controller");
+            verify_chain(pins, &leaf(&stranger), &sent).expect_err("another CA of the same name");
+        }
+        verify_chain(&[pin_old], &leaf(&new), &sent[1..]).expect_err("nothing leads from the one to the other");
+        verify_chain(&[pin_new], &leaf(&old), &sent).expect_err("the old CA alone, to whom has left it");
     }
 }

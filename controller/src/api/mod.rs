@@ -25,6 +25,7 @@ use muster_protocol::Digest;
 
 use crate::fleet::answered::{Outcome, once};
 use crate::fleet::{Draft, Fleet, Refusal};
+use crate::pki::Pki;
 use http::door::{self, Door};
 use http::{Caller, Problem};
 pub use live::{CallError, Live, Presence, Session};
@@ -40,6 +41,8 @@ pub struct Api {
     pub fleet: Fleet,
     /// Who is there.
     pub live: Arc<dyn Live>,
+    /// Whom machines trust.
+    pub pki: Arc<Pki>,
     /// What the operator configured.
     pub site: Arc<Site>,
 }
@@ -47,8 +50,6 @@ pub struct Api {
 /// What the API tells of this controller.
 #[derive(Debug, Clone)]
 pub struct Site {
-    /// SHA-256 of the CA's certificate in DER, for tickets.
-    pub ca: Digest,
     /// `host:port` that agents dial; where empty, the host that the request was made to and `agents_port`.
     pub controllers: Vec<String>,
     /// UDP port of the agents' listener.

@@ -25,7 +25,6 @@ use http::{HeaderMap, StatusCode};
 use muster_ipxe::image::{INITRAMFS, KERNEL};
 use muster_ipxe::param::{Endpoint, Location};
 use muster_ipxe::script::{self, DISPATCH_PATH, INITRAMFS_PATH, KERNEL_PATH, Machine, SCRIPT_PATH, Wait};
-use muster_protocol::Digest;
 use muster_protocol::enroll::Identity;
 
 use crate::config;
@@ -34,6 +33,7 @@ use crate::fleet::record::{Iso, Lifecycle};
 use crate::fleet::ticket::Grant;
 use crate::fleet::{self, Author, Fleet, iso, ticket};
 use crate::metrics::Reason;
+use crate::pki::Pki;
 use crate::sessions::limit::Buckets;
 use asker::Asker;
 use media::Medium;
@@ -53,8 +53,8 @@ const ONE_MORE_SCRIPT: Duration = Duration::from_millis(200);
 pub struct Settings {
     /// For tickets, and to know whom not to start.
     pub fleet: Fleet,
-    /// SHA-256 of the CA's certificate in DER.
-    pub ca: Digest,
+    /// Whose fingerprint machines are told.
+    pub pki: Arc<Pki>,
     /// Images, controllers, ticket lifetime.
     pub boot: config::Boot,
     /// UDP port of the agents' listener, where no controllers are configured.
@@ -180,7 +180,8 @@ impl Boot {
         let Asker { serial, macs, location, platform, ipxe, .. } = asker;
         tracing::info!(%from, ?macs, serial, location, platform, ipxe, "boot script");
         let time_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let machine = Machine { controllers: &controllers, ca: self.settings.ca, ticket: &issued, time_unix_s };
+        let machine =
+            Machine { controllers: &controllers, ca: self.settings.pki.fingerprint(), ticket: &issued, time_unix_s };
         Ok(script::machine(&machine))
     }
 }

@@ -19,6 +19,7 @@ const ASK: &str = "/boot/script?uuid=01010101-0101-0101-0101-010101010101&serial
 
 struct World {
     fleet: Fleet,
+    pki: Arc<Pki>,
     router: Router,
     images: std::path::PathBuf,
     _data: tempfile::TempDir,
@@ -46,8 +47,9 @@ fn world_with(change: impl FnOnce(&mut config::Boot)) -> World {
     change(&mut boot);
     let (fleet, _) = Fleet::start(MemoryStore::new()).expect("starts");
     let images = boot.images.clone();
-    let router = router(Settings { fleet: fleet.clone(), ca: Digest::of(b"ca"), boot, agents_port: 8443 });
-    World { fleet, router, images, _data: data }
+    let pki = Arc::new(Pki::open(data.path()).expect("a CA"));
+    let router = router(Settings { fleet: fleet.clone(), pki: pki.clone(), boot, agents_port: 8443 });
+    World { fleet, pki, router, images, _data: data }
 }
 
 fn world() -> World {
@@ -109,7 +111,7 @@ async fn a_machines_script_carries_a_ticket_that_enrolls_it_and_no_other() {
     assert_eq!((script.status, script.header("cache-control")), (200, "no-store"));
     let script = script.text();
     assert_eq!(parameter(&script, "muster.controller"), "192.0.2.5:8443");
-    assert_eq!(parameter(&script, "muster.ca"), Digest::of(b"ca").to_string());
+    assert_eq!(parameter(&script, "muster.ca"), world.pki.fingerprint().to_string());
     let ticket: Ticket = parameter(&script, "muster.ticket").parse().expect("a ticket");
 
     let state = world.fleet.state();

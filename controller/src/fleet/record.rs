@@ -40,6 +40,8 @@ pub struct Machine {
     /// SHA-256 of the public key (SubjectPublicKeyInfo, DER) whose certificates are in force; zeros for none. A renewed
     /// certificate is for the same key, so that renewing needs no write and loses nothing in a crash.
     pub certificate: Digest,
+    /// The CAs that its agent was told of in this boot and has kept; empty where it knows what its boot script said.
+    pub trusts: Vec<Digest>,
     /// First enrollment.
     pub created_unix_ms: u64,
     /// The last boot that said hello.

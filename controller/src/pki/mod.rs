@@ -1,45 +1,39 @@
 //! The certificate authority: made on first start, signs agents and the controller itself.
 //!
-//! Everything it keeps lies in one folder, `pki` in the data directory: `ca.pem` (key and certificate, for the
-//! controller alone) and `reset.key` (QUIC's stateless reset key, kept so that agents notice a restart at once).
-//! The certificate for people and `curl --cacert` is `ca.crt` in the data directory itself.
+//! Everything it keeps lies in one folder, `pki` in the data directory: `ca.pem` (the CAs in force, for the controller
+//! alone) and `reset.key` (QUIC's stateless reset key, kept so that agents notice a restart at once).
+//! The certificates for people and `curl --cacert` are `ca.crt` in the data directory itself.
 //! It does not decide who gets a certificate (`sessions`), and keeps no list of those it made: a machine's record holds
 //! the key that is in force.
 
+mod agents;
+mod authority;
 mod own;
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use muster_protocol::{CONTROLLER_NAME, Digest, MachineId};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKey, PublicKeyData,
-    SanType, SerialNumber,
-};
+use muster_protocol::{CONTROLLER_NAME, Digest};
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
 
+pub use agents::{AgentCertificate, AgentRequest, AgentVerifier, RequestError};
+pub use authority::{Authority, Described};
 pub use own::OwnCertificate;
 
 use crate::files;
+use authority::{OWN_BACKDATE, params};
 
-/// How long the CA is good.
-const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Everything that makes the CAs, in the folder of secrets; see [`authority`].
+const CA: &str = "ca.pem";
 
 /// How long the controller's own certificate is good; a new one is made when half of it has passed.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// Certificates begin a little in the past, for peers whose clocks are behind.
-const AGENT_BACKDATE: Duration = Duration::from_secs(5 * 60);
-const OWN_BACKDATE: Duration = Duration::from_secs(24 * 3600);
-
-/// An uncompressed P-256 point: 4, x, y (SEC 1, section 2.3.3).
-const P256_POINT: usize = 65;
 
 /// The cryptography behind every TLS and QUIC connection of the controller; the one place that names it.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -48,9 +42,30 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// The authority and its secrets.
 pub struct Pki {
-    issuer: Issuer<'static, KeyPair>,
-    ca: CertificateDer<'static>,
+    data: PathBuf,
+    authority: watch::Sender<Arc<Authority>>,
+    /// Held by whoever replaces the authority.
+    changing: Mutex<()>,
     reset_key: [u8; 64],
+}
+
+/// The authority as it is to be. Nothing has happened before [`Pki::commit`].
+pub struct Change {
+    from: Arc<Authority>,
+    to: Arc<Authority>,
+    file: Vec<u8>,
+}
+
+impl Change {
+    /// As it is.
+    pub fn from(&self) -> &Authority {
+        &self.from
+    }
+
+    /// As it will be.
+    pub fn to(&self) -> &Authority {
+        &self.to
+    }
 }
 
 /// Why the authority cannot be used.
@@ -76,65 +91,12 @@ pub enum PkiError {
     /// A certificate cannot be made.
     #[error("cannot make a certificate")]
     Certificate(#[source] rcgen::Error),
+    /// Two at once.
+    #[error("the CA was changed by somebody else meanwhile; look at it with muster ca show")]
+    Overtaken,
     /// A certificate that was made is not taken by TLS.
     #[error("cannot use a certificate")]
     Tls(#[source] rustls::Error),
-}
-
-/// A signing request that holds what it should: an ECDSA P-256 key, and proof that the asker has it.
-pub struct AgentRequest {
-    key: PublicKey,
-}
-
-/// Why bytes are not a signing request that is signed here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// Not PKCS #10, or an unknown kind of key, or not signed by its own key.
-    #[error("not a certificate signing request that is signed by its own key")]
-    Malformed,
-    /// Another kind of key.
-    #[error("the key is not ECDSA P-256")]
-    KeyKind,
-}
-
-impl AgentRequest {
-    /// Reads a signing request in DER. Only its key is used: names and extensions that it asks for are not heard.
-    pub fn read(der: &[u8]) -> Result<Self, RequestError> {
-        let der = CertificateSigningRequestDer::from(der);
-        let request = CertificateSigningRequestParams::from_der(&der).map_err(|_| RequestError::Malformed)?;
-        let key = request.public_key;
-        // The signature's algorithm says SHA-256, and the length of the point says which curve.
-        if key.algorithm() != &PKCS_ECDSA_P256_SHA256 || key.der_bytes().len() != P256_POINT {
-            return Err(RequestError::KeyKind);
-        }
-        Ok(Self { key })
-    }
-
-    /// What a machine's record keeps of the key; equal to [`AgentCertificate::key`] of a certificate made for it.
-    pub fn digest(&self) -> Digest {
-        Digest::of(&self.key.subject_public_key_info())
-    }
-}
-
-/// Who a peer's certificate says it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentCertificate {
-    /// The subject's common name.
-    pub machine: MachineId,
-    /// SHA-256 of the public key (SubjectPublicKeyInfo, DER).
-    pub key: Digest,
-    /// Good until, in seconds since 1970 UTC.
-    pub not_after_unix_s: i64,
-}
-
-impl AgentCertificate {
-    /// Reads a certificate that was verified already. `None` where it is not one that this controller makes.
-    pub fn read(der: &[u8]) -> Option<Self> {
-        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-        let machine = certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
-        let key = Digest::of(certificate.public_key().raw);
-        Some(Self { machine, key, not_after_unix_s: certificate.validity().not_after.timestamp() })
-    }
 }
 
 impl Pki {
@@ -144,39 +106,42 @@ impl Pki {
         let in_file = |cause| PkiError::File { file: folder.clone(), cause };
         std::fs::create_dir_all(&folder).map_err(in_file)?;
 
-        let file = folder.join("ca.pem");
-        let bytes = read_or_make(&file, make_ca)?;
+        let file = folder.join(CA);
+        let bytes = read_or_make(&file, Authority::make)?;
         let wrong = || PkiError::Contents { file: file.clone(), expected: "a CA's key and certificate" };
-        let key = PrivatePkcs8KeyDer::from_pem_slice(&bytes).map_err(|_| wrong())?;
-        let ca = CertificateDer::from_pem_slice(&bytes).map_err(|_| wrong())?;
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|_| wrong())?;
-        let issuer = Issuer::from_ca_cert_der(&ca, key).map_err(|_| wrong())?;
+        let authority = Authority::read(&bytes).ok_or_else(wrong)?;
 
         let file = folder.join("reset.key");
         let bytes = read_or_make(&file, || Ok(random::<64>().to_vec()))?;
         let wrong = |_| PkiError::Contents { file: file.clone(), expected: "64 random bytes" };
         let reset_key = bytes.try_into().map_err(wrong)?;
 
-        let pki = Self { issuer, ca, reset_key };
-        let public = data.join("ca.crt");
-        files::replace(&public, pki.ca_pem().as_bytes(), files::PUBLIC)
-            .map_err(|cause| PkiError::File { file: public, cause })?;
+        let authority = watch::Sender::new(Arc::new(authority));
+        let pki = Self { data: data.to_owned(), authority, changing: Mutex::default(), reset_key };
+        pki.publish()?;
         Ok(pki)
     }
 
-    /// The CA's certificate.
-    pub fn ca(&self) -> &CertificateDer<'static> {
-        &self.ca
+    /// Writes the certificates for people, also after a crash between the two files.
+    fn publish(&self) -> Result<(), PkiError> {
+        let file = self.data.join("ca.crt");
+        files::replace(&file, self.authority().pem().as_bytes(), files::PUBLIC)
+            .map_err(|cause| PkiError::File { file, cause })
     }
 
-    /// The CA's certificate for people.
-    pub fn ca_pem(&self) -> String {
-        pem::encode(&pem::Pem::new("CERTIFICATE", self.ca.to_vec()))
+    /// The CAs that are in force now.
+    pub fn authority(&self) -> Arc<Authority> {
+        self.authority.borrow().clone()
     }
 
-    /// What boot media carry: agents trust exactly the CA with this fingerprint.
+    /// The same, for whoever must follow their changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<Authority>> {
+        self.authority.subscribe()
+    }
+
+    /// What boot media carry: agents trust exactly the CA with this fingerprint, until they are told of another.
     pub fn fingerprint(&self) -> Digest {
-        Digest::of(&self.ca)
+        Digest::of(self.authority().ca())
     }
 
     /// QUIC's stateless reset key (RFC 9000, section 10.3).
@@ -184,24 +149,59 @@ impl Pki {
         &self.reset_key
     }
 
-    /// A certificate for a machine's key, leaf first, CA last.
-    pub fn sign_agent(
-        &self,
-        machine: MachineId,
-        request: &AgentRequest,
-        now: SystemTime,
-        lifetime: Duration,
-    ) -> Result<Vec<Vec<u8>>, PkiError> {
-        let mut params = params(&machine.to_string(), now - AGENT_BACKDATE, now + lifetime);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let leaf = params.signed_by(&request.key, &self.issuer).map_err(PkiError::Certificate)?;
-        Ok(vec![leaf.der().to_vec(), self.ca.to_vec()])
+    /// A new CA, with the one that signs now as the one before. `None` while there is one before already.
+    pub fn rotation(&self) -> Result<Option<Change>, PkiError> {
+        let from = self.authority();
+        match from.before() {
+            Some(_) => Ok(None),
+            None => Self::change(from.successor()?, from).map(Some),
+        }
     }
 
-    /// A certificate for the controller itself, with a key of its own: good for agents, which look for
+    /// The end of the CA before. `None` where there is none.
+    pub fn end_of_overlap(&self) -> Result<Option<Change>, PkiError> {
+        let from = self.authority();
+        match from.before() {
+            Some(_) => Self::change(from.alone(), from).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn change(file: Vec<u8>, from: Arc<Authority>) -> Result<Change, PkiError> {
+        let expected = "what was just made for it";
+        let to = Authority::read(&file).ok_or_else(|| PkiError::Contents { file: CA.into(), expected })?;
+        Ok(Change { from, to: Arc::new(to), file })
+    }
+
+    /// Makes a change durable, and then true for every handshake that begins. Blocks while the disk writes.
+    ///
+    /// Errors: [`PkiError::Overtaken`], or it cannot be written; then nothing has changed.
+    pub fn commit(&self, change: Change) -> Result<(), PkiError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&self.authority(), &change.from) {
+            return Err(PkiError::Overtaken);
+        }
+        let file = self.data.join("pki").join(CA);
+        files::replace(&file, &change.file, files::SECRET).map_err(|cause| PkiError::File { file, cause })?;
+        self.authority.send_replace(change.to);
+        if let Err(error) = self.publish() {
+            // What is there leads to the controller still, and the next start writes it anew.
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the CA's certificate for people is not up to date"
+            );
+        }
+        Ok(())
+    }
+
+    /// A certificate for the controller itself by this authority, with a key of its own: good for agents, which look for
     /// [`CONTROLLER_NAME`], and for people who come by one of `names` or `addresses`.
-    pub fn sign_controller(&self, names: &[String], addresses: &[IpAddr], now: SystemTime) -> Result<Leaf, PkiError> {
+    pub fn sign_controller(
+        authority: &Authority,
+        names: &[String],
+        addresses: &[IpAddr],
+        now: SystemTime,
+    ) -> Result<Leaf, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Certificate)?;
         let mut params = params(CONTROLLER_NAME, now - OWN_BACKDATE, now + LEAF_LIFETIME);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -214,44 +214,18 @@ impl Pki {
             });
         }
         params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
-        let leaf = params.signed_by(&key, &self.issuer).map_err(PkiError::Certificate)?;
-        let chain = vec![leaf.der().clone(), self.ca.clone()];
+        let leaf = params.signed_by(&key, &authority.issuer).map_err(PkiError::Certificate)?;
+        let chain = std::iter::once(leaf.der().clone()).chain(authority.chain()).collect();
         Ok(Leaf { chain, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()) })
     }
 }
 
 /// The controller's own certificate.
 pub struct Leaf {
-    /// Leaf first, CA last.
+    /// Leaf first, then what leads to the CAs in force.
     pub chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
     pub key: PrivateKeyDer<'static>,
-}
-
-fn make_ca() -> Result<Vec<u8>, PkiError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Certificate)?;
-    let now = SystemTime::now();
-    let [a, b] = random::<2>();
-    let mut params = params(&format!("Muster CA {a:02x}{b:02x}"), now - OWN_BACKDATE, now + CA_LIFETIME);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let ca = params.self_signed(&key).map_err(PkiError::Certificate)?;
-    Ok((key.serialize_pem() + &ca.pem()).into_bytes())
-}
-
-fn params(common_name: &str, from: SystemTime, until: SystemTime) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    params.not_before = from.into();
-    params.not_after = until.into();
-    params.use_authority_key_identifier_extension = true;
-    // rcgen takes the serial from the key, and a renewed certificate has the key of the one before.
-    // RFC 5280, section 4.1.2.2: positive, at most 20 bytes.
-    let mut serial = random::<16>();
-    serial[0] &= 0x7f;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    params
 }
 
 fn random<const N: usize>() -> [u8; N] {
@@ -277,7 +251,9 @@ fn read_or_make(file: &Path, make: impl FnOnce() -> Result<Vec<u8>, PkiError>) -
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+    use muster_protocol::MachineId;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa};
+    use rustls::pki_types::pem::PemObject;
     use std::os::unix::fs::PermissionsExt;
 
     /// A key and a request for it, as an agent makes them.
@@ -325,8 +301,8 @@ pub(crate) mod tests {
         let request = AgentRequest::read(&der).expect("a good request");
         let machine = MachineId::from_bytes([7; 16]);
         let now = SystemTime::now();
-        let chain = pki.sign_agent(machine, &request, now, Duration::from_secs(3600)).expect("signed");
-        assert_eq!(chain[1], pki.ca().to_vec());
+        let chain = pki.authority().sign_agent(machine, &request, now, Duration::from_secs(3600)).expect("signed");
+        assert_eq!(chain[1], pki.authority().ca().to_vec());
         let read = AgentCertificate::read(&chain[0]).expect("one of ours");
         assert_eq!((read.machine, read.key), (machine, request.digest()));
         let now = now.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs() as i64;
@@ -340,7 +316,10 @@ pub(crate) mod tests {
         let request = AgentRequest::read(&der).expect("a good request");
         let sign = || {
             let machine = MachineId::from_bytes([7; 16]);
-            pki.sign_agent(machine, &request, SystemTime::now(), Duration::from_secs(3600)).expect("signed").remove(0)
+            pki.authority()
+                .sign_agent(machine, &request, SystemTime::now(), Duration::from_secs(3600))
+                .expect("signed")
+                .remove(0)
         };
         let (first, second) = (sign(), sign());
         assert_ne!(first, second);
@@ -348,39 +327,6 @@ pub(crate) mod tests {
             AgentCertificate::read(&first).expect("one of ours").key,
             AgentCertificate::read(&second).expect("one of ours").key
         );
-    }
-
-    #[test]
-    fn a_request_that_is_not_signed_by_its_own_key_is_refused() {
-        let (_, mut der) = request();
-        let last = der.len() - 1;
-        der[last] ^= 1;
-        assert_eq!(AgentRequest::read(&der).err(), Some(RequestError::Malformed));
-    }
-
-    #[test]
-    fn a_request_for_another_kind_of_key_is_refused() {
-        for kind in [&PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
-            let key = KeyPair::generate_for(kind).expect("a key");
-            let der = CertificateParams::default().serialize_request(&key).expect("a request").der().to_vec();
-            assert_eq!(AgentRequest::read(&der).err(), Some(RequestError::KeyKind));
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_no_request_are_refused() {
-        let (_, der) = request();
-        for end in 0..der.len() {
-            assert!(AgentRequest::read(&der[..end]).is_err());
-        }
-        for at in 0..der.len() {
-            let mut bad = der.clone();
-            bad[at] ^= 0x55;
-            // Only the frame around the signed part may change and still be read, and then it says the same.
-            if let Ok(read) = AgentRequest::read(&bad) {
-                assert_eq!(read.digest(), AgentRequest::read(&der).expect("good").digest(), "byte {at}");
-            }
-        }
     }
 
     #[test]
@@ -392,9 +338,95 @@ pub(crate) mod tests {
         let der = params.serialize_request(&key).expect("a request").der().to_vec();
         let machine = MachineId::from_bytes([7; 16]);
         let request = AgentRequest::read(&der).expect("signed by its key");
-        let chain = pki.sign_agent(machine, &request, SystemTime::now(), Duration::from_secs(60)).expect("signed");
+        let chain =
+            pki.authority().sign_agent(machine, &request, SystemTime::now(), Duration::from_secs(60)).expect("signed");
         let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).expect("a certificate");
         assert!(!leaf.is_ca());
         assert!(leaf.subject_alternative_name().expect("readable").is_none());
+    }
+
+    fn rotated(pki: &Pki) -> Change {
+        pki.rotation().expect("made").expect("there is no overlap")
+    }
+
+    #[test]
+    fn a_rotation_is_there_after_opening_again_and_so_is_its_end() {
+        let (data, pki) = pki();
+        let old = pki.fingerprint();
+        pki.commit(rotated(&pki)).expect("written");
+        let new = pki.fingerprint();
+        assert_ne!(new, old);
+        assert!(pki.rotation().expect("made").is_none(), "one at a time");
+        let again = Pki::open(data.path()).expect("opens");
+        assert_eq!((again.authority().trusted(), again.fingerprint()), (vec![new, old], new));
+        let end = again.end_of_overlap().expect("made").expect("there is an overlap");
+        again.commit(end).expect("written");
+        assert_eq!(Pki::open(data.path()).expect("opens").authority().trusted(), [new]);
+        assert!(again.end_of_overlap().expect("made").is_none());
+    }
+
+    #[test]
+    fn a_crash_at_any_point_of_a_change_leaves_the_old_or_the_new_and_never_half_of_it() {
+        let read = |data: &Path| std::fs::read(data.join("ca.crt")).expect("there");
+        let count = |data: &Path| CertificateDer::pem_slice_iter(&read(data)).count();
+        let (data, pki) = pki();
+        let (file, public) = (data.path().join("pki/ca.pem"), data.path().join("ca.crt"));
+        for (change, before, after) in [(rotated as fn(&Pki) -> Change, 1, 2), (ended, 2, 1)] {
+            let pki = Pki::open(data.path()).expect("opens");
+            let trusted = pki.authority().trusted();
+            let change = change(&pki);
+            // Before the new file has its name.
+            std::fs::write(data.path().join("pki/ca.pem.new"), &change.file[..change.file.len() / 2]).expect("written");
+            assert_eq!(Pki::open(data.path()).expect("opens").authority().trusted(), trusted);
+            assert_eq!(count(data.path()), before);
+            // After that, and before the certificates for people are written.
+            let (wanted, earlier) = (change.to().trusted(), read(data.path()));
+            pki.commit(change).expect("written");
+            std::fs::write(&public, earlier).expect("written");
+            assert_eq!(Pki::open(data.path()).expect("opens").authority().trusted(), wanted);
+            assert_eq!(count(data.path()), after);
+        }
+        assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+        drop(pki);
+    }
+
+    fn ended(pki: &Pki) -> Change {
+        pki.end_of_overlap().expect("made").expect("there is an overlap")
+    }
+
+    #[test]
+    fn the_key_of_the_ca_before_is_not_kept() {
+        let (data, pki) = pki();
+        let key = |bytes: &[u8]| pem::parse(bytes).expect("the key comes first").contents().to_vec();
+        let file = data.path().join("pki/ca.pem");
+        let old = key(&std::fs::read(&file).expect("there"));
+        pki.commit(rotated(&pki)).expect("written");
+        let text = std::fs::read(&file).expect("there");
+        assert_ne!(key(&text), old);
+        assert_eq!(pem::parse_many(&text).expect("PEM").iter().filter(|block| block.tag() != "CERTIFICATE").count(), 1);
+    }
+
+    #[test]
+    fn of_two_changes_that_were_made_of_the_same_state_the_second_is_refused() {
+        let (_data, pki) = pki();
+        let (first, second) = (rotated(&pki), rotated(&pki));
+        pki.commit(first).expect("written");
+        let now = pki.fingerprint();
+        assert!(matches!(pki.commit(second), Err(PkiError::Overtaken)));
+        assert_eq!(pki.fingerprint(), now);
+    }
+
+    #[test]
+    fn certificates_that_do_not_belong_together_are_an_error() {
+        let (data, pki) = pki();
+        let file = data.path().join("pki/ca.pem");
+        pki.commit(rotated(&pki)).expect("written");
+        let good = pem::parse_many(std::fs::read(&file).expect("there")).expect("PEM");
+        for order in [[0, 1, 3, 2], [0, 2, 1, 3], [0, 1, 1, 3], [1, 0, 2, 3], [0, 3, 2, 1]] {
+            let text: String = order.iter().map(|&at| pem::encode(&good[at])).collect();
+            std::fs::write(&file, text).expect("written");
+            let error = Pki::open(data.path()).err().expect("refused").to_string();
+            assert!(error.contains("ca.pem does not hold"), "{order:?}: {error}");
+        }
     }
 }

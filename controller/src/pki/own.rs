@@ -1,4 +1,5 @@
-//! The certificate that the controller itself shows, to agents and over HTTPS: made at start, renewed while it runs.
+//! The certificate that the controller itself shows, to agents and over HTTPS: made at start, renewed while it runs
+//! and when another CA signs.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,7 +9,7 @@ use std::time::SystemTime;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::{LEAF_LIFETIME, Pki, PkiError, provider};
+use super::{Authority, LEAF_LIFETIME, Pki, PkiError, provider};
 
 /// Addresses that the certificate names beside the host's names. They are the computer's own, so there are few.
 const ADDRESSES: usize = 256;
@@ -23,6 +24,7 @@ pub struct OwnCertificate {
 struct Inner {
     addresses: BTreeSet<IpAddr>,
     key: Arc<CertifiedKey>,
+    by: Arc<Authority>,
     renew_at: SystemTime,
 }
 
@@ -35,8 +37,9 @@ impl OwnCertificate {
         let own = ["localhost".to_owned(), host];
         let names: Vec<String> = own.into_iter().filter(plain).chain(names.iter().cloned()).collect();
         let addresses = BTreeSet::from([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
-        let (key, renew_at) = issue(&pki, &names, &addresses, SystemTime::now())?;
-        Ok(Self { pki, names, inner: Mutex::new(Inner { addresses, key, renew_at }) })
+        let by = pki.authority();
+        let (key, renew_at) = issue(&by, &names, &addresses, SystemTime::now())?;
+        Ok(Self { pki, names, inner: Mutex::new(Inner { addresses, key, by, renew_at }) })
     }
 
     /// Adds an address of this computer that somebody came by, so that the certificate is good for it.
@@ -50,15 +53,16 @@ impl OwnCertificate {
 
     fn current(&self, now: SystemTime) -> Arc<CertifiedKey> {
         let mut inner = self.inner();
-        if now >= inner.renew_at {
+        if now >= inner.renew_at || !Arc::ptr_eq(&inner.by, &self.pki.authority()) {
             self.renew(&mut inner, now);
         }
         inner.key.clone()
     }
 
     fn renew(&self, inner: &mut Inner, now: SystemTime) {
-        match issue(&self.pki, &self.names, &inner.addresses, now) {
-            Ok((key, renew_at)) => (inner.key, inner.renew_at) = (key, renew_at),
+        let by = self.pki.authority();
+        match issue(&by, &self.names, &inner.addresses, now) {
+            Ok((key, renew_at)) => (inner.key, inner.renew_at, inner.by) = (key, renew_at, by),
             // The one that is there is good for as long again.
             Err(error) => tracing::error!(?error, "cannot renew the controller's certificate"),
         }
@@ -70,13 +74,13 @@ impl OwnCertificate {
 }
 
 fn issue(
-    pki: &Pki,
+    by: &Authority,
     names: &[String],
     addresses: &BTreeSet<IpAddr>,
     now: SystemTime,
 ) -> Result<(Arc<CertifiedKey>, SystemTime), PkiError> {
     let addresses: Vec<IpAddr> = addresses.iter().copied().collect();
-    let leaf = pki.sign_controller(names, &addresses, now)?;
+    let leaf = Pki::sign_controller(by, names, &addresses, now)?;
     let key = CertifiedKey::from_der(leaf.chain, leaf.key, &provider()).map_err(PkiError::Tls)?;
     Ok((Arc::new(key), now + LEAF_LIFETIME / 2))
 }

@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use muster_protocol::Digest;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -201,11 +200,14 @@ impl Server {
             server.ports.push(port);
         }
         let agents_port = server.agents.first().map_or(0, SocketAddr::port);
-        let ca = pki.fingerprint();
         let tls = http::Transport::Tls(http::tls(own.clone())?, own);
-        let operators = operators(&server, &config, &metrics, ca, agents_port);
-        let media =
-            boot::router(boot::Settings { fleet: server.fleet.clone(), ca, boot: config.boot.clone(), agents_port });
+        let operators = operators(&server, &config, &metrics, pki.clone(), agents_port);
+        let media = boot::router(boot::Settings {
+            fleet: server.fleet.clone(),
+            pki: pki.clone(),
+            boot: config.boot.clone(),
+            agents_port,
+        });
         let media = metrics.count(Door::Boot, media);
         for listener in https {
             let address =
@@ -227,7 +229,7 @@ impl Server {
             }
             None => drop(std::fs::remove_file(&endpoint)),
         }
-        tracing::info!(ca = %ca, data = %config.data.display(), "ready");
+        tracing::info!(ca = %pki.fingerprint(), data = %config.data.display(), "ready");
         Ok(server)
     }
 
@@ -289,16 +291,15 @@ impl Server {
 }
 
 /// What HTTPS serves.
-fn operators(server: &Server, config: &Config, metrics: &Metrics, ca: Digest, agents_port: u16) -> Router {
+fn operators(server: &Server, config: &Config, metrics: &Metrics, pki: Arc<Pki>, agents_port: u16) -> Router {
     let site = Site {
-        ca,
         controllers: config.boot.controllers.iter().map(ToString::to_string).collect(),
         agents_port,
         ticket_lifetime: config.boot.ticket_lifetime,
         images: config.boot.images.clone(),
         started_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
     };
-    let api = Api { fleet: server.fleet.clone(), live: Arc::new(server.sessions.clone()), site: Arc::new(site) };
+    let api = Api { fleet: server.fleet.clone(), live: Arc::new(server.sessions.clone()), pki, site: Arc::new(site) };
     let ial = ial::router(server.fleet.clone(), ial::presence(server.sessions.clone()), ial::Envelope::default());
     let scrape = scrape::router(api.clone(), server.sessions.clone(), metrics.clone());
     let api = metrics.count(Door::Api, api::router(api).merge(scrape));

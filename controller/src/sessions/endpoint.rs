@@ -15,13 +15,13 @@ use quinn::{
     TokioRuntime, TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
-use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::ResolvesServerCert;
 
 use super::places::Place;
 use super::stream::shut;
 use super::{Sessions, UNPROVED};
 use crate::metrics::{Door, Reason};
-use crate::pki::{self, AgentCertificate, Pki};
+use crate::pki::{self, AgentCertificate, AgentVerifier, Pki};
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -48,8 +48,8 @@ pub enum ListenError {
 }
 
 /// Opens the endpoint on a bound socket.
-pub fn open(pki: &Pki, own: Arc<dyn ResolvesServerCert>, socket: UdpSocket) -> Result<Endpoint, ListenError> {
-    let tls = tls(pki, own).map_err(ListenError::Tls)?;
+pub fn open(pki: &Arc<Pki>, own: Arc<dyn ResolvesServerCert>, socket: UdpSocket) -> Result<Endpoint, ListenError> {
+    let tls = tls(pki.clone(), own).map_err(ListenError::Tls)?;
     let tls = QuicServerConfig::try_from(tls).map_err(|e| ListenError::Tls(e.into()))?;
     let mut server = ServerConfig::with_crypto(Arc::new(tls));
     server.transport_config(Arc::new(transport()));
@@ -67,18 +67,13 @@ pub fn open(pki: &Pki, own: Arc<dyn ResolvesServerCert>, socket: UdpSocket) -> R
 }
 
 fn tls(
-    pki: &Pki,
+    pki: Arc<Pki>,
     own: Arc<dyn ResolvesServerCert>,
 ) -> Result<rustls::ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
     let provider = pki::provider();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(pki.ca().clone())?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .allow_unauthenticated()
-        .build()?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(AgentVerifier::new(pki)))
         .with_cert_resolver(own);
     tls.alpn_protocols = vec![ALPN_SESSION.to_vec(), ALPN_ENROLL.to_vec()];
     // A resumed handshake would not look at the certificate again.

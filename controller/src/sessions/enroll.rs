@@ -89,6 +89,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     let certificates = sessions
         .0
         .pki
+        .authority()
         .sign_agent(enrolled.machine, &csr, SystemTime::now(), sessions.0.agents.certificate_lifetime)
         .map_err(|error| {
             tracing::error!(%from, ?error, "cannot sign a certificate");

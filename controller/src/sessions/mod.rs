@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod enroll;
+mod follow;
 pub mod limit;
 mod patience;
 pub mod places;
@@ -22,7 +23,7 @@ use muster_protocol::MachineId;
 use muster_protocol::to_agent::{Answer, Call};
 use quinn::{Connection, Endpoint, VarInt};
 use rustls::server::ResolvesServerCert;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use endpoint::ListenError;
 use places::Places;
@@ -63,6 +64,7 @@ struct Shared {
     handshakes: Places,
     enrollments: Places,
     patience: Mutex<patience::Patience>,
+    telling: Semaphore,
     told: Mutex<limit::Ration>,
 }
 
@@ -78,6 +80,7 @@ impl Sessions {
             handshakes: Places::new(HANDSHAKES),
             enrollments: Places::new(ENROLLMENTS),
             patience: Mutex::default(),
+            telling: Semaphore::new(follow::TOLD_AT_ONCE),
             told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),
         }));
         tokio::spawn(session::watch_records(Arc::downgrade(&sessions.0), sessions.0.fleet.watch()));

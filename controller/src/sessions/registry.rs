@@ -63,6 +63,7 @@ pub struct Peer {
     inventories: Mutex<Ration>,
     metrics: Metrics,
     expires_unix_s: AtomicI64,
+    issuer: Mutex<Vec<u8>>,
     progress: Mutex<Progress>,
 }
 
@@ -83,6 +84,8 @@ pub struct Opening {
     pub key: Digest,
     /// When its certificate ends.
     pub expires_unix_s: i64,
+    /// The name of the CA that signed it, in DER.
+    pub issuer: Vec<u8>,
     /// From the hello.
     pub boot: BootId,
     /// From the hello.
@@ -100,7 +103,8 @@ pub struct Opening {
 impl Peer {
     /// A session of this number.
     pub fn new(number: u64, opening: Opening, connection: Connection) -> Self {
-        let Opening { machine, key, expires_unix_s, boot, agent, progress, welcomed, since_unix_ms, metrics } = opening;
+        let Opening { machine, key, expires_unix_s, issuer, boot, agent, progress, welcomed, since_unix_ms, metrics } =
+            opening;
         Self {
             number,
             machine,
@@ -115,6 +119,7 @@ impl Peer {
             inventories: Mutex::new(Ration::new(INVENTORIES, ONE_MORE_INVENTORY)),
             metrics,
             expires_unix_s: AtomicI64::new(expires_unix_s),
+            issuer: Mutex::new(issuer),
             progress: Mutex::new(progress),
         }
     }
@@ -139,9 +144,15 @@ impl Peer {
         self.expires_unix_s.load(Ordering::Relaxed)
     }
 
-    /// Takes note of a renewed certificate.
-    pub fn renewed_until(&self, unix_s: i64) {
+    /// The name of the CA that signed its certificate, in DER.
+    pub fn issuer(&self) -> Vec<u8> {
+        self.issuer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of a renewed certificate: when it ends, and who signed it.
+    pub fn renewed(&self, unix_s: i64, issuer: Vec<u8>) {
         self.expires_unix_s.store(unix_s, Ordering::Relaxed);
+        *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = issuer;
     }
 
     /// The connection below.

@@ -150,6 +150,7 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
         machine: id,
         key: certificate.key,
         expires_unix_s: certificate.not_after_unix_s,
+        issuer: certificate.issuer,
         boot,
         agent,
         progress,
@@ -232,12 +233,13 @@ pub fn standing(state: &State, machine: MachineId, key: Digest, welcomed: Option
 
 /// From the welcome to the end.
 async fn live(sessions: &Sessions, peer: &Arc<Peer>) -> End {
-    // Each of the three ends the session; what the others were at is dropped with it. What they change in the fleet is
+    // Each of the four ends the session; what the others were at is dropped with it. What they change in the fleet is
     // made by the writer, whole or not at all, whether or not somebody still waits for it.
     tokio::select! {
         end = requests(sessions, peer) => end,
         end = authority(sessions, peer) => end,
         end = expiry(peer) => end,
+        end = super::follow::follow(sessions, peer) => end,
     }
 }
 
@@ -385,9 +387,10 @@ fn renew(sessions: &Sessions, peer: &Peer, csr: &[u8]) -> Answer {
         _ => return Answer::Refused(Refusal::BadRequest),
     };
     let lifetime = sessions.0.agents.certificate_lifetime;
-    match sessions.0.pki.sign_agent(peer.machine, &request, SystemTime::now(), lifetime) {
+    let authority = sessions.0.pki.authority();
+    match authority.sign_agent(peer.machine, &request, SystemTime::now(), lifetime) {
         Ok(certificates) => {
-            peer.renewed_until((now_unix_ms() / 1000 + lifetime.as_secs()) as i64);
+            peer.renewed((now_unix_ms() / 1000 + lifetime.as_secs()) as i64, authority.name());
             tracing::info!(machine = %peer.machine, "certificate renewed");
             Answer::Renewed { certificates }
         }

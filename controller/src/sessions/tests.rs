@@ -1,9 +1,9 @@
 //! Agents of every kind against a real port on loopback: honest ones, ones without leave, and ones that talk garbage.
 
 mod neighbors;
-mod revocation;
-
 mod refusals;
+mod revocation;
+mod rotation;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -42,6 +42,7 @@ struct World {
     fleet: Fleet,
     pki: Arc<Pki>,
     sessions: Sessions,
+    own: Arc<OwnCertificate>,
     address: SocketAddr,
     metrics: Metrics,
     _data: tempfile::TempDir,
@@ -56,8 +57,8 @@ fn world() -> World {
     let sessions = Sessions::start(fleet.clone(), pki.clone(), agents, metrics.clone());
     let own = Arc::new(OwnCertificate::new(pki.clone(), &[]).expect("a certificate"));
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let address = sessions.listen(own, socket).expect("listens").address().expect("bound");
-    World { fleet, pki, sessions, address, metrics, _data: data }
+    let address = sessions.listen(own.clone(), socket).expect("listens").address().expect("bound");
+    World { fleet, pki, sessions, own, address, metrics, _data: data }
 }
 
 /// What an agent has after its enrollment.
@@ -68,6 +69,9 @@ struct Identified {
     key: Vec<u8>,
 }
 
+/// A client of TLS that trusts somebody, and has not said who it is.
+type Unidentified = rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>;
+
 impl World {
     async fn ticket(&self, bound: TicketBound) -> Ticket {
         let issue = move |draft: &mut Draft| ticket::issue(draft, Grant { bound, ..Grant::bearer("ber1", 60_000) });
@@ -76,23 +80,40 @@ impl World {
 
     /// A connection as somebody with this certificate.
     async fn dial(&self, alpn: &[u8], who: Option<&Identified>) -> Result<Connection, ConnectionError> {
-        let own = |tls: rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>| match who {
+        self.dial_trusting(self.pki.authority().ca().clone(), alpn, who).await
+    }
+
+    /// The same, by somebody who trusts this CA.
+    async fn dial_trusting(
+        &self,
+        ca: CertificateDer<'static>,
+        alpn: &[u8],
+        who: Option<&Identified>,
+    ) -> Result<Connection, ConnectionError> {
+        let own = |tls: Unidentified| match who {
             None => tls.with_no_client_auth(),
             Some(who) => {
                 let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(who.key.clone()));
                 tls.with_client_auth_cert(who.chain.clone(), key).expect("a certificate and its key")
             }
         };
-        self.dial_with(alpn, own).await
+        self.dial_as(ca, alpn, own).await
     }
 
     /// A connection as whoever `own` makes of it.
     async fn dial_with<F>(&self, alpn: &[u8], own: F) -> Result<Connection, ConnectionError>
     where
-        F: FnOnce(rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>) -> rustls::ClientConfig,
+        F: FnOnce(Unidentified) -> rustls::ClientConfig,
+    {
+        self.dial_as(self.pki.authority().ca().clone(), alpn, own).await
+    }
+
+    async fn dial_as<F>(&self, ca: CertificateDer<'static>, alpn: &[u8], own: F) -> Result<Connection, ConnectionError>
+    where
+        F: FnOnce(Unidentified) -> rustls::ClientConfig,
     {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.pki.ca().clone()).expect("our CA");
+        roots.add(ca).expect("a CA");
         let tls = rustls::ClientConfig::builder_with_provider(crate::pki::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("TLS 1.3")
@@ -225,7 +246,8 @@ async fn a_certificate_of_another_ca_is_refused() {
     let other = Pki::open(other.path()).expect("a CA");
     let csr = AgentRequest::read(&csr).expect("a request");
     let machine = world.enrolled().await.machine;
-    let chain = other.sign_agent(machine, &csr, SystemTime::now(), Duration::from_secs(60)).expect("signed");
+    let chain =
+        other.authority().sign_agent(machine, &csr, SystemTime::now(), Duration::from_secs(60)).expect("signed");
     let chain = chain.into_iter().map(CertificateDer::from).collect();
     let thief = Identified { machine, chain, key: key.serialize_der() };
     // TLS 1.3 tells a client of its refused certificate after the handshake, as far as the client can see.
@@ -244,7 +266,7 @@ async fn a_certificate_that_has_ended_is_refused() {
     let machine = world.enrolled().await.machine;
     let csr = AgentRequest::read(&csr).expect("a request");
     let then = SystemTime::now() - Duration::from_secs(3600);
-    let chain = world.pki.sign_agent(machine, &csr, then, Duration::from_secs(60)).expect("signed");
+    let chain = world.pki.authority().sign_agent(machine, &csr, then, Duration::from_secs(60)).expect("signed");
     let chain = chain.into_iter().map(CertificateDer::from).collect();
     let late = Identified { machine, chain, key: key.serialize_der() };
     let end = match world.dial(ALPN_SESSION, Some(&late)).await {

@@ -15,6 +15,7 @@ use muster_controller::fleet::enrollment::{self, Seen};
 use muster_controller::fleet::record::Role;
 use muster_controller::fleet::ticket::{self, Grant};
 use muster_controller::fleet::{Author, Fleet, access, machine};
+use muster_controller::pki::Pki;
 use muster_controller::store::MemoryStore;
 use muster_protocol::enroll::Identity;
 use muster_protocol::hello::Progress;
@@ -122,14 +123,14 @@ impl Lab {
         let machines = Arc::new(Machines::default());
         let files = tempfile::tempdir().expect("a temporary folder");
         let site = Site {
-            ca: Digest::of(b"the CA"),
             controllers: vec![],
             agents_port: 8443,
             ticket_lifetime: Duration::from_secs(600),
             images: files.path().join("images"),
             started_unix_ms: 0,
         };
-        let api = Api { fleet: fleet.clone(), live: machines.clone(), site: Arc::new(site) };
+        let pki = Arc::new(Pki::open(files.path()).expect("a CA"));
+        let api = Api { fleet: fleet.clone(), live: machines.clone(), pki, site: Arc::new(site) };
         let make = |name: &'static str, role| {
             let fleet = fleet.clone();
             async move {

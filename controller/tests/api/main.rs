@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod ca;
 mod change;
 mod desired;
 mod feed;

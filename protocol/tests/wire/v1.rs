@@ -106,6 +106,7 @@ fn what_controllers_ask() {
     let permit = Permit { plan: digest(), disks: vec!["serial:D1".parse().expect("a disk id")] };
     let apply = Apply { generation: Generation(7), desired: desired(), permit: Some(permit), confirm_within_s: 20 };
     golden(&Call::Apply(apply), APPLY);
+    golden(&Call::Trust { cas: vec![digest()] }, TRUST);
 }
 
 #[test]
@@ -179,6 +180,7 @@ const WORK: &str = "\
     040e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e01010973657269616c3a4431067a65726f65648004800409";
 const POWER: &str = "030e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0eb0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b001";
 const WIPE: &str = "040e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e010777776e3a307831";
+const TRUST: &str = "0501d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
 const APPLY: &str = "\
     0107010200036c616e005254001234560200c0000207180120010db80000000000000000000000074001000000000000\
     00c00002010164010100c0000201010b6578616d706c652e6e657401f80a010201066f66666963650c036c616e000000\

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use muster_agent::sim::Wire;
 use muster_protocol::to_agent::PowerAction;
-use muster_tests::controller::Controller;
+use muster_tests::controller::{Controller, PORT};
+use muster_tests::http::Http;
 use muster_tests::lab::{LOCATION, SOON, text};
 use muster_tests::simulated::Machines;
 use muster_tests::{eventually, namespace, scratch};
@@ -106,6 +108,61 @@ fn fifty_machines_are_approved_and_configured_and_are_all_back_after_their_contr
         ensure!(list["items"].as_array().is_some_and(|items| items.len() == 1), "{list}");
         Ok(())
     })?;
+    Ok(())
+}
+
+/// Waits until so many machines know only the CA before.
+fn until_behind(controller: &Controller, count: usize) -> Result<Value> {
+    eventually(ALL_BACK + SOON, "all but those that are away have followed", || {
+        let shown = controller.muster_json(&["ca", "show"])?;
+        ensure!(shown["behind"] == count, "{shown}");
+        Ok(shown)
+    })
+}
+
+#[test]
+fn fifty_machines_follow_the_ca_without_booting_and_one_that_was_away_comes_back_in_the_overlap() -> Result<()> {
+    let mut controller = start("ca-rotation")?;
+    let old_pem = controller.ca_pem()?;
+    let with_old_ca = |controller: &Controller| -> Result<Http> {
+        let token = std::fs::read_to_string(controller.data().join("admin-token"))?;
+        Ok(Http::with_ca(&format!("https://127.0.0.1:{PORT}"), &old_pem)?.with_token(token.trim()))
+    };
+    let machines = Machines::plug(COUNT, LOCATION)?;
+    let first = until(&controller, SOON, "all are online", COUNT, is_online)?;
+    let boots = |machines: &[Value]| machines.iter().map(|m| m["presence"]["boot"].clone()).collect::<Vec<_>>();
+
+    // One is cut off; its session ends with the controller's process.
+    let away = &machines.all()[0].machine;
+    away.set_wire(Wire::Cut);
+    controller.kill();
+    controller.start_again()?;
+
+    let old = text(&controller.muster_json(&["ca", "show"])?, "/current/fingerprint")?.to_owned();
+    let rotated = controller.muster_json(&["ca", "rotate"])?;
+    let new = text(&rotated, "/current/fingerprint")?.to_owned();
+    ensure!(rotated["before"]["fingerprint"] == old.as_str() && new != old, "{rotated}");
+    // Nothing that was begun is lost with the process.
+    controller.kill();
+    controller.start_again()?;
+    until_behind(&controller, 1)?;
+    with_old_ca(&controller)?.get("/api/v1/status").context("who has only the old CA's certificate is served still")?;
+    let said = controller.refusal(&["ca", "finish"])?;
+    ensure!(said.contains("1 machines have not followed"), "{said}");
+
+    away.set_wire(Wire::Magic);
+    until_behind(&controller, 0)?;
+    controller.muster(&["ca", "finish"])?;
+    controller.kill();
+    controller.start_again()?;
+    let last = until(&controller, ALL_BACK + SOON, "all are online under the new CA", COUNT, is_online)?;
+    ensure!(boots(&last) == boots(&first), "nobody had to boot");
+    ensure!(machines.all().iter().all(|m| m.machine.powered().is_empty()), "nobody was rebooted");
+    let shown = controller.muster_json(&["ca", "show"])?;
+    ensure!(shown["before"].is_null() && shown["current"]["fingerprint"] == new.as_str(), "{shown}");
+    ensure!(with_old_ca(&controller)?.get("/api/v1/status").is_err(), "the old CA leads nowhere any more");
+    let pem = String::from_utf8(controller.ca_pem()?)?;
+    ensure!(controller.muster(&["ca", "show", "--pem"])?.trim() == pem.trim(), "the same for everybody: {pem}");
     Ok(())
 }
 

@@ -187,7 +187,7 @@ async fn create_ticket(
     };
     let view = TicketView {
         ticket: secret.to_string(),
-        ca: api.site.ca.to_string(),
+        ca: api.pki.fingerprint().to_string(),
         controllers,
         location: code,
         expires: Time(expires_unix_ms),

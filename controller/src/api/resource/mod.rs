@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod ca;
 mod desired;
 mod enrollment;
 mod feed;
@@ -40,6 +41,7 @@ pub(super) fn router() -> (Router<Api>, OpenApi) {
         .merge(feed::router())
         .merge(audit::router())
         .merge(site::router())
+        .merge(ca::router())
         .split_for_parts();
     let document = described(paths);
     let served = document.clone();

@@ -53,7 +53,7 @@ async fn status(_: Viewer, State(api): State<Api>) -> Result<Json<StatusView>, P
     Ok(Json(StatusView {
         version: env!("CARGO_PKG_VERSION").into(),
         started: Time(api.site.started_unix_ms),
-        ca: api.site.ca.to_string(),
+        ca: api.pki.fingerprint().to_string(),
         machines,
         online,
         operations: state.all_unfinished().count(),

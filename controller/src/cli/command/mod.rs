@@ -1,6 +1,7 @@
 //! The commands, one file per noun.
 
 mod access;
+mod ca;
 mod desired;
 mod feed;
 mod lease;
@@ -70,6 +71,9 @@ pub enum Command {
     /// Boot tickets, for agents that are started as processes
     #[command(subcommand)]
     Ticket(access::TicketCommand),
+    /// The certificate authority: which one signs, and how the fleet goes to a new one
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     /// Cycle's Infrastructure Abstraction Layer
     #[command(subcommand)]
     Ial(access::IalCommand),
@@ -101,6 +105,7 @@ impl Command {
             Self::Image(command) => command.run(),
             Self::Token(command) => command.run(),
             Self::Ticket(command) => command.run(),
+            Self::Ca(command) => command.run(),
             Self::Ial(command) => command.run(),
             Self::Events(command) => command.run(),
             Self::Audit(command) => command.run(),

@@ -10,6 +10,7 @@ pub mod iso;
 mod junk;
 pub mod policy;
 pub mod ticket;
+pub mod trust;
 
 use std::collections::BTreeMap;
 
@@ -86,6 +87,7 @@ pub fn enroll(
     let before = standing(&machine);
     machine.identity = identity;
     machine.certificate = key;
+    machine.trusts = Vec::new();
     machine.iso = ticket.iso;
     // Whoever started over the network does not say where it is; a machine in somebody's hands is not moved.
     if !ticket.location.is_empty() && matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Available) {
@@ -158,6 +160,7 @@ pub fn same_as(draft: &mut Draft, id: MachineId, other: MachineId, is_other_onli
     }
     forget(draft, id);
     (known.identity, known.certificate, known.iso) = (machine.identity, machine.certificate, machine.iso);
+    known.trusts = machine.trusts;
     Ok(save(draft, known))
 }
 
@@ -228,6 +231,7 @@ fn new_machine(draft: &mut Draft, location: &str) -> Machine {
         doubt: Vec::new(),
         iso: String::new(),
         certificate: Digest::from_bytes([0; 32]),
+        trusts: Vec::new(),
         created_unix_ms: draft.now_unix_ms(),
         boot: None,
         generation: Generation(0),

@@ -116,7 +116,7 @@ impl World {
             groups: Mutex::new(None),
         });
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.pki.ca().clone()).expect("our CA");
+        roots.add(self.pki.authority().ca().clone()).expect("our CA");
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(who.key.clone()));
         let mut tls = rustls::ClientConfig::builder_with_provider(crate::pki::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])

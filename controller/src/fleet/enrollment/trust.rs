@@ -1,0 +1,133 @@
+//! Which CAs machines believe, as far as they have said so, and who would be lost with the CA before.
+//!
+//! A machine's record says what its agent was told and has kept in this boot; nothing, where it knows what its boot script
+//! said. CAs are named by the SHA-256 of their certificates, the one that signs first.
+
+use muster_protocol::{Digest, MachineId};
+
+use crate::fleet::machine::save;
+use crate::fleet::record::{Lifecycle, Machine};
+use crate::fleet::{Draft, Refusal, State};
+
+/// The names of so many machines are in a refusal.
+const NAMED: usize = 5;
+
+/// Whether a machine's agent has to be told that these are the CAs in force.
+///
+/// Where there is one alone, whoever was never told of any knows it from its boot script: else it would have no session.
+pub fn must_be_told(machine: &Machine, trusted: &[Digest]) -> bool {
+    machine.trusts != trusted && (trusted.len() > 1 || !machine.trusts.is_empty())
+}
+
+/// Takes note of what a machine's agent was told and has kept.
+pub fn told(draft: &mut Draft, id: MachineId, cas: Vec<Digest>) -> Result<(), Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    if machine.trusts != cas {
+        save(draft, Machine { trusts: cas, ..machine });
+    }
+    Ok(())
+}
+
+/// Machines of the fleet that are not known to believe this CA.
+pub fn behind(state: &State, ca: Digest) -> impl Iterator<Item = &Machine> {
+    let is_in = |machine: &&Machine| !matches!(machine.lifecycle, Lifecycle::Rejected | Lifecycle::Retired);
+    state.machines.iter().filter(is_in).filter(move |machine| !machine.trusts.contains(&ca))
+}
+
+/// Writes down that the CA is changed, before it is.
+pub fn rotated(draft: &mut Draft, from: Digest, to: Digest) {
+    draft.audit("ca.rotated", to, from, to);
+    draft.event(
+        "ca.rotated",
+        to,
+        "another CA signs now; machines that are online follow, the others when they come back",
+    );
+}
+
+/// Writes down that the CA before is not trusted any more, before that is so.
+///
+/// Errors: machines would be lost, unless `lost` says that they may.
+pub fn ended(draft: &mut Draft, before: Digest, current: Digest, lost: Lost) -> Result<(), Refusal> {
+    let names: Vec<&str> = behind(draft.state(), current).map(|machine| machine.name.as_str()).collect();
+    let count = names.len();
+    if count > 0 && lost == Lost::Refuse {
+        let more = if count > NAMED { ", …" } else { "" };
+        return Err(Refusal::Conflict(format!(
+            "{count} machines have not followed yet and could come back only by booting again: {}{more}; wait until they \
+             were online, retire them, or do it all the same with --force",
+            names[..count.min(NAMED)].join(", ")
+        )));
+    }
+    draft.audit("ca.finished", current, format!("{before}, trusted by {count} machines alone"), current);
+    draft.event(
+        "ca.finished",
+        current,
+        format!("the CA before is not trusted any more; {count} machines were left behind"),
+    );
+    Ok(())
+}
+
+/// What to do about machines that would be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// Do not lose any.
+    Refuse,
+    /// They have to boot again.
+    Accept,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::draft::tests::draft;
+    use crate::fleet::enrollment::tests::enrolled;
+    use crate::fleet::machine;
+    use muster_protocol::enroll::Identity;
+
+    fn cas() -> [Digest; 2] {
+        [Digest::of(b"old"), Digest::of(b"new")]
+    }
+
+    fn identity(serial: &str) -> Identity {
+        Identity { system_serial: serial.into(), board_serial: serial.into(), ..Identity::default() }
+    }
+
+    #[test]
+    fn a_machine_is_told_of_a_rotation_once_and_of_its_end_once() {
+        let ([old, new], mut draft) = (cas(), draft());
+        let id = enrolled(&mut draft, identity("S-1"));
+        let must =
+            |draft: &Draft, trusted: &[Digest]| must_be_told(draft.state().machines.get(&id).expect("there"), trusted);
+        assert!(!must(&draft, &[old]), "its boot script said so");
+        assert!(must(&draft, &[new, old]));
+        told(&mut draft, id, vec![new, old]).expect("known");
+        assert!(!must(&draft, &[new, old]));
+        assert!(must(&draft, &[new]), "the old one must be forgotten");
+        told(&mut draft, id, vec![new]).expect("known");
+        assert!(!must(&draft, &[new]));
+    }
+
+    #[test]
+    fn a_machine_that_boots_again_counts_as_behind_until_it_was_told() {
+        let ([old, new], mut draft) = (cas(), draft());
+        let id = enrolled(&mut draft, identity("S-1"));
+        told(&mut draft, id, vec![new, old]).expect("known");
+        assert_eq!(behind(draft.state(), new).count(), 0);
+        assert_eq!(enrolled(&mut draft, identity("S-1")), id);
+        assert_eq!(behind(draft.state(), new).count(), 1, "its boot script may be older than the rotation");
+    }
+
+    #[test]
+    fn the_old_ca_is_not_dropped_while_a_machine_of_the_fleet_would_be_lost_unless_forced() {
+        let ([old, new], mut draft) = (cas(), draft());
+        let ids = ["S-1", "S-2", "S-3"].map(|serial| enrolled(&mut draft, identity(serial)));
+        told(&mut draft, ids[0], vec![new, old]).expect("known");
+        machine::retire(&mut draft, ids[1]).expect("retired");
+        let name = draft.state().machines.get(&ids[2]).expect("there").name.clone();
+        let refusal = ended(&mut draft, old, new, Lost::Refuse).expect_err("one would be lost").to_string();
+        assert!(refusal.starts_with("1 machines") && refusal.contains(&name), "{refusal}");
+        ended(&mut draft, old, new, Lost::Accept).expect("forced");
+        told(&mut draft, ids[2], vec![new, old]).expect("known");
+        ended(&mut draft, old, new, Lost::Refuse).expect("nobody is lost");
+    }
+}
