@@ -12,6 +12,6 @@ pub mod stage;
 
 pub use host::eventually::eventually;
 pub use host::{child, http, namespace, scratch, slot, wire};
-pub use players::{cycle, peer, simulated};
+pub use players::{cycle, peer, simulated, stalled};
 pub use qemu::disks;
 pub use stage::{controller, lab, site};

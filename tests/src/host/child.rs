@@ -42,6 +42,11 @@ impl Process {
         &mut self.child
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, and waits until it is gone. Nothing happens where it has ended already.
     pub fn kill(&mut self) {
         // Both fail only where the child was waited for already, which is what is wanted.

@@ -3,3 +3,4 @@
 pub mod cycle;
 pub mod peer;
 pub mod simulated;
+pub mod stalled;

@@ -36,9 +36,14 @@ pub struct Simulated {
 impl Machines {
     /// Plugs in `count` machines at `location`, in the calling thread's namespace.
     pub fn plug(count: u16, location: &str) -> Result<Self> {
+        Self::plug_from(1, count, location)
+    }
+
+    /// The same, with numbers that begin with `first`.
+    pub fn plug_from(first: u16, count: u16, location: &str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let mut machines = Self { runtime, all: Vec::new() };
-        for number in 1..=count {
+        for number in first..first + count {
             let machine = Arc::new(SimMachine::new(number));
             let task = machines.start(&machine, location);
             machines.all.push(Simulated { machine, task });

@@ -129,6 +129,40 @@ impl Controller {
         Ok(command)
     }
 
+    /// How often somebody was refused at `door` for `reason` since its last start.
+    pub fn refusals(&self, door: &str, reason: &str) -> Result<u64> {
+        self.metric(&format!("muster_refusals_total{{door=\"{door}\",reason=\"{reason}\"}}"))
+    }
+
+    /// What `GET /metrics` says of one series; 0 where it is not there.
+    pub fn metric(&self, series: &str) -> Result<u64> {
+        let text = self.api()?.send("GET", "/metrics", &[], None)?.text();
+        let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        found.map_or(Ok(0), |value| value.parse().with_context(|| format!("{series} is {value}")))
+    }
+
+    /// Bytes of memory that it has now, and from here on counts as the most that it had.
+    pub fn watch_memory(&self) -> Result<u64> {
+        // proc_pid_clear_refs(5): 5 forgets the peak.
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()?), "5")?;
+        self.memory("VmRSS:")
+    }
+
+    /// The most bytes of memory that it had since [`Self::watch_memory`].
+    pub fn most_memory(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, key: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).context("the kernel says how much")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    fn pid(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("it runs")?.id())
+    }
+
     /// Everything it logged since its first start.
     pub fn log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.folder.join("controller.log"))?)

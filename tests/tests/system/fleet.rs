@@ -18,7 +18,7 @@ const COUNT: u16 = 50;
 /// A killed controller is noticed at the next keep-alive, 10 s, and not at the idle timeout.
 const ALL_BACK: Duration = Duration::from_secs(20);
 
-fn start(name: &str) -> Result<Controller> {
+pub fn start(name: &str) -> Result<Controller> {
     namespace::enter()?;
     let folder = scratch::scratch(name)?;
     // Simulated machines boot without loading anything, but boot scripts are given only where there is an image.
@@ -33,7 +33,7 @@ fn start(name: &str) -> Result<Controller> {
 }
 
 /// All machines, once there are `count` and each is as `is_so` wants it.
-fn until(
+pub fn until(
     controller: &Controller,
     deadline: Duration,
     what: &str,
@@ -51,7 +51,7 @@ fn until(
     })
 }
 
-fn is_online(machine: &Value) -> bool {
+pub fn is_online(machine: &Value) -> bool {
     machine["presence"]["state"] == "online"
 }
 

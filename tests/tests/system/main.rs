@@ -7,6 +7,7 @@ mod boot;
 mod clock;
 mod cycle;
 mod fleet;
+mod hostile;
 mod join;
 mod network;
 mod process;
