@@ -480,25 +480,6 @@ async fn a_confirmation_counts_for_what_is_desired_now_and_for_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_renewed_for_its_own_key_only() {
-    let world = world();
-    let who = world.member().await;
-    let session = world.session(&who).await;
-    let (_, foreign) = request();
-    let answer: to_controller::Answer = ask(&session, &to_controller::Call::Renew { csr: foreign }).await;
-    assert_eq!(answer, to_controller::Answer::Refused(Refusal::BadRequest));
-
-    let key = rcgen::KeyPair::try_from(who.key.as_slice()).expect("a key");
-    let csr = rcgen::CertificateParams::default().serialize_request(&key).expect("a request").der().to_vec();
-    let answer: to_controller::Answer = ask(&session, &to_controller::Call::Renew { csr }).await;
-    let to_controller::Answer::Renewed { certificates } = answer else { panic!("{answer:?}") };
-    let chain = certificates.into_iter().map(CertificateDer::from).collect();
-    let renewed = Identified { chain, ..who.clone() };
-    world.session(&renewed).await;
-    world.session(&who).await;
-}
-
-#[tokio::test]
 async fn an_agent_is_asked_and_answers() {
     let world = world();
     let who = world.member().await;

@@ -2,7 +2,6 @@
 
 mod access;
 mod audit;
-mod ca;
 mod desired;
 mod enrollment;
 mod feed;
@@ -41,7 +40,7 @@ pub(super) fn router() -> (Router<Api>, OpenApi) {
         .merge(feed::router())
         .merge(audit::router())
         .merge(site::router())
-        .merge(ca::router())
+        .merge(access::ca::router())
         .split_for_parts();
     let document = described(paths);
     let served = document.clone();

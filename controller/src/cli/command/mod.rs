@@ -1,7 +1,6 @@
 //! The commands, one file per noun.
 
 mod access;
-mod ca;
 mod desired;
 mod feed;
 mod lease;
@@ -73,7 +72,7 @@ pub enum Command {
     Ticket(access::TicketCommand),
     /// The certificate authority: which one signs, and how the fleet goes to a new one
     #[command(subcommand)]
-    Ca(ca::CaCommand),
+    Ca(access::ca::CaCommand),
     /// Cycle's Infrastructure Abstraction Layer
     #[command(subcommand)]
     Ial(access::IalCommand),

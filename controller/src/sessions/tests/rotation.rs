@@ -117,3 +117,15 @@ async fn the_controllers_new_certificate_is_shown_at_the_next_handshake_and_sess
     assert_ne!(shown(&second), shown(&third));
     assert!(first.close_reason().is_none());
 }
+
+#[tokio::test]
+async fn a_certificate_is_renewed_for_its_own_key_only() {
+    let world = world();
+    let who = world.member().await;
+    let session = world.session(&who).await;
+    let (_, foreign) = request();
+    let answer: to_controller::Answer = ask(&session, &to_controller::Call::Renew { csr: foreign }).await;
+    assert_eq!(answer, to_controller::Answer::Refused(Refusal::BadRequest));
+    world.session(&renewed(&session, &who).await).await;
+    world.session(&who).await;
+}

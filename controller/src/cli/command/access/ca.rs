@@ -62,7 +62,7 @@ const AUTHORITY: &[Column] = &[
 ];
 
 impl CaCommand {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(in super::super) fn run(self) -> Result<(), CliError> {
         match self {
             Self::Show(ShowCa { pem, show, connect }) => {
                 let authority = connect.client()?.get("/ca")?;

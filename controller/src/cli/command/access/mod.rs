@@ -1,5 +1,7 @@
 //! `muster token`, `muster ticket`, `muster ial credential`.
 
+pub(super) mod ca;
+
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 

@@ -2,6 +2,8 @@
 //!
 //! Every secret is in one answer and nowhere else: a repeated request is answered without it.
 
+pub(super) mod ca;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header, uri::Authority};

@@ -17,7 +17,7 @@ use crate::fleet::enrollment::trust::{self, Lost};
 use crate::fleet::{Draft, Refusal};
 use crate::pki::{Change, Described, PkiError};
 
-pub(super) fn router() -> OpenApiRouter<Api> {
+pub(in super::super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(rotate)).routes(routes!(finish))
 }
 
