@@ -4,7 +4,7 @@ mod sheet;
 
 use std::collections::BTreeMap;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::cli::client::escape;
@@ -75,17 +75,17 @@ pub struct One {
 
 /// A box with other NICs, or a twin of another one, waits for approval until somebody says what it is.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(group = ArgGroup::new("answer").required(true).args(["same_as", "separate"]), after_help = "Examples:
   muster machine resolve ber1-3f2a9c --same-as kitchen     it is the kitchen's box with a new NIC
   muster machine resolve ber1-3f2a9c --separate            it is another box, which only looks like it")]
 pub struct Resolve {
     /// The one that waits: id, unique beginning of an id, name, or claim code
     machine: String,
     /// It is this machine, which must be offline
-    #[arg(long, value_name = "MACHINE", required_unless_present = "separate")]
+    #[arg(long, value_name = "MACHINE")]
     same_as: Option<String>,
     /// It is a machine of its own
-    #[arg(long, conflicts_with = "same_as")]
+    #[arg(long)]
     separate: bool,
     #[command(flatten)]
     connect: Connect,
