@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::controller::{BOOT_PORT, Controller};
@@ -59,6 +59,20 @@ impl Lab {
         let path = iso.to_str().context("the path is UTF-8")?;
         self.controller.muster(&["iso", "build", "--location", LOCATION, "--controller", &boot, "--output", path])?;
         Ok(iso)
+    }
+
+    /// What the boot script would give the kernel of this machine, for one that starts without firmware. A ticket is in it.
+    pub fn command_line(&self, spec: &Spec) -> Result<String> {
+        let macs = spec.nics.iter().map(|nic| nic.mac.to_string()).collect::<Vec<_>>().join(",");
+        let path = format!("/boot/script?uuid={}&serial={}&macs={macs}&location={LOCATION}", spec.uuid, spec.serial);
+        let host = format!("10.0.2.2:{BOOT_PORT}");
+        let reply = self.controller.boot().send("GET", &path, &[("host", &host)], None)?;
+        let script = reply.text();
+        ensure!(reply.status == 200, "no boot script: {script}");
+        let line = script.lines().find(|line| line.starts_with("kernel ")).context("a boot script loads a kernel")?;
+        // iPXE's own variables are not known to anybody else.
+        let words = line.split_whitespace().skip(2).filter(|word| word.contains('=') && !word.contains("${"));
+        Ok(format!("{} console=ttyS0", words.collect::<Vec<_>>().join(" ")))
     }
 
     /// The only machine there is, with its inventory.

@@ -1,9 +1,9 @@
 //! Who may join, on real machines: the claim code on the screen, a policy, twins, and a revoked ISO.
 
 use anyhow::{Context, Result, ensure};
-use muster_tests::eventually;
 use muster_tests::lab::{self, BOOT, Lab, SOON, text};
 use muster_tests::qemu::{Boot, Firmware, Machine, Spec};
+use muster_tests::{artifacts, eventually};
 use serde_json::Value;
 
 /// The machine that has a NIC with this MAC, where it is in session.
@@ -136,5 +136,40 @@ fn a_machine_with_another_nic_is_a_question_and_a_rejected_one_reads_so_on_its_s
     lab.controller.muster(&["machine", "reject", text(&stranger, "/id")?])?;
     machine.reset()?;
     until_on_screen(&machine, "this machine was rejected by an operator")?;
+    Ok(())
+}
+
+/// Replayed, another machine's, and no ticket at all: the screen says which, and the operator is told.
+#[test]
+fn a_machine_whose_ticket_is_no_good_says_why_on_its_console_and_raises_an_event() -> Result<()> {
+    let lab = Lab::open("tickets", None)?;
+    let images = artifacts::image()?;
+    let start = |number: u8, cmdline: &str| -> Result<(Machine, String)> {
+        let (mut spec, mac) = twin(&lab, number)?;
+        let [kernel, initramfs] = ["kernel", "initramfs"].map(|name| images.join(name));
+        spec.boot = Boot::Kernel { kernel, initramfs, cmdline: cmdline.to_owned() };
+        Ok((Machine::start(&spec, &lab.folder.join(format!("machine-{number}")))?, mac))
+    };
+    let (first, _) = twin(&lab, 1)?;
+    let line = lab.command_line(&first)?;
+
+    let (thief, _) = start(2, &line)?;
+    thief.console.wait_for("the boot ticket was given to another machine", 0, BOOT)?;
+    drop(thief);
+    let (machine, mac) = start(1, &line)?;
+    eventually(BOOT, "whose ticket it is gets in with it", || online(&lab, &mac))?;
+    drop(machine);
+    let (again, _) = start(1, &line)?;
+    again.console.wait_for("the boot ticket is unknown or was used before", 0, BOOT)?;
+    drop(again);
+    let ticket = line.split_whitespace().find(|word| word.starts_with("muster.ticket=")).context("a ticket")?;
+    let (confused, _) = start(3, &line.replace(ticket, "muster.ticket=nonsense"))?;
+    confused.console.wait_for("muster.ticket", 0, BOOT)?;
+    drop(confused);
+
+    let events = lab.controller.api()?.get("/api/v1/events?last=1000")?.to_string();
+    ensure!(events.contains("enrollment.refused"), "{events}");
+    ensure!(events.contains("given to another machine") && events.contains("unknown or was used before"), "{events}");
+    ensure!(events.matches("\"machine.pending\"").count() == 1, "one machine got in: {events}");
     Ok(())
 }

@@ -7,7 +7,7 @@ mod floor;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use muster_tests::artifacts;
 use muster_tests::lab::{self, BOOT, Lab};
 use muster_tests::qemu::{Boot, Firmware, Machine, Spec};
@@ -81,7 +81,7 @@ fn empty_boot(lab: &Lab, kernel: &Path, initramfs: &Path) -> Result<Times> {
 }
 
 fn agent_boot(lab: &Lab, kernel: &Path, initramfs: &Path) -> Result<(Times, Option<String>)> {
-    let spec = spec(kernel, initramfs, command_line(lab)?, 512)?;
+    let spec = spec(kernel, initramfs, lab.command_line(&lab::machine(Firmware::Bios, Boot::Network)?)?, 512)?;
     let began = Instant::now();
     let machine = Machine::start(&spec, &lab.folder.join("agent"))?;
     let times = times(&machine, began, SESSION_IS_UP)?;
@@ -118,7 +118,7 @@ fn smallest_memory(lab: &Lab, kernel: &Path, initramfs: &Path) -> Result<String>
 }
 
 fn stays_online(lab: &Lab, kernel: &Path, initramfs: &Path, memory_mib: u32) -> Result<bool> {
-    let spec = spec(kernel, initramfs, command_line(lab)?, memory_mib)?;
+    let spec = spec(kernel, initramfs, lab.command_line(&lab::machine(Firmware::Bios, Boot::Network)?)?, memory_mib)?;
     let mut machine = Machine::start(&spec, &lab.folder.join(format!("memory-{memory_mib}")))?;
     if machine.console.wait_for(SESSION_IS_UP, 0, Duration::from_secs(90)).is_err() {
         return Ok(false);
@@ -126,21 +126,6 @@ fn stays_online(lab: &Lab, kernel: &Path, initramfs: &Path, memory_mib: u32) -> 
     let panicked = machine.console.wait_for("Out of memory", 0, STAYS).is_ok();
     let online = lab.machine()?["presence"]["state"] == "online";
     Ok(!panicked && online && machine.is_on()?)
-}
-
-/// What the boot script would have given the kernel: the bench boots without firmware, to measure no firmware.
-fn command_line(lab: &Lab) -> Result<String> {
-    let spec = lab::machine(Firmware::Bios, Boot::Network)?;
-    let macs = spec.nics.iter().map(|nic| nic.mac.to_string()).collect::<Vec<_>>().join(",");
-    let path = format!("/boot/script?uuid={}&serial={}&macs={macs}&location={}", spec.uuid, spec.serial, lab::LOCATION);
-    let host = format!("10.0.2.2:{}", muster_tests::controller::BOOT_PORT);
-    let reply = lab.controller.boot().send("GET", &path, &[("host", &host)], None)?;
-    ensure!(reply.status == 200, "no boot script: {}", reply.text());
-    let script = reply.text();
-    let line = script.lines().find(|line| line.starts_with("kernel ")).context("a boot script loads a kernel")?;
-    // iPXE's own variables are not known to anybody else.
-    let words = line.split_whitespace().skip(2).filter(|word| word.contains('=') && !word.contains("${"));
-    Ok(format!("{} console=ttyS0", words.collect::<Vec<_>>().join(" ")))
 }
 
 fn spec(kernel: &Path, initramfs: &Path, cmdline: String, memory_mib: u32) -> Result<Spec> {
