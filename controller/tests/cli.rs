@@ -401,3 +401,52 @@ async fn wrong_usage_is_exit_code_2_and_names_what_is_meant() {
         assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_whose_secrets_do_not_open_does_not_start_and_says_what_it_needs() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let folder = data.path().to_owned();
+    std::fs::write(folder.join("muster.toml"), "[listen]\nagents = []\nhttps = []\nboot = []\n").expect("written");
+    let serve = move |variables: &'static [(&'static str, &'static str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        command.arg("serve").arg("--config").arg(folder.join("muster.toml")).arg("--data").arg(folder.join("data"));
+        command.envs(variables.iter().copied()).stderr(Stdio::piped());
+        command.spawn().expect("the program starts")
+    };
+    let mut first = serve(&[("MUSTER_PASSPHRASE", "correct horse")]);
+    let mut lines = std::io::BufReader::new(first.stderr.take().expect("piped")).lines();
+    let ready = tokio::task::spawn_blocking(move || {
+        let found = lines.any(|line| line.is_ok_and(|line| line.contains("ready")));
+        first.kill().and_then(|()| first.wait()).expect("it ran");
+        found
+    });
+    assert!(ready.await.expect("no panic"), "it starts with its passphrase");
+    for (variables, says) in [
+        (&[][..], "pki/ca.pem is encrypted; give its passphrase in MUSTER_PASSPHRASE"),
+        (&[("MUSTER_PASSPHRASE", "wrong horse")], "does not open with the passphrase that MUSTER_PASSPHRASE gives"),
+        (&[("MUSTER_PASSPHRASE_FILE", "/nowhere/passphrase")], "cannot read the passphrase from /nowhere/passphrase"),
+    ] {
+        let child = serve(variables);
+        let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("no panic");
+        let output = output.expect("it ends");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(says) && !error.contains("horse"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_shows_a_new_certificate_at_the_next_handshake_and_commands_go_with_the_ca() {
+    let lab = Lab::new().await;
+    let old = lab.data.path().join("old.crt");
+    std::fs::copy(lab.data.path().join("ca.crt"), &old).expect("copied");
+    let by_old = ["status", "--ca", old.to_str().expect("UTF-8")];
+    lab.says(&["ca", "rotate"]).await;
+    lab.says(&["status"]).await;
+    lab.says(&by_old).await;
+    lab.says(&["ca", "finish"]).await;
+    // The controller was not started again: whoever knows the new CA alone is served, and by the old one nobody is.
+    assert!(lab.says(&["status"]).await.contains("CA:"));
+    assert_eq!(lab.run(&by_old).await.status.code(), Some(1));
+    assert!(!lab.says(&["ca", "show"]).await.contains("CA before"));
+}

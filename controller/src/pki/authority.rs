@@ -179,6 +179,11 @@ impl Authority {
     }
 }
 
+/// Whether this is a key that a CA can have.
+pub(super) fn is_key(der: &[u8]) -> bool {
+    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ECDSA_P256_SHA256).is_ok()
+}
+
 fn new_ca() -> Result<(KeyPair, CertificateParams), PkiError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Certificate)?;
     let now = SystemTime::now();
@@ -212,7 +217,7 @@ fn text<'a>(key: Vec<u8>, certificates: impl IntoIterator<Item = &'a Certificate
 }
 
 /// With the line ends of this system: the crate's own choice is that of mail.
-fn block(pem: &Pem) -> String {
+pub(super) fn block(pem: &Pem) -> String {
     pem::encode_config(pem, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
 }
 

@@ -1,7 +1,8 @@
 //! The certificate authority: made on first start, signs agents and the controller itself.
 //!
 //! Everything it keeps lies in one folder, `pki` in the data directory: `ca.pem` (the CAs in force, for the controller
-//! alone) and `reset.key` (QUIC's stateless reset key, kept so that agents notice a restart at once).
+//! alone) and `reset.key` (QUIC's stateless reset key, kept so that agents notice a restart at once). Where the operator
+//! gives a passphrase, both are encrypted ([`vault`]).
 //! The certificates for people and `curl --cacert` are `ca.crt` in the data directory itself.
 //! It does not decide who gets a certificate (`sessions`), and keeps no list of those it made: a machine's record holds
 //! the key that is in force.
@@ -9,6 +10,7 @@
 mod agents;
 mod authority;
 mod own;
+mod vault;
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use muster_protocol::{CONTROLLER_NAME, Digest};
+use pem::Pem;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,12 +28,19 @@ use tokio::sync::watch;
 pub use agents::{AgentCertificate, AgentRequest, AgentVerifier, RequestError};
 pub use authority::{Authority, Described};
 pub use own::OwnCertificate;
+pub use vault::{PassphraseError, Vault};
 
 use crate::files;
-use authority::{OWN_BACKDATE, params};
+use authority::{OWN_BACKDATE, block, params};
+use vault::Found;
 
 /// Everything that makes the CAs, in the folder of secrets; see [`authority`].
 const CA: &str = "ca.pem";
+
+/// QUIC's stateless reset key: its bytes, or one block of PEM where it is encrypted.
+const RESET: &str = "reset.key";
+const RESET_BYTES: usize = 64;
+const RESET_KEY: &str = "RESET KEY";
 
 /// How long the controller's own certificate is good; a new one is made when half of it has passed.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -43,6 +53,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// The authority and its secrets.
 pub struct Pki {
     data: PathBuf,
+    vault: Vault,
     authority: watch::Sender<Arc<Authority>>,
     /// Held by whoever replaces the authority.
     changing: Mutex<()>,
@@ -91,6 +102,23 @@ pub enum PkiError {
     /// A certificate cannot be made.
     #[error("cannot make a certificate")]
     Certificate(#[source] rcgen::Error),
+    /// There should be a passphrase, and none can be had.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseError),
+    /// A file is encrypted, and no passphrase was given.
+    #[error("{} is encrypted; give its passphrase in MUSTER_PASSPHRASE, or in a file that MUSTER_PASSPHRASE_FILE names", file.display())]
+    Locked {
+        /// Which one.
+        file: PathBuf,
+    },
+    /// A file is encrypted with another passphrase.
+    #[error("{} does not open with the passphrase that {variable} gives; nothing was changed", file.display())]
+    WrongPassphrase {
+        /// Which one.
+        file: PathBuf,
+        /// Of the environment.
+        variable: String,
+    },
     /// Two at once.
     #[error("the CA was changed by somebody else meanwhile; look at it with muster ca show")]
     Overtaken,
@@ -100,26 +128,76 @@ pub enum PkiError {
 }
 
 impl Pki {
-    /// Opens the authority in `data`, making it on first start.
+    /// Opens the authority in `data`, making it on first start, without a passphrase.
     pub fn open(data: &Path) -> Result<Self, PkiError> {
+        Self::open_with(data, Vault::default())
+    }
+
+    /// The same with the passphrase of `vault`. What is found to be in the clear, or to be encrypted with the passphrase
+    /// that is replaced, is written anew once all of it could be opened.
+    ///
+    /// Errors: whatever cannot be opened; then nothing was changed.
+    pub fn open_with(data: &Path, vault: Vault) -> Result<Self, PkiError> {
         let folder = data.join("pki");
-        let in_file = |cause| PkiError::File { file: folder.clone(), cause };
-        std::fs::create_dir_all(&folder).map_err(in_file)?;
+        std::fs::create_dir_all(&folder).map_err(|cause| PkiError::File { file: folder.clone(), cause })?;
 
         let file = folder.join(CA);
-        let bytes = read_or_make(&file, Authority::make)?;
         let wrong = || PkiError::Contents { file: file.clone(), expected: "a CA's key and certificate" };
-        let authority = Authority::read(&bytes).ok_or_else(wrong)?;
+        let (ca, ca_found) = match read(&file)? {
+            None => (Authority::make()?, Found::ToBeWritten),
+            Some(bytes) => {
+                let blocks = pem::parse_many(&bytes).map_err(|_| wrong())?;
+                let (key, certificates) = blocks.split_first().ok_or_else(wrong)?;
+                let (key, found) = vault.open(&file, key, authority::is_key)?;
+                let text: String = std::iter::once(&key).chain(certificates).map(block).collect();
+                (text.into_bytes(), found)
+            }
+        };
+        let authority = Authority::read(&ca).ok_or_else(wrong)?;
 
-        let file = folder.join("reset.key");
-        let bytes = read_or_make(&file, || Ok(random::<64>().to_vec()))?;
-        let wrong = |_| PkiError::Contents { file: file.clone(), expected: "64 random bytes" };
-        let reset_key = bytes.try_into().map_err(wrong)?;
+        let file = folder.join(RESET);
+        let wrong = || PkiError::Contents { file: file.clone(), expected: "64 random bytes" };
+        let (reset, reset_found) = match read(&file)? {
+            None => (Pem::new(RESET_KEY, random::<RESET_BYTES>()), Found::ToBeWritten),
+            Some(bytes) => {
+                let found = match bytes.len() {
+                    RESET_BYTES => Pem::new(RESET_KEY, bytes),
+                    _ => pem::parse(&bytes).map_err(|_| wrong())?,
+                };
+                vault.open(&file, &found, |plain| plain.len() == RESET_BYTES)?
+            }
+        };
+        let reset_key = reset.contents().try_into().map_err(|_| wrong())?;
 
         let authority = watch::Sender::new(Arc::new(authority));
-        let pki = Self { data: data.to_owned(), authority, changing: Mutex::default(), reset_key };
+        let pki = Self { data: data.to_owned(), vault, authority, changing: Mutex::default(), reset_key };
+        if ca_found == Found::ToBeWritten {
+            pki.write_ca(&ca)?;
+        }
+        if reset_found == Found::ToBeWritten {
+            let sealed = pki.vault.seal(&reset);
+            let plain = sealed.tag() == RESET_KEY;
+            let bytes = if plain { reset_key.to_vec() } else { block(&sealed).into_bytes() };
+            pki.write(RESET, &bytes)?;
+        }
         pki.publish()?;
         Ok(pki)
+    }
+
+    /// Writes what makes the CAs, its key encrypted where there is a passphrase.
+    fn write_ca(&self, text: &[u8]) -> Result<(), PkiError> {
+        let mut blocks = pem::parse_many(text).unwrap_or_default();
+        if let Some(key) = blocks.first_mut() {
+            *key = self.vault.seal(key);
+        }
+        self.write(CA, blocks.iter().map(block).collect::<String>().as_bytes())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), PkiError> {
+        let file = self.data.join("pki").join(name);
+        files::replace(&file, bytes, files::SECRET).map_err(|cause| PkiError::File { file: file.clone(), cause })?;
+        tracing::info!(file = %file.display(), "written {}", self.vault.says());
+        Ok(())
     }
 
     /// Writes the certificates for people, also after a crash between the two files.
@@ -181,8 +259,7 @@ impl Pki {
         if !Arc::ptr_eq(&self.authority(), &change.from) {
             return Err(PkiError::Overtaken);
         }
-        let file = self.data.join("pki").join(CA);
-        files::replace(&file, &change.file, files::SECRET).map_err(|cause| PkiError::File { file, cause })?;
+        self.write_ca(&change.file)?;
         self.authority.send_replace(change.to);
         if let Err(error) = self.publish() {
             // What is there leads to the controller still, and the next start writes it anew.
@@ -234,16 +311,11 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// What `file` holds; where it is missing, what `make` gives is written to it first.
-fn read_or_make(file: &Path, make: impl FnOnce() -> Result<Vec<u8>, PkiError>) -> Result<Vec<u8>, PkiError> {
+/// What `file` holds; `None` where there is none.
+fn read(file: &Path) -> Result<Option<Vec<u8>>, PkiError> {
     match std::fs::read(file) {
-        Ok(bytes) => Ok(bytes),
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            let bytes = make()?;
-            files::replace(file, &bytes, files::SECRET)
-                .map_err(|cause| PkiError::File { file: file.to_owned(), cause })?;
-            Ok(bytes)
-        }
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(PkiError::File { file: file.to_owned(), cause }),
     }
 }

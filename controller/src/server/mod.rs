@@ -36,7 +36,7 @@ use crate::files;
 use crate::fleet::{Ended, Fleet, Refusal, converge};
 use crate::ial;
 use crate::metrics::{Door, Metrics};
-use crate::pki::{OwnCertificate, Pki, PkiError};
+use crate::pki::{OwnCertificate, Pki, PkiError, Vault};
 use crate::sessions::{ListenError, Port, Sessions};
 use crate::store::{SledStore, Store, StoreError};
 
@@ -160,7 +160,7 @@ impl Server {
         let in_data = |cause| ServeError::Data { folder: config.data.clone(), cause };
         let (fleet, ended) = Fleet::start(store)?;
         witness::begin(&fleet).await;
-        let pki = Arc::new(Pki::open(&config.data)?);
+        let pki = Arc::new(Pki::open_with(&config.data, Vault::from_env().map_err(PkiError::from)?)?);
         first::admin_token(&fleet, &config.data).await?;
         let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names)?);
 
