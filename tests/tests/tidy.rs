@@ -73,3 +73,18 @@ fn nothing_is_left_for_later_in_silence() {
         .collect();
     assert!(left.is_empty(), "do it, or take it out: {left:?}");
 }
+
+#[test]
+fn the_threat_model_names_tests_that_exist() {
+    let page = std::fs::read_to_string(top().join("docs/threat-model.md")).expect("the page is there");
+    let code = page.split('`').skip(1).step_by(2);
+    // A promise has many words; what has fewer is the name of something else.
+    let named: Vec<_> = code
+        .filter(|name| name.matches('_').count() > 3 && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()))
+        .collect();
+    assert!(named.len() > 20, "the page says which tests show it: {named:?}");
+    let sources: Vec<_> = sources().map(|(_, text)| text).collect();
+    let lost: Vec<_> =
+        named.into_iter().filter(|name| !sources.iter().any(|text| text.contains(&format!("fn {name}(")))).collect();
+    assert!(lost.is_empty(), "there are no such tests: {lost:?}");
+}
