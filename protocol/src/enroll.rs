@@ -118,7 +118,8 @@ impl Refusal {
             | Self::TicketForeign
             | Self::BadRequest
             | Self::Rejected
-            | Self::MediumRevoked => false,
+            | Self::MediumRevoked
+            | Self::NoMedium => false,
         }
     }
 }
@@ -150,4 +151,7 @@ pub enum Refusal {
     /// Too many machines wait for approval.
     #[error("too many machines wait for approval; an operator has to approve or reject some")]
     Full,
+    /// It is not in the fleet, and its boot script was given to one that is.
+    #[error("this machine is new here and must be started from an ISO of its site that is not revoked")]
+    NoMedium,
 }

@@ -147,7 +147,8 @@ impl Boot {
             None => Vouched::Nothing,
             Some(credential) => iso::check(&state, &credential.digest()).map_or_else(Vouched::Wrong, Vouched::By),
         };
-        may_start(&state, &asker, &iso, self.settings.boot.require_credential).inspect_err(|_| {
+        let may_join = may_join(&iso, self.settings.boot.require_credential);
+        may_start(&state, &asker, may_join).inspect_err(|_| {
             if let Vouched::Wrong(wrong) = iso {
                 tracing::warn!(%from, macs = ?asker.macs, problem = %wrong, "a machine may not join");
             }
@@ -171,7 +172,8 @@ impl Boot {
             Vouched::By(iso) => (iso.id.clone(), iso.location.clone()),
             Vouched::Nothing | Vouched::Wrong(_) => (String::new(), asker.location.clone()),
         };
-        let grant = Grant { location, iso, bound: asker.bound(), lifetime_ms };
+        let joins = may_join.is_ok();
+        let grant = Grant { location, iso, joins, bound: asker.bound(), lifetime_ms };
         let issued =
             self.settings.fleet.change(author, move |draft| ticket::issue(draft, grant)).await.map_err(|error| {
                 tracing::warn!(%from, %error, "no boot ticket");
@@ -196,17 +198,22 @@ enum Vouched<'a> {
     Wrong(iso::Wrong),
 }
 
-/// Whether this box gets a ticket. One that an operator keeps out would be refused at enrollment anyway; here its screen
-/// says so before anything is loaded.
-///
-/// An ISO lets machines join; those that are in need none.
-fn may_start(state: &fleet::State, asker: &Asker, vouched: &Vouched<'_>, is_asked_for: bool) -> Result<(), Wait> {
-    let may_join = || match vouched {
+/// Whether a box that is not in may join with what stands behind it.
+fn may_join(vouched: &Vouched<'_>, is_asked_for: bool) -> Result<(), Wait> {
+    match vouched {
         Vouched::By(_) => Ok(()),
         Vouched::Wrong(_) => Err(Wait::Revoked),
         Vouched::Nothing if is_asked_for => Err(Wait::NoCredential),
         Vouched::Nothing => Ok(()),
-    };
+    }
+}
+
+/// Whether this box gets a ticket. One that an operator keeps out would be refused at enrollment anyway; here its screen
+/// says so before anything is loaded.
+///
+/// An ISO lets machines join; those that are in need none. Who says here that it is in may be another all the same: its
+/// ticket does not let it join.
+fn may_start(state: &fleet::State, asker: &Asker, may_join: Result<(), Wait>) -> Result<(), Wait> {
     let identity = Identity {
         uuid: asker.uuid,
         system_serial: asker.serial.clone(),
@@ -218,14 +225,14 @@ fn may_start(state: &fleet::State, asker: &Asker, vouched: &Vouched<'_>, is_aske
     match identity::find(state, &identity, &[]) {
         Match::Known(id) => match lifecycle(id) {
             Some(Lifecycle::Rejected) => Err(Wait::Rejected),
-            Some(Lifecycle::Pending) => may_join(),
+            Some(Lifecycle::Pending) => may_join,
             _ => Ok(()),
         },
-        Match::Doubtful(_) => may_join(),
+        Match::Doubtful(_) => may_join,
         Match::New => {
             let retired = |m: &&fleet::record::Machine| m.lifecycle == Lifecycle::Retired;
             let shares_mac = |m: &fleet::record::Machine| m.identity.macs.iter().any(|mac| asker.macs.contains(mac));
-            if state.machines.iter().filter(retired).any(shares_mac) { Err(Wait::Retired) } else { may_join() }
+            if state.machines.iter().filter(retired).any(shares_mac) { Err(Wait::Retired) } else { may_join }
         }
     }
 }

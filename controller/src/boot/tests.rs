@@ -3,7 +3,7 @@
 use axum::body::{Body, to_bytes};
 use http::Request;
 use muster_ipxe::param::SiteCredential;
-use muster_protocol::enroll::Ticket;
+use muster_protocol::enroll::{Refusal as Refused, Ticket};
 use muster_protocol::{Digest, Mac};
 use tower::ServiceExt;
 
@@ -255,6 +255,48 @@ async fn a_revoked_or_unknown_iso_starts_nobody_who_is_not_in() {
     assert_eq!(world.tickets(), 0);
     let script = world.get(&ask_from(2, Some(credential))).await.text();
     assert!(script.contains("muster.ticket="), "who is in starts from it as before: {script}");
+}
+
+#[tokio::test]
+async fn who_asks_with_the_mac_of_a_machine_that_is_in_and_is_another_is_refused() {
+    let wants = |is_asked_for: bool| {
+        world_with(move |boot| {
+            boot.require_credential = is_asked_for;
+            std::fs::create_dir_all(&boot.images).expect("made");
+            std::fs::write(boot.images.join(KERNEL), b"k").expect("written");
+            std::fs::write(boot.images.join(INITRAMFS), b"i").expect("written");
+        })
+    };
+    for (is_asked_for, credential) in [(false, Some(SiteCredential::from_bytes([8; 32]))), (true, None)] {
+        let world = wants(is_asked_for);
+        let mac = Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 2]);
+        let a_box = move |serial: &str| Identity {
+            system_serial: serial.into(),
+            board_serial: serial.into(),
+            macs: vec![mac],
+            ..Identity::default()
+        };
+        let member = a_box("BRD-1");
+        let member = move |draft: &mut fleet::Draft| {
+            let bearer = ticket::issue(draft, Grant::bearer("ber1", 60_000))?;
+            let id = enrollment::enroll(draft, &bearer, member, Seen::default(), bearer.digest())?.machine;
+            machine::approve(draft, id)
+        };
+        let member = world.fleet.change(Author::controller(), member).await.expect("approved");
+        for serial in ["BRD-1", "BRD-2"] {
+            let script = world.get(&ask_from(2, credential)).await.text();
+            let ticket: Ticket = parameter(&script, "muster.ticket").parse().expect("a ticket");
+            let (key, identity) = (Digest::of(serial.as_bytes()), a_box(serial));
+            let enroll =
+                move |draft: &mut fleet::Draft| enrollment::enroll(draft, &ticket, identity, Seen::default(), key);
+            let enrolled = world.fleet.change(Author::controller(), enroll).await;
+            match serial {
+                "BRD-1" => assert_eq!(enrolled.expect("who is in stays in").machine, member.id),
+                _ => assert_eq!(enrolled, Err(Refused::NoMedium.into())),
+            }
+        }
+        assert_eq!(world.fleet.state().machines.len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -271,6 +271,8 @@ pub struct Ticket {
     pub location: String,
     /// The ISO whose credential it showed; empty where it showed none.
     pub iso: String,
+    /// Whether a machine that is not in may join with it.
+    pub joins: bool,
     /// Who may use it.
     pub bound: TicketBound,
     /// Good until.

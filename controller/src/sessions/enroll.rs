@@ -183,5 +183,6 @@ fn reason(refusal: Refusal) -> Reason {
         Refusal::Busy => Reason::Busy,
         Refusal::MediumRevoked => Reason::IsoRevoked,
         Refusal::Full => Reason::PendingFull,
+        Refusal::NoMedium => Reason::IsoMissing,
     }
 }

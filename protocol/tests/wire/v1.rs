@@ -55,6 +55,7 @@ fn enroll_answers() {
     golden(&enrolled, ENROLLED);
     golden(&enroll::Answer::Refused(enroll::Refusal::TicketExpired), "0101");
     golden(&enroll::Answer::Refused(enroll::Refusal::Full), "0107");
+    golden(&enroll::Answer::Refused(enroll::Refusal::NoMedium), "0108");
 }
 
 #[test]

@@ -49,7 +49,8 @@ pub struct Seen {
 /// `key` is what the request proves to have. Whoever has the key of a machine's last certificate is that machine, and
 /// needs no ticket: its certificate ended while it was cut off, or the answer to its enrollment was lost.
 ///
-/// Errors: the ticket's, [`Enrollment::Rejected`], [`Enrollment::MediumRevoked`], [`Enrollment::Full`].
+/// Errors: the ticket's, [`Enrollment::Rejected`], [`Enrollment::NoMedium`], [`Enrollment::MediumRevoked`],
+/// [`Enrollment::Full`].
 pub fn enroll(
     draft: &mut Draft,
     secret: &Ticket,
@@ -80,6 +81,10 @@ pub fn enroll(
         Lifecycle::Pending => false,
         Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } | Lifecycle::Retired => true,
     };
+    // The boot script was asked for with numbers that anybody may claim: whoever is in needs no ISO, and this is not one.
+    if !is_in && !ticket.joins {
+        return Err(Enrollment::NoMedium.into());
+    }
     // Between the boot script and this it may have been revoked.
     if !is_in && !ticket.iso.is_empty() && !iso::is_good(draft.state(), &ticket.iso) {
         return Err(Enrollment::MediumRevoked.into());

@@ -5,7 +5,7 @@
 use muster_protocol::enroll::{Identity, Refusal as Enrollment, Ticket as Secret};
 
 use crate::fleet::record::{Ticket, TicketBound};
-use crate::fleet::{Draft, Refusal};
+use crate::fleet::{Draft, Refusal, State};
 
 /// The most tickets that may be open; asking for one more drops those that expire first.
 const OPEN_LIMIT: usize = 10_000;
@@ -17,6 +17,8 @@ pub struct Grant {
     pub location: String,
     /// The ISO whose credential was shown, by its id; empty for none.
     pub iso: String,
+    /// Whether a machine that is not in may join with it.
+    pub joins: bool,
     /// Who may use it.
     pub bound: TicketBound,
     /// How long it is good from now on, in milliseconds.
@@ -26,33 +28,46 @@ pub struct Grant {
 impl Grant {
     /// For whoever holds it, at a location.
     pub fn bearer(location: impl Into<String>, lifetime_ms: u64) -> Self {
-        Self { location: location.into(), iso: String::new(), bound: TicketBound::Bearer, lifetime_ms }
+        Self { location: location.into(), iso: String::new(), joins: true, bound: TicketBound::Bearer, lifetime_ms }
     }
 }
 
 /// Makes a ticket. The answer is the only copy of the secret.
 pub fn issue(draft: &mut Draft, grant: Grant) -> Result<Secret, Refusal> {
-    let Grant { location, iso, bound, lifetime_ms } = grant;
+    let Grant { location, iso, joins, bound, lifetime_ms } = grant;
     let expires_unix_ms = draft.now_unix_ms() + lifetime_ms;
     forget_expired(draft);
     let secret = Secret::from_bytes(draft.random());
-    draft.put(Ticket { digest: secret.digest(), location, iso, bound, expires_unix_ms });
+    draft.put(Ticket { digest: secret.digest(), location, iso, joins, bound, expires_unix_ms });
     Ok(secret)
 }
 
 /// Uses a ticket up.
 ///
-/// Errors: unknown or used, expired, bound to another machine. The refusal takes the ticket's removal back with it, so
-/// an expired one goes with the next [`issue`]; a foreign attempt leaves it good for its rightful holder.
+/// Errors: as [`check`]. A foreign attempt leaves it good for its rightful holder, and an expired one goes with the next
+/// [`issue`].
 pub fn redeem(draft: &mut Draft, secret: &Secret, identity: &Identity) -> Result<Ticket, Refusal> {
-    let ticket = draft.get::<Ticket>(&secret.digest()).cloned().ok_or(Enrollment::TicketUnknown)?;
-    if ticket.expires_unix_ms < draft.now_unix_ms() {
-        return Err(Enrollment::TicketExpired.into());
+    let ticket = check(draft.state(), secret, identity, draft.now_unix_ms())?.clone();
+    draft.delete::<Ticket>(&ticket.digest);
+    Ok(ticket)
+}
+
+/// The ticket, where this machine may use it now.
+///
+/// Errors: unknown or used, expired, bound to another machine.
+pub fn check<'a>(
+    state: &'a State,
+    secret: &Secret,
+    identity: &Identity,
+    now_unix_ms: u64,
+) -> Result<&'a Ticket, Enrollment> {
+    let ticket = state.tickets.get(&secret.digest()).ok_or(Enrollment::TicketUnknown)?;
+    if ticket.expires_unix_ms < now_unix_ms {
+        return Err(Enrollment::TicketExpired);
     }
     if !is_for(&ticket.bound, identity) {
-        return Err(Enrollment::TicketForeign.into());
+        return Err(Enrollment::TicketForeign);
     }
-    draft.delete::<Ticket>(&ticket.digest);
     Ok(ticket)
 }
 
