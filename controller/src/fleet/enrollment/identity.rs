@@ -83,6 +83,17 @@ pub fn candidates(state: &State, identity: &Identity) -> Vec<MachineId> {
     ranked(state, identity).into_iter().map(|like| like.machine).collect()
 }
 
+/// Whether a machine that was retired had a serial number or a MAC of these. Retired ones are no [`Match`]: they do not
+/// come back, and what enrolls with their numbers is new, but not unknown.
+pub fn was_retired(state: &State, identity: &Identity) -> bool {
+    let retired = state.machines.iter().filter(|machine| machine.lifecycle == Lifecycle::Retired);
+    retired.map(|machine| &machine.identity).any(|known| {
+        of_one(serial(&known.board_serial), serial(&identity.board_serial)) == Some(true)
+            || of_one(serial(&known.system_serial), serial(&identity.system_serial)) == Some(true)
+            || of_many(&own_macs(known), &own_macs(identity)) == Some(true)
+    })
+}
+
 /// All that are like it, the likeliest first.
 fn ranked(state: &State, identity: &Identity) -> Vec<Like> {
     let live = state.machines.iter().filter(|machine| machine.lifecycle != Lifecycle::Retired);

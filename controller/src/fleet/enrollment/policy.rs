@@ -1,13 +1,13 @@
 //! Policies: rules by which machines are approved without an operator's hand.
 //!
 //! A policy's conditions are a list of hardware, an ISO's credential, a location, a number and a date; all that it names
-//! must hold. It never approves a machine whose identity is in doubt.
+//! must hold. It never approves a machine whose identity is in doubt, nor one that was retired.
 //! What hardware says of itself is a claim and no proof (see docs/threat-model.md): a list keeps honest strangers out.
 
 use muster_protocol::MachineId;
 
-use super::iso;
 use super::junk::{is_junk_mac, is_junk_serial, is_junk_uuid};
+use super::{identity, iso};
 use crate::fleet::location::check_code;
 use crate::fleet::machine;
 use crate::fleet::record::{Hardware, Iso, IsoRule, Lifecycle, Location, Machine, Policy};
@@ -72,6 +72,10 @@ pub fn delete(draft: &mut Draft, name: &str) -> Result<(), Refusal> {
 /// Approves a pending machine where a policy says so; the answer is the machine as it is then.
 pub fn consider(draft: &mut Draft, machine: Machine) -> Result<Machine, Refusal> {
     if machine.lifecycle != Lifecycle::Pending || !machine.doubt.is_empty() {
+        return Ok(machine);
+    }
+    // Somebody took it out for good, perhaps because it was stolen: only somebody may let it in again.
+    if identity::was_retired(draft.state(), &machine.identity) {
         return Ok(machine);
     }
     let now = draft.now_unix_ms();
@@ -265,6 +269,24 @@ mod tests {
         let doubtful = enrolled(&mut draft, other_nics);
         assert_ne!(doubtful, first);
         assert_eq!(lifecycle(&draft, doubtful), Lifecycle::Pending);
+    }
+
+    #[test]
+    fn a_machine_that_was_retired_comes_back_by_no_policy() {
+        let mut draft = draft();
+        let hardware = ["SYS-1", "SYS-7"].map(|serial| Hardware::Serial(serial.into())).to_vec();
+        create(&mut draft, Conditions { hardware, ..open("rack") }).expect("made");
+        let id = enrolled(&mut draft, a_box(1));
+        machine::retire(&mut draft, id).expect("retired");
+        for again in [a_box(1), Identity { macs: a_box(9).macs, ..a_box(1) }] {
+            let again = enrolled(&mut draft, again);
+            assert_ne!(again, id);
+            assert_eq!(lifecycle(&draft, again), Lifecycle::Pending);
+            machine::approve(&mut draft, again).expect("an operator may");
+            machine::retire(&mut draft, again).expect("retired");
+        }
+        let other = enrolled(&mut draft, a_box(7));
+        assert_eq!(lifecycle(&draft, other), Lifecycle::Available, "the policy goes on for others");
     }
 
     #[test]
