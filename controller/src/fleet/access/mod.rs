@@ -40,11 +40,13 @@ pub fn create(
     Ok((token, format!("muster_{id}_{secret}")))
 }
 
-/// Makes a token useless at once. The last admin token stays.
+/// Makes a token useless at once. The last admin token that is good stays.
 pub fn revoke(draft: &mut Draft, id: &str) -> Result<(), Refusal> {
     let token = draft.need::<Token>(&id.to_owned())?;
-    let admins = draft.state().tokens.iter().filter(|t| t.role == Role::Admin).count();
-    if token.role == Role::Admin && admins == 1 {
+    let now = draft.now_unix_ms();
+    let is_good_admin = |t: &Token| t.role == Role::Admin && t.expires_unix_ms.is_none_or(|at| at > now);
+    let is_other = |t: &Token| t.id != token.id && is_good_admin(t);
+    if is_good_admin(&token) && !draft.state().tokens.iter().any(is_other) {
         return Err(Refusal::Conflict("this is the last admin token; make another one first".into()));
     }
     draft.audit("token.revoked", id, words(&token), "");
@@ -116,5 +118,9 @@ mod tests {
         let mut draft = draft();
         let (token, _) = create(&mut draft, "root", Role::Admin, None).expect("made");
         assert!(matches!(revoke(&mut draft, &token.id), Err(Refusal::Conflict(_))));
+        let end = draft.now_unix_ms() + 1_000;
+        create(&mut draft, "guest", Role::Admin, Some(end)).expect("made");
+        draft.advance_ms(1_000);
+        assert!(matches!(revoke(&mut draft, &token.id), Err(Refusal::Conflict(_))), "the other one has ended");
     }
 }
