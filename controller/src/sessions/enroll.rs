@@ -10,6 +10,7 @@ use quinn::Connection;
 use tokio::sync::Semaphore;
 
 use super::places::Place;
+use super::registry::Life;
 use super::stream::shut;
 use super::stream::{self, StreamError};
 use super::{Sessions, now_unix_ms, remote};
@@ -71,8 +72,9 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     // Everything that can be wrong with the request is found before the ticket is used up.
     let csr = AgentRequest::read(&csr).map_err(|_| Refusal::BadRequest)?;
     check(&identity)?;
-    let seen = sessions.seen(&identity).await;
     let (from, key) = (remote(connection), csr.digest());
+    enrollment::is_heard(&sessions.0.fleet.state(), &ticket, &identity, key, now_unix_ms())?;
+    let seen = sessions.seen(&identity).await?;
     let author = Author::new("enrollment", Some(from), RequestId::fresh().as_str());
     let enrolled = sessions
         .0
@@ -109,18 +111,22 @@ fn check(identity: &Identity) -> Result<(), Refusal> {
 impl Sessions {
     /// Which of the machines that this identity looks like are alive in a session: then this is another box, and two live
     /// machines are never merged. A machine that started anew does not answer any more.
-    async fn seen(&self, identity: &Identity) -> Seen {
+    ///
+    /// Errors: [`Refusal::Busy`] where one of them cannot be asked now.
+    async fn seen(&self, identity: &Identity) -> Result<Seen, Refusal> {
         let state = self.0.fleet.state();
         let mut alive = Vec::new();
         for id in identity::candidates(&state, identity) {
             let Some(peer) = self.0.registry.get(id) else { continue };
-            match peer.is_alive().await {
-                true => alive.push(id),
+            match peer.life().await {
+                Life::Sign => alive.push(id),
                 // Its session must not outlive it only because it was spoken to.
-                false => peer.close(close::DONE, "no sign of life"),
+                Life::NoSign => peer.close(close::DONE, "no sign of life"),
+                // If it is dead, its session is over soon, and the box asks again.
+                Life::Unasked => return Err(Refusal::Busy),
             }
         }
-        Seen { alive, absent: enrollment::forgettable(&state, |id| self.0.registry.get(id).is_some()) }
+        Ok(Seen { alive, absent: enrollment::forgettable(&state, |id| self.0.registry.get(id).is_some()) })
     }
 
     fn is_heard(&self, source: IpAddr) -> bool {

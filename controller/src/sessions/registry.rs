@@ -67,6 +67,17 @@ pub struct Peer {
     progress: Mutex<Progress>,
 }
 
+/// What asking a session for a sign of life brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It acknowledged.
+    Sign,
+    /// It did not, within the time that a living one needs at most.
+    NoSign,
+    /// It could not be asked.
+    Unasked,
+}
+
 /// What the agent was told that it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Welcomed {
@@ -204,16 +215,25 @@ impl Peer {
     }
 
     /// Whether there is life at the other end: a dead one's session stays until the idle timeout.
-    pub async fn is_alive(&self) -> bool {
+    pub async fn life(&self) -> Life {
+        // An agent that is busy with all the questions that it takes at once says nothing by taking no other one.
+        let stream = match tokio::time::timeout(ACKNOWLEDGE_WITHIN, self.connection.open_bi()).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(_)) => return Life::NoSign,
+            Err(_) => return Life::Unasked,
+        };
         let acknowledged = async {
-            let (mut send, _receive) = self.connection.open_bi().await?;
+            let (mut send, _receive) = stream;
             let frame = frame::encode(&Call::Observe)?;
             stream::send(&mut send, &frame).await?;
             // Resolves when all of it was acknowledged, by the peer's QUIC and not by the agent's work.
             send.stopped().await.map_err(|_| StreamError::Reset)?;
             Ok::<_, StreamError>(())
         };
-        matches!(tokio::time::timeout(ACKNOWLEDGE_WITHIN, acknowledged).await, Ok(Ok(())))
+        match tokio::time::timeout(ACKNOWLEDGE_WITHIN, acknowledged).await {
+            Ok(Ok(())) => Life::Sign,
+            Ok(Err(_)) | Err(_) => Life::NoSign,
+        }
     }
 
     fn session(&self) -> Session {

@@ -4,6 +4,7 @@ mod neighbors;
 mod refusals;
 mod revocation;
 mod rotation;
+mod twins;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -350,52 +351,6 @@ async fn a_certificate_for_an_earlier_key_loses_its_session_and_opens_no_other()
     let again = world.dial(ALPN_SESSION, Some(&first)).await.expect("TLS lets it pass");
     assert_eq!(closed(&again).await.0, close::UNAUTHORIZED);
     world.presence(id, |p| matches!(p, Presence::Offline { .. })).await;
-}
-
-#[tokio::test]
-async fn a_box_that_looks_like_a_machine_which_is_alive_is_another_machine() {
-    let world = world();
-    let first = world.member().await;
-    let session = world.session(&first).await;
-    let twin = world.enrolled().await;
-    assert_ne!(twin.machine, first.machine);
-    assert!(session.close_reason().is_none(), "the first is not disturbed");
-}
-
-#[tokio::test]
-async fn a_box_in_doubt_becomes_the_machine_that_an_operator_says_it_is_without_another_ticket() {
-    let world = world();
-    let known = world.member().await;
-    let session = world.session(&known).await;
-    let (key, csr) = request();
-    let (there, key) = (&world, &key);
-    let enroll = |ticket: Ticket| {
-        let request = enroll::Request { ticket, csr: csr.clone(), identity: box_number(1) };
-        async move {
-            let connection = there.dial(ALPN_ENROLL, None).await.expect("dials");
-            match ask(&connection, &request).await {
-                enroll::Answer::Enrolled { machine, certificates, .. } => {
-                    let chain = certificates.into_iter().map(CertificateDer::from).collect();
-                    Identified { machine, chain, key: key.serialize_der() }
-                }
-                enroll::Answer::Refused(refusal) => panic!("{refusal}"),
-            }
-        }
-    };
-    let doubtful = enroll(world.ticket(TicketBound::Bearer).await).await;
-    assert_ne!(doubtful.machine, known.machine, "the one that it looks like is alive");
-    let waiting = world.session(&doubtful).await;
-    // The old box is switched off for good, and an operator knows it.
-    session.close(0_u32.into(), b"");
-    world.presence(known.machine, |p| matches!(p, Presence::Offline { .. })).await;
-    let (id, other) = (doubtful.machine, known.machine);
-    let same = move |draft: &mut Draft| enrollment::same_as(draft, id, other, false);
-    world.fleet.change(Author::controller(), same).await.expect("resolved");
-    assert_eq!(closed(&waiting).await.0, close::UNAUTHORIZED);
-    let back = enroll(Ticket::from_bytes([9; 32])).await;
-    assert_eq!(back.machine, known.machine);
-    let connection = world.dial(ALPN_SESSION, Some(&back)).await.expect("dials");
-    assert_eq!(welcome(&connection).await.standing, Standing::Member);
 }
 
 #[tokio::test]

@@ -44,6 +44,23 @@ pub struct Seen {
     pub absent: Option<MachineId>,
 }
 
+/// Whether there is any use in looking at the machines that a box may be: it shows a key that is known, or a ticket that
+/// it may use.
+///
+/// Errors: the ticket's.
+pub fn is_heard(
+    state: &State,
+    secret: &Ticket,
+    identity: &Identity,
+    key: Digest,
+    now_ms: u64,
+) -> Result<(), Enrollment> {
+    match holder(state, key) {
+        Some(_) => Ok(()),
+        None => ticket::check(state, secret, identity, now_ms).map(drop),
+    }
+}
+
 /// Uses up a ticket and says which machine this box is: one that is known, or a new one that waits for approval.
 ///
 /// `key` is what the request proves to have. Whoever has the key of a machine's last certificate is that machine, and
