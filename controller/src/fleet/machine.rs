@@ -20,7 +20,10 @@ pub fn hello(draft: &mut Draft, id: MachineId, boot: BootId, progress: Progress)
     let mut machine = draft.need::<Machine>(&id)?;
     if machine.boot != Some(boot) {
         machine.boot = Some(boot);
-        draft.event("machine.booted", id, format!("{} started, boot {boot}", machine.name));
+        // Strangers must not be able to push everything else out of the feed.
+        if machine.lifecycle != Lifecycle::Pending {
+            draft.event("machine.booted", id, format!("{} started, boot {boot}", machine.name));
+        }
         save(draft, machine);
         operation::booted(draft, id, boot)?;
     } else {
@@ -361,6 +364,19 @@ mod tests {
         assert!(matches!(set_desired(&mut draft, id, nothing(), None, None), Err(Refusal::Conflict(_))));
         approve(&mut draft, id).expect("approved");
         assert!(set_desired(&mut draft, id, nothing(), None, None).is_ok());
+    }
+
+    #[test]
+    fn whoever_waits_for_approval_does_not_fill_the_event_feed_by_starting_again() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, Identity::default());
+        let start = |draft: &mut Draft, n: u8| {
+            hello(draft, id, BootId::from_bytes([n; 16]), Progress::Idle).expect("hello");
+            draft.state().events.iter().filter(|event| event.kind == "machine.booted").count()
+        };
+        assert_eq!([start(&mut draft, 1), start(&mut draft, 2)], [0, 0]);
+        approve(&mut draft, id).expect("approved");
+        assert_eq!([start(&mut draft, 2), start(&mut draft, 3)], [0, 1]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// whatever its agent is at. With the idle timeout before, a dead machine is offline within 30 s.
 const SILENT: Duration = Duration::from_secs(8);
 
-/// Inventories that a session is heard with at once: drivers come one after the other when a machine starts.
+/// Inventories that a machine is heard with at once: drivers come one after the other when a machine starts.
 const INVENTORIES: u32 = 20;
 
 /// After this time one more.
@@ -60,7 +60,7 @@ pub struct Peer {
     pub turn: Semaphore,
     connection: Connection,
     /// Inventories are large and each is written: hardware does not change that often.
-    inventories: Mutex<Ration>,
+    inventories: Inventories,
     metrics: Metrics,
     expires_unix_s: AtomicI64,
     issuer: Mutex<Vec<u8>>,
@@ -107,6 +107,8 @@ pub struct Opening {
     pub welcomed: Welcomed,
     /// Now.
     pub since_unix_ms: u64,
+    /// The machine's, from [`Registry::inventories`].
+    pub inventories: Inventories,
     /// Where its breaches are counted.
     pub metrics: Metrics,
 }
@@ -114,8 +116,19 @@ pub struct Opening {
 impl Peer {
     /// A session of this number.
     pub fn new(number: u64, opening: Opening, connection: Connection) -> Self {
-        let Opening { machine, key, expires_unix_s, issuer, boot, agent, progress, welcomed, since_unix_ms, metrics } =
-            opening;
+        let Opening {
+            machine,
+            key,
+            expires_unix_s,
+            issuer,
+            boot,
+            agent,
+            progress,
+            welcomed,
+            since_unix_ms,
+            inventories,
+            metrics,
+        } = opening;
         Self {
             number,
             machine,
@@ -127,7 +140,7 @@ impl Peer {
             wake: Notify::new(),
             turn: Semaphore::new(1),
             connection,
-            inventories: Mutex::new(Ration::new(INVENTORIES, ONE_MORE_INVENTORY)),
+            inventories,
             metrics,
             expires_unix_s: AtomicI64::new(expires_unix_s),
             issuer: Mutex::new(issuer),
@@ -249,8 +262,11 @@ impl Peer {
 
 enum Entry {
     Online(Arc<Peer>),
-    Offline { since_unix_ms: u64 },
+    Offline { since_unix_ms: u64, inventories: Inventories },
 }
+
+/// How many more inventories a machine is heard with, whichever its session is.
+pub type Inventories = Arc<Mutex<Ration>>;
 
 /// See the module.
 pub struct Registry {
@@ -297,7 +313,7 @@ impl Registry {
             let mut entries = self.entries();
             match entries.get_mut(&peer.machine) {
                 Some(entry @ Entry::Online(_)) if entry.number() == Some(peer.number) => {
-                    *entry = Entry::Offline { since_unix_ms: now_unix_ms };
+                    *entry = Entry::Offline { since_unix_ms: now_unix_ms, inventories: peer.inventories.clone() };
                     true
                 }
                 _ => false,
@@ -307,6 +323,27 @@ impl Registry {
             self.changed();
         }
         gone
+    }
+
+    /// For the machine's next session.
+    pub fn inventories(&self, machine: MachineId) -> Inventories {
+        match self.entries().get(&machine) {
+            Some(Entry::Online(peer)) => peer.inventories.clone(),
+            Some(Entry::Offline { inventories, .. }) => inventories.clone(),
+            None => Arc::new(Mutex::new(Ration::new(INVENTORIES, ONE_MORE_INVENTORY))),
+        }
+    }
+
+    /// There is no such machine any more: nothing is kept of one that is not there.
+    pub fn forget(&self, machine: MachineId) {
+        let gone = {
+            let mut entries = self.entries();
+            let is_offline = matches!(entries.get(&machine), Some(Entry::Offline { .. }));
+            is_offline && entries.remove(&machine).is_some()
+        };
+        if gone {
+            self.changed();
+        }
     }
 
     /// The machine's session.
@@ -328,7 +365,7 @@ impl Registry {
     pub fn presence(&self, machine: MachineId) -> Presence {
         match self.entries().get(&machine) {
             Some(Entry::Online(peer)) => Presence::Online(peer.session()),
-            Some(Entry::Offline { since_unix_ms }) => Presence::Offline { since_unix_ms: Some(*since_unix_ms) },
+            Some(Entry::Offline { since_unix_ms, .. }) => Presence::Offline { since_unix_ms: Some(*since_unix_ms) },
             None => Presence::Offline { since_unix_ms: None },
         }
     }

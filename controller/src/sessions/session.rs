@@ -81,7 +81,7 @@ pub async fn serve(sessions: &Sessions, connection: Connection, certificate: Age
             // One that waits for approval says nothing of where it is.
             let _neighbor = (peer.welcomed == Welcomed::Member).then(|| Neighbor::new(&sessions.0, from.ip()));
             let end = live(sessions, &peer).await;
-            let offline = sessions.0.registry.leave(&peer, now_unix_ms());
+            let offline = leave(sessions, &peer);
             let (reason, rtt_ms) = (connection.close_reason(), connection.rtt().as_millis() as u64);
             let reason = match &end {
                 End::Close(_, reason) | End::Refuse(_, _, reason) => reason.clone(),
@@ -156,6 +156,7 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
         progress,
         welcomed,
         since_unix_ms: now_unix_ms(),
+        inventories: sessions.0.registry.inventories(id),
         metrics: sessions.0.metrics.clone(),
     };
     let peer = Arc::new(Peer::new(number, opening, connection.clone()));
@@ -172,10 +173,19 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
     match stream::write(&mut send, &Answer::Welcome(welcome)).await {
         Ok(()) => Ok(peer),
         Err(e) => {
-            sessions.0.registry.leave(&peer, now_unix_ms());
+            leave(sessions, &peer);
             Err(e.into())
         }
     }
+}
+
+/// The session is over. Answers whether the machine is offline now.
+fn leave(sessions: &Sessions, peer: &Peer) -> bool {
+    let offline = sessions.0.registry.leave(peer, now_unix_ms());
+    if sessions.0.fleet.state().machines.get(&peer.machine).is_none() {
+        sessions.0.registry.forget(peer.machine);
+    }
+    offline
 }
 
 /// An approved machine in a session vouches for its address: see [`super::patience`].
@@ -254,13 +264,18 @@ async fn authority(sessions: &Sessions, peer: &Peer) -> End {
     }
 }
 
-/// Wakes the sessions of machines whose records change, until the fleet ends or nobody holds the sessions any more.
+/// Wakes the sessions of machines whose records change, and forgets those whose records are gone, until the fleet ends or nobody holds the sessions any more.
 pub async fn watch_records(shared: Weak<Shared>, mut states: watch::Receiver<Arc<State>>) {
     let mut seen = states.borrow_and_update().clone();
     while states.changed().await.is_ok() {
         let now = states.borrow_and_update().clone();
         let Some(shared) = shared.upgrade() else { return };
-        now.machines.touched_since(&seen.machines).for_each(|machine| shared.registry.wake(*machine));
+        for machine in now.machines.touched_since(&seen.machines) {
+            shared.registry.wake(*machine);
+            if now.machines.get(machine).is_none() {
+                shared.registry.forget(*machine);
+            }
+        }
         seen = now;
     }
 }

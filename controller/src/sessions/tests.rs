@@ -1,6 +1,7 @@
 //! Agents of every kind against a real port on loopback: honest ones, ones without leave, and ones that talk garbage.
 
 mod neighbors;
+mod quarantine;
 mod refusals;
 mod revocation;
 mod rotation;
@@ -351,42 +352,6 @@ async fn a_certificate_for_an_earlier_key_loses_its_session_and_opens_no_other()
     let again = world.dial(ALPN_SESSION, Some(&first)).await.expect("TLS lets it pass");
     assert_eq!(closed(&again).await.0, close::UNAUTHORIZED);
     world.presence(id, |p| matches!(p, Presence::Offline { .. })).await;
-}
-
-#[tokio::test]
-async fn who_waits_for_approval_tells_what_it_is_made_of_and_nothing_else() {
-    let world = world();
-    let who = world.enrolled().await;
-    let session = world.session(&who).await;
-    let confirm = to_controller::Call::Confirm { generation: Generation(1), desired: Digest::of(b"") };
-    let progress = to_controller::Call::Progress(Progress::Confirmed { generation: Generation(1) });
-    for call in [confirm, progress] {
-        let answer: to_controller::Answer = ask(&session, &call).await;
-        assert_eq!(answer, to_controller::Answer::Refused(Refusal::BadRequest));
-    }
-    let inventory = to_controller::Call::Inventory(Box::default());
-    assert_eq!(ask::<_, to_controller::Answer>(&session, &inventory).await, to_controller::Answer::Accepted);
-    let state = world.fleet.state();
-    assert_eq!(state.machines.get(&who.machine).expect("there").outcome, Progress::Idle);
-}
-
-#[tokio::test]
-async fn so_many_inventories_are_taken_from_a_session_and_no_more() {
-    let world = world();
-    let who = world.enrolled().await;
-    let session = world.session(&who).await;
-    let mut taken = 0;
-    loop {
-        let mut inventory = Inventory::default();
-        inventory.system.serial = format!("S-{taken}");
-        let call = to_controller::Call::Inventory(Box::new(inventory));
-        match ask::<_, to_controller::Answer>(&session, &call).await {
-            to_controller::Answer::Accepted => taken += 1,
-            other => break assert_eq!(other, to_controller::Answer::Refused(Refusal::Busy)),
-        }
-        assert!(taken < 100, "inventories are taken for ever");
-    }
-    assert!(taken >= 20, "drivers come one after the other: {taken}");
 }
 
 #[tokio::test]
