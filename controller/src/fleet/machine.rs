@@ -46,7 +46,10 @@ pub fn inventory(draft: &mut Draft, id: MachineId, inventory: Inventory) -> Resu
         return Err(Refusal::invalid("inventory", "over 64 KiB"));
     }
     draft.put(record);
-    draft.event("machine.inventory", id, format!("{} reported its inventory", machine.name));
+    // Whoever waits for approval could fill the feed with it.
+    if machine.lifecycle != Lifecycle::Pending {
+        draft.event("machine.inventory", id, format!("{} reported its inventory", machine.name));
+    }
     Ok(())
 }
 
@@ -91,7 +94,7 @@ pub fn confirm(draft: &mut Draft, id: MachineId, generation: Generation, desired
 pub fn approve(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
     let machine = draft.need::<Machine>(&id)?;
     match machine.lifecycle {
-        Lifecycle::Pending if !machine.doubt.is_empty() => {
+        Lifecycle::Pending | Lifecycle::Rejected if !machine.doubt.is_empty() => {
             Err(Refusal::Conflict(enrollment::question(draft.state(), &machine).unwrap_or_default()))
         }
         Lifecycle::Pending | Lifecycle::Rejected => {

@@ -16,7 +16,8 @@ use super::stream::{self, StreamError};
 use super::{Sessions, now_unix_ms, remote};
 use crate::api::http::RequestId;
 use crate::fleet::enrollment::{self, Seen};
-use crate::fleet::{self, Author, identity};
+use crate::fleet::identity::{self, Match};
+use crate::fleet::{self, Author};
 use crate::metrics::{Door, Reason};
 use crate::pki::AgentRequest;
 
@@ -126,7 +127,10 @@ impl Sessions {
                 Life::Unasked => return Err(Refusal::Busy),
             }
         }
-        Ok(Seen { alive, absent: enrollment::forgettable(&state, |id| self.0.registry.get(id).is_some()) })
+        let is_known = matches!(identity::find(&state, identity, &alive), Match::Known(_));
+        let newcomers = || self.0.newcomers.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        let absent = enrollment::forgettable(&state, |id| self.0.registry.get(id).is_some());
+        Ok(Seen { alive, absent, untold: !is_known && newcomers().is_none() })
     }
 
     fn is_heard(&self, source: IpAddr) -> bool {

@@ -45,6 +45,9 @@ const UNPROVED: usize = HANDSHAKES / 4;
 /// Enrollments at once.
 const ENROLLMENTS: usize = 512;
 
+/// Newcomers that the event feed is told of at once: a delivery may be unpacked in one day.
+const NEWCOMERS: u32 = 1000;
+
 /// Refused enrollments that the event feed gets at once.
 const TOLD: u32 = 60;
 
@@ -66,6 +69,7 @@ struct Shared {
     patience: Mutex<patience::Patience>,
     telling: Semaphore,
     told: Mutex<limit::Ration>,
+    newcomers: Mutex<limit::Ration>,
 }
 
 impl Sessions {
@@ -82,6 +86,7 @@ impl Sessions {
             patience: Mutex::default(),
             telling: Semaphore::new(follow::TOLD_AT_ONCE),
             told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),
+            newcomers: Mutex::new(limit::Ration::new(NEWCOMERS, ONE_MORE_TOLD)),
         }));
         tokio::spawn(session::watch_records(Arc::downgrade(&sessions.0), sessions.0.fleet.watch()));
         sessions

@@ -44,7 +44,7 @@ async fn a_feed_goes_on_where_it_was_left() {
     assert_eq!(page.text("/items/0/kind"), "machine.pending");
     let next = page.text("/next");
     let rest = lab.get(format!("/events?cursor={next}")).await.succeeds();
-    assert_eq!(rest.text("/items/0/kind"), "machine.inventory");
+    assert_eq!(rest.text("/items/0/kind"), "machine.approved");
 
     for ask in [
         lab.ask(Method::GET, "/events").header("last-event-id", next),
@@ -52,7 +52,7 @@ async fn a_feed_goes_on_where_it_was_left() {
     ] {
         let feed = ask.header("accept", "text/event-stream").open().await;
         let read = read_until(feed, "machine.retired").await;
-        assert!(read.contains("machine.inventory") && !read.contains("machine.pending"), "{read}");
+        assert!(read.contains("machine.approved") && !read.contains("machine.pending"), "{read}");
     }
     assert_eq!(lab.get("/events?last=1").await.succeeds().text("/items/0/kind"), "machine.retired");
 }

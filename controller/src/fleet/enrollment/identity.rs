@@ -67,7 +67,18 @@ pub fn find(state: &State, identity: &Identity, alive: &[MachineId]) -> Match {
     match best.as_slice() {
         [only] => return Match::Known(*only),
         [] => {}
-        _ => return Match::Doubtful(best),
+        _ => {
+            // One that somebody let in does not give way to a look-alike that nobody did.
+            let is_in = |id: &&MachineId| {
+                let machine = state.machines.get(id);
+                machine.is_some_and(|m| !matches!(m.lifecycle, Lifecycle::Pending | Lifecycle::Rejected))
+            };
+            let mut members = best.iter().filter(is_in);
+            return match (members.next(), members.next()) {
+                (Some(only), None) => Match::Known(*only),
+                _ => Match::Doubtful(best),
+            };
+        }
     }
     // One that is alive and only perhaps like it is simply another machine.
     like.retain(|like| like.certain || !is_alive(like));
@@ -154,6 +165,7 @@ mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
     use crate::fleet::enrollment::tests::enrolled;
+    use crate::fleet::machine;
 
     fn mac(last: u8) -> Mac {
         Mac::from_bytes([2, 0, 0, 0, 0, last])
@@ -228,6 +240,17 @@ mod tests {
         let id = enrolled(&mut draft, looks.clone());
         assert_eq!(find(draft.state(), &looks, &[]), Match::Known(id));
         assert_eq!(find(draft.state(), &looks, &[id]), Match::Doubtful(vec![id]));
+    }
+
+    #[test]
+    fn a_look_alike_that_nobody_let_in_does_not_push_a_machine_out() {
+        let mut draft = draft();
+        let looks = with_board("BRD-1", identity(1, "SYS-1", 1));
+        let member = enrolled(&mut draft, looks.clone());
+        machine::approve(&mut draft, member).expect("approved");
+        let record = draft.need::<Machine>(&member).expect("there");
+        draft.put(Machine { id: MachineId::from_bytes([9; 16]), lifecycle: Lifecycle::Pending, ..record });
+        assert_eq!(find(draft.state(), &looks, &[]), Match::Known(member));
     }
 
     #[test]

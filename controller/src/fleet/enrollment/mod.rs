@@ -19,7 +19,7 @@ use muster_protocol::hello::Progress;
 use muster_protocol::{Digest, Generation, MachineId};
 
 use super::machine::save;
-use super::record::{Lifecycle, Machine, MachineInventory, Maintenance};
+use super::record::{Lifecycle, Machine, MachineInventory, Maintenance, TicketBound};
 use super::{Draft, Refusal, State};
 use identity::Match;
 
@@ -42,6 +42,8 @@ pub struct Seen {
     pub alive: Vec<MachineId>,
     /// A machine that waits for approval and is not there: it may be forgotten where there is no place left.
     pub absent: Option<MachineId>,
+    /// So many newcomers came lately that this one is not told in the event feed: strangers must not push it out.
+    pub untold: bool,
 }
 
 /// Whether there is any use in looking at the machines that a box may be: it shows a key that is known, or a ticket that
@@ -84,13 +86,14 @@ pub fn enroll(
         Match::Known(id) => draft.need::<Machine>(id)?,
         Match::New | Match::Doubtful(_) => {
             make_room(draft, seen.absent)?;
-            new_machine(draft, &ticket.location)
+            let machine = new_machine(draft, &ticket.location);
+            if !seen.untold {
+                tell(draft, &machine, &like);
+            }
+            machine
         }
     };
     if let Match::Doubtful(doubt) = like {
-        let names: Vec<String> = doubt.iter().map(|id| name(draft.state(), *id)).collect();
-        let text = format!("{} may be {}; say which with `muster machine resolve`", machine.name, names.join(" or "));
-        draft.event("machine.doubtful", machine.id, text);
         machine.doubt = doubt;
     }
     let is_in = match machine.lifecycle {
@@ -111,8 +114,14 @@ pub fn enroll(
     machine.certificate = key;
     machine.trusts = Vec::new();
     machine.iso = ticket.iso;
-    // Whoever started over the network does not say where it is; a machine in somebody's hands is not moved.
-    if !ticket.location.is_empty() && matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Available) {
+    // Whoever started over the network does not say where it is, or claims it; a machine in somebody's hands is not moved.
+    let is_vouched = !machine.iso.is_empty() || ticket.bound == TicketBound::Bearer;
+    let may_move = match machine.lifecycle {
+        Lifecycle::Pending => true,
+        Lifecycle::Available => is_vouched || machine.location.is_empty(),
+        _ => false,
+    };
+    if may_move && !ticket.location.is_empty() {
         machine.location = ticket.location;
     }
     // Boxes that nobody let in are in the event feed, which forgets: strangers must not be able to fill the audit log.
@@ -124,6 +133,17 @@ pub fn enroll(
     Ok(Enrolled { machine: machine.id, lifecycle: machine.lifecycle })
 }
 
+/// Tells of a machine that is new here.
+fn tell(draft: &mut Draft, machine: &Machine, like: &Match) {
+    let Machine { id, name: own, claim, .. } = machine;
+    draft.event("machine.pending", id, format!("{own} is new here and waits for approval, claim code {claim}"));
+    if let Match::Doubtful(doubt) = like {
+        let names: Vec<String> = doubt.iter().map(|id| name(draft.state(), *id)).collect();
+        let text = format!("{own} may be {}; say which with `muster machine resolve`", names.join(" or "));
+        draft.event("machine.doubtful", id, text);
+    }
+}
+
 /// Leaves a place for one more machine that waits for approval.
 fn make_room(draft: &mut Draft, absent: Option<MachineId>) -> Result<(), Refusal> {
     let is_pending = |machine: &Machine| machine.lifecycle == Lifecycle::Pending;
@@ -132,7 +152,6 @@ fn make_room(draft: &mut Draft, absent: Option<MachineId>) -> Result<(), Refusal
     }
     match absent.and_then(|id| draft.get::<Machine>(&id)).filter(|machine| is_pending(machine)).cloned() {
         Some(machine) => {
-            draft.event("machine.forgotten", machine.id, format!("{} is gone and made room for another", machine.name));
             forget(draft, machine.id);
             Ok(())
         }
@@ -202,7 +221,7 @@ pub fn separate(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
 fn waiting(draft: &Draft, id: MachineId) -> Result<Machine, Refusal> {
     let machine = draft.need::<Machine>(&id)?;
     match machine.lifecycle {
-        Lifecycle::Pending => Ok(machine),
+        Lifecycle::Pending | Lifecycle::Rejected => Ok(machine),
         _ => Err(Refusal::Conflict(format!("{} does not wait for approval; what it is was decided", machine.name))),
     }
 }
@@ -232,15 +251,19 @@ fn holder(state: &State, key: Digest) -> Option<&Machine> {
 }
 
 fn new_machine(draft: &mut Draft, location: &str) -> Machine {
-    let id = MachineId::from_bytes(draft.random());
-    let short = &id.to_string()[..6];
-    let name = if location.is_empty() { format!("machine-{short}") } else { format!("{location}-{short}") };
+    let place = if location.is_empty() { "machine" } else { location };
+    let (id, name) = loop {
+        let id = MachineId::from_bytes(draft.random());
+        let name = format!("{place}-{}", &id.to_string()[..6]);
+        if draft.state().machines.iter().all(|machine| machine.name != name) {
+            break (id, name);
+        }
+    };
     let mut claim = claim_code(draft.random());
     // Whoever types one means one machine.
     while draft.state().machines.iter().any(|machine| machine.claim == claim) {
         claim = claim_code(draft.random());
     }
-    draft.event("machine.pending", id, format!("{name} is new here and waits for approval, claim code {claim}"));
     Machine {
         id,
         name,
@@ -378,6 +401,42 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_machine_that_is_in_is_moved_by_its_iso_and_not_by_what_a_request_claims() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, a_box(1));
+        machine::approve(&mut draft, id).expect("approved");
+        let iso = iso::tests::built(&mut draft, b"secret").id;
+        let bound = TicketBound::Machine { uuid: None, macs: a_box(1).macs };
+        for (from, expected) in [("", "ber1"), (iso.as_str(), "muc1")] {
+            let grant = Grant { iso: from.into(), bound: bound.clone(), ..Grant::bearer("muc1", 60_000) };
+            let ticket = ticket::issue(&mut draft, grant).expect("issued");
+            enroll(&mut draft, &ticket, a_box(1), Seen::default(), ticket.digest()).expect("enrolls");
+            assert_eq!(draft.need::<Machine>(&id).expect("there").location, expected);
+        }
+    }
+
+    #[test]
+    fn one_that_was_rejected_in_doubt_is_a_question_as_before() {
+        let mut draft = draft();
+        let known = enrolled(&mut draft, a_box(1));
+        machine::approve(&mut draft, known).expect("approved");
+        let doubtful = enrolled(&mut draft, with_other_nics(a_box(1)));
+        machine::reject(&mut draft, doubtful).expect("rejected");
+        assert!(machine::approve(&mut draft, doubtful).is_err());
+        same_as(&mut draft, doubtful, known, false).expect("resolved");
+    }
+
+    #[test]
+    fn newcomers_without_end_are_not_told_without_end() {
+        let mut draft = draft();
+        let ticket = ticket(&mut draft);
+        let seen = Seen { untold: true, ..Seen::default() };
+        enroll(&mut draft, &ticket, a_box(1), seen, ticket.digest()).expect("enrolls");
+        assert!(draft.state().events.is_empty());
+        assert_eq!(draft.state().machines.len(), 1);
+    }
+
+    #[test]
     fn so_many_machines_may_wait_and_one_that_is_gone_makes_room() {
         let mut draft = draft();
         let number = |n: usize| Identity { board_serial: format!("N-{n:05}-X"), ..Identity::default() };
@@ -389,7 +448,7 @@ pub(crate) mod tests {
             .collect();
         let one_more = |draft: &mut Draft, absent| {
             let ticket = ticket(draft);
-            enroll(draft, &ticket, number(PENDING_LIMIT), Seen { alive: vec![], absent }, ticket.digest())
+            enroll(draft, &ticket, number(PENDING_LIMIT), Seen { absent, ..Seen::default() }, ticket.digest())
         };
         assert_eq!(forgettable(draft.state(), |_| true), None);
         assert_eq!(one_more(&mut draft, None), Err(Enrollment::Full.into()));
