@@ -20,7 +20,7 @@ use crate::param::{BootUrl, Endpoint, Location, Site, SiteCredential};
 
 /// Path of [`dispatch`] on the boot HTTP listener.
 pub const DISPATCH_PATH: &str = "/boot.ipxe";
-/// Path of the per-machine scripts; the query carries `uuid`, `serial`, `macs` (written with hyphens, separated by
+/// Path of the per-machine scripts; the query carries `uuid`, `serialhex`, `macs` (written with hyphens, separated by
 /// commas, some of them empty), `location` and `credential` (possibly empty), `platform` (`pcbios` or `efi`) and `ipxe` (its version).
 /// Each may hold anything: the iPXE of 2019 writes bytes over 127 as `%FFFFFFFFFFFFC3`.
 pub const SCRIPT_PATH: &str = "/boot/script";
@@ -110,6 +110,7 @@ reboot
 /// by a NIC's own iPXE, it starts the machine again.
 pub fn dispatch(location: Option<&Location>) -> String {
     let set = location.map(|l| format!("set location {l}\n")).unwrap_or_default();
+    // Of what firmware puts into a serial number, iPXE's escaping leaves some that no URL may hold: it goes as hex digits.
     // A colon anywhere in a relative URL, and iPXE takes what stands before it for a scheme: hence the hyphens.
     let macs = (0..8).map(|i| format!("${{net{i}/mac:hexhyp}}")).collect::<Vec<_>>().join(",");
     format!(
@@ -119,7 +120,7 @@ pub fn dispatch(location: Option<&Location>) -> String {
 set failures:int32 0
 :ask
 echo Muster: asking for the boot script of this machine
-chain --autofree --timeout 30000 {SCRIPT_PATH}?uuid=${{uuid}}&serial=${{serial:uristring}}&macs={macs}\
+chain --autofree --timeout 30000 {SCRIPT_PATH}?uuid=${{uuid}}&serialhex=${{serial:hexraw}}&macs={macs}\
 &location=${{location}}&credential=${{credential}}&platform=${{platform}}&ipxe=${{version:uristring}} \
 && goto answered ||
 inc failures

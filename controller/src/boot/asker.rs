@@ -60,6 +60,7 @@ impl Asker {
             match name {
                 "uuid" => asker.uuid = uuid(value)?,
                 "serial" => asker.serial = clean(value),
+                "serialhex" => asker.serial = clean(&text_of_hex(value)?),
                 "platform" => asker.platform = clean(value),
                 "ipxe" => asker.ipxe = clean(value),
                 "macs" => asker.macs = macs(value)?,
@@ -73,7 +74,7 @@ impl Asker {
                 _ => {
                     let name: String = name.chars().take(40).collect();
                     return Err(format!(
-                        "{name:?} is no parameter; there are uuid, serial, macs, location, credential, platform and ipxe"
+                        "{name:?} is no parameter; there are uuid, serial, serialhex, macs, location, credential, platform and ipxe"
                     ));
                 }
             }
@@ -97,6 +98,15 @@ fn uuid(text: &str) -> Result<Option<[u8; 16]>, String> {
     }
     let uuid = parse_uuid(text).ok_or("uuid: not a UUID like 3f2a9c1e-0b7d-4c55-9a51-2f6d1e0c8b7a")?;
     Ok(Some(uuid).filter(|uuid| *uuid != [0; 16] && *uuid != [0xff; 16]))
+}
+
+/// The text that these hex digits are the bytes of.
+fn text_of_hex(digits: &str) -> Result<String, String> {
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let legal = digits.len().is_multiple_of(2) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(pair).collect();
+    let bytes = bytes.filter(|_| legal).ok_or("serialhex: not the hex digits of a serial number's bytes")?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What can be shown of a text from firmware.
@@ -164,6 +174,17 @@ fn decode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_serial_number_of_any_bytes_is_read() {
+        let serial = |digits: &str| Asker::read(&format!("macs=525400123456&serialhex={digits}")).map(|a| a.serial);
+        assert_eq!(serial("41423c623e78"), Ok("AB<b>x".into()));
+        assert_eq!(serial("22c3bc22"), Ok("\"\u{fc}\"".into()));
+        assert_eq!(serial(""), Ok(String::new()));
+        for wrong in ["4", "4g", "+1", "0x41"] {
+            assert!(serial(wrong).is_err_and(|e| e.starts_with("serialhex: ")), "{wrong}");
+        }
+    }
 
     #[test]
     fn what_ipxe_sends_is_read() {

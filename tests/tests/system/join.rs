@@ -130,7 +130,7 @@ fn a_machine_with_another_nic_is_a_question_and_a_rejected_one_reads_so_on_its_s
 
     // A stranger is rejected, and its screen says so from its next start on.
     let (mut spec, mac) = twin(&lab, 7)?;
-    (spec.uuid, spec.serial) = ("4c4c4544-0042-3510-8052-b4c04f4e3177".into(), "LAB-0077".into());
+    (spec.uuid, spec.serial) = ("4c4c4544-0042-3510-8052-b4c04f4e3177".into(), "LAB<\"77\">".into());
     let machine = Machine::start(&spec, &lab.folder.join("stranger"))?;
     let stranger = eventually(BOOT, "the stranger waits", || online(&lab, &mac))?;
     lab.controller.muster(&["machine", "reject", text(&stranger, "/id")?])?;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -17,6 +18,7 @@ use crate::cli::error::CliError;
 use crate::cli::follow::Progress;
 use crate::cli::show::{Column, Show, age, bytes, joined, print, text};
 use crate::config::Config;
+use crate::files;
 
 /// `muster image`
 #[derive(Debug, Subcommand)]
@@ -251,6 +253,9 @@ impl IsoBuild {
                     drop(std::fs::remove_file(&spec.out));
                     drop(std::fs::remove_file(iso::manifest_path(&spec.out)));
                 })?;
+                // It is a key, and so for its owner alone.
+                let private = std::fs::set_permissions(&spec.out, PermissionsExt::from_mode(files::SECRET));
+                private.map_err(|cause| CliError::File { verb: "protect", path: spec.out.clone(), cause })?;
                 format!("ISO {}", text(&noted, "/id"))
             }
         };

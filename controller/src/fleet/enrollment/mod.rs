@@ -58,6 +58,7 @@ pub fn is_heard(
     now_ms: u64,
 ) -> Result<(), Enrollment> {
     match holder(state, key) {
+        _ if was_rejected(state, key) => Err(Enrollment::Rejected),
         Some(_) => Ok(()),
         None => ticket::check(state, secret, identity, now_ms).map(drop),
     }
@@ -79,6 +80,9 @@ pub fn enroll(
 ) -> Result<Enrolled, Refusal> {
     if let Some(machine) = holder(draft.state(), key) {
         return Ok(Enrolled { machine: machine.id, lifecycle: machine.lifecycle.clone() });
+    }
+    if was_rejected(draft.state(), key) {
+        return Err(Enrollment::Rejected.into());
     }
     let ticket = ticket::redeem(draft, secret, &identity)?;
     let like = identity::find(draft.state(), &identity, &seen.alive);
@@ -242,6 +246,11 @@ pub fn question(state: &State, machine: &Machine) -> Option<String> {
 fn standing(machine: &Machine) -> String {
     let Machine { name, location, lifecycle, certificate, .. } = machine;
     format!("{name} at {location:?}, {lifecycle:?}, certificate for the key {certificate}")
+}
+
+/// Whether the key is that of a machine that an operator keeps out; it should read so, and not look for another ticket.
+fn was_rejected(state: &State, key: Digest) -> bool {
+    state.machines.iter().any(|machine| machine.certificate == key && machine.lifecycle == Lifecycle::Rejected)
 }
 
 /// The machine whose last certificate was issued for this key, where it may have another.
@@ -474,6 +483,8 @@ pub(crate) mod tests {
         let next = ticket(&mut draft);
         enroll(&mut draft, &next, identity.clone(), Seen::default(), second).expect("enrolls");
         assert_eq!(again(&mut draft, first), Err(Enrollment::TicketUnknown.into()), "superseded");
+        machine::reject(&mut draft, id).expect("rejected");
+        assert_eq!(again(&mut draft, second), Err(Enrollment::Rejected.into()), "rejected");
         machine::retire(&mut draft, id).expect("retired");
         assert_eq!(again(&mut draft, second), Err(Enrollment::TicketUnknown.into()), "retired");
     }
