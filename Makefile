@@ -12,12 +12,21 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 # Tests enter network namespaces: root may, and so may anyone in a user namespace of his own.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 
-.PHONY: help run test bench build image agent debug setup
+.PHONY: help run test bench fuzz fuzz-briefly build image agent debug setup
+
+# What strangers send is read by these; see fuzz/fuzz_targets.
+FUZZ := frames enrollment ticket boot_query
+# No sanitizer, so that the pinned compiler is enough: there is no unsafe code to look into, and a panic, an overflow, a
+# hang or too much memory is a crash all the same.
+FUZZING := --sanitizer none --codegen-units 16
+# How long each is run.
+SECONDS ?= 600
 
 help:
 	@echo 'make run          a controller, a site ISO, a virtual machine booted from it, and what Cycle would do with it'
 	@echo 'make run ONCE=1   the same, then stops; succeeds only if every step held'
 	@echo 'make test         format, lints, and every test, those that boot virtual machines included'
+	@echo 'make fuzz         arbitrary bytes for every decoder, 10 minutes each; SECONDS=60 is another time'
 	@echo 'make bench        sizes, memory and times, each beside its floor'
 	@echo 'make build        $(BUILD)/release/muster and the agent'
 	@echo 'make image        build/image: kernel and initramfs'
@@ -25,12 +34,26 @@ help:
 run: image
 	@$(BUILD)/debug/muster-run $(if $(ONCE),--once)
 
-test: image
+test: image fuzz-briefly
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --workspace --locked --no-run
 	@$(AS_ROOT) $(CARGO) test --workspace --locked --offline --no-fail-fast || \
 		{ echo 'consoles, logs and disks of every machine that was booted: build/tests/*/'; exit 1; }
+
+# What crashed lies in fuzz/artifacts, and is run again by: cargo fuzz run --sanitizer none TARGET FILE
+fuzz:
+	@scripts/setup fuzz
+	$(CARGO) fuzz build $(FUZZING)
+	@for target in $(FUZZ); do \
+		echo "fuzzing $$target for $(SECONDS) s"; \
+		$(CARGO) fuzz run $(FUZZING) $$target -- -max_total_time=$(SECONDS) -max_len=65536 -len_control=20 \
+			-rss_limit_mb=512 -timeout=10 -verbosity=0 -print_final_stats=1 || exit 1; \
+	done
+
+# On what was found before, where there is something, and on the seeds.
+fuzz-briefly:
+	@$(MAKE) --no-print-directory fuzz SECONDS=10
 
 bench: image
 	@$(BUILD)/debug/muster-bench

@@ -72,6 +72,18 @@ pub struct Identity {
     pub disks: Vec<DiskId>,
 }
 
+impl Identity {
+    /// Refuses serial numbers that no firmware has. The lists are bounded already where they are read.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let sane = |serial: &str| serial.len() <= SERIAL_BYTES && !serial.contains(char::is_control);
+        let fine = sane(&self.system_serial) && sane(&self.board_serial);
+        fine.then_some(()).ok_or(Refusal::BadRequest)
+    }
+}
+
+/// Longest serial number that is taken.
+const SERIAL_BYTES: usize = 128;
+
 /// An agent asks to join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {

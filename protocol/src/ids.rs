@@ -321,7 +321,10 @@ impl FromStr for DiskId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let usable = |name: &str| !name.is_empty() && name.len() <= 128 && name.chars().all(|c| !c.is_control());
         match text.split_once(':') {
-            Some(("wwn", name)) if usable(name) => Ok(Self(Naming::Wwn(canonical_wwn(name)))),
+            // What is left of it once it is spelled as it should be is what must be usable.
+            Some(("wwn", name)) if usable(name) && usable(&canonical_wwn(name)) => {
+                Ok(Self(Naming::Wwn(canonical_wwn(name))))
+            }
             Some(("serial", name)) if usable(name) => Ok(Self(Naming::Serial(name.to_owned()))),
             _ => Err(IdError::new(text, "a disk id like wwn:0x5000c500a1b2c3d4 or serial:WD-WX12345")),
         }
@@ -399,6 +402,15 @@ mod tests {
         assert!(postcard::from_bytes::<VlanTag>(&bytes).is_err());
         let bytes = postcard::to_stdvec("sda").expect("encodes");
         assert!(postcard::from_bytes::<DiskId>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_disks_id_that_is_read_is_read_again_as_it_was_written() {
+        for text in ["wwn: ", "wwn: x ", "wwn:naa.", "wwn:naa.naa.5", "wwn:NAA. 5", "serial: ", "serial:naa.5"] {
+            if let Ok(disk) = text.parse::<DiskId>() {
+                assert_eq!(disk.to_string().parse(), Ok(disk), "{text:?}");
+            }
+        }
     }
 
     #[test]

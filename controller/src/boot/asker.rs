@@ -236,6 +236,16 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_short_and_repeats_no_secret() {
+        let long = format!("location={}", "x".repeat(4000));
+        let problem = Asker::read(&long).expect_err("no code is that long");
+        assert!(problem.len() < 300 && problem.contains("xxx"), "{problem}");
+        let secret = "5e".repeat(31);
+        let problem = Asker::read(&format!("credential={secret}")).expect_err("too short");
+        assert!(!problem.contains(&secret[..8]), "{problem}");
+    }
+
+    #[test]
     fn junk_is_refused_by_name() {
         let many: Vec<String> = (0..65).map(|i| format!("0200000000{i:02x}")).collect();
         let many = format!("macs={}", many.join(","));

@@ -35,7 +35,7 @@ use crate::fleet::{self, Author, Fleet, iso, ticket};
 use crate::metrics::Reason;
 use crate::pki::Pki;
 use crate::sessions::limit::Buckets;
-use asker::Asker;
+pub use asker::Asker;
 use media::Medium;
 
 /// The address of this computer that a request came in on, which its server puts into every request's extensions.

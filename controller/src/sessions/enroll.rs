@@ -24,9 +24,6 @@ use crate::pki::AgentRequest;
 /// From the handshake to the whole request, and again from the answer to its acknowledgment.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Longest serial number that is taken.
-const SERIAL_BYTES: usize = 128;
-
 /// Serves one connection of ALPN `muster-enroll/1`; `handshake` is the place that it had until now.
 pub async fn serve(sessions: &Sessions, connection: &Connection, handshake: Place) {
     let source = remote(connection).ip();
@@ -72,7 +69,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     let Request { ticket, csr, identity } = request;
     // Everything that can be wrong with the request is found before the ticket is used up.
     let csr = AgentRequest::read(&csr).map_err(|_| Refusal::BadRequest)?;
-    check(&identity)?;
+    identity.check()?;
     let (from, key) = (remote(connection), csr.digest());
     enrollment::is_heard(&sessions.0.fleet.state(), &ticket, &identity, key, now_unix_ms())?;
     let seen = sessions.seen(&identity).await?;
@@ -101,12 +98,6 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     sessions.0.metrics.enrolled();
     tracing::info!(machine = %enrolled.machine, %from, "enrolled");
     Ok(Answer::Enrolled { machine: enrolled.machine, certificates, time_unix_ms: now_unix_ms() })
-}
-
-fn check(identity: &Identity) -> Result<(), Refusal> {
-    let sane = |serial: &str| serial.len() <= SERIAL_BYTES && !serial.contains(char::is_control);
-    let fine = sane(&identity.system_serial) && sane(&identity.board_serial);
-    fine.then_some(()).ok_or(Refusal::BadRequest)
 }
 
 impl Sessions {

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod pool;
 
+use super::draft::cut;
 use super::record::{Location, Machine, Subnet};
 use super::{Draft, Refusal, State};
 
@@ -65,9 +66,10 @@ pub fn remove(draft: &mut Draft, code: &str) -> Result<(), Refusal> {
 pub fn check_code(field: &str, code: &str) -> Result<(), Refusal> {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if code.is_empty() || code.len() > 32 || !code.chars().all(legal) || code.starts_with('-') {
+        let shown = cut(code.to_owned(), 64);
         return Err(Refusal::invalid(
             field,
-            format!("{code:?} is no code: 1 to 32 lower-case letters, digits or hyphens, like ber1"),
+            format!("{shown:?} is no code: 1 to 32 lower-case letters, digits or hyphens, like ber1"),
         ));
     }
     Ok(())

@@ -1,0 +1,160 @@
+//! What fuzzing begins with: good inputs of every kind, made by the program's own code and so never out of date.
+
+use std::path::Path;
+
+use muster_protocol::desired::{Desired, Permit, Problem};
+use muster_protocol::enroll::{self, Identity, Ticket};
+use muster_protocol::frame::{self, HEADER, Message};
+use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome};
+use muster_protocol::inventory::{
+    Attachment, Carrier, Cpu, Dimm, Disk, Inventory, Medium, Memory, Nic, PciId, Transport,
+};
+use muster_protocol::observed::{Contents, Observed, Partition};
+use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
+use muster_protocol::to_controller::{self, WipeReceipt, Work};
+use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId};
+
+/// Puts `seeds` where `cargo fuzz` looks for the corpus of `target`.
+pub fn plant(target: &str, seeds: impl IntoIterator<Item = Vec<u8>>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    std::fs::create_dir_all(&folder).expect("the corpus can be written");
+    for (number, seed) in seeds.into_iter().enumerate() {
+        std::fs::write(folder.join(format!("seed-{number:02}")), seed).expect("the corpus can be written");
+    }
+}
+
+/// A signing request as an agent makes it.
+pub fn signing_request() -> Vec<u8> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    rcgen::CertificateParams::default().serialize_request(&key).expect("a request").der().to_vec()
+}
+
+/// An enrollment as an agent asks for it.
+pub fn enrollment() -> enroll::Request {
+    let identity = Identity {
+        uuid: Some([0x11; 16]),
+        system_serial: "S1".into(),
+        board_serial: "B1".into(),
+        macs: vec![mac()],
+        disks: vec!["wwn:0x5000c500a1b2c3d4".parse().expect("a disk's id")],
+    };
+    enroll::Request { ticket: Ticket::from_bytes([0x77; 32]), csr: signing_request(), identity }
+}
+
+/// The value of a message's frame.
+pub fn value<M: Message>(message: &M) -> Vec<u8> {
+    frame::encode(message).expect("a seed fits").split_off(HEADER)
+}
+
+fn mac() -> Mac {
+    Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 0x56])
+}
+
+fn inventory() -> Inventory {
+    let disk = Disk {
+        name: "sda".into(),
+        size_bytes: 1 << 40,
+        logical_sector: 512,
+        physical_sector: 4096,
+        medium: Medium::Rotational,
+        attachment: Attachment::Fixed,
+        transport: Transport::Ata,
+        model: "M".into(),
+        serial: Some("S".into()),
+        wwn: Some("naa.5000c500a1b2c3d4".into()),
+    };
+    let nic = Nic {
+        name: "eth0".into(),
+        mac: mac(),
+        permanent_mac: mac(),
+        driver: "igb".into(),
+        speed_mbps: Some(1000),
+        carrier: Carrier::Present,
+        pci: Some(PciId { vendor: 1, device: 2 }),
+        addresses: vec!["192.0.2.7/24".parse().expect("a prefix"), "2001:db8::7/64".parse().expect("a prefix")],
+    };
+    Inventory {
+        cpu: Cpu { model: "C".into(), flags: vec!["aes".into()], ..Cpu::default() },
+        memory: Memory { total_bytes: 1 << 34, dimms: vec![Dimm { slot: "A1".into(), ..Dimm::default() }] },
+        disks: vec![disk],
+        nics: vec![nic],
+        ..Inventory::default()
+    }
+}
+
+fn observed() -> Observed {
+    let partition = Partition {
+        number: 1,
+        start_bytes: 1 << 20,
+        size_bytes: 1 << 30,
+        label: "data".into(),
+        type_guid: [7; 16],
+        contents: Contents::Signature("zfs_member".into()),
+    };
+    let disk = muster_protocol::observed::Disk {
+        name: "sda".into(),
+        wwn: Some("0x5000c500a1b2c3d4".into()),
+        serial: None,
+        size_bytes: 1 << 40,
+        logical_sector: 512,
+        contents: Contents::Gpt { guid: [9; 16] },
+        partitions: vec![partition],
+        held: String::new(),
+    };
+    Observed { disks: vec![disk], ..Observed::default() }
+}
+
+/// Frames' values, each behind the number of its kind: see the target `frames`.
+pub fn frames() -> Vec<Vec<u8>> {
+    let kind = |number: u8, value: Vec<u8>| [vec![number], value].concat();
+    let (operation, digest, disk) = (OperationId::from_bytes([1; 16]), Digest::from_bytes([2; 32]), "serial:D1");
+    let disk: muster_protocol::DiskId = disk.parse().expect("a disk's id");
+    let hello = Hello {
+        versions: vec![1],
+        boot: BootId::from_bytes([3; 16]),
+        agent: "0.1.0".into(),
+        inventory: digest,
+        progress: Progress::Reverted { generation: Generation(7), why: "no gateway".into() },
+    };
+    let receipt =
+        WipeReceipt { disk: disk.clone(), method: "zeroed".into(), bytes: 512, verified_bytes: 512, milliseconds: 9 };
+    let welcome = Welcome {
+        version: 1,
+        time_unix_ms: 1_000,
+        standing: Standing::Pending { claim: "KX4M-7QPD".into() },
+        inventory: InventoryWish::Wanted,
+        name: "ber1-aaaaaa".into(),
+    };
+    let apply = Apply {
+        generation: Generation(7),
+        desired: Desired::default(),
+        permit: Some(Permit { plan: digest, disks: vec![disk.clone()] }),
+        confirm_within_s: 20,
+    };
+    let power = Power { operation, boot: BootId::from_bytes([3; 16]), action: PowerAction::Off };
+    let step = Step { action: "erase".into(), impact: Impact::Destroys(disk.clone()) };
+    let problem = Problem { field: "network".into(), problem: "none".into() };
+    let refused = enroll::Answer::Refused(enroll::Refusal::TicketExpired);
+    let enrolled = enroll::Answer::Enrolled {
+        machine: MachineId::from_bytes([4; 16]),
+        certificates: vec![vec![0x30]],
+        time_unix_ms: 1_000,
+    };
+    vec![
+        kind(0, value(&enrollment())),
+        kind(1, value(&refused)),
+        kind(1, value(&enrolled)),
+        kind(2, value(&to_agent::Call::Apply(apply))),
+        kind(2, value(&to_agent::Call::Power(power))),
+        kind(2, value(&to_agent::Call::Wipe(Wipe { operation, disks: vec![disk] }))),
+        kind(3, value(&to_agent::Answer::Planned(Plan { steps: vec![step], digest }))),
+        kind(3, value(&to_agent::Answer::Observed(Box::new(observed())))),
+        kind(3, value(&to_agent::Answer::Refused(to_agent::Refusal::Invalid(vec![problem])))),
+        kind(4, value(&to_controller::Call::Hello(hello))),
+        kind(4, value(&to_controller::Call::Inventory(Box::new(inventory())))),
+        kind(4, value(&to_controller::Call::Work { operation, state: Work::Done { receipts: vec![receipt] } })),
+        kind(4, value(&to_controller::Call::Confirm { generation: Generation(7), desired: digest })),
+        kind(5, value(&to_controller::Answer::Welcome(welcome))),
+        kind(5, value(&to_controller::Answer::Renewed { certificates: vec![vec![0x30]] })),
+    ]
+}
