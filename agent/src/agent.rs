@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use muster_protocol::MachineId;
+use muster_protocol::hello::Awaits;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -67,6 +68,8 @@ pub enum Contact {
     Pending {
         /// For whoever stands in front of the machine.
         claim: String,
+        /// What has to be said of it.
+        awaits: Awaits,
     },
     /// In session.
     Online,

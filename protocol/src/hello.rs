@@ -64,9 +64,20 @@ pub enum Standing {
     Pending {
         /// Eight characters, such as `KX4M-7QPD`.
         claim: String,
+        /// What the console asks for.
+        awaits: Awaits,
     },
     /// Approved.
     Member,
+}
+
+/// What an operator has to say of a machine that is not approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Awaits {
+    /// That it may come in.
+    Approval,
+    /// Which machine it is, before it can be approved.
+    Resolution,
 }
 
 /// How far an agent is with its desired state.

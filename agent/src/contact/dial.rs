@@ -280,7 +280,7 @@ impl Dialer<'_> {
         crate::info!("in session with {address} as {}", welcome.name);
         agent.status.send_modify(|status| {
             status.contact = match welcome.standing {
-                Standing::Pending { claim } => Contact::Pending { claim },
+                Standing::Pending { claim, awaits } => Contact::Pending { claim, awaits },
                 Standing::Member => Contact::Online,
             };
             status.controller = address.to_string();

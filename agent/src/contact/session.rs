@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use muster_protocol::desired::Desired;
-use muster_protocol::hello::Standing;
+use muster_protocol::hello::{Awaits, Standing};
 use muster_protocol::to_agent::{Answer, Apply, CAS, Call, Power, PowerAction, Refusal, Wipe};
 use muster_protocol::{BootId, Digest, OperationId};
 
@@ -54,7 +54,7 @@ pub enum Act {
 impl Session {
     /// A machine is pending until a controller welcomes it as something else.
     pub fn new(boot: BootId, manage: Manage) -> Self {
-        let standing = Standing::Pending { claim: String::new() };
+        let standing = Standing::Pending { claim: String::new(), awaits: Awaits::Approval };
         Self { boot, manage, standing, powers: BTreeSet::new(), due: None }
     }
 

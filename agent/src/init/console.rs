@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Awaits, Progress};
 use muster_protocol::inventory::Carrier;
 use muster_protocol::to_controller::Work;
 use rustix::fs::OFlags;
@@ -64,14 +64,18 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
         Contact::Starting => "starting".to_owned(),
         Contact::Enrolling => "asking the controller for a certificate".to_owned(),
         Contact::Dialing => "looking for the controller".to_owned(),
-        Contact::Pending { .. } => "waiting for approval".to_owned(),
+        Contact::Pending { awaits: Awaits::Approval, .. } => "waiting for approval".to_owned(),
+        Contact::Pending { awaits: Awaits::Resolution, .. } => "looks like a machine that is known".to_owned(),
         Contact::Online => "online".to_owned(),
     };
     line("State", &state);
-    if let Contact::Pending { claim } = &status.contact {
+    if let Contact::Pending { claim, awaits } = &status.contact {
         line("Claim code", claim);
-        if !status.name.is_empty() {
-            line("To approve", &format!("muster machine approve {}", status.name));
+        match awaits {
+            Awaits::Approval => line("To approve", &format!("muster machine approve {claim}")),
+            Awaits::Resolution => {
+                line("To decide", &format!("muster machine resolve {claim} --separate, or --same-as MACHINE"));
+            }
         }
     }
     if let Some(machine) = &status.machine {
@@ -108,7 +112,10 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
     for work in outbox.works().into_values() {
         match work {
             Work::Running { step, .. } => line("Working", step),
-            Work::Done { receipts } => line("Wiped", &format!("{} disks", receipts.len())),
+            Work::Done { receipts } => match receipts.len() {
+                1 => line("Wiped", "1 disk"),
+                count => line("Wiped", &format!("{count} disks")),
+            },
             Work::Failed { why } => line("Failed", why),
         }
     }
@@ -185,7 +192,7 @@ mod tests {
             out.progress = Progress::Reverted { generation: Generation(4), why };
         });
         let status = Status {
-            contact: Contact::Pending { claim: "KX4M-7QPD".into() },
+            contact: Contact::Pending { claim: "KX4M-7QPD".into(), awaits: Awaits::Approval },
             controller: "10.0.2.2:8443".into(),
             machine: Some(MachineId::from_bytes([0x11; 16])),
             name: "ber1-111111".into(),
@@ -195,7 +202,7 @@ mod tests {
 Muster 0.1.0   ber1-111111
   State       waiting for approval
   Claim code  KX4M-7QPD
-  To approve  muster machine approve ber1-111111
+  To approve  muster machine approve KX4M-7QPD
   Machine     11111111-1111-1111-1111-111111111111
   Controller  10.0.2.2:8443
   Hardware    Muster simulated SIM00007
@@ -206,6 +213,14 @@ Muster 0.1.0   ber1-111111
               carrier on eth1
 ";
         assert_eq!(page(&status, &outbox.borrow(), "unused"), expected);
+    }
+
+    #[test]
+    fn a_machine_in_doubt_asks_which_one_it_is_and_not_for_approval() {
+        let contact = Contact::Pending { claim: "KX4M-7QPD".into(), awaits: Awaits::Resolution };
+        let page = page(&Status { contact, ..Status::default() }, &Outbox::default(), "none");
+        let asked = "  To decide   muster machine resolve KX4M-7QPD --separate, or --same-as MACHINE\n";
+        assert!(page.contains(asked) && !page.contains("approve"), "{page}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use muster_protocol::desired::{Desired, Permit};
 use muster_protocol::enroll::Identity;
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Awaits, Progress};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, DiskId, Generation, Mac, MachineId, OperationId};
@@ -52,6 +52,13 @@ pub struct Machine {
     pub outcome: Progress,
     /// Grows with every change of this record; for ETags.
     pub version: u64,
+}
+
+impl Machine {
+    /// What an operator has to say while it waits.
+    pub fn awaits(&self) -> Awaits {
+        if self.doubt.is_empty() { Awaits::Approval } else { Awaits::Resolution }
+    }
 }
 
 /// Where a machine is in its life.

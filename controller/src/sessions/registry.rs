@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use muster_protocol::frame;
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Awaits, Progress};
 use muster_protocol::to_agent::{Answer, Call};
 use muster_protocol::{BootId, Digest, MachineId, close};
 use quinn::Connection;
@@ -82,7 +82,7 @@ pub enum Life {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Welcomed {
     /// Not approved yet.
-    Pending,
+    Pending(Awaits),
     /// Approved.
     Member,
 }

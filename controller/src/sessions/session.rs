@@ -143,7 +143,10 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
     let state = sessions.0.fleet.state();
     let known = state.inventories.get(&id).map(|record| record.inventory.digest());
     let (standing, welcomed) = match machine.lifecycle {
-        Lifecycle::Pending => (Standing::Pending { claim: machine.claim.clone() }, Welcomed::Pending),
+        Lifecycle::Pending => {
+            let awaits = machine.awaits();
+            (Standing::Pending { claim: machine.claim.clone(), awaits }, Welcomed::Pending(awaits))
+        }
         _ => (Standing::Member, Welcomed::Member),
     };
     let opening = Opening {
@@ -234,7 +237,10 @@ pub fn standing(state: &State, machine: MachineId, key: Digest, welcomed: Option
         (Lifecycle::Pending, Some(Welcomed::Member)) => {
             Err(End::close(close::CHANGED, "this machine waits for approval again"))
         }
-        (Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. }, Some(Welcomed::Pending)) => {
+        (Lifecycle::Pending, Some(Welcomed::Pending(told))) if told != machine.awaits() => {
+            Err(End::close(close::CHANGED, "this machine waits for something else now"))
+        }
+        (Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. }, Some(Welcomed::Pending(_))) => {
             Err(End::close(close::CHANGED, "this machine was approved"))
         }
         _ => Ok(()),
@@ -327,7 +333,7 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
     match call {
         Call::Hello(_) => Answer::Refused(Refusal::HelloAgain),
         // In quarantine there is nothing to tell but what the machine is made of.
-        Call::Progress(_) | Call::Confirm { .. } | Call::Work { .. } if peer.welcomed == Welcomed::Pending => {
+        Call::Progress(_) | Call::Confirm { .. } | Call::Work { .. } if peer.welcomed != Welcomed::Member => {
             Answer::Refused(Refusal::BadRequest)
         }
         Call::Inventory(inventory) => {

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use muster_protocol::desired::{Desired, check};
 use muster_protocol::enroll::{self, Identity, Ticket};
 use muster_protocol::frame::{self, Message};
-use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome};
+use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Welcome};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_controller::{self, Refusal};
 use muster_protocol::{
@@ -219,7 +219,7 @@ async fn a_machine_enrolls_says_hello_and_is_online_until_it_leaves() {
     let who = world.enrolled().await;
     let connection = world.dial(ALPN_SESSION, Some(&who)).await.expect("dials");
     let welcome = welcome(&connection).await;
-    assert!(matches!(welcome.standing, Standing::Pending { claim } if claim.len() == 9));
+    assert!(matches!(welcome.standing, Standing::Pending { claim, awaits: Awaits::Approval } if claim.len() == 9));
     assert_eq!((welcome.version, welcome.inventory), (1, InventoryWish::Wanted));
     let Presence::Online(session) = world.sessions.presence(who.machine) else { panic!("offline") };
     assert_eq!((session.boot, session.agent.as_str(), session.from.ip()), (BOOT, "0.1.0", Ipv4Addr::LOCALHOST.into()));

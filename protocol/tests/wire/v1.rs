@@ -9,7 +9,7 @@ use muster_protocol::desired::{
 };
 use muster_protocol::enroll::{self, Identity, Ticket};
 use muster_protocol::frame::{self, HEADER, Message};
-use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome};
+use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Welcome};
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
 use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId, VlanTag};
@@ -71,7 +71,7 @@ fn hello_and_welcome() {
     let welcome = Welcome {
         version: 1,
         time_unix_ms: 1_000,
-        standing: Standing::Pending { claim: "KX4M-7QPD".into() },
+        standing: Standing::Pending { claim: "KX4M-7QPD".into(), awaits: Awaits::Approval },
         inventory: InventoryWish::Wanted,
         name: "ber1-aaaaaa".into(),
     };
@@ -175,7 +175,7 @@ const ENROLLED: &str = "00aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa010130e807";
 const HELLO: &str = "\
     000101b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b005302e312e30d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1d1d1d1d1d1d1d10207";
-const WELCOME: &str = "0001e80700094b58344d2d37515044010b626572312d616161616161";
+const WELCOME: &str = "0001e80700094b58344d2d3751504400010b626572312d616161616161";
 const CONFIRM: &str = "0307d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
 const WORK: &str = "\
     040e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e01010973657269616c3a4431067a65726f65648004800409";

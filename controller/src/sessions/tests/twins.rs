@@ -32,6 +32,22 @@ async fn a_machine_that_has_no_stream_left_to_be_asked_on_is_not_taken_for_dead(
 }
 
 #[tokio::test]
+async fn a_box_that_is_said_to_be_a_machine_of_its_own_asks_for_approval_from_then_on() {
+    let world = world();
+    let known = world.member().await;
+    let _session = world.session(&known).await;
+    let twin = world.enrolled().await;
+    let waiting = world.session(&twin).await;
+    let id = twin.machine;
+    let separate = move |draft: &mut Draft| enrollment::separate(draft, id);
+    world.fleet.change(Author::controller(), separate).await.expect("resolved");
+    assert_eq!(closed(&waiting).await.0, close::CHANGED);
+    let again = world.dial(ALPN_SESSION, Some(&twin)).await.expect("dials");
+    let standing = welcome(&again).await.standing;
+    assert!(matches!(standing, Standing::Pending { awaits: Awaits::Approval, .. }), "{standing:?}");
+}
+
+#[tokio::test]
 async fn who_has_no_good_ticket_does_not_disturb_the_machines_that_it_claims_to_be() {
     let world = world();
     let first = world.member().await;
@@ -69,7 +85,9 @@ async fn a_box_in_doubt_becomes_the_machine_that_an_operator_says_it_is_without_
     };
     let doubtful = enroll(world.ticket(TicketBound::Bearer).await).await;
     assert_ne!(doubtful.machine, known.machine, "the one that it looks like is alive");
-    let waiting = world.session(&doubtful).await;
+    let waiting = world.dial(ALPN_SESSION, Some(&doubtful)).await.expect("dials");
+    let standing = welcome(&waiting).await.standing;
+    assert!(matches!(standing, Standing::Pending { awaits: Awaits::Resolution, .. }), "{standing:?}");
     // The old box is switched off for good, and an operator knows it.
     session.close(0_u32.into(), b"");
     world.presence(known.machine, |p| matches!(p, Presence::Offline { .. })).await;
