@@ -1,4 +1,5 @@
-//! What everything else stands on and what knows nothing of it: files, and what is counted.
+//! What everything else stands on and what knows nothing of it: files, words, and what is counted.
 
 pub mod files;
 pub mod metrics;
+pub mod words;

@@ -10,6 +10,7 @@ mod command;
 mod connect;
 mod error;
 mod follow;
+mod several;
 mod show;
 
 use std::process::ExitCode;

@@ -133,13 +133,10 @@ pub fn retire(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
     }
 }
 
-/// Gives a machine another name: 1 to 63 letters, digits, `-`, `.`; unique.
+/// Gives a machine another name: 1 to 63 letters, digits, `-`, `.`; unique, and neither an id nor a claim code by its looks.
 pub fn rename(draft: &mut Draft, id: MachineId, name: &str) -> Result<Machine, Refusal> {
     let mut machine = draft.need::<Machine>(&id)?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-    if name.is_empty() || name.len() > 63 || !name.chars().all(legal) || name.starts_with(['-', '.']) {
-        return Err(Refusal::invalid("name", format!("{name:?} is no name: 1 to 63 letters, digits, '-' or '.'")));
-    }
+    check_name(name)?;
     let taken = |m: &Machine| m.name == name && m.id != id && m.lifecycle != Lifecycle::Retired;
     if draft.state().machines.iter().any(taken) {
         return Err(Refusal::Conflict(format!("another machine is called {name:?}")));
@@ -147,6 +144,29 @@ pub fn rename(draft: &mut Draft, id: MachineId, name: &str) -> Result<Machine, R
     let before = std::mem::replace(&mut machine.name, name.to_owned());
     draft.audit("machine.renamed", id, before, name);
     Ok(save(draft, machine))
+}
+
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if name.is_empty() || name.len() > 63 || !name.chars().all(legal) || name.starts_with(['-', '.']) {
+        return Err(Refusal::invalid("name", format!("{name:?} is no name: 1 to 63 letters, digits, '-' or '.'")));
+    }
+    // Whoever types one must not mean another machine by it.
+    let looks_like = match name {
+        _ if is_id_like(name) => "the id of a machine",
+        _ if enrollment::is_claim_code(name) => "the claim code of a machine",
+        _ => return Ok(()),
+    };
+    Err(Refusal::invalid("name", format!("{name:?} looks like {looks_like}; put a word before it, such as box-{name}")))
+}
+
+/// Whether it could be the beginning of an id, of the eight digits that lists show or more.
+fn is_id_like(text: &str) -> bool {
+    let place = |(at, c): (usize, char)| match at {
+        8 | 13 | 18 | 23 => c == '-',
+        _ => c.is_ascii_hexdigit(),
+    };
+    (8..=36).contains(&text.len()) && text.chars().enumerate().all(place)
 }
 
 /// Sets (`Some`) and removes (`None`) labels.
@@ -267,8 +287,12 @@ pub fn want(
 /// `boot` is the boot that the asker saw, from the session that is up.
 pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId) -> Result<Operation, Refusal> {
     let machine = draft.need::<Machine>(&id)?;
-    if matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired) {
-        return Err(Refusal::Conflict(format!("{} is not approved; approve it first", machine.name)));
+    match machine.lifecycle {
+        Lifecycle::Pending | Lifecycle::Rejected => {
+            return Err(Refusal::Conflict(format!("{} is not approved; approve it first", machine.name)));
+        }
+        Lifecycle::Retired => return Err(Refusal::Conflict(format!("{} is retired", machine.name))),
+        Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => {}
     }
     // Asking twice for the same end of the same boot is one wish.
     let kind = OperationKind::Power { action, boot };
@@ -280,8 +304,8 @@ pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId
     operation::open(draft, id, kind, Some(begin_by))
 }
 
-/// Finds a machine by id, by a prefix of its id that no other has (4 characters at least), by name, or, while it waits for
-/// approval, by the claim code on its screen.
+/// Finds a machine by id, by name, by the claim code that its screen shows or showed, by a prefix of its id that no other
+/// has (4 characters at least), or by the name that it had when it was retired.
 pub fn lookup(state: &State, text: &str) -> Result<MachineId, Refusal> {
     let not_found = || Refusal::NotFound { kind: "machine", name: text.chars().take(80).collect() };
     if let Ok(id) = text.parse::<MachineId>() {
@@ -292,16 +316,26 @@ pub fn lookup(state: &State, text: &str) -> Result<MachineId, Refusal> {
         return Ok(machine.id);
     }
     let typed = |text: &str| text.replace('-', "").to_ascii_uppercase();
-    let waits = |m: &&Machine| matches!(m.lifecycle, Lifecycle::Pending | Lifecycle::Rejected);
-    if let Some(machine) = live().filter(waits).find(|m| typed(&m.claim) == typed(text)) {
+    // Also where it is on the screen no more: whoever types it again hears what became of it.
+    if let Some(machine) = live().find(|m| typed(&m.claim) == typed(text)) {
         return Ok(machine.id);
     }
+    let mut retired = state.machines.iter().filter(|m| m.lifecycle == Lifecycle::Retired && m.name == text);
+    let mut gone = || match (retired.next(), retired.next()) {
+        (None, _) => Err(not_found()),
+        (Some(only), None) => Ok(only.id),
+        (Some(one), Some(other)) => {
+            let problem =
+                format!("machines of this name were retired; write the id of one, such as {} or {}", one.id, other.id);
+            Err(Refusal::invalid("machine", problem))
+        }
+    };
     if text.len() < 4 {
-        return Err(not_found());
+        return gone();
     }
     let mut found = state.machines.iter().filter(|m| m.id.to_string().starts_with(text)).map(|m| m.id);
     match (found.next(), found.next()) {
-        (None, _) => Err(not_found()),
+        (None, _) => gone(),
         (Some(only), None) => Ok(only),
         (Some(_), Some(_)) => {
             Err(Refusal::invalid("machine", format!("{text:?} begins more than one id; write more of it")))
@@ -476,6 +510,41 @@ mod tests {
             assert_eq!(lookup(draft.state(), &typed), Ok(id), "{typed}");
         }
         approve(&mut draft, id).expect("approved");
-        assert!(lookup(draft.state(), &claim).is_err(), "it is on no screen any more");
+        assert_eq!(lookup(draft.state(), &claim), Ok(id), "it is approved already");
+    }
+
+    #[test]
+    fn a_retired_machine_is_found_by_its_name_unless_another_one_has_it_now() {
+        let mut draft = draft();
+        let box_number = |n: u8| Identity { system_serial: format!("SYS-{n}"), ..Identity::default() };
+        let [first, second] = [1, 2].map(|n| enrolled(&mut draft, box_number(n)));
+        let (mut draft, rename_to_kitchen) =
+            (draft, |draft: &mut Draft, id| rename(draft, id, "kitchen").expect("renamed"));
+        rename_to_kitchen(&mut draft, first);
+        retire(&mut draft, first).expect("retired");
+        assert_eq!(lookup(draft.state(), "kitchen"), Ok(first));
+        rename_to_kitchen(&mut draft, second);
+        assert_eq!(lookup(draft.state(), "kitchen"), Ok(second));
+        retire(&mut draft, second).expect("retired");
+        let both = lookup(draft.state(), "kitchen").expect_err("which one?").to_string();
+        assert!(both.contains(&first.to_string()) && both.contains(&second.to_string()), "{both}");
+    }
+
+    #[test]
+    fn a_name_does_not_look_like_an_id_or_a_claim_code() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, Identity::default());
+        for wrong in [&id.to_string(), &id.to_string()[..8], "DEADBEEF-0b7", "20261121", "KX4M-7QPD", "kx4m7qpd"] {
+            let refused = rename(&mut draft, id, wrong).expect_err(wrong).to_string();
+            assert!(refused.starts_with("name: ") && refused.contains("box-"), "{refused}");
+        }
+        for right in ["cafe", "rack-b2", "ber1-3f2a9c", "20261121.b", "box-20261121", "kitchens"] {
+            rename(&mut draft, id, right).expect(right);
+        }
+        // One that was given before there was this rule stays, and is found by it.
+        let machine = draft.need::<Machine>(&id).expect("there");
+        save(&mut draft, Machine { name: "deadbeef".into(), ..machine });
+        label(&mut draft, id, BTreeMap::from([("rack".into(), Some("b2".into()))])).expect("labeled");
+        assert_eq!(lookup(draft.state(), "deadbeef"), Ok(id));
     }
 }

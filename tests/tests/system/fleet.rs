@@ -151,7 +151,7 @@ fn fifty_machines_follow_the_ca_without_booting_and_one_that_was_away_comes_back
     until_behind(&controller, 1)?;
     with_old_ca(&controller)?.get("/api/v1/status").context("who has only the old CA's certificate is served still")?;
     let said = controller.refusal(&["ca", "finish"])?;
-    ensure!(said.contains("1 machines have not followed"), "{said}");
+    ensure!(said.contains("1 machine has not followed"), "{said}");
 
     away.set_wire(Wire::Magic);
     until_behind(&controller, 0)?;

@@ -24,6 +24,7 @@ use crate::fleet::answered::RequestKey;
 use crate::fleet::record::Role;
 use crate::fleet::{Author, State};
 use crate::metrics::Reason;
+use crate::words::with_article;
 
 /// The user of HTTP Basic, whose password is a token.
 const BASIC_USER: &str = "token";
@@ -190,7 +191,7 @@ fn caller(parts: &Parts, api: &Api, needed: Role) -> Result<Caller, Problem> {
     };
     if holder.role < needed {
         let (has, needs) = (name(holder.role), name(needed));
-        let detail = format!("the token {:?} is a {has}'s; this needs {needs}", holder.name);
+        let detail = format!("the token {:?} is {}'s; this needs {needs}", holder.name, with_article(has));
         return Err(Problem::forbidden("Authorization", detail));
     }
     Ok(Caller {

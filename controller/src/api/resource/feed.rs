@@ -15,6 +15,7 @@ use crate::api::http::{Page, Params, Problem, Refused, Viewer};
 use crate::api::view::Time;
 use crate::fleet::State as FleetState;
 use crate::fleet::record::Event;
+use crate::words::counted;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(events))
@@ -100,7 +101,7 @@ fn unread(state: &FleetState, after: u64) -> Vec<EventView> {
             at: first.at,
             kind: "feed.gap".into(),
             subject: String::new(),
-            text: format!("{count} events were forgotten before they were read"),
+            text: format!("forgotten before they were read: {}", counted(count as usize, "event")),
         };
         unread.insert(0, gap);
     }

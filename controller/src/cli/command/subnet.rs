@@ -6,6 +6,7 @@ use crate::cli::client::{escape, object, or_null};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::show::{Column, Show, age, joined, lines, print, text};
+use crate::words::counted;
 
 /// `muster subnet`
 #[derive(Debug, Subcommand)]
@@ -147,7 +148,8 @@ impl SubnetCommand {
                     ("reserved", or_null(reserved)),
                 ]);
                 let subnet = connect.client()?.post("/subnets", body)?;
-                print(&format!("{}: {} addresses are free\n", text(&subnet, "/net"), text(&subnet, "/free")));
+                let free = counted(subnet["free"].as_u64().unwrap_or_default() as usize, "address");
+                print(&format!("{}: {free} free\n", text(&subnet, "/net")));
                 Ok(())
             }
             Self::Remove(Remove { net, connect }) => {

@@ -143,7 +143,7 @@ fn tell(draft: &mut Draft, machine: &Machine, like: &Match) {
     draft.event("machine.pending", id, format!("{own} is new here and waits for approval, claim code {claim}"));
     if let Match::Doubtful(doubt) = like {
         let names: Vec<String> = doubt.iter().map(|id| name(draft.state(), *id)).collect();
-        let text = format!("{own} may be {}; say which with `muster machine resolve`", names.join(" or "));
+        let text = format!("{own} may be {}; say which with `muster machine resolve {claim}`", names.join(" or "));
         draft.event("machine.doubtful", id, text);
     }
 }
@@ -234,10 +234,10 @@ fn waiting(draft: &Draft, id: MachineId) -> Result<Machine, Refusal> {
 pub fn question(state: &State, machine: &Machine) -> Option<String> {
     let names: Vec<String> = machine.doubt.iter().map(|id| name(state, *id)).collect();
     let first = names.first()?;
-    let own = &machine.name;
+    let Machine { name: own, claim, .. } = machine;
     Some(format!(
-        "{own} may be {}; say so with `muster machine resolve {own} --same-as {first}`, or that it is a machine of its own \
-         with `muster machine resolve {own} --separate`",
+        "{own} may be {}; say so with `muster machine resolve {claim} --same-as {first}`, or that it is a machine of its own \
+         with `muster machine resolve {claim} --separate`",
         names.join(" or ")
     ))
 }
@@ -294,9 +294,21 @@ fn new_machine(draft: &mut Draft, location: &str) -> Machine {
     }
 }
 
-/// Eight characters that nobody confuses: no vowels, no 0, 1, I, O.
+/// Of claim codes: characters that nobody confuses. No vowels, no 0, 1, I, O.
+const LETTERS: &[u8; 28] = b"23456789BCDFGHJKLMNPQRSTVWXZ";
+
+/// Whether a text is what somebody types who reads a claim code, with or without its hyphen.
+pub fn is_claim_code(text: &str) -> bool {
+    let letters = match text.split_once('-') {
+        Some((first, second)) if first.len() == 4 && second.len() == 4 => [first, second].concat(),
+        Some(_) => return false,
+        None => text.to_owned(),
+    };
+    letters.len() == 8 && letters.bytes().all(|byte| LETTERS.contains(&byte.to_ascii_uppercase()))
+}
+
+/// Eight letters with a hyphen between four and four.
 fn claim_code(random: [u8; 8]) -> String {
-    const LETTERS: &[u8; 28] = b"23456789BCDFGHJKLMNPQRSTVWXZ";
     let letter = |byte: &u8| LETTERS[usize::from(*byte) % LETTERS.len()] as char;
     let (first, second) = random.split_at(4);
     first.iter().map(letter).chain(['-']).chain(second.iter().map(letter)).collect()

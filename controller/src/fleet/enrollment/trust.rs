@@ -8,6 +8,7 @@ use muster_protocol::{Digest, MachineId};
 use crate::fleet::machine::save;
 use crate::fleet::record::{Lifecycle, Machine};
 use crate::fleet::{Draft, Refusal, State};
+use crate::words::counted;
 
 /// The names of so many machines are in a refusal.
 const NAMED: usize = 5;
@@ -53,16 +54,18 @@ pub fn ended(draft: &mut Draft, before: Digest, current: Digest, lost: Lost) -> 
     if count > 0 && lost == Lost::Refuse {
         let more = if count > NAMED { ", …" } else { "" };
         return Err(Refusal::Conflict(format!(
-            "{count} machines have not followed yet and could come back only by booting again: {}{more}; wait until they \
-             were online, retire them, or do it all the same with --force",
+            "{} {} not followed yet and could come back only by booting again: {}{more}; wait until they were online, or, \
+             where they are switched off and boot anyway, do it with --force",
+            counted(count, "machine"),
+            if count == 1 { "has" } else { "have" },
             names[..count.min(NAMED)].join(", ")
         )));
     }
-    draft.audit("ca.finished", current, format!("{before}, trusted by {count} machines alone"), current);
+    draft.audit("ca.finished", current, format!("{before}, trusted by {} alone", counted(count, "machine")), current);
     draft.event(
         "ca.finished",
         current,
-        format!("the CA before is not trusted any more; {count} machines were left behind"),
+        format!("the CA before is not trusted any more, left behind: {}", counted(count, "machine")),
     );
     Ok(())
 }
@@ -125,7 +128,11 @@ mod tests {
         machine::retire(&mut draft, ids[1]).expect("retired");
         let name = draft.state().machines.get(&ids[2]).expect("there").name.clone();
         let refusal = ended(&mut draft, old, new, Lost::Refuse).expect_err("one would be lost").to_string();
-        assert!(refusal.starts_with("1 machines") && refusal.contains(&name), "{refusal}");
+        assert!(
+            refusal.starts_with("1 machine has") && refusal.contains(&name) && refusal.contains("--force"),
+            "{refusal}"
+        );
+        assert!(!refusal.contains("retire"), "a machine that is switched off is no reason to lose it: {refusal}");
         ended(&mut draft, old, new, Lost::Accept).expect("forced");
         told(&mut draft, ids[2], vec![new, old]).expect("known");
         ended(&mut draft, old, new, Lost::Refuse).expect("nobody is lost");

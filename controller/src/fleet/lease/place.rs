@@ -10,6 +10,7 @@ use super::model::{self, Hardware};
 use super::wish;
 use crate::fleet::record::{Lease, Lifecycle, Machine, Maintenance};
 use crate::fleet::{Refusal, State, location, machine};
+use crate::words::counted;
 
 /// Says which machines have a session now.
 pub type Online<'a> = &'a dyn Fn(MachineId) -> bool;
@@ -95,7 +96,7 @@ impl Passed {
         ];
         let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         let reasons = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
-        format!("none of the {total} machines of this model at {location} is free{reasons}")
+        format!("of {} of this model at {location} none is free{reasons}", counted(total, "machine"))
     }
 }
 

@@ -396,7 +396,7 @@ fn only_a_machine_that_can_be_had_and_wiped_is_leased_and_the_refusal_counts_the
     let Err(Refusal::Exhausted(why)) = provision(&mut draft, order("c2"), &|id| id == hidden) else { panic!("leased") };
     assert_eq!(
         why,
-        "none of the 4 machines of this model at ber1 is free: 1 leased or being cleaned, 1 in maintenance, 1 offline, \
+        "of 4 machines of this model at ber1 none is free: 1 leased or being cleaned, 1 in maintenance, 1 offline, \
          1 with no carrier or with a disk that nothing names"
     );
     let unknown = Order { model: "m-none".into(), ..order("c3") };

@@ -12,6 +12,7 @@ use muster_protocol::MachineId;
 
 use crate::fleet::record::{Address, AddressHolder, AddressRange, Subnet};
 use crate::fleet::{Draft, Refusal, State, location};
+use crate::words::counted;
 
 /// The most reserved ranges and nameservers of one subnet.
 const LIST_LIMIT: usize = 64;
@@ -98,7 +99,7 @@ pub fn remove_subnet(draft: &mut Draft, net: IpNet) -> Result<(), Refusal> {
     let subnet = draft.need::<Subnet>(&net)?;
     let held = taken(draft.state(), &subnet).count();
     if held > 0 {
-        return Err(Refusal::Conflict(format!("{held} addresses of {net} are handed out; they must come back first")));
+        return Err(Refusal::Conflict(format!("{net} still has {} handed out", counted(held, "address"))));
     }
     draft.audit("subnet.removed", net, format!("{subnet:?}"), "");
     draft.event("subnet.removed", net, format!("{net} is no longer handed out"));

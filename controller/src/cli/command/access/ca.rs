@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::show::{Column, Show, joined, lines, print, text};
+use crate::words::counted;
 
 /// `muster ca`
 #[derive(Debug, Subcommand)]
@@ -57,7 +58,10 @@ const AUTHORITY: &[Column] = &[
     Column("it expires", |a| text(a, "/before/expires")),
     Column("know only that", |a| match a["before"] {
         Value::Null => String::new(),
-        _ => format!("{} machines {}", text(a, "/behind"), joined(a, "/behind_names")).trim_end().to_owned(),
+        _ => {
+            let behind = counted(a["behind"].as_u64().unwrap_or_default() as usize, "machine");
+            format!("{behind} {}", joined(a, "/behind_names")).trim_end().to_owned()
+        }
     }),
 ];
 

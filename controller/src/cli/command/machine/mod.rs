@@ -1,5 +1,6 @@
 //! `muster machine`.
 
+mod decide;
 mod sheet;
 
 use std::collections::BTreeMap;
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use crate::cli::client::escape;
+use crate::cli::client::{Client, escape, with_query};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::show::{Column, Show, age, joined, print, text, yaml};
@@ -25,10 +26,12 @@ pub enum MachineCommand {
     /// What a machine's kernel says now; the machine itself is asked
     Observed(One),
     /// Let machines in that wait for approval, by name or by the claim code on their screens
-    Approve(Decide),
+    Approve(decide::Approve),
     /// Keep machines out that wait for approval
-    Reject(Decide),
+    Reject(decide::Reject),
     /// Say which machine a box is whose hardware leaves a doubt
+    ///
+    /// A box with other NICs, or a twin of another one, waits for approval until somebody says what it is.
     Resolve(Resolve),
     /// Set labels (KEY=VALUE) and remove them (KEY-)
     Label(Label),
@@ -37,7 +40,13 @@ pub enum MachineCommand {
     /// Leave a machine out of leases, or take it in again
     Maintenance(Maintenance),
     /// Take machines out of the fleet for good
-    Retire(Decide),
+    ///
+    /// Cannot be undone. The machine's certificate is revoked: its session ends within a second and it gets no other. What
+    /// is desired of it is forgotten, its disks keep what they carry, its record and its history stay.
+    ///
+    /// To come back the box must join anew, as a new machine, and an operator must approve it: no policy does. To keep a
+    /// machine out of leases for a while, use `muster machine maintenance`.
+    Retire(decide::Retire),
 }
 
 #[derive(Debug, Args)]
@@ -73,7 +82,6 @@ pub struct One {
     connect: Connect,
 }
 
-/// A box with other NICs, or a twin of another one, waits for approval until somebody says what it is.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("answer").required(true).args(["same_as", "separate"]), after_help = "Examples:
   muster machine resolve ber1-3f2a9c --same-as kitchen     it is the kitchen's box with a new NIC
@@ -87,15 +95,6 @@ pub struct Resolve {
     /// It is a machine of its own
     #[arg(long)]
     separate: bool,
-    #[command(flatten)]
-    connect: Connect,
-}
-
-#[derive(Debug, Args)]
-pub struct Decide {
-    /// Ids, unique beginnings of ids, names, or claim codes
-    #[arg(required = true, value_name = "MACHINE")]
-    machines: Vec<String>,
     #[command(flatten)]
     connect: Connect,
 }
@@ -189,8 +188,12 @@ impl MachineCommand {
         match self {
             Self::List(list) => list.run(),
             Self::Show(one) => {
-                let machine = one.connect.client()?.get(&path(&one.machine))?;
-                one.show.one(&machine, sheet::sheet);
+                let client = one.connect.client()?;
+                let machine = client.get(&path(&one.machine))?;
+                one.show.one(&machine, |machine| match machine["lifecycle"] == "retired" {
+                    true => sheet::sheet(machine, &retirement(&client, machine)),
+                    false => sheet::sheet(machine, ""),
+                });
                 Ok(())
             }
             Self::Desired(one) => {
@@ -212,9 +215,9 @@ impl MachineCommand {
                 one.show.one(&observed, yaml);
                 Ok(())
             }
-            Self::Approve(decide) => decide.run("approve"),
-            Self::Reject(decide) => decide.run("reject"),
-            Self::Retire(decide) => decide.run("retire"),
+            Self::Approve(approve) => approve.run(),
+            Self::Reject(reject) => reject.run(),
+            Self::Retire(retire) => retire.run(),
             Self::Resolve(Resolve { machine, same_as, separate: _, connect }) => {
                 let body = match same_as {
                     Some(other) => json!({"same_as": other}),
@@ -249,15 +252,14 @@ impl List {
     }
 }
 
-impl Decide {
-    /// One after the other; the first refusal ends it.
-    fn run(self, verb: &str) -> Result<(), CliError> {
-        let client = self.connect.client()?;
-        for machine in &self.machines {
-            let machine = client.post(&format!("{}/{verb}", path(machine)), json!({}))?;
-            said(&machine);
-        }
-        Ok(())
+/// When it was retired and by whom, from the audit log; nothing for whoever may not read that.
+fn retirement(client: &Client, machine: &Value) -> String {
+    let id = text(machine, "/id");
+    let query = [("subject", Some(id.as_str())), ("action", Some("machine.retired")), ("limit", Some("1"))];
+    let log = client.get(&with_query("/audit", &query)).unwrap_or_default();
+    match log.pointer("/items/0") {
+        Some(entry) => format!("{} by {}", text(entry, "/at"), text(entry, "/who")),
+        None => String::new(),
     }
 }
 

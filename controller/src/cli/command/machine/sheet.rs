@@ -6,8 +6,11 @@ use serde_json::Value;
 use super::{lifecycle, presence};
 use crate::cli::show::{Column, bytes, joined, lines, table, text};
 
-/// The whole sheet. `machine` is the API's answer.
-pub fn sheet(machine: &Value) -> String {
+/// The whole sheet. `machine` is the API's answer; `retired` says when it was and by whom, where it was.
+pub fn sheet(machine: &Value, retired: &str) -> String {
+    let mut machine = machine.clone();
+    machine["retired"] = retired.into();
+    let machine = &machine;
     let mut sheet = lines(machine, FACTS);
     for (list, columns) in [("/inventory/memory/dimms", DIMMS), ("/inventory/disks", DISKS), ("/inventory/nics", NICS)]
     {
@@ -24,7 +27,18 @@ const FACTS: &[Column] = &[
     Column("id", |m| text(m, "/id")),
     Column("location", |m| text(m, "/location")),
     Column("lifecycle", lifecycle),
+    Column("retired", |m| text(m, "/retired")),
     Column("claim code", |m| text(m, "/claim")),
+    Column("to approve", |m| match (text(m, "/claim"), joined(m, "/may_be")) {
+        (claim, doubt) if !claim.is_empty() && doubt.is_empty() => format!("muster machine approve {claim}"),
+        _ => String::new(),
+    }),
+    Column("to decide", |m| match (text(m, "/claim"), text(m, "/may_be/0")) {
+        (claim, first) if !claim.is_empty() && !first.is_empty() => {
+            format!("muster machine resolve {claim} --same-as {first}, or --separate")
+        }
+        _ => String::new(),
+    }),
     Column("ISO", |m| text(m, "/iso")),
     Column("lease", |m| text(m, "/lease")),
     Column("presence", |m| {
@@ -176,6 +190,17 @@ sda   931.5 GiB  512/4096  sata, rotational  ST1000  Z1D5    0x5000c500a1b2c3d4 
 NIC   MAC                PERMANENT MAC      DRIVER  PCI        LINK         ADDRESSES
 eth0  02:00:00:00:00:01  52:54:00:12:34:56  igb     8086:1521  1000 Mbit/s  192.0.2.7/24
 ";
-        assert_eq!(sheet(&machine), expected);
+        assert_eq!(sheet(&machine, ""), expected);
+    }
+
+    #[test]
+    fn who_waits_is_shown_with_what_there_is_to_type() {
+        let mut machine = json!({"name": "ber1-3f2a9c", "lifecycle": "pending", "claim": "KX4M-7QPD"});
+        let said = sheet(&machine, "");
+        assert!(said.contains("to approve:  muster machine approve KX4M-7QPD\n"), "{said}");
+        machine["may_be"] = json!(["kitchen", "cellar"]);
+        let said = sheet(&machine, "");
+        assert!(said.contains("muster machine resolve KX4M-7QPD --same-as kitchen, or --separate\n"), "{said}");
+        assert!(!said.contains("approve KX4M"), "{said}");
     }
 }
