@@ -132,7 +132,8 @@ impl Config {
         if let Some(mut boot) = top.section("boot")? {
             boot.set("images", &mut config.boot.images, path)?;
             boot.set("controllers", &mut config.boot.controllers, controllers)?;
-            boot.set("ticket_lifetime", &mut config.boot.ticket_lifetime, |v| duration(v, 60, 24 * 3600))?;
+            // A machine may have to wait for a minute after the controller's start.
+            boot.set("ticket_lifetime", &mut config.boot.ticket_lifetime, |v| duration(v, 120, 24 * 3600))?;
             boot.set("require_credential", &mut config.boot.require_credential, yes_or_no)?;
             boot.finish()?;
         }
@@ -453,7 +454,7 @@ mod tests {
             ("boot.require_credential = \"yes\"", "true or false is needed"),
             ("boot.ticket_lifetime = \"ten\"", "like \"90s\""),
             ("boot.ticket_lifetime = \"é\"", "like \"90s\""),
-            ("boot.ticket_lifetime = \"10s\"", "60 to 86400 seconds"),
+            ("boot.ticket_lifetime = \"10s\"", "120 to 86400 seconds"),
             ("agents.confirm_within = \"99999999999999999999h\"", "like \"90s\""),
             ("boot.controllers = [\"192.0.2.1:0\"]", "no controller's address"),
             ("boot.controllers = \"a b\"", "no controller's address"),

@@ -124,7 +124,7 @@ impl Refusal {
     /// Whether the same request may be taken later, without anything else having to be done to the machine.
     pub fn is_passing(self) -> bool {
         match self {
-            Self::Busy | Self::Full => true,
+            Self::Busy | Self::Full | Self::Awaited => true,
             Self::TicketUnknown
             | Self::TicketExpired
             | Self::TicketForeign
@@ -166,4 +166,10 @@ pub enum Refusal {
     /// It is not in the fleet, and its boot script was given to one that is.
     #[error("this machine is new here and must be started from an ISO of its site that is not revoked")]
     NoMedium,
+    /// It looks like a machine that may be on its way back to a controller that has just started.
+    #[error(
+        "the controller has just started and waits for the machines that it knows; this one looks like one of them and \
+         is let in within a minute"
+    )]
+    Awaited,
 }

@@ -169,7 +169,7 @@ impl Dialer<'_> {
             Trouble::Route(_) => NO_ROUTE,
             _ => self.backoff.next(u64::from_ne_bytes(random::bytes())),
         };
-        if matches!(&trouble, Trouble::Enrollment(refusal) if *refusal != Refusal::Busy) {
+        if matches!(&trouble, Trouble::Enrollment(refusal) if !matches!(refusal, Refusal::Busy | Refusal::Awaited)) {
             delay += REFUSED;
         }
         if let Some(at) = self.boot_again_at {

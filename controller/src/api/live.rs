@@ -9,6 +9,8 @@ use muster_protocol::hello::Progress;
 use muster_protocol::to_agent::{Answer, Call};
 use muster_protocol::{BootId, MachineId};
 
+pub use crate::fleet::enrollment::Alive;
+
 /// Whether a machine can be spoken with now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
@@ -54,6 +56,9 @@ pub enum CallError {
 pub trait Live: Send + Sync + 'static {
     /// Whether the machine is there; never waits.
     fn presence(&self, machine: MachineId) -> Presence;
+
+    /// Whether the machine lives; never waits, so that it may be asked inside a change of the fleet.
+    fn alive(&self, machine: MachineId) -> Alive;
 
     /// Asks an online machine and waits for its answer, within a limit of the implementation's choice.
     /// Only for calls that change nothing: what changes a machine goes through the fleet.

@@ -122,6 +122,8 @@ labels! {
         IsoMissing = "iso_missing",
         /// As many machines wait for approval as there may be.
         PendingFull = "pending_full",
+        /// What looks like a machine that may be on its way back, right after the controller's start.
+        Awaited = "awaited",
         /// A request without a token.
         TokenMissing = "token_missing",
         /// A token that nobody can read, or is shown as it should not be.

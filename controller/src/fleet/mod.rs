@@ -131,6 +131,12 @@ impl Fleet {
         self.state.clone()
     }
 
+    /// How many changes wait for the writer, for tests that force an order.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity()
+    }
+
     /// Runs `decide` in the writer and answers when what it wrote is durable.
     /// After an `Err` from `decide` nothing of what it wrote remains.
     ///

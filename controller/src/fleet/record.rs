@@ -35,6 +35,10 @@ pub struct Machine {
     pub claim: String,
     /// Which machines it may be, likeliest first: an operator must say. Empty where there is no doubt.
     pub doubt: Vec<MachineId>,
+    /// Where its first enrollment came from, as [`crate::source::whole`] says it; `None` for what no agent asked for.
+    pub source: Option<IpAddr>,
+    /// How often its enrollments went into the audit log lately.
+    pub told: Told,
     /// The ISO that it last booted from, by its id; empty where it came without one.
     pub iso: String,
     /// SHA-256 of the public key (SubjectPublicKeyInfo, DER) whose certificates are in force; zeros for none. A renewed
@@ -59,6 +63,15 @@ impl Machine {
     pub fn awaits(&self) -> Awaits {
         if self.doubt.is_empty() { Awaits::Approval } else { Awaits::Resolution }
     }
+}
+
+/// How often something went into the audit log lately; see [`super::enrollment::told`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The time that the entries so far are good for.
+    pub until_unix_ms: u64,
+    /// How often it was left out since the newest entry.
+    pub left_out: u64,
 }
 
 /// Where a machine is in its life.

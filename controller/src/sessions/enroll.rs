@@ -1,11 +1,12 @@
 //! Enrollment: a ticket and a signing request come in, a certificate goes out. One exchange, then the connection ends.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
-use muster_protocol::close;
 use muster_protocol::enroll::{Answer, Identity, Refusal, Request};
+use muster_protocol::{MachineId, close};
 use quinn::Connection;
 use tokio::sync::Semaphore;
 
@@ -15,9 +16,11 @@ use super::stream::shut;
 use super::stream::{self, StreamError};
 use super::{Sessions, now_unix_ms, remote};
 use crate::api::http::RequestId;
-use crate::fleet::enrollment::{self, Seen};
+use crate::api::{Alive, Live, Presence};
+use crate::fleet::enrollment::{self, Seen, room};
 use crate::fleet::identity::{self, Match};
-use crate::fleet::{self, Author};
+use crate::fleet::record::Machine;
+use crate::fleet::{self, Author, State};
 use crate::metrics::{Door, Reason};
 use crate::pki::AgentRequest;
 
@@ -72,12 +75,21 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     identity.check()?;
     let (from, key) = (remote(connection), csr.digest());
     enrollment::is_heard(&sessions.0.fleet.state(), &ticket, &identity, key, now_unix_ms())?;
-    let seen = sessions.seen(&identity).await?;
+    let (mut seen, asked) = sessions.seen(&identity).await?;
+    let (live, claimed) = (sessions.clone(), identity.clone());
     let author = Author::new("enrollment", Some(from), RequestId::fresh().as_str());
     let enrolled = sessions
         .0
         .fleet
-        .change(author, move |draft| enrollment::enroll(draft, &ticket, identity, seen, key))
+        .change(author, move |draft| {
+            // Whoever came in the meantime has to be asked for a sign of life as well.
+            if !live.is_as_before(draft.state(), &claimed, &asked) {
+                return Err(Refusal::Busy.into());
+            }
+            let source = crate::source::whole(from.ip());
+            seen.absent = room::forgettable(draft.state(), Some(source), |machine| live.left(machine));
+            enrollment::enroll(draft, &ticket, identity, seen, key)
+        })
         .await
         .map_err(|e| match e {
             fleet::Refusal::Enrollment(refusal) => refusal,
@@ -100,16 +112,27 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     Ok(Answer::Enrolled { machine: enrolled.machine, certificates, time_unix_ms: now_unix_ms() })
 }
 
+/// The newest session that each machine had which looks like a box, when it was asked for a sign of life.
+type Asked = HashMap<MachineId, Option<u64>>;
+
 impl Sessions {
     /// Which of the machines that this identity looks like are alive in a session: then this is another box, and two live
     /// machines are never merged. A machine that started anew does not answer any more.
     ///
-    /// Errors: [`Refusal::Busy`] where one of them cannot be asked now.
-    async fn seen(&self, identity: &Identity) -> Result<Seen, Refusal> {
+    /// The numbers are those of the sessions that each of them had; see [`Self::is_as_before`].
+    ///
+    /// Errors: [`Refusal::Busy`] where one of them cannot be asked now, [`Refusal::Awaited`].
+    async fn seen(&self, identity: &Identity) -> Result<(Seen, Asked), Refusal> {
         let state = self.0.fleet.state();
-        let mut alive = Vec::new();
+        let (mut alive, mut asked) = (Vec::new(), Asked::new());
         for id in identity::candidates(&state, identity) {
-            let Some(peer) = self.0.registry.get(id) else { continue };
+            asked.insert(id, self.0.registry.newest(id));
+            let Some(peer) = self.0.registry.get(id) else {
+                if self.awaits(id) {
+                    return Err(Refusal::Awaited);
+                }
+                continue;
+            };
             match peer.life().await {
                 Life::Sign => alive.push(id),
                 // Its session must not outlive it only because it was spoken to.
@@ -120,8 +143,21 @@ impl Sessions {
         }
         let is_known = matches!(identity::find(&state, identity, &alive), Match::Known(_));
         let newcomers = || self.0.newcomers.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-        let absent = enrollment::forgettable(&state, |id| self.0.registry.get(id).is_some());
-        Ok(Seen { alive, absent, untold: !is_known && newcomers().is_none() })
+        Ok((Seen { alive, absent: None, untold: !is_known && newcomers().is_none() }, asked))
+    }
+
+    /// Since when a machine is not there; `None` where it is, or may be.
+    fn left(&self, machine: &Machine) -> Option<u64> {
+        match (self.alive(machine.id), self.presence(machine.id)) {
+            (Alive::No, Presence::Offline { since_unix_ms }) => Some(since_unix_ms.unwrap_or(machine.created_unix_ms)),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody whom this identity looks like has come since they were asked.
+    fn is_as_before(&self, state: &State, identity: &Identity, asked: &Asked) -> bool {
+        let is_known = |id: &MachineId| asked.get(id).is_some_and(|seen| self.0.registry.newest(*id) <= *seen);
+        identity::candidates(state, identity).iter().all(is_known)
     }
 
     fn is_heard(&self, source: IpAddr) -> bool {
@@ -137,8 +173,8 @@ impl Sessions {
         let from = remote(connection);
         tracing::warn!(%from, reason = %refusal, "enrollment refused");
         self.0.metrics.refused(Door::Enroll, reason(refusal));
-        // Whoever comes when there is no room did nothing wrong.
-        if refusal != Refusal::Busy {
+        // Whoever comes when there is no room, or too early, did nothing wrong.
+        if !matches!(refusal, Refusal::Busy | Refusal::Awaited) {
             self.failed(from.ip());
             self.tell(from, refusal.to_string()).await;
         }
@@ -185,5 +221,6 @@ fn reason(refusal: Refusal) -> Reason {
         Refusal::MediumRevoked => Reason::IsoRevoked,
         Refusal::Full => Reason::PendingFull,
         Refusal::NoMedium => Reason::IsoMissing,
+        Refusal::Awaited => Reason::Awaited,
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Sources that are remembered. Beyond, the one that was heard of longest ago is forgotten.
@@ -21,13 +21,10 @@ pub trait Source: Clone + Eq + Hash {
     }
 }
 
-/// One household is one source: an IPv6 /64 is what the smallest network gets.
+/// One household is one source.
 impl Source for IpAddr {
     fn whole(self) -> Self {
-        match self.to_canonical() {
-            IpAddr::V4(address) => address.into(),
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        }
+        crate::source::whole(self)
     }
 }
 

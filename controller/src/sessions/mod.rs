@@ -11,12 +11,13 @@ pub mod limit;
 mod patience;
 pub mod places;
 mod registry;
+mod reunion;
 mod session;
 mod stream;
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use muster_protocol::MachineId;
@@ -28,7 +29,7 @@ use tokio::sync::{Semaphore, watch};
 pub use endpoint::ListenError;
 use places::Places;
 
-use crate::api::{CallError, Live, Presence};
+use crate::api::{Alive, CallError, Live, Presence};
 use crate::config::Agents;
 use crate::fleet::{Author, Fleet, converge};
 use crate::metrics::Metrics;
@@ -64,6 +65,7 @@ struct Shared {
     agents: Agents,
     metrics: Metrics,
     registry: registry::Registry,
+    reunion: Mutex<reunion::Reunion>,
     handshakes: Places,
     enrollments: Places,
     patience: Mutex<patience::Patience>,
@@ -75,12 +77,19 @@ struct Shared {
 impl Sessions {
     /// No port is open yet, and nobody is online. To be called inside a tokio runtime.
     pub fn start(fleet: Fleet, pki: Arc<Pki>, agents: Agents, metrics: Metrics) -> Self {
+        Self::started(fleet, pki, agents, metrics, Instant::now())
+    }
+
+    /// The same, at that moment.
+    fn started(fleet: Fleet, pki: Arc<Pki>, agents: Agents, metrics: Metrics, at: Instant) -> Self {
+        let reunion = reunion::Reunion::begin(&fleet.state(), at);
         let sessions = Self(Arc::new(Shared {
             fleet,
             pki,
             agents,
             metrics,
             registry: registry::Registry::default(),
+            reunion: Mutex::new(reunion),
             handshakes: Places::new(HANDSHAKES),
             enrollments: Places::new(ENROLLMENTS),
             patience: Mutex::default(),
@@ -102,6 +111,10 @@ impl Sessions {
         self.0.handshakes.count()
     }
 
+    fn awaits(&self, machine: MachineId) -> bool {
+        self.0.reunion.lock().unwrap_or_else(PoisonError::into_inner).awaits(machine, Instant::now())
+    }
+
     /// Opens the agents' port on a bound socket. `own` gives the controller's certificate.
     pub fn listen(&self, own: Arc<dyn ResolvesServerCert>, socket: UdpSocket) -> Result<Port, ListenError> {
         let endpoint = endpoint::open(&self.0.pki, own, socket)?;
@@ -113,6 +126,14 @@ impl Sessions {
 impl Live for Sessions {
     fn presence(&self, machine: MachineId) -> Presence {
         self.0.registry.presence(machine)
+    }
+
+    fn alive(&self, machine: MachineId) -> Alive {
+        match self.0.registry.newest(machine) {
+            Some(_) => Alive::Yes,
+            None if self.awaits(machine) => Alive::Perhaps,
+            None => Alive::No,
+        }
     }
 
     fn call(&self, machine: MachineId, call: Call) -> BoxFuture<'_, Result<Answer, CallError>> {

@@ -3,7 +3,7 @@
 //! One session owns a machine. The registry decides which, hands out questions to it, and wakes it when something
 //! about its machine has changed. It says nothing about what the machine should do.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -271,13 +271,19 @@ pub type Inventories = Arc<Mutex<Ration>>;
 /// See the module.
 pub struct Registry {
     entries: Mutex<HashMap<MachineId, Entry>>,
+    arriving: Mutex<BTreeSet<(MachineId, u64)>>,
     number: AtomicU64,
     changes: watch::Sender<u64>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { entries: Mutex::default(), number: AtomicU64::new(1), changes: watch::Sender::new(0) }
+        Self {
+            entries: Mutex::default(),
+            arriving: Mutex::default(),
+            number: AtomicU64::new(1),
+            changes: watch::Sender::new(0),
+        }
     }
 }
 
@@ -285,6 +291,20 @@ impl Registry {
     /// A number for a session that begins.
     pub fn next_number(&self) -> u64 {
         self.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// From now on until the guard is dropped, the machine counts as being there: its hello is being written down.
+    pub fn arrive(&self, machine: MachineId, number: u64) -> Arriving<'_> {
+        self.arriving().insert((machine, number));
+        Arriving { registry: self, at: (machine, number) }
+    }
+
+    /// The number of the machine's newest session, one that is about to begin included.
+    pub fn newest(&self, machine: MachineId) -> Option<u64> {
+        // In this order: whoever arrives is entered before it stops arriving.
+        let arriving = self.arriving().range((machine, 0)..=(machine, u64::MAX)).next_back().map(|(_, number)| *number);
+        let there = self.entries().get(&machine).and_then(Entry::number);
+        arriving.max(there)
     }
 
     /// Makes `peer` the session of its machine and ends the one that was.
@@ -395,6 +415,10 @@ impl Registry {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    fn arriving(&self) -> MutexGuard<'_, BTreeSet<(MachineId, u64)>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn entries(&self) -> MutexGuard<'_, HashMap<MachineId, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -406,6 +430,18 @@ impl Entry {
             Self::Online(peer) => Some(peer.number),
             Self::Offline { .. } => None,
         }
+    }
+}
+
+/// A machine between the controller's having heard its hello and its session.
+pub struct Arriving<'r> {
+    registry: &'r Registry,
+    at: (MachineId, u64),
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.registry.arriving().remove(&self.at);
     }
 }
 

@@ -128,13 +128,18 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
     shorten(&mut progress);
 
     let id = certificate.machine;
-    let said = progress.clone();
+    let (said, key) = (progress.clone(), certificate.key);
     let author = machine_author(id, remote(connection));
-    let machine = match sessions.0.fleet.change(author, move |draft| machine::hello(draft, id, boot, said)).await {
-        Ok(machine) => machine,
-        Err(fleet::Refusal::NotFound { .. }) => {
-            return refuse(&mut send, Refusal::UnknownMachine, Reason::UnknownMachine, close::UNAUTHORIZED).await;
-        }
+    // What is decided while its hello waits for the writer must not take it for one that is not there.
+    let arriving = sessions.0.registry.arrive(id, number);
+    let hello = move |draft: &mut Draft| match standing(draft.state(), id, key, None) {
+        Ok(()) => machine::hello(draft, id, boot, said).map(Ok),
+        // What was decided since its handshake.
+        Err(end) => Ok(Err(end)),
+    };
+    let machine = match sessions.0.fleet.change(author, hello).await {
+        Ok(Ok(machine)) => machine,
+        Ok(Err(end)) => return Err(end),
         Err(error) => {
             tracing::warn!(machine = %id, %error, "hello failed");
             return refuse(&mut send, Refusal::Busy, Reason::Busy, close::BUSY).await;
@@ -166,6 +171,8 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
     if sessions.0.registry.enter(&peer).is_err() {
         return Err(End::close(close::REPLACED, "a newer session of this machine is there already"));
     }
+    drop(arriving);
+    sessions.0.reunion.lock().unwrap_or_else(PoisonError::into_inner).came(id);
     let welcome = Welcome {
         version,
         time_unix_ms: now_unix_ms(),

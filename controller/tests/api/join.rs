@@ -1,6 +1,9 @@
 //! Who may join: boot media and their credentials, policies, claim codes, and boxes in doubt.
 
+use std::pin::pin;
+
 use axum::http::Method;
+use futures_util::poll;
 use muster_controller::fleet::Author;
 use muster_controller::fleet::enrollment::{self, Seen};
 use muster_controller::fleet::ticket::{self, Grant};
@@ -145,6 +148,26 @@ async fn a_box_in_doubt_is_a_question_to_the_operator_and_never_merged_with_a_li
     let online = lab.online("S9").await;
     let live = lab.post(format!("{path}/resolve"), json!({"same_as": online.to_string()})).await;
     live.refuses(409, "conflict", "state");
+
+    // It comes online while the change waits for the writer.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let held = lab.fleet.change(Author::controller(), move |_| {
+        let _ = begin.send(());
+        let _ = released.recv();
+        Ok(())
+    });
+    let late = lab.joins("", "BRD-2", 2).await.expect("joins");
+    let resolved = async {
+        begun.await.expect("the writer runs");
+        let mut asked = pin!(lab.post(format!("{path}/resolve"), json!({"same_as": late.to_string()})));
+        assert!(poll!(asked.as_mut()).is_pending(), "it waits for the writer");
+        lab.machines.come(late);
+        drop(release);
+        asked.await
+    };
+    let (_, resolved) = tokio::join!(held, resolved);
+    resolved.refuses(409, "conflict", "state");
 
     let same = lab.post(format!("{path}/resolve"), json!({"same_as": "kitchen"})).await.succeeds();
     assert_eq!((same.text("/id"), same.text("/lifecycle")), (known.to_string().as_str(), "available"));

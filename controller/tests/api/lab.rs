@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures_util::future::BoxFuture;
-use muster_controller::api::{self, Api, CallError, Live, Presence, Session, Site};
+use muster_controller::api::{self, Alive, Api, CallError, Live, Presence, Session, Site};
 use muster_controller::fleet::enrollment::{self, Seen};
 use muster_controller::fleet::record::Role;
 use muster_controller::fleet::ticket::{self, Grant};
@@ -28,6 +28,9 @@ use tower::ServiceExt;
 /// Where requests come from.
 const FROM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 9)), 5555);
 
+/// The boot of a made-up machine.
+const BOOT: BootId = BootId::from_bytes([7; 16]);
+
 /// What the made-up machines say.
 #[derive(Default)]
 pub struct Machines {
@@ -38,10 +41,31 @@ pub struct Machines {
     pub answer: Mutex<Option<Answer>>,
 }
 
+impl Machines {
+    /// A machine has a session from now on.
+    pub fn come(&self, machine: MachineId) {
+        let session = Session {
+            since_unix_ms: 1_795_245_304_000,
+            boot: BOOT,
+            from: "192.0.2.7:40000".parse().expect("an address"),
+            agent: "0.1.0".into(),
+            progress: Progress::Idle,
+        };
+        self.online.lock().expect("no test panics inside").insert(machine, session);
+    }
+}
+
 impl Live for Machines {
     fn presence(&self, machine: MachineId) -> Presence {
         let online = self.online.lock().expect("no test panics inside");
         online.get(&machine).cloned().map_or(Presence::Offline { since_unix_ms: None }, Presence::Online)
+    }
+
+    fn alive(&self, machine: MachineId) -> Alive {
+        match self.presence(machine) {
+            Presence::Online(_) => Alive::Yes,
+            Presence::Offline { .. } => Alive::No,
+        }
     }
 
     fn call(&self, machine: MachineId, call: Call) -> BoxFuture<'_, Result<Answer, CallError>> {
@@ -177,20 +201,12 @@ impl Lab {
     /// A machine that is approved and online.
     pub async fn online(&self, serial: &'static str) -> MachineId {
         let id = self.enrolled(serial).await;
-        let boot = BootId::from_bytes([7; 16]);
         let approved = self.fleet.change(Author::controller(), move |draft| {
             machine::approve(draft, id)?;
-            machine::hello(draft, id, boot, Progress::Idle)
+            machine::hello(draft, id, BOOT, Progress::Idle)
         });
         approved.await.expect("approved");
-        let session = Session {
-            since_unix_ms: 1_795_245_304_000,
-            boot,
-            from: "192.0.2.7:40000".parse().expect("an address"),
-            agent: "0.1.0".into(),
-            progress: Progress::Idle,
-        };
-        self.machines.online.lock().expect("no test panics inside").insert(id, session);
+        self.machines.come(id);
         id
     }
 

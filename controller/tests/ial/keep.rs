@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
-use muster_controller::api::{CallError, Live, Presence};
+use muster_controller::api::{Alive, CallError, Live, Presence};
 use muster_controller::fleet::machine;
 use muster_controller::fleet::record::LeaseState;
 use muster_controller::ial;
@@ -53,6 +53,10 @@ struct Gone(Option<u64>);
 impl Live for Gone {
     fn presence(&self, _: MachineId) -> Presence {
         Presence::Offline { since_unix_ms: self.0 }
+    }
+
+    fn alive(&self, _: MachineId) -> Alive {
+        Alive::No
     }
 
     fn call(&self, _: MachineId, _: Call) -> BoxFuture<'_, Result<Answer, CallError>> {

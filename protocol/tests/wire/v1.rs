@@ -56,6 +56,7 @@ fn enroll_answers() {
     golden(&enroll::Answer::Refused(enroll::Refusal::TicketExpired), "0101");
     golden(&enroll::Answer::Refused(enroll::Refusal::Full), "0107");
     golden(&enroll::Answer::Refused(enroll::Refusal::NoMedium), "0108");
+    golden(&enroll::Answer::Refused(enroll::Refusal::Awaited), "0109");
 }
 
 #[test]

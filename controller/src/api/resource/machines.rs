@@ -211,9 +211,10 @@ async fn resolve(
         (None, true) => None,
         _ => return Err(Problem::invalid("same_as", "say either same_as with a machine, or separate with true")),
     };
-    let is_online = other.is_some_and(|id| matches!(api.live.presence(id), Presence::Online(_)));
+    let live = api.live.clone();
     decide(&api, caller, name, body.digest, move |draft, id| match other {
-        Some(other) => enrollment::same_as(draft, id, other, is_online),
+        // Asked inside the change: it may come while this waits for the writer.
+        Some(other) => enrollment::same_as(draft, id, other, live.alive(other)),
         None => enrollment::separate(draft, id),
     })
     .await

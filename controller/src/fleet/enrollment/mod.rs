@@ -9,7 +9,9 @@ pub mod identity;
 pub mod iso;
 mod junk;
 pub mod policy;
+pub mod room;
 pub mod ticket;
+mod told;
 pub mod trust;
 
 use std::collections::BTreeMap;
@@ -19,12 +21,9 @@ use muster_protocol::hello::Progress;
 use muster_protocol::{Digest, Generation, MachineId};
 
 use super::machine::save;
-use super::record::{Lifecycle, Machine, MachineInventory, Maintenance, TicketBound};
+use super::record::{Lifecycle, Machine, MachineInventory, Maintenance, TicketBound, Told};
 use super::{Draft, Refusal, State};
 use identity::Match;
-
-/// The most machines that wait for approval. Whoever sends boxes that do not exist gets no further.
-pub const PENDING_LIMIT: usize = 1_000;
 
 /// What an enrollment leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +39,22 @@ pub struct Enrolled {
 pub struct Seen {
     /// Machines that look like the box and answer: it is another one.
     pub alive: Vec<MachineId>,
-    /// A machine that waits for approval and is not there: it may be forgotten where there is no place left.
+    /// A machine that waits for approval and is not there, as [`room::forgettable`] says: it may be forgotten where there
+    /// is no place left.
     pub absent: Option<MachineId>,
     /// So many newcomers came lately that this one is not told in the event feed: strangers must not push it out.
     pub untold: bool,
+}
+
+/// Whether a machine lives, as far as can be said without asking it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alive {
+    /// It has a session, or is about to.
+    Yes,
+    /// The controller has just started: it may be on its way back.
+    Perhaps,
+    /// It is not there.
+    No,
 }
 
 /// Whether there is any use in looking at the machines that a box may be: it shows a key that is known, or a ticket that
@@ -89,8 +100,9 @@ pub fn enroll(
     let mut machine = match &like {
         Match::Known(id) => draft.need::<Machine>(id)?,
         Match::New | Match::Doubtful(_) => {
-            make_room(draft, seen.absent)?;
-            let machine = new_machine(draft, &ticket.location);
+            let source = draft.author.from.map(|from| crate::source::whole(from.ip()));
+            room::make(draft, source, seen.absent)?;
+            let machine = Machine { source, ..new_machine(draft, &ticket.location) };
             if !seen.untold {
                 tell(draft, &machine, &like);
             }
@@ -129,8 +141,13 @@ pub fn enroll(
         machine.location = ticket.location;
     }
     // Boxes that nobody let in are in the event feed, which forgets: strangers must not be able to fill the audit log.
-    if is_in {
-        draft.audit("machine.enrolled", machine.id, before, standing(&machine));
+    // Nor must those who claim to be a machine that is in.
+    if is_in && let Some(left_out) = told::take(&mut machine.told, draft.now_unix_ms()) {
+        let left_out = match left_out {
+            0 => String::new(),
+            count => format!("; {count} enrollments of it before this one are not in the log"),
+        };
+        draft.audit("machine.enrolled", machine.id, before, standing(&machine) + &left_out);
     }
     let machine = save(draft, machine);
     let machine = policy::consider(draft, machine)?;
@@ -148,30 +165,6 @@ fn tell(draft: &mut Draft, machine: &Machine, like: &Match) {
     }
 }
 
-/// Leaves a place for one more machine that waits for approval.
-fn make_room(draft: &mut Draft, absent: Option<MachineId>) -> Result<(), Refusal> {
-    let is_pending = |machine: &Machine| machine.lifecycle == Lifecycle::Pending;
-    if draft.state().machines.iter().filter(|machine| is_pending(machine)).count() < PENDING_LIMIT {
-        return Ok(());
-    }
-    match absent.and_then(|id| draft.get::<Machine>(&id)).filter(|machine| is_pending(machine)).cloned() {
-        Some(machine) => {
-            forget(draft, machine.id);
-            Ok(())
-        }
-        None => Err(Enrollment::Full.into()),
-    }
-}
-
-/// The machine that was pending and is not there, and that came first; `None` while there is room for another one.
-pub fn forgettable(state: &State, is_there: impl Fn(MachineId) -> bool) -> Option<MachineId> {
-    let pending = || state.machines.iter().filter(|machine| machine.lifecycle == Lifecycle::Pending);
-    if pending().count() < PENDING_LIMIT {
-        return None;
-    }
-    pending().filter(|m| !is_there(m.id)).min_by_key(|m| m.created_unix_ms).map(|machine| machine.id)
-}
-
 fn forget(draft: &mut Draft, id: MachineId) {
     draft.delete::<MachineInventory>(&id);
     draft.delete::<Machine>(&id);
@@ -184,8 +177,8 @@ fn name(state: &State, id: MachineId) -> String {
 /// An operator says that a box that waits for approval is a machine that is known: it becomes that machine, which goes
 /// on as what it was. The box enrolls again by itself, with the key that it has.
 ///
-/// `is_other_online` is whether the other one is in session: two live machines are never merged.
-pub fn same_as(draft: &mut Draft, id: MachineId, other: MachineId, is_other_online: bool) -> Result<Machine, Refusal> {
+/// `alive` is whether the other one is, at this moment: two live machines are never merged.
+pub fn same_as(draft: &mut Draft, id: MachineId, other: MachineId, alive: Alive) -> Result<Machine, Refusal> {
     let machine = waiting(draft, id)?;
     let mut known = draft.need::<Machine>(&other)?;
     if id == other {
@@ -194,9 +187,15 @@ pub fn same_as(draft: &mut Draft, id: MachineId, other: MachineId, is_other_onli
     if matches!(known.lifecycle, Lifecycle::Retired | Lifecycle::Rejected) {
         return Err(Refusal::Conflict(format!("{} is out of the fleet and does not come back", known.name)));
     }
-    if is_other_online {
-        let text = format!("{} is online at this moment: two live machines are never merged", known.name);
-        return Err(Refusal::Conflict(text));
+    let why = match alive {
+        Alive::Yes => Some("is online at this moment: two live machines are never merged"),
+        Alive::Perhaps => {
+            Some("may be on its way back to this controller, which has just started: ask again in a minute")
+        }
+        Alive::No => None,
+    };
+    if let Some(why) = why {
+        return Err(Refusal::Conflict(format!("{} {why}", known.name)));
     }
     draft.audit("machine.resolved", other, format!("{id} was waiting as {}", machine.name), format!("{id} is {other}"));
     draft.event("machine.resolved", other, format!("{} is {}", machine.name, known.name));
@@ -283,6 +282,8 @@ fn new_machine(draft: &mut Draft, location: &str) -> Machine {
         identity: Identity::default(),
         claim,
         doubt: Vec::new(),
+        source: None,
+        told: Told::default(),
         iso: String::new(),
         certificate: Digest::from_bytes([0; 32]),
         trusts: Vec::new(),
@@ -374,11 +375,11 @@ pub(crate) mod tests {
         let refused = machine::approve(&mut draft, doubtful).expect_err("in doubt").to_string();
         assert!(refused.contains("muster machine resolve"), "{refused}");
         assert!(
-            matches!(same_as(&mut draft, doubtful, known, true), Err(Refusal::Conflict(why)) if why.contains("online"))
+            matches!(same_as(&mut draft, doubtful, known, Alive::Yes), Err(Refusal::Conflict(why)) if why.contains("online"))
         );
 
         let key = draft.need::<Machine>(&doubtful).expect("there").certificate;
-        let merged = same_as(&mut draft, doubtful, known, false).expect("resolved");
+        let merged = same_as(&mut draft, doubtful, known, Alive::No).expect("resolved");
         assert_eq!((merged.id, &merged.lifecycle), (known, &Lifecycle::Available));
         assert!(draft.get::<Machine>(&doubtful).is_none());
         // The box comes back with the key that it has, as the machine that it is.
@@ -444,7 +445,28 @@ pub(crate) mod tests {
         let doubtful = enrolled(&mut draft, with_other_nics(a_box(1)));
         machine::reject(&mut draft, doubtful).expect("rejected");
         assert!(machine::approve(&mut draft, doubtful).is_err());
-        same_as(&mut draft, doubtful, known, false).expect("resolved");
+        same_as(&mut draft, doubtful, known, Alive::No).expect("resolved");
+    }
+
+    #[test]
+    fn whoever_claims_to_be_a_machine_that_is_off_does_not_fill_the_audit_log() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, a_box(1));
+        machine::approve(&mut draft, id).expect("approved");
+        let before = draft.state().next_audit();
+        for _ in 0..1_000 {
+            assert_eq!(enrolled(&mut draft, a_box(1)), id);
+        }
+        let entered = draft.state().next_audit() - before;
+        assert!((1..=20).contains(&entered), "{entered} entries");
+        draft.advance_ms(60 * 60 * 1000);
+        assert_eq!(enrolled(&mut draft, a_box(1)), id);
+        let last = draft.state().audit.get(&(before + entered)).expect("an hour later there is one more").clone();
+        assert!(
+            last.after.contains(&format!("{} enrollments of it before this one", 1_000 - entered)),
+            "{}",
+            last.after
+        );
     }
 
     #[test]
@@ -455,29 +477,6 @@ pub(crate) mod tests {
         enroll(&mut draft, &ticket, a_box(1), seen, ticket.digest()).expect("enrolls");
         assert!(draft.state().events.is_empty());
         assert_eq!(draft.state().machines.len(), 1);
-    }
-
-    #[test]
-    fn so_many_machines_may_wait_and_one_that_is_gone_makes_room() {
-        let mut draft = draft();
-        let number = |n: usize| Identity { board_serial: format!("N-{n:05}-X"), ..Identity::default() };
-        let ids: Vec<MachineId> = (0..PENDING_LIMIT)
-            .map(|n| {
-                draft.advance_ms(1);
-                enrolled(&mut draft, number(n))
-            })
-            .collect();
-        let one_more = |draft: &mut Draft, absent| {
-            let ticket = ticket(draft);
-            enroll(draft, &ticket, number(PENDING_LIMIT), Seen { absent, ..Seen::default() }, ticket.digest())
-        };
-        assert_eq!(forgettable(draft.state(), |_| true), None);
-        assert_eq!(one_more(&mut draft, None), Err(Enrollment::Full.into()));
-        assert_eq!(enrolled(&mut draft, number(7)), ids[7], "who is there already needs no room");
-        let absent = forgettable(draft.state(), |id| id == ids[0]);
-        assert_eq!(absent, Some(ids[1]));
-        one_more(&mut draft, absent).expect("there is room");
-        assert!(draft.get::<Machine>(&ids[1]).is_none());
     }
 
     #[test]

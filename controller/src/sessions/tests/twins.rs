@@ -92,7 +92,7 @@ async fn a_box_in_doubt_becomes_the_machine_that_an_operator_says_it_is_without_
     session.close(0_u32.into(), b"");
     world.presence(known.machine, |p| matches!(p, Presence::Offline { .. })).await;
     let (id, other) = (doubtful.machine, known.machine);
-    let same = move |draft: &mut Draft| enrollment::same_as(draft, id, other, false);
+    let same = move |draft: &mut Draft| enrollment::same_as(draft, id, other, Alive::No);
     world.fleet.change(Author::controller(), same).await.expect("resolved");
     assert_eq!(closed(&waiting).await.0, close::UNAUTHORIZED);
     let back = enroll(Ticket::from_bytes([9; 32])).await;
