@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use muster_protocol::enroll::Ticket;
+use muster_protocol::enroll::Leave;
 use muster_protocol::{BootId, Digest, Mac, cmdline};
 
 use crate::keep::Keep;
@@ -39,8 +39,8 @@ pub struct Options {
     pub controllers: Vec<Endpoint>,
     /// The only CA that is trusted: SHA-256 of its certificate in DER.
     pub ca: Digest,
-    /// For one enrollment; `None` where a certificate is expected to be there.
-    pub ticket: Option<Ticket>,
+    /// To enroll with; `None` where a certificate is expected to be there.
+    pub leave: Option<Leave>,
     /// The time when the agent starts, as far as the boot script tells, in seconds since 1970 UTC; 0 where it tells nothing.
     pub time_unix_s: u64,
     /// The lease that iPXE holds.
@@ -166,7 +166,7 @@ impl OptionsError {
 
 /// Reads the arguments of an ordinary process, program name left out.
 pub fn from_arguments(mut arguments: impl Iterator<Item = String>, boot: BootId) -> Result<Command, OptionsError> {
-    let (mut controllers, mut ca, mut ticket) = (None, None, None);
+    let (mut controllers, mut ca, mut leave) = (None, None, None);
     let mut manage = Manage::default();
     let mut state = PathBuf::from("/run/muster-agent");
     while let Some(argument) = arguments.next() {
@@ -185,7 +185,7 @@ pub fn from_arguments(mut arguments: impl Iterator<Item = String>, boot: BootId)
             "--version" | "-V" => return Ok(Command::Version),
             "--controller" => controllers = Some(endpoints(&name, &value()?)?),
             "--ca" => ca = Some(value()?.parse().map_err(|e| OptionsError::new(&name, e))?),
-            "--ticket" => ticket = Some(value()?.parse().map_err(|e| OptionsError::new(&name, e))?),
+            "--ticket" => leave = Some(Leave::Ticket(value()?.parse().map_err(|e| OptionsError::new(&name, e))?)),
             "--manage" => manage = areas(&name, &value()?)?,
             "--state" => state = value()?.into(),
             _ => return Err(OptionsError::new(&name, "is not known; see --help")),
@@ -197,7 +197,7 @@ pub fn from_arguments(mut arguments: impl Iterator<Item = String>, boot: BootId)
     Ok(Command::Run(Box::new(Options {
         controllers: controllers.ok_or_else(|| OptionsError::new("--controller", "is missing; give HOST:PORT"))?,
         ca: ca.ok_or_else(|| OptionsError::new("--ca", "is missing; give the SHA-256 of the controller's CA"))?,
-        ticket,
+        leave,
         time_unix_s: 0,
         lease: None,
         manage,
@@ -225,9 +225,11 @@ pub fn from_cmdline(text: &str, boot: BootId) -> Result<(Options, Vec<OptionsErr
     let mut ignored = Vec::new();
     let controllers = endpoints(&shown(cmdline::CONTROLLER), &need(cmdline::CONTROLLER)?)?;
     let ca = need(cmdline::CA)?.parse().map_err(|e| OptionsError::new(&shown(cmdline::CA), e))?;
-    let ticket = match find(cmdline::TICKET) {
-        None => None,
-        Some(text) => Some(text.parse().map_err(|e| OptionsError::new(&shown(cmdline::TICKET), e))?),
+    let wrong = |name: &'static str| move |e| OptionsError::new(&shown(name), e);
+    let leave = match (find(cmdline::TICKET), find(cmdline::SITE)) {
+        (None, None) => None,
+        (Some(text), _) => Some(Leave::Ticket(text.parse().map_err(wrong(cmdline::TICKET))?)),
+        (None, Some(text)) => Some(Leave::Site(text.parse().map_err(wrong(cmdline::SITE))?)),
     };
     let time_unix_s = match find(cmdline::TIME).map(|text| text.parse()) {
         None => 0,
@@ -248,7 +250,7 @@ pub fn from_cmdline(text: &str, boot: BootId) -> Result<(Options, Vec<OptionsErr
     let keep = Keep::Folder("/run/muster".into());
     let manage = Manage::ALL;
     let (refused, pace) = (WhenRefused::BootAgain, Pace::default());
-    Ok((Options { controllers, ca, ticket, time_unix_s, lease, manage, keep, boot, refused, pace }, ignored))
+    Ok((Options { controllers, ca, leave, time_unix_s, lease, manage, keep, boot, refused, pace }, ignored))
 }
 
 impl Options {
@@ -345,6 +347,15 @@ mod tests {
         assert_eq!(lease.address.to_string(), "10.0.2.15/24");
         assert_eq!((lease.gateway, lease.dns), (Some(Ipv4Addr::new(10, 0, 2, 2)), None));
         assert_eq!(options.manage, Manage::ALL);
+    }
+
+    #[test]
+    fn a_sealed_medium_gives_its_credential_in_place_of_a_ticket() {
+        let with = |leave: &str| from_cmdline(&format!("muster.controller=a muster.ca={HEX} {leave}"), boot());
+        let (options, ignored) = with(&format!("muster.site={HEX}")).expect("reads");
+        assert_eq!((options.leave, ignored), (Some(Leave::Site(HEX.parse().expect("hex"))), vec![]));
+        let error = with("muster.site=secret").expect_err("no credential").to_string();
+        assert!(error.starts_with("kernel parameter muster.site=: ") && !error.contains("secret"), "{error}");
     }
 
     #[test]

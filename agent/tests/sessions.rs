@@ -14,7 +14,7 @@ use muster_agent::quic;
 use muster_agent::run::run_agent;
 use muster_agent::sim::{SimMachine, Wire};
 use muster_protocol::desired::{Desired, Link, Network, Reach, Route, Select, Settings};
-use muster_protocol::enroll::{Refusal, Request, Ticket};
+use muster_protocol::enroll::{Leave, Refusal, Request, Ticket};
 use muster_protocol::hello::{Awaits, Progress, Standing};
 use muster_protocol::to_agent::{self, Apply, Power, PowerAction};
 use muster_protocol::to_controller::{Answer, Call};
@@ -46,7 +46,7 @@ fn options(controller: &Controller, keep: Keep) -> Options {
     Options {
         controllers: vec![controller.endpoint()],
         ca: controller.ca(),
-        ticket: Some(Ticket::from_bytes([9; 32])),
+        leave: Some(Leave::Ticket(Ticket::from_bytes([9; 32]))),
         time_unix_s: 0,
         lease: None,
         manage: Manage::ALL,
@@ -90,7 +90,7 @@ async fn enrolls_says_hello_and_reports_its_inventory() {
     let keep = Keep::memory();
     let own = start(&controller, keep.clone());
     let request = in_time("an enrollment", controller.enroll()).await;
-    assert_eq!(request.ticket, Ticket::from_bytes([9; 32]));
+    assert_eq!(request.leave, Leave::Ticket(Ticket::from_bytes([9; 32])));
     let (session, hello) = in_time("a session", controller.welcome(Standing::Member)).await;
     assert_eq!((hello.boot, &hello.progress), (BOOT, &Progress::Idle));
     let Call::Inventory(inventory) = in_time("an inventory", controller.told(&session, Answer::Accepted)).await else {
@@ -164,7 +164,7 @@ async fn a_machine_whose_certificate_ended_while_it_was_cut_off_enrolls_with_the
     own.running.abort();
 
     let later = std::time::UNIX_EPOCH.elapsed().expect("after 1970") + Duration::from_secs(48 * 3600);
-    let _late = start_as(Options { time_unix_s: later.as_secs(), ticket: None, ..options(&controller, keep) });
+    let _late = start_as(Options { time_unix_s: later.as_secs(), leave: None, ..options(&controller, keep) });
     let second = in_time("another enrollment", controller.enroll()).await;
     let key = |request: &Request| {
         let csr = CertificateSigningRequestDer::from(request.csr.as_slice());

@@ -90,7 +90,7 @@ impl Road {
                         port: road.server.agents[0].port(),
                     }],
                     ca: road.ca,
-                    ticket: Some(made.await),
+                    leave: Some((&made.await).into()),
                     time_unix_s: 0,
                     lease: None,
                     manage: Manage::ALL,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use muster_protocol::desired::{Desired, Permit, Problem};
-use muster_protocol::enroll::{self, Identity, Ticket};
+use muster_protocol::enroll::{self, Identity, Leave, Ticket};
 use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome};
 use muster_protocol::inventory::{
@@ -38,7 +38,7 @@ pub fn enrollment() -> enroll::Request {
         macs: vec![mac()],
         disks: vec!["wwn:0x5000c500a1b2c3d4".parse().expect("a disk's id")],
     };
-    enroll::Request { ticket: Ticket::from_bytes([0x77; 32]), csr: signing_request(), identity }
+    enroll::Request { leave: Leave::Ticket(Ticket::from_bytes([0x77; 32])), csr: signing_request(), identity }
 }
 
 /// The value of a message's frame.

@@ -11,11 +11,12 @@ use std::io::{self, Cursor, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use muster_protocol::enroll::SiteCredential;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Part;
 use crate::packages::{Freshness, Package, PackageError, Packages, Tree, at};
-use crate::param::{Site, SiteCredential};
+use crate::param::Site;
 use crate::{Progress, script, write_whole};
 
 /// The volume's label, by which a running system can tell the medium from a disk.

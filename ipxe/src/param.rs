@@ -7,9 +7,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
 
-use muster_protocol::Digest;
 use serde::{Deserialize, Serialize};
 
 /// The boot HTTP listener's port, where a controller is named without one.
@@ -206,46 +204,6 @@ impl TryFrom<String> for BootUrl {
 impl From<BootUrl> for String {
     fn from(url: BootUrl) -> String {
         url.0
-    }
-}
-
-/// What an ISO vouches for its machines with: 256 random bits, made by whoever builds it and kept on it alone.
-///
-/// Text form: 64 lower-case hex digits. Debug output hides it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SiteCredential([u8; 32]);
-
-impl SiteCredential {
-    /// Takes 32 random bytes.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// What the controller keeps in its place.
-    pub fn digest(&self) -> Digest {
-        Digest::of(&self.0)
-    }
-}
-
-impl fmt::Debug for SiteCredential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SiteCredential(…)")
-    }
-}
-
-impl fmt::Display for SiteCredential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Digest::from_bytes(self.0).fmt(f)
-    }
-}
-
-impl FromStr for SiteCredential {
-    type Err = ParamError;
-
-    fn from_str(text: &str) -> Result<Self, ParamError> {
-        // The text may be a secret: it is not repeated in the error.
-        let wrong = |_| ParamError::new("credential", "(hidden)", "a site credential of 64 hex digits");
-        text.parse::<Digest>().map(|digits| Self(*digits.as_bytes())).map_err(wrong)
     }
 }
 

@@ -14,9 +14,9 @@ use std::fmt::Write as _;
 
 use muster_protocol::Digest;
 use muster_protocol::cmdline;
-use muster_protocol::enroll::Ticket;
+use muster_protocol::enroll::{SiteCredential, Ticket};
 
-use crate::param::{BootUrl, Endpoint, Location, Site, SiteCredential};
+use crate::param::{BootUrl, Endpoint, Location, Site};
 
 /// Path of [`dispatch`] on the boot HTTP listener.
 pub const DISPATCH_PATH: &str = "/boot.ipxe";

@@ -10,8 +10,9 @@ use std::process::Command;
 
 use muster_ipxe::iso::{self, IsoError, IsoSpec};
 use muster_ipxe::packages::Freshness;
-use muster_ipxe::param::{Site, SiteCredential};
+use muster_ipxe::param::Site;
 use muster_ipxe::script;
+use muster_protocol::enroll::SiteCredential;
 
 fn spec(folder: &Path, name: &str) -> IsoSpec {
     let build = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/cache");

@@ -6,10 +6,10 @@
 use std::fs;
 use std::path::Path;
 
-use muster_ipxe::param::{BootUrl, Endpoint, Location, Site, SiteCredential};
+use muster_ipxe::param::{BootUrl, Endpoint, Location, Site};
 use muster_ipxe::script::{self, Machine, Wait};
 use muster_protocol::Digest;
-use muster_protocol::enroll::Ticket;
+use muster_protocol::enroll::{SiteCredential, Ticket};
 
 fn assert_golden(name: &str, script: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);

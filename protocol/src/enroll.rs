@@ -16,39 +16,67 @@ use crate::ids::{Digest, DiskId, IdError, Mac, MachineId};
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket([u8; 32]);
 
-impl Ticket {
-    /// Takes 32 random bytes.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
+/// What an ISO vouches for its machines with: 256 random bits, made by whoever builds it and kept on it alone.
+/// Debug output hides it; [`fmt::Display`] is for the medium alone.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteCredential([u8; 32]);
 
-    /// What the controller stores in place of the ticket.
-    pub fn digest(&self) -> Digest {
-        Digest::of(&self.0)
-    }
-}
+/// A secret whose text form is 64 lower-case hex digits.
+macro_rules! secret {
+    ($name:ident, $hidden:literal, $expected:literal) => {
+        impl $name {
+            /// Takes 32 random bytes.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
 
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ticket(…)")
-    }
-}
-
-impl fmt::Display for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Digest::from_bytes(self.0).fmt(f)
-    }
-}
-
-impl FromStr for Ticket {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        match text.parse::<Digest>() {
-            Ok(digits) => Ok(Self(*digits.as_bytes())),
-            // The text may be a secret: it is not repeated in the error.
-            Err(_) => Err(IdError { text: "(hidden)".into(), expected: "a boot ticket of 64 hex digits" }),
+            /// What the controller stores in its place.
+            pub fn digest(&self) -> Digest {
+                Digest::of(&self.0)
+            }
         }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($hidden)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Digest::from_bytes(self.0).fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                match text.parse::<Digest>() {
+                    Ok(digits) => Ok(Self(*digits.as_bytes())),
+                    // The text may be a secret: it is not repeated in the error.
+                    Err(_) => Err(IdError { text: "(hidden)".into(), expected: $expected }),
+                }
+            }
+        }
+    };
+}
+
+secret!(Ticket, "Ticket(…)", "a boot ticket of 64 hex digits");
+secret!(SiteCredential, "SiteCredential(…)", "a site credential of 64 hex digits");
+
+/// By whose leave a machine asks to join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Leave {
+    /// Its boot script gave it a ticket.
+    Ticket(Ticket),
+    /// It started from a sealed ISO, which carries everything and asks for no script. Good as often as is needed.
+    Site(SiteCredential),
+}
+
+impl From<&Ticket> for Leave {
+    fn from(ticket: &Ticket) -> Self {
+        Self::Ticket(ticket.clone())
     }
 }
 
@@ -87,8 +115,8 @@ const SERIAL_BYTES: usize = 128;
 /// An agent asks to join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// From the boot script.
-    pub ticket: Ticket,
+    /// From the boot script or the medium.
+    pub leave: Leave,
     /// Certificate signing request in DER (RFC 2986), ECDSA P-256, made with the key that stays in this machine's RAM.
     #[serde(deserialize_with = "at_most::<{ bounded::CSR_BYTES }, _, _>")]
     pub csr: Vec<u8>,
@@ -131,7 +159,8 @@ impl Refusal {
             | Self::BadRequest
             | Self::Rejected
             | Self::MediumRevoked
-            | Self::NoMedium => false,
+            | Self::NoMedium
+            | Self::Retired => false,
         }
     }
 }
@@ -172,4 +201,7 @@ pub enum Refusal {
          is let in within a minute"
     )]
     Awaited,
+    /// An operator retired this machine.
+    #[error("this machine was retired by an operator")]
+    Retired,
 }

@@ -26,7 +26,7 @@ pub use hello::version;
 /// ALPN of sessions: mutual TLS, the agent shows the certificate it was enrolled with.
 pub const ALPN_SESSION: &[u8] = b"muster/1";
 
-/// ALPN of enrollment: the agent has no certificate yet and shows a boot ticket.
+/// ALPN of enrollment: the agent has no certificate yet and shows by whose leave it comes.
 pub const ALPN_ENROLL: &[u8] = b"muster-enroll/1";
 
 /// The DNS name in every controller certificate.
@@ -41,6 +41,8 @@ pub mod cmdline {
     pub const CA: &str = "muster.ca";
     /// The boot ticket, 64 lower-case hex digits.
     pub const TICKET: &str = "muster.ticket";
+    /// In place of a ticket, on a sealed ISO: the site credential, 64 lower-case hex digits.
+    pub const SITE: &str = "muster.site";
     /// The controller's time when it wrote the script, in seconds since 1970 UTC.
     pub const TIME: &str = "muster.time";
     /// The lease that iPXE holds: `mac,address,netmask,gateway,dns,dhcp-server`, each part possibly empty.

@@ -153,7 +153,11 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
     let (bytes, decoded) = cost::<enroll::Request>(&lie);
     assert!(decoded.is_err() && bytes < 4096, "an enrollment: {bytes} bytes, {decoded:?}");
     let identity = enroll::Identity { macs: vec![Mac::from_bytes([0; 6]); 1_000], ..enroll::Identity::default() };
-    let request = enroll::Request { ticket: enroll::Ticket::from_bytes([0; 32]), csr: Vec::new(), identity };
+    let request = enroll::Request {
+        leave: enroll::Leave::Ticket(enroll::Ticket::from_bytes([0; 32])),
+        csr: Vec::new(),
+        identity,
+    };
     let (bytes, decoded) = cost::<enroll::Request>(&value(&request));
     assert!(decoded.is_err() && bytes < 4096, "an enrollment: {bytes} bytes, {decoded:?}");
 

@@ -13,7 +13,7 @@ use rustls::time_provider::TimeProvider;
 use tokio::time::Instant;
 
 /// No certificate was ever made before this second: the build's own time where the builder gives one.
-const BUILT: Duration = Duration::from_secs(match option_env!("SOURCE_DATE_EPOCH") {
+pub(super) const BUILT: Duration = Duration::from_secs(match option_env!("SOURCE_DATE_EPOCH") {
     Some(text) => decimal(text),
     None => 1_795_000_000,
 });
@@ -49,6 +49,11 @@ impl Clock {
         let told = unix_ms.max(BUILT.as_millis() as u64);
         let passed = self.since.elapsed().as_millis() as u64;
         self.told_ms.store(told.saturating_sub(passed), Ordering::Relaxed);
+    }
+
+    /// Whether a controller or its boot script said what time it is.
+    pub fn is_told(&self) -> bool {
+        self.told_ms.load(Ordering::Relaxed) != 0
     }
 
     /// Since 1970 UTC.

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use muster_protocol::enroll::{Answer, Refusal, Request, Ticket};
+use muster_protocol::enroll::{Answer, Leave, Refusal, Request, Ticket};
 use muster_protocol::hello::{Progress, Standing};
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{ALPN_ENROLL, ALPN_SESSION, close, to_controller};
@@ -22,7 +22,7 @@ use super::identity::{self, Credentials, IdentityError};
 use super::quic::{self, QuicError};
 use super::session::Due;
 use super::talk::{self, End, HelloError};
-use super::tls;
+use super::tls::{self, Time};
 use crate::agent::{Agent, Contact};
 use crate::machine::{self, MachineError, chain};
 use crate::options::{Endpoint, WhenRefused};
@@ -143,7 +143,7 @@ impl Dialer<'_> {
         }
         let now = self.agent.clock.now();
         let own = self.own.clone().filter(|own| !own.has_ended(now));
-        let may_enroll = self.agent.options.ticket.is_some();
+        let may_enroll = self.agent.options.leave.is_some();
         match own {
             Some(own) if self.certificate == Certificate::Usable || !may_enroll => self.session(own).await,
             _ => self.enroll().await,
@@ -190,8 +190,8 @@ impl Dialer<'_> {
     async fn enroll(&mut self) -> Next {
         let agent = self.agent;
         // The key of an earlier certificate is as good, and whoever has neither need not ask.
-        let spent = self.own.as_ref().map(|_| Ticket::from_bytes([0; 32]));
-        let Some(ticket) = agent.options.ticket.clone().or(spent) else {
+        let spent = self.own.as_ref().map(|_| Leave::Ticket(Ticket::from_bytes([0; 32])));
+        let Some(leave) = agent.options.leave.clone().or(spent) else {
             return match agent.options.refused {
                 WhenRefused::End => Next::End(Ended::NoTicket),
                 WhenRefused::BootAgain => Next::Wait(Trouble::NoTicket),
@@ -200,7 +200,7 @@ impl Dialer<'_> {
         // Whatever comes of it, the old certificate has its turn again afterwards.
         self.certificate = Certificate::Usable;
         agent.status.send_modify(|status| status.contact = Contact::Enrolling);
-        let answer = match self.ask_to_enroll(ticket).await {
+        let answer = match self.ask_to_enroll(leave).await {
             Ok(answer) => answer,
             Err(trouble) => return Next::Wait(trouble),
         };
@@ -222,7 +222,7 @@ impl Dialer<'_> {
         }
     }
 
-    async fn ask_to_enroll(&mut self, ticket: Ticket) -> Result<Answer, Trouble> {
+    async fn ask_to_enroll(&mut self, leave: Leave) -> Result<Answer, Trouble> {
         let key = match (&self.key, &self.own) {
             (Some(key), _) => key.clone(),
             // The controller knows the key of the last certificate, even where that has ended and the ticket is used up.
@@ -232,7 +232,7 @@ impl Dialer<'_> {
         let csr = identity::signing_request(&key)?;
         let identity = machine::blocking(&self.agent.machine, |machine| machine.identity()).await;
         let (connection, _) = self.connect(ALPN_ENROLL, None).await?;
-        let answer = quic::ask(&connection, &Request { ticket, csr, identity }).await;
+        let answer = quic::ask(&connection, &Request { leave, csr, identity }).await;
         quic::end(&connection, close::DONE, "enrollment is over");
         Ok(answer?)
     }
@@ -366,7 +366,11 @@ impl Dialer<'_> {
             out.connection += 1;
             number = out.connection;
         });
-        let tls = tls::config(alpn, agent.trust.cas(), &agent.clock, own);
+        // A sealed medium may be years old, and the hardware clock anything: the first controller that proves to be one of
+        // the right CA is asked for the time.
+        let is_sealed = matches!(agent.options.leave, Some(Leave::Site(_)));
+        let time = if own.is_none() && is_sealed && !agent.clock.is_told() { Time::Unknown } else { Time::Known };
+        let tls = tls::config(alpn, agent.trust.cas(), &agent.clock, time, own);
         let tls = tls.map_err(|error| QuicError::Local(error.to_string()))?;
         let mut failed = None;
         let mut addresses = Vec::new();

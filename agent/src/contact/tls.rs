@@ -15,8 +15,17 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, SignatureScheme,
 };
 
-use super::clock::Clock;
+use super::clock::{BUILT, Clock};
 use super::identity::Credentials;
+
+/// Whether this machine knows what time it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// As well as can be.
+    Known,
+    /// The hardware clock says something, and that may be wrong in either direction (docs/decisions/0009).
+    Unknown,
+}
 
 /// A configuration for one attempt: this ALPN, any of these CAs, and the agent's certificate where it has one.
 ///
@@ -25,10 +34,11 @@ pub fn config(
     alpn: &[u8],
     cas: Vec<Digest>,
     clock: &Clock,
+    time: Time,
     credentials: Option<&Credentials>,
 ) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(PinnedCas { cas, provider: provider.clone() });
+    let verifier = Arc::new(PinnedCas { cas, time, provider: provider.clone() });
     let builder = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -52,7 +62,23 @@ pub fn config(
 #[derive(Debug)]
 struct PinnedCas {
     cas: Vec<Digest>,
+    time: Time,
     provider: Arc<CryptoProvider>,
+}
+
+impl PinnedCas {
+    /// The time at which to judge again, after a certificate was not valid at another: a machine that does not know the
+    /// time takes that certificate's word, back to the time when this program was built.
+    fn another_time(&self, error: &Error) -> Option<UnixTime> {
+        let Error::InvalidCertificate(error) = error else { return None };
+        let then = match (self.time, error) {
+            (Time::Known, _) => None,
+            (Time::Unknown, CertificateError::NotValidYetContext { not_before, .. }) => Some(*not_before),
+            (Time::Unknown, CertificateError::ExpiredContext { not_after, .. }) => Some(*not_after),
+            (Time::Unknown, _) => None,
+        };
+        then.filter(|then| then.as_secs() >= BUILT.as_secs())
+    }
 }
 
 impl ServerCertVerifier for PinnedCas {
@@ -73,7 +99,9 @@ impl ServerCertVerifier for PinnedCas {
         }
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms)?;
+        let verify =
+            |at| verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, at, algorithms);
+        verify(now).or_else(|error| self.another_time(&error).map_or(Err(error), verify))?;
         let name = ServerName::try_from(CONTROLLER_NAME).map_err(|e| Error::General(e.to_string()))?;
         verify_server_name(&certificate, &name)?;
         Ok(ServerCertVerified::assertion())
@@ -134,7 +162,9 @@ mod tests {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let name = ServerName::try_from("10.0.2.2").expect("an address");
         let now = UnixTime::since_unix_epoch(Clock::new(0).now());
-        PinnedCas { cas: cas.to_vec(), provider }.verify_server_cert(leaf, sent, &name, &[], now).map(drop)
+        PinnedCas { cas: cas.to_vec(), time: Time::Known, provider }
+            .verify_server_cert(leaf, sent, &name, &[], now)
+            .map(drop)
     }
 
     #[test]
@@ -154,6 +184,26 @@ mod tests {
         verify(Digest::of(machine.ca.der()), &machine.leaf, machine.ca.der()).expect_err("no controller");
         let ended = site(CONTROLLER_NAME, 2020);
         verify(Digest::of(ended.ca.der()), &ended.leaf, ended.ca.der()).expect_err("ended");
+    }
+
+    #[test]
+    fn who_does_not_know_the_time_takes_the_certificates_word_and_believes_no_other_ca_for_it() {
+        let verify = |site: &Site, pin: &Site, hardware: u64| {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let pinned = PinnedCas { cas: vec![Digest::of(pin.ca.der())], time: Time::Unknown, provider };
+            let name = ServerName::try_from("10.0.2.2").expect("an address");
+            let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(hardware));
+            pinned.verify_server_cert(&site.leaf, std::slice::from_ref(site.ca.der()), &name, &[], at).map(drop)
+        };
+        let (ours, theirs) = (site(CONTROLLER_NAME, 2030), site(CONTROLLER_NAME, 2030));
+        for hardware in [BUILT.as_secs(), 1_850_000_000, 4_070_908_800, 400_000_000_000] {
+            verify(&ours, &ours, hardware).expect("our controller");
+            verify(&theirs, &ours, hardware).expect_err("another controller");
+        }
+        // It ended before this program was built: nobody shows it any more but who stole its key.
+        verify(&site(CONTROLLER_NAME, 2020), &ours, 4_070_908_800).expect_err("another CA and an ended certificate");
+        let ended = site(CONTROLLER_NAME, 2020);
+        verify(&ended, &ended, 4_070_908_800).expect_err("an ended certificate");
     }
 
     #[test]

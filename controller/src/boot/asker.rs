@@ -4,8 +4,8 @@
 //! or refused by name, and nothing is stored; texts that are only for people are cleaned instead, because firmware puts
 //! anything into its serial numbers and iPXE of 2019 writes bytes over 127 as `%FFFFFFFFFFFFC3`.
 
-use muster_ipxe::param::{ParamError, SiteCredential};
 use muster_protocol::Mac;
+use muster_protocol::enroll::SiteCredential;
 use muster_protocol::ids::parse_uuid;
 
 use crate::fleet::location::check_code;
@@ -65,7 +65,7 @@ impl Asker {
                 "ipxe" => asker.ipxe = clean(value),
                 "macs" => asker.macs = macs(value)?,
                 "credential" if value.is_empty() => {}
-                "credential" => asker.credential = Some(value.parse().map_err(|e: ParamError| e.to_string())?),
+                "credential" => asker.credential = Some(value.parse().map_err(|e| format!("credential: {e}"))?),
                 "location" if value.is_empty() => {}
                 "location" => {
                     check_code("location", value).map_err(|e| e.to_string())?;

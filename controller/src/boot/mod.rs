@@ -13,7 +13,7 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Extension, RawQuery, State};
@@ -31,23 +31,16 @@ use crate::config;
 use crate::fleet::identity::{self, Match};
 use crate::fleet::record::{Iso, Lifecycle};
 use crate::fleet::ticket::Grant;
-use crate::fleet::{self, Author, Fleet, iso, ticket};
+use crate::fleet::{self, Author, Fleet, enrollment, iso, ticket};
 use crate::metrics::Reason;
 use crate::pki::Pki;
-use crate::sessions::limit::Buckets;
+use crate::sessions::limit::{Buckets, ONE_MORE_START, STARTS};
 pub use asker::Asker;
 use media::Medium;
 
 /// The address of this computer that a request came in on, which its server puts into every request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalAddress(pub IpAddr);
-
-/// Boot scripts that one source gets at once: a site whose machines all start again is one source where it is behind a
-/// router that translates addresses.
-const SCRIPTS: u32 = 500;
-
-/// After this time it gets one more. Each one writes a ticket.
-const ONE_MORE_SCRIPT: Duration = Duration::from_millis(200);
 
 /// What is needed to answer.
 pub struct Settings {
@@ -74,7 +67,7 @@ pub fn router(settings: Settings) -> Router {
     let boot = Boot {
         kernel: medium(KERNEL),
         initramfs: medium(INITRAMFS),
-        scripts: Mutex::new(Buckets::new(SCRIPTS, ONE_MORE_SCRIPT)),
+        scripts: Mutex::new(Buckets::new(STARTS, ONE_MORE_START)),
         settings,
     };
     let kernel = |State(boot): State<Arc<Boot>>, headers: HeaderMap| async move { boot.kernel.serve(&headers).await };
@@ -229,11 +222,8 @@ fn may_start(state: &fleet::State, asker: &Asker, may_join: Result<(), Wait>) ->
             _ => Ok(()),
         },
         Match::Doubtful(_) => may_join,
-        Match::New => {
-            let retired = |m: &&fleet::record::Machine| m.lifecycle == Lifecycle::Retired;
-            let shares_mac = |m: &fleet::record::Machine| m.identity.macs.iter().any(|mac| asker.macs.contains(mac));
-            if state.machines.iter().filter(retired).any(shares_mac) { Err(Wait::Retired) } else { may_join }
-        }
+        Match::New if enrollment::was_retired(state, &asker.macs) => Err(Wait::Retired),
+        Match::New => may_join,
     }
 }
 

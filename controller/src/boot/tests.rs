@@ -2,8 +2,7 @@
 
 use axum::body::{Body, to_bytes};
 use http::Request;
-use muster_ipxe::param::SiteCredential;
-use muster_protocol::enroll::{Refusal as Refused, Ticket};
+use muster_protocol::enroll::{Refusal as Refused, SiteCredential, Ticket};
 use muster_protocol::{Digest, Mac};
 use tower::ServiceExt;
 
@@ -345,7 +344,7 @@ async fn a_source_that_asks_without_end_has_to_wait() {
         scripts += 1;
         assert!(scripts < 10_000, "scripts are given without end");
     }
-    assert!(scripts >= SCRIPTS, "{scripts}");
+    assert!(scripts >= STARTS, "{scripts}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
-use muster_protocol::enroll::{Answer, Identity, Refusal, Request};
+use muster_protocol::enroll::{Answer, Identity, Leave, Refusal, Request};
 use muster_protocol::{MachineId, close};
 use quinn::Connection;
 use tokio::sync::Semaphore;
@@ -69,12 +69,15 @@ async fn exchange(sessions: &Sessions, connection: &Connection) -> Result<(), St
 }
 
 async fn decide(sessions: &Sessions, connection: &Connection, request: Request) -> Result<Answer, Refusal> {
-    let Request { ticket, csr, identity } = request;
+    let Request { leave, csr, identity } = request;
     // Everything that can be wrong with the request is found before the ticket is used up.
     let csr = AgentRequest::read(&csr).map_err(|_| Refusal::BadRequest)?;
     identity.check()?;
     let (from, key) = (remote(connection), csr.digest());
-    enrollment::is_heard(&sessions.0.fleet.state(), &ticket, &identity, key, now_unix_ms())?;
+    enrollment::is_heard(&sessions.0.fleet.state(), &leave, &identity, key, now_unix_ms())?;
+    if matches!(leave, Leave::Site(_)) && !sessions.may_ask_without_ticket(from.ip()) {
+        return Err(Refusal::Busy);
+    }
     let (mut seen, asked) = sessions.seen(&identity).await?;
     let (live, claimed) = (sessions.clone(), identity.clone());
     let author = Author::new("enrollment", Some(from), RequestId::fresh().as_str());
@@ -88,7 +91,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
             }
             let source = crate::source::whole(from.ip());
             seen.absent = room::forgettable(draft.state(), Some(source), |machine| live.left(machine));
-            enrollment::enroll(draft, &ticket, identity, seen, key)
+            enrollment::enroll(draft, leave, identity, seen, key)
         })
         .await
         .map_err(|e| match e {
@@ -164,6 +167,17 @@ impl Sessions {
         self.0.patience.lock().unwrap_or_else(PoisonError::into_inner).hears(source, Instant::now())
     }
 
+    /// Who shows a medium's credential is as often let in as there are boot scripts for those who show none.
+    fn may_ask_without_ticket(&self, source: IpAddr) -> bool {
+        let mut sealed = self.0.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let has = sealed.has(source, now);
+        if has {
+            sealed.take(source, now);
+        }
+        has
+    }
+
     fn failed(&self, source: IpAddr) {
         self.0.patience.lock().unwrap_or_else(PoisonError::into_inner).failed(source, Instant::now());
     }
@@ -222,5 +236,6 @@ fn reason(refusal: Refusal) -> Reason {
         Refusal::Full => Reason::PendingFull,
         Refusal::NoMedium => Reason::IsoMissing,
         Refusal::Awaited => Reason::Awaited,
+        Refusal::Retired => Reason::Retired,
     }
 }

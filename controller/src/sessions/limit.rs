@@ -13,6 +13,13 @@ use std::time::{Duration, Instant};
 /// Sources that are remembered. Beyond, the one that was heard of longest ago is forgotten.
 const SOURCES: usize = 4096;
 
+/// Boot scripts that one source gets at once, and enrollments without one: a site whose machines all start again is one
+/// source where it is behind a router that translates addresses.
+pub const STARTS: u32 = 500;
+
+/// After this time it gets one more. Each one is a write.
+pub const ONE_MORE_START: Duration = Duration::from_millis(200);
+
 /// Whoever has a bucket.
 pub trait Source: Clone + Eq + Hash {
     /// The one that stands for all that share a bucket with this one.

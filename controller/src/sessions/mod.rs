@@ -72,6 +72,7 @@ struct Shared {
     telling: Semaphore,
     told: Mutex<limit::Ration>,
     newcomers: Mutex<limit::Ration>,
+    sealed: Mutex<limit::Buckets>,
 }
 
 impl Sessions {
@@ -96,6 +97,7 @@ impl Sessions {
             telling: Semaphore::new(follow::TOLD_AT_ONCE),
             told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),
             newcomers: Mutex::new(limit::Ration::new(NEWCOMERS, ONE_MORE_TOLD)),
+            sealed: Mutex::new(limit::Buckets::new(limit::STARTS, limit::ONE_MORE_START)),
         }));
         tokio::spawn(session::watch_records(Arc::downgrade(&sessions.0), sessions.0.fleet.watch()));
         sessions

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use muster_protocol::desired::{Desired, check};
-use muster_protocol::enroll::{self, Identity, Ticket};
+use muster_protocol::enroll::{self, Identity, Leave, Ticket};
 use muster_protocol::frame::{self, Message};
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Welcome};
 use muster_protocol::inventory::Inventory;
@@ -134,7 +134,7 @@ impl World {
     async fn enroll(&self, ticket: &Ticket, identity: Identity) -> Result<Identified, enroll::Refusal> {
         let (key, csr) = request();
         let connection = self.dial(ALPN_ENROLL, None).await.expect("nobody needs a certificate to enroll");
-        let request = enroll::Request { ticket: ticket.clone(), csr, identity };
+        let request = enroll::Request { leave: Leave::Ticket(ticket.clone()), csr, identity };
         match ask(&connection, &request).await {
             enroll::Answer::Refused(refusal) => Err(refusal),
             enroll::Answer::Enrolled { machine, certificates, .. } => {
@@ -310,7 +310,8 @@ async fn a_bad_signing_request_does_not_use_the_ticket_up() {
     let world = world();
     let ticket = world.ticket(TicketBound::Bearer).await;
     let connection = world.dial(ALPN_ENROLL, None).await.expect("dials");
-    let request = enroll::Request { ticket: ticket.clone(), csr: vec![0x30; 200], identity: box_number(1) };
+    let request =
+        enroll::Request { leave: Leave::Ticket(ticket.clone()), csr: vec![0x30; 200], identity: box_number(1) };
     let answer: enroll::Answer = ask(&connection, &request).await;
     assert_eq!(answer, enroll::Answer::Refused(enroll::Refusal::BadRequest));
     world.enroll(&ticket, box_number(1)).await.expect("the ticket is still good");
@@ -323,7 +324,7 @@ async fn who_fails_too_often_is_not_listened_to() {
     let guess = || async {
         let connection = world.dial(ALPN_ENROLL, None).await.expect("dials");
         let (_, csr) = request();
-        let request = enroll::Request { ticket: ticket.clone(), csr, identity: box_number(1) };
+        let request = enroll::Request { leave: Leave::Ticket(ticket.clone()), csr, identity: box_number(1) };
         say(&connection, &frame::encode(&request).expect("fits")).await.is_ok()
     };
     let mut heard = 0;

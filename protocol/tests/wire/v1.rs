@@ -7,7 +7,7 @@ use muster_protocol::desired::{
     AcceptRa, Desired, Dhcp4, Disk, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, Network, Partition, Permit,
     Reach, Route, Select, Settings, Storage, Table,
 };
-use muster_protocol::enroll::{self, Identity, Ticket};
+use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket};
 use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Welcome};
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
@@ -44,8 +44,11 @@ fn enroll_request() {
         macs: vec![Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 0x56])],
         disks: vec!["serial:D1".parse().expect("an id")],
     };
-    let request = enroll::Request { ticket: Ticket::from_bytes([0x77; 32]), csr: vec![0x30, 0], identity };
+    let leave = Leave::Ticket(Ticket::from_bytes([0x77; 32]));
+    let request = enroll::Request { leave, csr: vec![0x30, 0], identity };
     golden(&request, ENROLL_REQUEST);
+    let sealed = enroll::Request { leave: Leave::Site(SiteCredential::from_bytes([0x5c; 32])), ..request };
+    golden(&sealed, ENROLL_REQUEST_SEALED);
 }
 
 #[test]
@@ -57,6 +60,7 @@ fn enroll_answers() {
     golden(&enroll::Answer::Refused(enroll::Refusal::Full), "0107");
     golden(&enroll::Answer::Refused(enroll::Refusal::NoMedium), "0108");
     golden(&enroll::Answer::Refused(enroll::Refusal::Awaited), "0109");
+    golden(&enroll::Answer::Refused(enroll::Refusal::Retired), "010a");
 }
 
 #[test]
@@ -170,7 +174,10 @@ fn desired() -> Desired {
 }
 
 const ENROLL_REQUEST: &str = "\
-    777777777777777777777777777777777777777777777777777777777777777702300001111111111111111111111111\
+    00777777777777777777777777777777777777777777777777777777777777777702300001111111111111111111111111\
+    111111110253310001525400123456010973657269616c3a4431";
+const ENROLL_REQUEST_SEALED: &str = "\
+    015c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c02300001111111111111111111111111\
     111111110253310001525400123456010973657269616c3a4431";
 const ENROLLED: &str = "00aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa010130e807";
 const HELLO: &str = "\

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use muster_agent::identity;
-use muster_protocol::enroll::{self, Identity, Ticket};
+use muster_protocol::enroll::{self, Identity, Leave, Ticket};
 use muster_protocol::frame::{self, Message};
 use muster_protocol::{ALPN_ENROLL, CONTROLLER_NAME};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -50,7 +50,7 @@ impl Own {
     pub fn enroll(controller: SocketAddr, ca_pem: &[u8], ticket: Ticket, identity: Identity) -> Result<Self> {
         let key = identity::new_key()?;
         let csr = identity::signing_request(&key)?;
-        let request = enroll::Request { ticket, csr, identity };
+        let request = enroll::Request { leave: Leave::Ticket(ticket), csr, identity };
         match Peer::connect(controller, ca_pem, ALPN_ENROLL)?.ask(&request)? {
             enroll::Answer::Enrolled { certificates, .. } => Ok(Self { chain: certificates, key }),
             enroll::Answer::Refused(refusal) => bail!("not enrolled: {refusal}"),

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use muster_agent::identity;
-use muster_protocol::enroll::{self, Identity, Ticket};
+use muster_protocol::enroll::{self, Identity, Leave, Ticket};
 use muster_protocol::frame;
 use muster_protocol::{ALPN_ENROLL, ALPN_SESSION, close};
 use muster_tests::controller::Controller;
@@ -45,7 +45,8 @@ fn the_agents_port_refuses_what_is_not_the_protocol_and_serves_on() -> Result<()
 
     // The enrollment's own protocol, badly: a length beyond every limit, no message, something left over, half a frame.
     let csr = identity::signing_request(&identity::new_key()?)?;
-    let request = enroll::Request { ticket: Ticket::from_bytes([7; 32]), csr, identity: Identity::default() };
+    let request =
+        enroll::Request { leave: Leave::Ticket(Ticket::from_bytes([7; 32])), csr, identity: Identity::default() };
     let good = frame::encode(&request)?;
     let mut left_over = good.clone();
     left_over[..frame::HEADER].copy_from_slice(&(good.len() as u32 - 3).to_be_bytes());

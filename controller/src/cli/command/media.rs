@@ -9,7 +9,8 @@ use clap::{Args, Subcommand};
 use muster_ipxe::image::{self, ImageSpec, Manifest};
 use muster_ipxe::iso::{self, IsoSpec};
 use muster_ipxe::packages::Freshness;
-use muster_ipxe::param::{Site, SiteCredential};
+use muster_ipxe::param::Site;
+use muster_protocol::enroll::SiteCredential;
 use serde_json::json;
 
 use crate::cli::client::{Client, escape};

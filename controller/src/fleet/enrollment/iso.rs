@@ -5,9 +5,10 @@
 
 use muster_ipxe::script::iso_id;
 use muster_protocol::Digest;
+use muster_protocol::enroll::SiteCredential;
 
 use super::policy;
-use crate::fleet::record::{Iso, IsoRule, Location};
+use crate::fleet::record::{Iso, IsoRule, Location, Ticket, TicketBound};
 use crate::fleet::{Draft, Refusal, State};
 
 /// The most media that are kept, revoked ones included.
@@ -90,6 +91,21 @@ pub fn revoke(draft: &mut Draft, id: &str) -> Result<Iso, Refusal> {
 pub fn check<'a>(state: &'a State, credential: &Digest) -> Result<&'a Iso, Wrong> {
     let iso = state.isos.get(&iso_id(credential)).filter(|iso| iso.credential == *credential).ok_or(Wrong::Unknown)?;
     if iso.revoked_unix_ms.is_none() { Ok(iso) } else { Err(Wrong::Revoked) }
+}
+
+/// What a sealed ISO's credential is worth: a ticket, made and used up at once.
+///
+/// One that is revoked or unknown is no leave to join, and nothing that it says of a place counts; it is good enough for a
+/// machine that is in, which needs none.
+pub fn leave(state: &State, credential: &SiteCredential) -> Ticket {
+    let digest = credential.digest();
+    let (iso, location, joins) = match check(state, &digest) {
+        Ok(iso) => (iso.id.clone(), iso.location.clone(), true),
+        Err(Wrong::Revoked) => (iso_id(&digest), String::new(), true),
+        Err(Wrong::Unknown) => (String::new(), String::new(), false),
+    };
+    let bound = TicketBound::Machine { uuid: None, macs: Vec::new() };
+    Ticket { digest, location, iso, joins, bound, expires_unix_ms: 0 }
 }
 
 /// Whether the ISO with this id lets machines join.

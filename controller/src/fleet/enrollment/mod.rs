@@ -16,9 +16,9 @@ pub mod trust;
 
 use std::collections::BTreeMap;
 
-use muster_protocol::enroll::{Identity, Refusal as Enrollment, Ticket};
+use muster_protocol::enroll::{Identity, Leave, Refusal as Enrollment};
 use muster_protocol::hello::Progress;
-use muster_protocol::{Digest, Generation, MachineId};
+use muster_protocol::{Digest, Generation, Mac, MachineId};
 
 use super::machine::save;
 use super::record::{Lifecycle, Machine, MachineInventory, Maintenance, TicketBound, Told};
@@ -57,34 +57,35 @@ pub enum Alive {
     No,
 }
 
-/// Whether there is any use in looking at the machines that a box may be: it shows a key that is known, or a ticket that
-/// it may use.
+/// Whether there is any use in looking at the machines that a box may be: it shows a key that is known, a ticket that it
+/// may use, or the credential of a medium that is known; one that is revoked does for a machine that is in.
 ///
-/// Errors: the ticket's.
-pub fn is_heard(
-    state: &State,
-    secret: &Ticket,
-    identity: &Identity,
-    key: Digest,
-    now_ms: u64,
-) -> Result<(), Enrollment> {
+/// Errors: the ticket's, [`Enrollment::NoMedium`].
+pub fn is_heard(state: &State, leave: &Leave, identity: &Identity, key: Digest, now_ms: u64) -> Result<(), Enrollment> {
     match holder(state, key) {
         _ if was_rejected(state, key) => Err(Enrollment::Rejected),
         Some(_) => Ok(()),
-        None => ticket::check(state, secret, identity, now_ms).map(drop),
+        None => match leave {
+            Leave::Ticket(secret) => ticket::check(state, secret, identity, now_ms).map(drop),
+            Leave::Site(credential) => match iso::check(state, &credential.digest()) {
+                Ok(_) | Err(iso::Wrong::Revoked) => Ok(()),
+                Err(iso::Wrong::Unknown) => Err(Enrollment::NoMedium),
+            },
+        },
     }
 }
 
-/// Uses up a ticket and says which machine this box is: one that is known, or a new one that waits for approval.
+/// Uses up a ticket, or looks at a sealed medium's credential, and says which machine this box is: one that is known, or
+/// a new one that waits for approval.
 ///
 /// `key` is what the request proves to have. Whoever has the key of a machine's last certificate is that machine, and
 /// needs no ticket: its certificate ended while it was cut off, or the answer to its enrollment was lost.
 ///
-/// Errors: the ticket's, [`Enrollment::Rejected`], [`Enrollment::NoMedium`], [`Enrollment::MediumRevoked`],
-/// [`Enrollment::Full`].
+/// Errors: the ticket's, [`Enrollment::Rejected`], [`Enrollment::Retired`], [`Enrollment::NoMedium`],
+/// [`Enrollment::MediumRevoked`], [`Enrollment::Full`].
 pub fn enroll(
     draft: &mut Draft,
-    secret: &Ticket,
+    leave: impl Into<Leave>,
     identity: Identity,
     seen: Seen,
     key: Digest,
@@ -95,8 +96,15 @@ pub fn enroll(
     if was_rejected(draft.state(), key) {
         return Err(Enrollment::Rejected.into());
     }
-    let ticket = ticket::redeem(draft, secret, &identity)?;
     let like = identity::find(draft.state(), &identity, &seen.alive);
+    let ticket = match leave.into() {
+        Leave::Ticket(secret) => ticket::redeem(draft, &secret, &identity)?,
+        // Others hear this from the boot script already, which this medium does not ask for.
+        Leave::Site(_) if like == Match::New && was_retired(draft.state(), &identity.macs) => {
+            return Err(Enrollment::Retired.into());
+        }
+        Leave::Site(credential) => iso::leave(draft.state(), &credential),
+    };
     let mut machine = match &like {
         Match::Known(id) => draft.need::<Machine>(id)?,
         Match::New | Match::Doubtful(_) => {
@@ -152,6 +160,12 @@ pub fn enroll(
     let machine = save(draft, machine);
     let machine = policy::consider(draft, machine)?;
     Ok(Enrolled { machine: machine.id, lifecycle: machine.lifecycle })
+}
+
+/// Whether one of these cards was in a machine that an operator retired.
+pub fn was_retired(state: &State, macs: &[Mac]) -> bool {
+    let is_retired = |machine: &&Machine| machine.lifecycle == Lifecycle::Retired;
+    state.machines.iter().filter(is_retired).any(|m| m.identity.macs.iter().any(|mac| macs.contains(mac)))
 }
 
 /// Tells of a machine that is new here.
@@ -320,7 +334,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
     use crate::fleet::machine;
-    use muster_protocol::Mac;
+    use muster_protocol::enroll::{SiteCredential, Ticket};
     use ticket::Grant;
 
     /// A machine that has just enrolled, for tests of other nouns.
@@ -411,6 +425,33 @@ pub(crate) mod tests {
         assert_eq!(enrolled_from(&mut draft, &iso, a_box(2)), refused, "it waits for approval, and is not in");
         assert_eq!(enrolled_from(&mut draft, &iso, a_box(3)), refused);
         assert!(draft.get::<Machine>(&pending).is_some());
+    }
+
+    #[test]
+    fn a_sealed_iso_lets_in_until_it_is_revoked_and_whoever_is_in_stays_in() {
+        let mut draft = draft();
+        let credential = SiteCredential::from_bytes([5; 32]);
+        let iso = iso::tests::built(&mut draft, &[5; 32]).id;
+        let ask = |draft: &mut Draft, credential: SiteCredential, n: u8| {
+            enroll(draft, Leave::Site(credential), a_box(n), Seen::default(), Digest::of(&[n]))
+        };
+        let [member, retired] = [1, 4].map(|n| ask(&mut draft, credential, n).expect("enrolls").machine);
+        let joined = draft.need::<Machine>(&member).expect("there");
+        assert_eq!((joined.iso.as_str(), joined.location.as_str()), (iso.as_str(), "ber1"));
+        machine::approve(&mut draft, member).expect("approved");
+        machine::retire(&mut draft, retired).expect("retired");
+        draft.put(Machine { location: "muc1".into(), ..draft.need(&member).expect("there") });
+        let again = |draft: &mut Draft, n: u8, key: &[u8]| {
+            enroll(draft, Leave::Site(credential), a_box(n), Seen::default(), Digest::of(key)).map(|e| e.machine)
+        };
+        assert_eq!(again(&mut draft, 4, b"new"), Err(Enrollment::Retired.into()));
+
+        iso::revoke(&mut draft, &iso).expect("revoked");
+        assert_eq!(again(&mut draft, 1, b"new"), Ok(member));
+        assert_eq!(draft.need::<Machine>(&member).expect("there").location, "muc1", "a revoked ISO moves nobody");
+        assert_eq!(again(&mut draft, 2, b"2"), Err(Enrollment::MediumRevoked.into()));
+        let unknown = ask(&mut draft, SiteCredential::from_bytes([6; 32]), 3);
+        assert_eq!(unknown, Err(Enrollment::NoMedium.into()));
     }
 
     #[test]

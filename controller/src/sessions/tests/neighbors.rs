@@ -9,7 +9,7 @@ const FLOOD: usize = 120;
 async fn guess(world: &World) -> bool {
     let connection = world.dial(ALPN_ENROLL, None).await.expect("dials");
     let (_, csr) = request();
-    let request = enroll::Request { ticket: Ticket::from_bytes([9; 32]), csr, identity: box_number(9) };
+    let request = enroll::Request { leave: Leave::Ticket(Ticket::from_bytes([9; 32])), csr, identity: box_number(9) };
     say(&connection, &frame::encode(&request).expect("fits")).await.is_ok()
 }
 

@@ -177,7 +177,7 @@ async fn a_refused_enrollment_is_counted_by_its_reason() {
     world.counted(Door::Enroll, Reason::TicketForeign, 1).await;
 
     let connection = world.dial(ALPN_ENROLL, None).await.expect("dials");
-    let request = enroll::Request { ticket, csr: vec![0x30, 0], identity: me };
+    let request = enroll::Request { leave: Leave::Ticket(ticket), csr: vec![0x30, 0], identity: me };
     let answer: enroll::Answer = ask(&connection, &request).await;
     assert_eq!(answer, enroll::Answer::Refused(enroll::Refusal::BadRequest));
     world.counted(Door::Enroll, Reason::Invalid, 1).await;

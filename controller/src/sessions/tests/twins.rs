@@ -71,7 +71,7 @@ async fn a_box_in_doubt_becomes_the_machine_that_an_operator_says_it_is_without_
     let (key, csr) = request();
     let (there, key) = (&world, &key);
     let enroll = |ticket: Ticket| {
-        let request = enroll::Request { ticket, csr: csr.clone(), identity: box_number(1) };
+        let request = enroll::Request { leave: Leave::Ticket(ticket), csr: csr.clone(), identity: box_number(1) };
         async move {
             let connection = there.dial(ALPN_ENROLL, None).await.expect("dials");
             match ask(&connection, &request).await {
