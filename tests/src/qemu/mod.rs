@@ -1,12 +1,13 @@
 //! Virtual x86 machines.
 //!
 //! [`spec`] says what a machine is made of, [`Machine`] is one that runs, [`console`] is what it writes on its serial
-//! port, [`qmp`] is the hand on its power switch, and [`disks`] looks at what it leaves behind.
+//! port, [`qmp`] is the hand on its power switch, [`tpm`] its security chip, and [`disks`] looks at what it leaves behind.
 
 pub mod console;
 pub mod disks;
 pub mod qmp;
 pub mod spec;
+pub mod tpm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,10 +20,12 @@ use crate::child::Process;
 pub use console::Console;
 use qmp::Qmp;
 pub use spec::{Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Spec};
+pub use tpm::Tpm;
 
 /// A running machine. It is unplugged when this is dropped.
 pub struct Machine {
     process: Process,
+    tpm: Option<Process>,
     folder: PathBuf,
     /// Sockets have short names only (108 bytes, unix(7)), so they do not lie in the machine's folder.
     sockets: TempDir,
@@ -39,18 +42,20 @@ impl Machine {
             disk.make(folder)?;
         }
         let sockets = tempfile::tempdir()?;
+        let tpm = spec.tpm.as_ref().map(|tpm| tpm.start(&sockets.path().join(spec::TPM), folder)).transpose()?;
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(spec.arguments(folder, &sockets.path().join("qmp"))?).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(spec.arguments(folder, sockets.path())?).stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(std::fs::File::create(folder.join("qemu.log"))?);
         let mut process = Process::start_as_is("qemu", &mut command)?;
         let output = process.child().stdout.take().context("qemu's standard output is a pipe")?;
         let console = Console::follow(output, &folder.join("console.log"))?;
-        Ok(Self { process, folder: folder.to_owned(), sockets, console })
+        Ok(Self { process, tpm, folder: folder.to_owned(), sockets, console })
     }
 
     /// Pulls the plug: no shutdown, no goodbye.
     pub fn unplug(&mut self) {
         self.process.kill();
+        self.tpm = None;
     }
 
     /// The reset button.
@@ -93,6 +98,6 @@ impl Machine {
     }
 
     fn qmp(&self) -> Result<Qmp> {
-        Qmp::connect(&self.sockets.path().join("qmp"))
+        Qmp::connect(&self.sockets.path().join(spec::CONTROL))
     }
 }

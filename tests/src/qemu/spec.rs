@@ -5,6 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use muster_protocol::Mac;
 
+use super::Tpm;
+
+/// The name of QEMU's control socket.
+pub(super) const CONTROL: &str = "qmp";
+/// The name of the socket that the TPM listens at.
+pub(super) const TPM: &str = "tpm";
+
 /// The parts of a machine.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -28,6 +35,8 @@ pub struct Spec {
     pub disks: Vec<Disk>,
     /// In the order in which they are plugged in.
     pub nics: Vec<Nic>,
+    /// A security chip.
+    pub tpm: Option<Tpm>,
 }
 
 /// What a hardware clock says.
@@ -141,9 +150,9 @@ impl Disk {
 }
 
 impl Spec {
-    /// The QEMU arguments, with QEMU's control socket at `control`.
+    /// The QEMU arguments, with QEMU's sockets in `sockets`.
     /// Writes the firmware's variables to `folder` where the firmware keeps some.
-    pub(super) fn arguments(&self, folder: &Path, control: &Path) -> Result<Vec<String>> {
+    pub(super) fn arguments(&self, folder: &Path, sockets: &Path) -> Result<Vec<String>> {
         let mut line = Arguments::default();
         line.add("-nodefaults -no-user-config -display none -device VGA");
         line.add(if is_virtualized() { "-machine q35,accel=kvm -cpu host" } else { "-machine q35,accel=tcg -cpu max" });
@@ -155,7 +164,7 @@ impl Spec {
         line.add(&format!("-smbios type=2,manufacturer=Muster,product=Board,serial={}", self.board_serial));
         // Without -no-reboot a reboot is one; a power-off ends the process.
         line.add("-chardev stdio,id=console,signal=off -serial chardev:console");
-        line.add(&format!("-qmp unix:{},server=on,wait=off", text(control)?));
+        line.add(&format!("-qmp unix:{},server=on,wait=off", text(&sockets.join(CONTROL))?));
         if self.firmware == Firmware::Uefi {
             let variables = folder.join("uefi-variables.fd");
             if !variables.exists() {
@@ -163,6 +172,10 @@ impl Spec {
             }
             line.add("-drive if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd");
             line.add(&format!("-drive if=pflash,format=raw,file={}", text(&variables)?));
+        }
+        if let Some(Tpm { model, .. }) = &self.tpm {
+            line.add(&format!("-chardev socket,id=tpm,path={}", text(&sockets.join(TPM))?));
+            line.add(&format!("-tpmdev emulator,id=tpm0,chardev=tpm -device {model},tpmdev=tpm0"));
         }
         self.boot_arguments(&mut line)?;
         if self.disks.iter().any(|disk| matches!(disk.kind, DiskKind::Scsi { .. })) {

@@ -157,6 +157,7 @@ pub fn machine(firmware: Firmware, boot: Boot) -> Result<Spec> {
             Nic { mac: "52:54:00:4c:41:01".parse()?, model: "virtio-net-pci", net: user(2) },
             Nic { mac: "52:54:00:4c:41:02".parse()?, model: "e1000e", net: user(3) },
         ],
+        tpm: None,
     })
 }
 
