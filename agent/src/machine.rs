@@ -26,7 +26,7 @@ pub const SETTLES_WITHIN: Duration = Duration::from_secs(20);
 
 /// A machine, real or simulated.
 pub trait Machine: Send + Sync + 'static {
-    /// What it can say of itself before any driver but its NIC's is loaded.
+    /// What it can say of itself before any driver but its NIC's is loaded. Waits for a slow TPM, for seconds at most.
     fn identity(&self) -> Identity;
 
     /// Waits until the hardware that was there at the start has its drivers: before that, disks seem to be missing.

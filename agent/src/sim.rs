@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use muster_protocol::desired::AcceptRa;
-use muster_protocol::enroll::Identity;
+use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
 use muster_protocol::observed::{
     Address, Admin, Contents, Dhcp4, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route,
@@ -197,6 +197,7 @@ impl Machine for SimMachine {
             board_serial: String::new(),
             macs: world.network.observe().links.iter().map(|link| link.permanent_mac).collect(),
             disks: Vec::new(),
+            tpm: Tpm::Absent,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use muster_protocol::desired::{Desired, Permit, Problem};
-use muster_protocol::enroll::{self, Identity, Leave, Ticket};
+use muster_protocol::enroll::{self, Identity, Leave, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome};
 use muster_protocol::inventory::{
@@ -37,6 +37,7 @@ pub fn enrollment() -> enroll::Request {
         board_serial: "B1".into(),
         macs: vec![mac()],
         disks: vec!["wwn:0x5000c500a1b2c3d4".parse().expect("a disk's id")],
+        tpm: Tpm::Claimed { key: Digest::of(b"key") },
     };
     enroll::Request { leave: Leave::Ticket(Ticket::from_bytes([0x77; 32])), csr: signing_request(), identity }
 }

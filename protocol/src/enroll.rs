@@ -98,6 +98,34 @@ pub struct Identity {
     /// Fixed disks that have their drivers already, at most [`IDENTITY_DISKS`]; most of them come later.
     #[serde(deserialize_with = "at_most::<IDENTITY_DISKS, _, _>")]
     pub disks: Vec<DiskId>,
+    /// What its TPM says.
+    pub tpm: Tpm,
+}
+
+/// What a machine's TPM 2.0 says of itself. A key that is proven to be there will be another variant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tpm {
+    /// There is none.
+    #[default]
+    Absent,
+    /// There is one that did not tell its key, or not in time.
+    Silent,
+    /// It has this key, or whoever says so claims it: nothing proves it yet.
+    Claimed {
+        /// SHA-256 of the public area (TPMT_PUBLIC) of its endorsement key: the TPM's own name for that key without the
+        /// two bytes that name the hash. The same for as long as the TPM's endorsement seed is.
+        key: Digest,
+    },
+}
+
+impl Tpm {
+    /// The key, where one is told.
+    pub fn key(&self) -> Option<Digest> {
+        match self {
+            Self::Absent | Self::Silent => None,
+            Self::Claimed { key } => Some(*key),
+        }
+    }
 }
 
 impl Identity {

@@ -9,6 +9,7 @@ pub mod power;
 pub mod storage;
 pub mod sysfs;
 pub mod text;
+pub mod tpm;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -28,6 +29,7 @@ use crate::{options, plan, random};
 pub struct LinuxMachine {
     network: network::Network,
     role: Role,
+    tpm: tpm::Asked,
 }
 
 /// Whose machine it is.
@@ -40,9 +42,9 @@ pub enum Role {
 }
 
 impl LinuxMachine {
-    /// Opens what is needed to look. Changes nothing.
+    /// Opens what is needed to look, and asks the TPM who it is. Changes nothing.
     pub fn new(role: Role, lease: Option<options::Lease>) -> Result<Self, MachineError> {
-        Ok(Self { network: network::Network::new(lease)?, role })
+        Ok(Self { network: network::Network::new(lease)?, role, tpm: tpm::Asked::begin(tpm::DEVICE) })
     }
 
     /// Brings all links up, and keeps the lease that was handed over or gets others. For machines that just booted.
@@ -60,7 +62,7 @@ pub fn boot_id() -> BootId {
 
 impl Machine for LinuxMachine {
     fn identity(&self) -> Identity {
-        inventory::identity()
+        Identity { tpm: self.tpm.answer(), ..inventory::identity() }
     }
 
     fn settle(&self) {

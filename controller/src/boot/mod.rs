@@ -25,7 +25,7 @@ use http::{HeaderMap, StatusCode};
 use muster_ipxe::image::{INITRAMFS, KERNEL};
 use muster_ipxe::param::{Endpoint, Location};
 use muster_ipxe::script::{self, DISPATCH_PATH, INITRAMFS_PATH, KERNEL_PATH, Machine, SCRIPT_PATH, Wait};
-use muster_protocol::enroll::Identity;
+use muster_protocol::enroll::{Identity, Tpm};
 
 use crate::config;
 use crate::fleet::identity::{self, Match};
@@ -213,9 +213,10 @@ fn may_start(state: &fleet::State, asker: &Asker, may_join: Result<(), Wait>) ->
         board_serial: String::new(),
         macs: asker.macs.clone(),
         disks: Vec::new(),
+        tpm: Tpm::Absent,
     };
     let lifecycle = |id| state.machines.get(&id).map(|machine| &machine.lifecycle);
-    match identity::find(state, &identity, &[]) {
+    match identity::find_booting(state, &identity) {
         Match::Known(id) => match lifecycle(id) {
             Some(Lifecycle::Rejected) => Err(Wait::Rejected),
             Some(Lifecycle::Pending) => may_join,

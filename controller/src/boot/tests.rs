@@ -2,7 +2,7 @@
 
 use axum::body::{Body, to_bytes};
 use http::Request;
-use muster_protocol::enroll::{Refusal as Refused, SiteCredential, Ticket};
+use muster_protocol::enroll::{Refusal as Refused, SiteCredential, Ticket, Tpm};
 use muster_protocol::{Digest, Mac};
 use tower::ServiceExt;
 
@@ -273,6 +273,8 @@ async fn who_asks_with_the_mac_of_a_machine_that_is_in_and_is_another_is_refused
             system_serial: serial.into(),
             board_serial: serial.into(),
             macs: vec![mac],
+            // A boot program cannot ask a TPM, and a machine that has one is known to it all the same.
+            tpm: Tpm::Claimed { key: Digest::of(serial.as_bytes()) },
             ..Identity::default()
         };
         let member = a_box("BRD-1");

@@ -7,7 +7,7 @@ use muster_protocol::desired::{
     AcceptRa, Desired, Dhcp4, Disk, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, Network, Partition, Permit,
     Reach, Route, Select, Settings, Storage, Table,
 };
-use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket};
+use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Welcome};
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
@@ -43,12 +43,19 @@ fn enroll_request() {
         board_serial: String::new(),
         macs: vec![Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 0x56])],
         disks: vec!["serial:D1".parse().expect("an id")],
+        tpm: Tpm::Absent,
     };
     let leave = Leave::Ticket(Ticket::from_bytes([0x77; 32]));
     let request = enroll::Request { leave, csr: vec![0x30, 0], identity };
-    golden(&request, ENROLL_REQUEST);
-    let sealed = enroll::Request { leave: Leave::Site(SiteCredential::from_bytes([0x5c; 32])), ..request };
-    golden(&sealed, ENROLL_REQUEST_SEALED);
+    golden(&request, &format!("{ENROLL_REQUEST} 00"));
+    let sealed = enroll::Request { leave: Leave::Site(SiteCredential::from_bytes([0x5c; 32])), ..request.clone() };
+    golden(&sealed, &format!("{ENROLL_REQUEST_SEALED} 00"));
+    let telling = |tpm| {
+        let identity = Identity { tpm, ..request.identity.clone() };
+        enroll::Request { identity, ..request.clone() }
+    };
+    golden(&telling(Tpm::Silent), &format!("{ENROLL_REQUEST} 01"));
+    golden(&telling(Tpm::Claimed { key: digest() }), &format!("{ENROLL_REQUEST} 02 {}", "d1".repeat(32)));
 }
 
 #[test]
@@ -173,6 +180,7 @@ fn desired() -> Desired {
     }
 }
 
+// Up to what the TPM says.
 const ENROLL_REQUEST: &str = "\
     00777777777777777777777777777777777777777777777777777777777777777702300001111111111111111111111111\
     111111110253310001525400123456010973657269616c3a4431";

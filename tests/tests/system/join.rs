@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use muster_tests::lab::{self, BOOT, Lab, SOON, text};
-use muster_tests::qemu::{Boot, Firmware, Machine, Spec};
+use muster_tests::qemu::{Boot, Firmware, Machine, Spec, Tpm};
 use muster_tests::{artifacts, eventually};
 use serde_json::Value;
 
@@ -136,6 +136,58 @@ fn a_machine_with_another_nic_is_a_question_and_a_rejected_one_reads_so_on_its_s
     lab.controller.muster(&["machine", "reject", text(&stranger, "/id")?])?;
     machine.reset()?;
     until_on_screen(&machine, "this machine was rejected by an operator")?;
+    Ok(())
+}
+
+/// Two ways in which machines speak to their TPMs; a TPM is a part like others, and goes from one box to the next.
+#[test]
+fn a_tpm_makes_its_machine_known_in_another_box_and_another_tpm_in_the_same_box_is_a_question() -> Result<()> {
+    let lab = Lab::open("tpm", None)?;
+    let images = artifacts::image()?;
+    let start = |name: &str, mut spec: Spec, state: &tempfile::TempDir, model| -> Result<Machine> {
+        let cmdline = lab.command_line(&spec)?;
+        let [kernel, initramfs] = ["kernel", "initramfs"].map(|name| images.join(name));
+        spec.boot = Boot::Kernel { kernel, initramfs, cmdline };
+        spec.tpm = Some(Tpm { model, state: state.path().to_owned() });
+        Machine::start(&spec, &lab.folder.join(name))
+    };
+    let [tpm, other_tpm] = [tempfile::tempdir()?, tempfile::tempdir()?];
+
+    let (spec, mac) = twin(&lab, 1)?;
+    let machine = start("kitchen", spec, &tpm, "tpm-tis")?;
+    let pending = eventually(BOOT, "the machine waits for approval", || online(&lab, &mac))?;
+    let key = text(&pending, "/tpm/key")?.to_owned();
+    ensure!(pending["tpm"]["state"] == "claimed" && key.len() == 64, "{pending}");
+    let id = text(&pending, "/id")?;
+    lab.controller.muster(&["machine", "approve", text(&pending, "/claim")?])?;
+    lab.controller.muster(&["machine", "rename", id, "kitchen"])?;
+    let shown = lab.controller.muster(&["machine", "show", "kitchen"])?;
+    ensure!(shown.contains(&key), "{shown}");
+    drop(machine);
+
+    let (mut spec, mac) = twin(&lab, 2)?;
+    (spec.uuid, spec.serial) = ("4c4c4544-0042-3510-8052-b4c04f4e3177".into(), "LAB-0002".into());
+    spec.board_serial = "LAB-BOARD-0002".into();
+    let machine = start("same", spec.clone(), &tpm, "tpm-crb")?;
+    let same = eventually(BOOT, "it is the kitchen's machine, with nothing left of it but the TPM", || {
+        let machine = online(&lab, &mac)?;
+        ensure!(machine["lifecycle"] == "available", "{machine}");
+        Ok(machine)
+    })?;
+    ensure!(same["id"] == id && same["name"] == "kitchen" && same["tpm"]["key"] == key, "{same}");
+    ensure!(same["serial"] == "LAB-0002", "{same}");
+    drop(machine);
+
+    let _machine = start("other", spec, &other_tpm, "tpm-crb")?;
+    let other = eventually(BOOT, "the same box with another TPM is another machine", || {
+        let machine = online(&lab, &mac)?;
+        ensure!(machine["id"] != id, "{machine}");
+        Ok(machine)
+    })?;
+    ensure!(other["lifecycle"] == "pending" && other["may_be"].to_string().contains("kitchen"), "{other}");
+    ensure!(text(&other, "/tpm/key")? != key, "{other}");
+    let refused = lab.controller.refusal(&["machine", "approve", text(&other, "/claim")?])?;
+    ensure!(refused.contains("kitchen (whose TPM key was another)"), "{refused}");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use muster_protocol::DiskId;
-use muster_protocol::enroll::{IDENTITY_DISKS, Identity};
+use muster_protocol::enroll::{IDENTITY_DISKS, Identity, Tpm};
 use muster_protocol::inventory::{Attachment, Disk, FirmwareKind, Inventory, Memory, Software};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
 
@@ -28,7 +28,7 @@ pub fn read() -> Inventory {
     gather(Path::new("/"), &Host::now(), &links())
 }
 
-/// What this machine can say of itself before any driver but its NIC's is loaded.
+/// What this machine can say of itself before any driver but its NIC's is loaded, but for its TPM.
 pub fn identity() -> Identity {
     identify(Path::new("/"), &links())
 }
@@ -83,6 +83,7 @@ fn identify(root: &Path, links: &Links) -> Identity {
         board_serial: system.board_serial,
         macs: nics::permanent_macs(&nics::nics(root, links)),
         disks: fixed(&disks::list(root)),
+        tpm: Tpm::Absent,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_protocol::enroll::Tpm;
 use muster_protocol::hello::Progress;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -59,6 +60,8 @@ pub struct MachineView {
     pub serial: String,
     /// SMBIOS UUID.
     pub uuid: Option<String>,
+    /// What its TPM said of itself.
+    pub tpm: TpmView,
     /// First enrollment.
     #[schema(value_type = String, format = DateTime)]
     pub created: Time,
@@ -86,6 +89,18 @@ pub struct PresenceView {
     /// The agent's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+}
+
+/// What a machine's TPM 2.0 said of itself when it enrolled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Tpm)]
+pub struct TpmView {
+    /// `absent`, `silent` where there is one that tells no key, or `claimed`: the machine says that it has this key, and
+    /// nothing proves it.
+    pub state: String,
+    /// SHA-256 of the public area of its endorsement key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// How far a machine is with what it should be.
@@ -147,6 +162,7 @@ impl MachineView {
             model: system.map(|s| format!("{} {}", s.vendor, s.product).trim().to_owned()).unwrap_or_default(),
             serial: system.map_or_else(|| machine.identity.system_serial.clone(), |s| s.serial.clone()),
             uuid: machine.identity.uuid.map(uuid),
+            tpm: machine.identity.tpm.into(),
             created: Time(machine.created_unix_ms),
             version: machine.version,
             presence: PresenceView::of(presence, machine),
@@ -200,6 +216,17 @@ impl PresenceView {
                 agent: None,
             },
         }
+    }
+}
+
+impl From<Tpm> for TpmView {
+    fn from(tpm: Tpm) -> Self {
+        let state = match tpm {
+            Tpm::Absent => "absent",
+            Tpm::Silent => "silent",
+            Tpm::Claimed { .. } => "claimed",
+        };
+        Self { state: state.into(), key: tpm.key().map(|key| key.to_string()) }
     }
 }
 

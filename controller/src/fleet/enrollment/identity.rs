@@ -1,15 +1,17 @@
 //! Which known machine is this? Decided from what the hardware says of itself.
 //!
-//! Weighted, for and against: board serial and permanent MACs are worth most, the SMBIOS UUID least, since whole batches
-//! share one; what [`super::junk`] knows counts for nothing.
+//! Weighted, for and against: the TPM's key is worth more than all the rest together, then board serial and permanent MACs,
+//! the SMBIOS UUID least, since whole batches share one; what [`super::junk`] knows counts for nothing.
 //! A NIC that moved to another box does not take the machine with it, and a box without any of the NICs that are known of
-//! it is never taken for certain: then an operator is asked ([`Match::Doubtful`]).
+//! it is never taken for certain: then an operator is asked ([`Match::Doubtful`]). So it is of a box without the TPM's key
+//! that is known of it, or with another: a new board looks like that, and so does an impostor.
+//! All of it is what a box says. Nothing here proves that it has the key that it names.
 
-use muster_protocol::enroll::Identity;
+use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::{Attachment, Disk};
-use muster_protocol::{DiskId, Mac, MachineId};
+use muster_protocol::{Digest, DiskId, Mac, MachineId};
 
-use super::junk::{is_junk_mac, is_junk_serial, is_junk_uuid};
+use super::junk::{is_junk_key, is_junk_mac, is_junk_serial, is_junk_uuid};
 use crate::fleet::State;
 use crate::fleet::record::{Lifecycle, Machine};
 
@@ -28,6 +30,8 @@ struct Worth {
     other: i32,
 }
 
+/// The same counts for more than all the rest can speak against.
+const TPM: Worth = Worth { same: 20, other: -4 };
 const BOARD_SERIAL: Worth = Worth { same: 4, other: -3 };
 const MACS: Worth = Worth { same: 4, other: -3 };
 const SYSTEM_SERIAL: Worth = Worth { same: 3, other: -2 };
@@ -51,7 +55,19 @@ pub enum Match {
 struct Like {
     machine: MachineId,
     points: i32,
+    /// Whether all but the TPM says that it is this one, and nothing that it is not.
+    alike: bool,
+    /// Whether it is this one, where it is not alive.
     certain: bool,
+}
+
+/// Whether whoever describes a box could have asked its TPM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Describer {
+    /// An agent: a key that it does not tell is missing.
+    Agent,
+    /// iPXE, which tells numbers alone.
+    BootProgram,
 }
 
 /// Finds the machine that `identity` describes; retired ones are not looked at.
@@ -59,11 +75,20 @@ struct Like {
 /// `alive` are machines that answer in a session at this moment: whoever looks like one of them is another box, and two
 /// live machines are never merged.
 pub fn find(state: &State, identity: &Identity, alive: &[MachineId]) -> Match {
-    let mut like = ranked(state, identity);
+    decide(state, ranked(state, identity, Describer::Agent), alive)
+}
+
+/// As [`find`] for a box that has only its boot program yet, whoever is alive: a key that it does not tell is no sign.
+pub fn find_booting(state: &State, identity: &Identity) -> Match {
+    decide(state, ranked(state, identity, Describer::BootProgram), &[])
+}
+
+fn decide(state: &State, mut like: Vec<Like>, alive: &[MachineId]) -> Match {
     let is_alive = |like: &Like| alive.contains(&like.machine);
     let certain: Vec<Like> = like.iter().copied().filter(|l| l.certain && !is_alive(l)).collect();
-    let best: Vec<MachineId> =
-        certain.iter().filter(|l| l.points == certain[0].points).map(|like| like.machine).collect();
+    // A TPM in a box whose every other part is another machine's was moved there, or that machine's parts were.
+    let is_best = |l: &&Like| l.points == certain[0].points || l.alike && !certain[0].alike;
+    let best: Vec<MachineId> = certain.iter().filter(is_best).map(|like| like.machine).collect();
     match best.as_slice() {
         [only] => return Match::Known(*only),
         [] => {}
@@ -81,7 +106,7 @@ pub fn find(state: &State, identity: &Identity, alive: &[MachineId]) -> Match {
         }
     }
     // One that is alive and only perhaps like it is simply another machine.
-    like.retain(|like| like.certain || !is_alive(like));
+    like.retain(|like| like.certain || like.alike || !is_alive(like));
     like.truncate(ASKED);
     match like.is_empty() {
         true => Match::New,
@@ -91,44 +116,70 @@ pub fn find(state: &State, identity: &Identity, alive: &[MachineId]) -> Match {
 
 /// Whom `identity` might be, whoever is alive: those to be asked for a sign of life before [`find`].
 pub fn candidates(state: &State, identity: &Identity) -> Vec<MachineId> {
-    ranked(state, identity).into_iter().map(|like| like.machine).collect()
+    ranked(state, identity, Describer::Agent).into_iter().map(|like| like.machine).collect()
 }
 
-/// Whether a machine that was retired had a serial number or a MAC of these. Retired ones are no [`Match`]: they do not
+/// Whether a machine that was retired had the TPM's key, a serial number or a MAC of these. Retired ones are no [`Match`]: they do not
 /// come back, and what enrolls with their numbers is new, but not unknown.
 pub fn was_retired(state: &State, identity: &Identity) -> bool {
     let retired = state.machines.iter().filter(|machine| machine.lifecycle == Lifecycle::Retired);
     retired.map(|machine| &machine.identity).any(|known| {
-        of_one(serial(&known.board_serial), serial(&identity.board_serial)) == Some(true)
+        of_one(own_key(known), own_key(identity)) == Some(true)
+            || of_one(serial(&known.board_serial), serial(&identity.board_serial)) == Some(true)
             || of_one(serial(&known.system_serial), serial(&identity.system_serial)) == Some(true)
             || of_many(&own_macs(known), &own_macs(identity)) == Some(true)
     })
 }
 
 /// All that are like it, the likeliest first.
-fn ranked(state: &State, identity: &Identity) -> Vec<Like> {
+fn ranked(state: &State, identity: &Identity, by: Describer) -> Vec<Like> {
     let live = state.machines.iter().filter(|machine| machine.lifecycle != Lifecycle::Retired);
-    let mut like: Vec<Like> = live.filter_map(|machine| likeness(state, machine, identity)).collect();
+    let mut like: Vec<Like> = live.filter_map(|machine| likeness(state, machine, identity, by)).collect();
     like.sort_by_key(|like| (!like.certain, -like.points, like.machine));
     like
 }
 
-fn likeness(state: &State, machine: &Machine, identity: &Identity) -> Option<Like> {
+fn likeness(state: &State, machine: &Machine, identity: &Identity, by: Describer) -> Option<Like> {
     let known = &machine.identity;
+    let tpm = of_one(own_key(known), own_key(identity));
     let board = of_one(serial(&known.board_serial), serial(&identity.board_serial));
     let system = of_one(serial(&known.system_serial), serial(&identity.system_serial));
     let uuid = of_one(own_uuid(known), own_uuid(identity));
     let macs = of_many(&own_macs(known), &own_macs(identity));
     // Most machines share nothing, and the inventory is only read for those that do.
-    let disks = match [board, system, uuid, macs].contains(&Some(true)) || !identity.disks.is_empty() {
+    let disks = match [tpm, board, system, uuid, macs].contains(&Some(true)) || !identity.disks.is_empty() {
         true => of_many(&disks(state, machine), &identity.disks),
         false => None,
     };
-    let worths = [(board, BOARD_SERIAL), (system, SYSTEM_SERIAL), (uuid, UUID), (macs, MACS), (disks, DISKS)];
-    let points = worths.iter().map(|(same, worth)| same.map_or(0, |same| if same { worth.same } else { worth.other }));
-    let points: i32 = points.sum();
-    let certain = points >= SAME && macs != Some(false) && board != Some(false);
-    (certain || points >= PERHAPS).then_some(Like { machine: machine.id, points, certain })
+    // A new board brings its own NICs and its own TPM: that speaks against it once.
+    let on_board = |same: Option<bool>| same.filter(|same| *same || board != Some(false));
+    let worths = [
+        (board, BOARD_SERIAL),
+        (system, SYSTEM_SERIAL),
+        (uuid, UUID),
+        (on_board(macs), MACS),
+        (disks, DISKS),
+        (on_board(tpm), TPM),
+    ];
+    let points = |worths: &[(Option<bool>, Worth)]| -> i32 {
+        worths.iter().map(|(same, worth)| same.map_or(0, |same| if same { worth.same } else { worth.other })).sum()
+    };
+    let alike = points(&worths[..5]) >= SAME && macs != Some(false) && board != Some(false);
+    let points = points(&worths);
+    let is_missing = by == Describer::Agent && own_key(known).is_some() && own_key(identity).is_none();
+    let certain = tpm.unwrap_or(alike && !is_missing);
+    (certain || alike || points >= PERHAPS).then_some(Like { machine: machine.id, points, alike, certain })
+}
+
+/// What their TPMs say of whether a box is a machine, for whoever has to say which it is; empty where that is nothing.
+pub fn compare_tpms(known: &Identity, said: &Identity) -> &'static str {
+    match (own_key(known), own_key(said), said.tpm) {
+        (None, _, _) => "",
+        (Some(known), Some(said), _) if known == said => " (whose TPM key it tells)",
+        (Some(_), Some(_), _) => " (whose TPM key was another)",
+        (Some(_), None, Tpm::Silent) => " (whose TPM told a key; this one's tells none)",
+        (Some(_), None, Tpm::Absent | Tpm::Claimed { .. }) => " (whose TPM told a key; this one has none)",
+    }
 }
 
 /// Whether both have it and it is the same; `None` where one of them has none.
@@ -143,6 +194,10 @@ fn of_many<T: PartialEq>(known: &[T], said: &[T]) -> Option<bool> {
 
 fn serial(text: &str) -> Option<&str> {
     Some(text.trim()).filter(|text| !is_junk_serial(text))
+}
+
+fn own_key(identity: &Identity) -> Option<Digest> {
+    identity.tpm.key().filter(|key| !is_junk_key(key))
 }
 
 fn own_uuid(identity: &Identity) -> Option<[u8; 16]> {
@@ -166,6 +221,8 @@ mod tests {
     use crate::fleet::draft::tests::draft;
     use crate::fleet::enrollment::tests::enrolled;
     use crate::fleet::machine;
+    use crate::fleet::record::MachineInventory;
+    use muster_protocol::inventory::{Inventory, Medium, Transport};
 
     fn mac(last: u8) -> Mac {
         Mac::from_bytes([2, 0, 0, 0, 0, last])
@@ -253,6 +310,111 @@ mod tests {
         assert_eq!(find(draft.state(), &looks, &[]), Match::Known(member));
     }
 
+    /// A box whose every number is made of `n`, but for its TPM's key.
+    fn with_tpm(n: u8, key: &str) -> Identity {
+        let tpm = if key.is_empty() { Tpm::Absent } else { Tpm::Claimed { key: Digest::of(key.as_bytes()) } };
+        Identity { tpm, ..with_board(&format!("BRD-{n}"), identity(n, &format!("SYS-{n}"), n)) }
+    }
+
+    #[test]
+    fn a_tpms_key_is_the_same_machine_whatever_else_is_another() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, with_tpm(1, "key"));
+        assert_eq!(find(draft.state(), &with_tpm(2, "key"), &[]), Match::Known(id));
+        assert_eq!(find(draft.state(), &with_tpm(2, "key"), &[id]), Match::Doubtful(vec![id]), "it answers");
+        let twin = enrolled(&mut draft, with_tpm(2, ""));
+        let found = find(draft.state(), &with_tpm(1, "key"), &[]);
+        assert_eq!(found, Match::Known(id), "{twin} has nothing of it");
+    }
+
+    #[test]
+    fn a_tpm_that_moved_to_a_machine_that_is_known_is_a_question() {
+        let mut draft = draft();
+        let [from, to] = [with_tpm(1, "key"), with_tpm(2, "")].map(|identity| enrolled(&mut draft, identity));
+        assert_eq!(find(draft.state(), &with_tpm(2, "key"), &[]), Match::Doubtful(vec![from, to]));
+        assert_eq!(find(draft.state(), &with_tpm(2, "key"), &[to]), Match::Known(from), "the other one answers");
+    }
+
+    #[test]
+    fn another_tpm_with_the_same_everything_is_never_the_same_by_itself() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, with_tpm(1, "key"));
+        let other = with_tpm(1, "another key");
+        assert_eq!(find(draft.state(), &other, &[]), Match::Doubtful(vec![id]));
+        assert_eq!(find(draft.state(), &other, &[id]), Match::Doubtful(vec![id]), "no policy lets its copy in");
+        let nics_alone = |key| Identity { macs: vec![mac(7)], tpm: with_tpm(1, key).tpm, ..Identity::default() };
+        let id = enrolled(&mut draft, nics_alone("third"));
+        assert_eq!(find(draft.state(), &nics_alone("fourth"), &[]), Match::Doubtful(vec![id]));
+        assert_eq!(enrolled(&mut draft, nics_alone("third")), id);
+    }
+
+    #[test]
+    fn twins_of_a_batch_are_told_apart_by_their_tpms_without_a_question() {
+        let mut draft = draft();
+        let twin = |nic: u8, key| Identity { macs: vec![mac(nic)], ..with_tpm(1, key) };
+        let first = enrolled(&mut draft, twin(1, "first"));
+        assert_eq!(find(draft.state(), &twin(2, ""), &[]), Match::Doubtful(vec![first]), "nobody could know");
+        assert_eq!(find(draft.state(), &twin(2, "second"), &[]), Match::New);
+        assert_eq!(find(draft.state(), &twin(1, "first"), &[]), Match::Known(first));
+    }
+
+    #[test]
+    fn a_machine_with_another_board_is_a_question() {
+        let mut draft = draft();
+        let old = with_tpm(1, "old board");
+        let id = enrolled(&mut draft, old.clone());
+        let card_stays = Identity { board_serial: "BRD-9".into(), tpm: with_tpm(1, "new board").tpm, ..old };
+        assert_eq!(find(draft.state(), &card_stays, &[]), Match::Doubtful(vec![id]));
+
+        let disk: DiskId = "serial:D-1".parse().expect("an id");
+        let disks = vec![Disk {
+            name: "sda".into(),
+            size_bytes: 1,
+            logical_sector: 512,
+            physical_sector: 512,
+            medium: Medium::SolidState,
+            attachment: Attachment::Fixed,
+            transport: Transport::Ata,
+            model: String::new(),
+            serial: Some("D-1".into()),
+            wwn: None,
+        }];
+        let inventory = Inventory { disks, ..Inventory::default() };
+        draft.put(MachineInventory { machine: id, inventory, at_unix_ms: 0 });
+        let disks_stay = Identity { macs: vec![mac(9)], disks: vec![disk], ..card_stays };
+        assert_eq!(find(draft.state(), &disks_stay, &[]), Match::Doubtful(vec![id]));
+    }
+
+    #[test]
+    fn a_machine_that_had_a_tpm_and_comes_without_is_a_question_and_not_to_its_boot_program() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, with_tpm(1, "key"));
+        for tpm in [Tpm::Absent, Tpm::Silent, Tpm::Claimed { key: Digest::from_bytes([0; 32]) }] {
+            let without = Identity { tpm, ..with_tpm(1, "") };
+            assert_eq!(find(draft.state(), &without, &[]), Match::Doubtful(vec![id]), "{tpm:?}");
+            assert_eq!(find_booting(draft.state(), &without), Match::Known(id));
+            assert!(compare_tpms(&with_tpm(1, "key"), &without).contains("told a key"));
+        }
+        assert_eq!(find(draft.state(), &with_tpm(1, "key"), &[]), Match::Known(id));
+    }
+
+    #[test]
+    fn a_machine_whose_tpm_was_switched_on_is_the_machine_that_it_was() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, with_tpm(1, ""));
+        assert_eq!(enrolled(&mut draft, with_tpm(1, "key")), id);
+        assert_eq!(enrolled(&mut draft, with_tpm(2, "key")), id, "and is known by its key from then on");
+    }
+
+    #[test]
+    fn a_machine_that_was_retired_is_remembered_by_its_tpm() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, with_tpm(1, "key"));
+        machine::retire(&mut draft, id).expect("retired");
+        assert!(was_retired(draft.state(), &with_tpm(2, "key")));
+        assert!(!was_retired(draft.state(), &with_tpm(2, "another")));
+    }
+
     #[test]
     fn junk_counts_for_nothing() {
         let mut draft = draft();
@@ -262,6 +424,7 @@ mod tests {
             board_serial: "To be filled by O.E.M.".into(),
             macs: vec![Mac::from_bytes([0, 0x11, 0x22, 0x33, 0x44, 0x55])],
             disks: vec![],
+            tpm: Tpm::Claimed { key: Digest::from_bytes([0; 32]) },
         };
         enrolled(&mut draft, junk.clone());
         assert_eq!(find(draft.state(), &junk, &[]), Match::New);

@@ -3,7 +3,7 @@
 //! Used by [`super::identity`], and wherever a number is taken to name one machine. Facts gathered from reports of
 //! machines that share them; a number that is missing here costs a question to an operator, never a merged machine.
 
-use muster_protocol::Mac;
+use muster_protocol::{Digest, Mac};
 
 /// Texts in serial number fields, in lower case, single blanks between words.
 const SERIALS: [&str; 25] = [
@@ -87,6 +87,12 @@ pub fn is_junk_uuid(uuid: &[u8; 16]) -> bool {
 pub fn is_junk_mac(mac: &Mac) -> bool {
     let bytes = mac.as_bytes();
     bytes[0] & 1 != 0 || bytes.iter().all(|byte| *byte == bytes[0]) || MACS.contains(bytes)
+}
+
+/// Whether a TPM's key is none: one byte repeated, which no digest is.
+pub fn is_junk_key(key: &Digest) -> bool {
+    let bytes = key.as_bytes();
+    bytes.iter().all(|byte| *byte == bytes[0])
 }
 
 #[cfg(test)]

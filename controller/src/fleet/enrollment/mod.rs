@@ -112,7 +112,7 @@ pub fn enroll(
             room::make(draft, source, seen.absent)?;
             let machine = Machine { source, ..new_machine(draft, &ticket.location) };
             if !seen.untold {
-                tell(draft, &machine, &like);
+                tell(draft, &machine, &identity, &like);
             }
             machine
         }
@@ -169,12 +169,12 @@ pub fn was_retired(state: &State, macs: &[Mac]) -> bool {
 }
 
 /// Tells of a machine that is new here.
-fn tell(draft: &mut Draft, machine: &Machine, like: &Match) {
+fn tell(draft: &mut Draft, machine: &Machine, identity: &Identity, like: &Match) {
     let Machine { id, name: own, claim, .. } = machine;
     draft.event("machine.pending", id, format!("{own} is new here and waits for approval, claim code {claim}"));
     if let Match::Doubtful(doubt) = like {
-        let names: Vec<String> = doubt.iter().map(|id| name(draft.state(), *id)).collect();
-        let text = format!("{own} may be {}; say which with `muster machine resolve {claim}`", names.join(" or "));
+        let candidates = candidates(draft.state(), identity, doubt);
+        let text = format!("{own} may be {candidates}; say which with `muster machine resolve {claim}`");
         draft.event("machine.doubtful", id, text);
     }
 }
@@ -243,15 +243,23 @@ fn waiting(draft: &Draft, id: MachineId) -> Result<Machine, Refusal> {
     }
 }
 
+/// Who a box may be, and what their TPMs say of that.
+fn candidates(state: &State, identity: &Identity, doubt: &[MachineId]) -> String {
+    let named = |id: &MachineId| {
+        let tpms = state.machines.get(id).map_or("", |known| identity::compare_tpms(&known.identity, identity));
+        format!("{}{tpms}", name(state, *id))
+    };
+    doubt.iter().map(named).collect::<Vec<_>>().join(" or ")
+}
+
 /// Why an operator has to say something before this machine is approved; `None` where there is no doubt.
 pub fn question(state: &State, machine: &Machine) -> Option<String> {
-    let names: Vec<String> = machine.doubt.iter().map(|id| name(state, *id)).collect();
-    let first = names.first()?;
+    let first = name(state, *machine.doubt.first()?);
+    let candidates = candidates(state, &machine.identity, &machine.doubt);
     let Machine { name: own, claim, .. } = machine;
     Some(format!(
-        "{own} may be {}; say so with `muster machine resolve {claim} --same-as {first}`, or that it is a machine of its own \
-         with `muster machine resolve {claim} --separate`",
-        names.join(" or ")
+        "{own} may be {candidates}; say so with `muster machine resolve {claim} --same-as {first}`, or that it is a machine \
+         of its own with `muster machine resolve {claim} --separate`"
     ))
 }
 

@@ -58,6 +58,10 @@ const FACTS: &[Column] = &[
     Column("serial", |m| text(m, "/serial")),
     Column("board serial", |m| text(m, "/inventory/system/board_serial")),
     Column("UUID", |m| text(m, "/uuid")),
+    Column("TPM", |m| match text(m, "/tpm/state").as_str() {
+        "absent" => String::new(),
+        _ => words(m, &["/tpm/state", "/tpm/key"]),
+    }),
     Column("firmware", |m| {
         let parts = ["kind", "vendor", "version", "date"].map(|part| format!("/inventory/firmware/{part}"));
         words(m, &parts.each_ref().map(String::as_str))
@@ -143,6 +147,7 @@ mod tests {
             "name": "kitchen", "id": "4f06d3aa-0000-0000-0000-000000000000", "location": "ber1",
             "lifecycle": "available", "maintenance": true, "presence": {"state": "offline"}, "labels": {"rack": "b2"},
             "serial": "SRV1", "uuid": "4c4c4544-0042-3510-8052-b4c04f4e3132",
+            "tpm": {"state": "claimed", "key": "e3b0c44298fc1c14"},
             "inventory": {
                 "system": {"vendor": "Dell Inc.", "product": "R620", "board_serial": "BRD7"},
                 "firmware": {"kind": "uefi", "vendor": "Dell Inc.", "version": "2.9.0", "date": "2020-01-02"},
@@ -174,6 +179,7 @@ system:           Dell Inc. R620
 serial:           SRV1
 board serial:     BRD7
 UUID:             4c4c4544-0042-3510-8052-b4c04f4e3132
+TPM:              claimed e3b0c44298fc1c14
 firmware:         uefi Dell Inc. 2.9.0 2020-01-02
 processors:       2 x Xeon E5-2650, 16 cores, 32 threads
 processor flags:  vmx, aes
