@@ -1,6 +1,6 @@
 //! What a reading command prints: a table for people, JSON or YAML for programs.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -65,7 +65,47 @@ pub fn table(items: &[Value], columns: &[Column]) -> String {
     }
     let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|column| column.0.to_uppercase()).collect()];
     rows.extend(items.iter().map(|item| columns.iter().map(|column| cell((column.1)(item))).collect()));
+    if let Some(width) = terminal_width() {
+        fit(&mut rows, width);
+    }
     aligned(&rows)
+}
+
+/// The least that a column is cut to.
+const NARROW: usize = 20;
+
+/// Cuts the widest columns until a row has no more than `width` characters, as far as that is possible.
+fn fit(rows: &mut [Vec<String>], width: usize) {
+    let count = rows.first().map(Vec::len).unwrap_or_default();
+    let widest = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or_default();
+    let mut widths: Vec<usize> = (0..count).map(widest).collect();
+    while widths.iter().sum::<usize>() + 2 * count.saturating_sub(1) > width {
+        match widths.iter_mut().max() {
+            Some(most) if *most > NARROW => *most -= 1,
+            _ => break,
+        }
+    }
+    for row in rows {
+        for (cell, width) in row.iter_mut().zip(&widths) {
+            *cell = short(std::mem::take(cell), *width);
+        }
+    }
+}
+
+/// A line that a terminal does not break, with its end; all of it where nobody looks.
+pub fn fitting(line: &str) -> String {
+    let width = terminal_width().unwrap_or(usize::MAX);
+    format!("{}\n", short(line.trim_end().to_owned(), width))
+}
+
+/// Characters in a line of the terminal that is printed to, where it is one.
+fn terminal_width() -> Option<usize> {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(&out).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns >= NARROW)
 }
 
 /// One thing as lines of heading and text; empty ones are left out.
@@ -98,10 +138,14 @@ pub fn aligned(rows: &[Vec<String>]) -> String {
 }
 
 fn cell(text: String) -> String {
-    let text = one_line(text);
-    match text.char_indices().nth(CELL) {
+    short(one_line(text), CELL)
+}
+
+/// At most so many characters of a text, with a mark where some are missing.
+fn short(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
         None => text,
-        Some(_) => text.chars().take(CELL - 1).chain(['…']).collect(),
+        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
     }
 }
 
@@ -286,6 +330,19 @@ mod tests {
         assert_eq!(table(&[], &columns), "none\n");
         let wide = table(&[json!({"name": "ä".repeat(200)})], &columns[..1]);
         assert_eq!(wide.lines().last().map(|line| line.chars().count()), Some(100));
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_the_terminal_and_short_columns_stay_whole() {
+        let row = |who: &str, change: &str| vec![who.to_owned(), change.to_owned(), "done".to_owned()];
+        let mut rows = vec![row("WHO", "CHANGE"), row("token:olga", &"x".repeat(90)), row("token:ci", "y")];
+        fit(&mut rows, 60);
+        let table = aligned(&rows);
+        assert!(table.lines().all(|line| line.chars().count() <= 60), "{table}");
+        assert!(table.contains("token:olga  xxx") && table.contains("x…  done"), "{table}");
+        let mut narrow = vec![row(&"w".repeat(50), &"x".repeat(50))];
+        fit(&mut narrow, 10);
+        assert_eq!(narrow[0].iter().map(|cell| cell.chars().count()).collect::<Vec<_>>(), [NARROW, NARROW, 4]);
     }
 
     #[test]

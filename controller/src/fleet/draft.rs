@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::Refusal;
 use super::audit::Head;
 use super::record::{AuditEntry, AuditHead, AuditResult, Event};
 use super::state::{self, Record, State};
+use super::{Facts, Refusal};
 use crate::store::{BATCH_LIMIT, VALUE_LIMIT, Write};
 
 /// How many events are kept for those who follow the feed.
@@ -15,7 +15,7 @@ const EVENTS_KEPT: u64 = 10_000;
 /// Who asks for a change; goes into the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
-    /// `token:NAME`, `ial:HUB`, `machine:ID`, or `controller`.
+    /// `token:NAME/ID`, `ial:HUB`, `machine:ID`, or `controller`.
     pub who: String,
     /// Where the request came from.
     pub from: Option<SocketAddr>,
@@ -34,9 +34,6 @@ impl Author {
         Self::new("controller", None, "")
     }
 }
-
-/// Of the texts before and after a change in the audit log.
-const AUDITED_BYTES: usize = 8 * 1024;
 
 /// Of what was changed, and of the reason why it was not.
 const AUDITED_WORDS: usize = 512;
@@ -129,9 +126,9 @@ impl Draft {
         }
     }
 
-    /// Adds to the audit log: `action` on `subject`, with what it was before and is now, as short texts without secrets.
-    pub fn audit(&mut self, action: &str, subject: impl ToString, before: impl ToString, after: impl ToString) {
-        self.enter(action, subject.to_string(), [before.to_string(), after.to_string()], AuditResult::Done);
+    /// Adds to the audit log: `action` on `subject`, with what it was before and is now.
+    pub fn audit(&mut self, action: &str, subject: impl ToString, before: Facts, after: Facts) {
+        self.enter(action, subject.to_string(), [before, after], AuditResult::Done);
     }
 
     /// Adds to the audit log what was asked for and not done.
@@ -140,7 +137,7 @@ impl Draft {
         self.enter(action, subject.to_string(), Default::default(), AuditResult::Refused { why });
     }
 
-    fn enter(&mut self, action: &str, subject: String, [before, after]: [String; 2], result: AuditResult) {
+    fn enter(&mut self, action: &str, subject: String, [before, after]: [Facts; 2], result: AuditResult) {
         let head = Head::of(&self.state);
         let entry = AuditEntry {
             seq: head.seq + 1,
@@ -150,8 +147,8 @@ impl Draft {
             request: self.author.request.clone(),
             action: action.into(),
             subject: cut(subject, AUDITED_WORDS),
-            before: cut(before, AUDITED_BYTES),
-            after: cut(after, AUDITED_BYTES),
+            before,
+            after,
             result,
             previous: head.digest,
         };

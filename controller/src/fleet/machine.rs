@@ -11,7 +11,7 @@ use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
 use super::record::{DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind};
-use super::{Draft, Refusal, State, enrollment, lease, operation};
+use super::{Draft, Facts, Refusal, State, enrollment, lease, operation};
 
 /// A session said hello: notes its boot and where it stands, and moves on whatever waited for that.
 ///
@@ -142,7 +142,7 @@ pub fn rename(draft: &mut Draft, id: MachineId, name: &str) -> Result<Machine, R
         return Err(Refusal::Conflict(format!("another machine is called {name:?}")));
     }
     let before = std::mem::replace(&mut machine.name, name.to_owned());
-    draft.audit("machine.renamed", id, before, name);
+    draft.audit("machine.renamed", id, Facts::one("name", before), Facts::one("name", name));
     Ok(save(draft, machine))
 }
 
@@ -172,7 +172,7 @@ fn is_id_like(text: &str) -> bool {
 /// Sets (`Some`) and removes (`None`) labels.
 pub fn label(draft: &mut Draft, id: MachineId, changes: BTreeMap<String, Option<String>>) -> Result<Machine, Refusal> {
     let mut machine = draft.need::<Machine>(&id)?;
-    let before = format!("{:?}", machine.labels);
+    let before = label_facts(&machine);
     for (key, value) in changes {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '/');
         if key.is_empty() || key.len() > 63 || !key.chars().all(legal) {
@@ -195,16 +195,25 @@ pub fn label(draft: &mut Draft, id: MachineId, changes: BTreeMap<String, Option<
     if machine.labels.len() > 64 {
         return Err(Refusal::invalid("labels", "a machine has at most 64"));
     }
-    draft.audit("machine.labeled", id, before, format!("{:?}", machine.labels));
+    draft.audit("machine.labeled", id, before, label_facts(&machine));
     Ok(save(draft, machine))
+}
+
+fn label_facts(machine: &Machine) -> Facts {
+    Facts::of(machine.labels.iter().map(|(key, value)| (format!("labels.{key}"), format!("{value:?}"))))
 }
 
 /// Leaves a machine out of leases, or takes it in again.
 pub fn maintain(draft: &mut Draft, id: MachineId, wish: Maintenance) -> Result<Machine, Refusal> {
     let mut machine = draft.need::<Machine>(&id)?;
     if machine.maintenance != wish {
-        draft.audit("machine.maintenance", id, format!("{:?}", machine.maintenance), format!("{wish:?}"));
-        draft.event("machine.maintenance", id, format!("{}: maintenance {wish:?}", machine.name));
+        let word = |maintenance| match maintenance {
+            Maintenance::Off => "off",
+            Maintenance::On => "on",
+        };
+        let facts = |maintenance| Facts::one("maintenance", word(maintenance));
+        draft.audit("machine.maintenance", id, facts(machine.maintenance), facts(wish));
+        draft.event("machine.maintenance", id, format!("{}: maintenance {}", machine.name, word(wish)));
         machine.maintenance = wish;
         machine = save(draft, machine);
     }
@@ -271,15 +280,22 @@ pub fn want(
     if super::state::stored_value(&record).len() > crate::store::VALUE_LIMIT {
         return Err(Refusal::invalid("document", "the whole desired state is over 64 KiB"));
     }
-    let now = draft.get::<DesiredState>(&id).map(|d| format!("generation {} of digest {}", d.generation, d.digest));
-    let permit = record.permit.as_ref().map(|p| format!(", permits to destroy {:?}", p.disks)).unwrap_or_default();
-    let next = format!("generation {generation} of digest {digest}{permit}");
-    draft.audit("machine.desired", id, now.unwrap_or_default(), next);
+    let now = draft.get::<DesiredState>(&id).map(desired_facts).unwrap_or_default();
+    draft.audit("machine.desired", id, now, desired_facts(&record));
     draft.event("machine.desired", id, format!("{} has generation {generation} to reach", machine.name));
     draft.put(record);
     machine.generation = generation;
     save(draft, machine);
     Ok(operation)
+}
+
+fn desired_facts(record: &DesiredState) -> Facts {
+    let disks = record.permit.iter().flat_map(|permit| &permit.disks).map(ToString::to_string);
+    Facts::of([
+        ("generation", record.generation.to_string()),
+        ("digest", record.digest.to_string()),
+        ("may_destroy", disks.collect::<Vec<_>>().join(", ")),
+    ])
 }
 
 /// Asks for a reboot or power-off of the boot that is running now.
@@ -299,7 +315,11 @@ pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId
     if let Some(running) = draft.state().unfinished(id).find(|o| o.kind == kind) {
         return Ok(running.clone());
     }
-    draft.audit("machine.power", id, format!("boot {boot} is up"), format!("{action:?}"));
+    let word = match action {
+        PowerAction::Reboot => "reboot",
+        PowerAction::Off => "off",
+    };
+    draft.audit("machine.power", id, Facts::one("boot", boot), Facts::one("power", word));
     let begin_by = draft.now_unix_ms() + operation::POWER_BEGIN_WITHIN_MS;
     operation::open(draft, id, kind, Some(begin_by))
 }
@@ -356,10 +376,33 @@ pub fn move_to(
     kind: &'static str,
     text: &str,
 ) -> Result<Machine, Refusal> {
-    draft.audit(kind, machine.id, format!("{:?}", machine.lifecycle), format!("{to:?}"));
+    draft.audit(kind, machine.id, stage(&machine.lifecycle), stage(&to));
     draft.event(kind, machine.id, format!("{} {text}", machine.name));
     machine.lifecycle = to;
     Ok(save(draft, machine))
+}
+
+impl Lifecycle {
+    /// As the API and the audit log write it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Rejected => "rejected",
+            Self::Available => "available",
+            Self::Leased { .. } => "leased",
+            Self::Cleaning { .. } => "cleaning",
+            Self::Retired => "retired",
+        }
+    }
+}
+
+fn stage(lifecycle: &Lifecycle) -> Facts {
+    let (lease, operation) = match lifecycle {
+        Lifecycle::Leased { lease } => (lease.clone(), String::new()),
+        Lifecycle::Cleaning { operation } => (String::new(), operation.to_string()),
+        Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Available | Lifecycle::Retired => Default::default(),
+    };
+    Facts::of([("lifecycle", lifecycle.word().to_owned()), ("lease", lease), ("operation", operation)])
 }
 
 /// Writes a machine with its next version.

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use access::facts::Facts;
 pub use access::{audit, credential};
 pub use draft::{Author, Draft};
 pub use enrollment::{identity, iso, policy, ticket};

@@ -10,7 +10,7 @@ use muster_protocol::{BootId, Generation, MachineId, OperationId};
 
 use super::draft::cut;
 use super::record::{Decommission, Operation, OperationKind, OperationState, OperationStep};
-use super::{Draft, Refusal};
+use super::{Draft, Facts, Refusal};
 
 /// A power command that no agent took on within this time fails: nobody wants a reboot of last week.
 pub const POWER_BEGIN_WITHIN_MS: u64 = 10 * 60 * 1000;
@@ -253,7 +253,7 @@ pub fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Refusal> {
     let operation = draft.need::<Operation>(&id)?;
     match (&operation.state, &operation.kind) {
         (OperationState::Queued, OperationKind::Power { .. } | OperationKind::Wipe { .. }) => {
-            draft.audit("operation.cancelled", id, "queued", "cancelled");
+            draft.audit("operation.cancelled", id, Facts::one("state", "queued"), Facts::one("state", "cancelled"));
             end(draft, operation, OperationState::Cancelled, "")
         }
         (OperationState::Queued, OperationKind::Apply { .. }) => {

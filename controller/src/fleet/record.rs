@@ -8,11 +8,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use muster_protocol::desired::{Desired, Permit};
 use muster_protocol::enroll::Identity;
-use muster_protocol::hello::{Awaits, Progress};
+use muster_protocol::hello::Progress;
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, DiskId, Generation, Mac, MachineId, OperationId};
 use serde::{Deserialize, Serialize};
+
+use super::Facts;
 
 /// One physical box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,13 +58,6 @@ pub struct Machine {
     pub outcome: Progress,
     /// Grows with every change of this record; for ETags.
     pub version: u64,
-}
-
-impl Machine {
-    /// What an operator has to say while it waits.
-    pub fn awaits(&self) -> Awaits {
-        if self.doubt.is_empty() { Awaits::Approval } else { Awaits::Resolution }
-    }
 }
 
 /// How often something went into the audit log lately; see [`super::enrollment::told`].
@@ -453,10 +448,10 @@ pub struct AuditEntry {
     pub action: String,
     /// On what.
     pub subject: String,
-    /// What it was.
-    pub before: String,
-    /// What it is.
-    pub after: String,
+    /// What it was; nothing where it was not.
+    pub before: Facts,
+    /// What it is; nothing where it is no more.
+    pub after: Facts,
     /// What came of it.
     pub result: AuditResult,
     /// SHA-256 of the entry before, as [`super::audit::Line`] writes it; zeros in the first.

@@ -13,7 +13,7 @@ use crate::fleet::{Author, Fleet, access};
 const TOKEN_FILE: &str = "admin-token";
 
 /// The first token's name.
-const TOKEN_NAME: &str = "first start";
+const TOKEN_NAME: &str = "first-start";
 
 /// Makes the data directory; what is secret in it lies in folders for this user alone.
 pub fn folder(data: &Path) -> io::Result<()> {
@@ -40,6 +40,10 @@ pub async fn admin_token(fleet: &Fleet, data: &Path) -> Result<(), ServeError> {
     let text = fleet
         .change(Author::controller(), |draft| {
             let lost: Vec<Token> = draft.state().tokens.iter().filter(|t| t.name == TOKEN_NAME).cloned().collect();
+            // Its name is for one token, and the last admin's token stays: it has another name for a moment.
+            for token in &lost {
+                draft.put(Token { name: format!("{TOKEN_NAME}-lost"), ..token.clone() });
+            }
             let (_, text) = access::create(draft, TOKEN_NAME, Role::Admin, None)?;
             lost.iter().try_for_each(|token| access::revoke(draft, &token.id))?;
             Ok(text)

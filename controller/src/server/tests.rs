@@ -86,7 +86,7 @@ async fn an_audit_log_that_was_cut_is_told_at_the_next_start_and_does_not_keep_t
     for _ in 0..2 {
         let server = Server::start_on(store.clone(), config(data.path())).await.expect("starts");
         let make = |draft: &mut crate::fleet::Draft| {
-            draft.audit("location.set", "ber1", "", "");
+            draft.audit("location.set", "ber1", crate::fleet::Facts::none(), crate::fleet::Facts::none());
             Ok(())
         };
         server.fleet.change(Author::controller(), make).await.expect("written");

@@ -124,8 +124,10 @@ async fn a_credential_is_told_once() {
 #[tokio::test]
 async fn a_token_ends_when_it_was_said_to() {
     let lab = Lab::new().await;
+    let count = std::cell::Cell::new(0);
     let make = |expires: &'static str| {
-        let body = json!({"name": "ci", "role": "viewer", "expires": expires});
+        count.set(count.get() + 1);
+        let body = json!({"name": format!("ci{}", count.get()), "role": "viewer", "expires": expires});
         lab.ask(Method::POST, "/tokens").token(Some(&lab.admin)).json(body).send()
     };
     for wrong in ["soon", "90", "1y", "2026-13-01", "2001-01-01", "0d", ""] {

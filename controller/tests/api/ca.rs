@@ -34,7 +34,7 @@ async fn only_an_admin_changes_the_ca_and_every_change_has_an_author() {
         let audit = lab.ask(Method::GET, "/audit?limit=10").token(Some(&lab.admin)).send().await.succeeds();
         let lines = audit.body["items"].as_array().expect("a list").clone();
         let line = lines.iter().find(|line| line["action"] == action).expect(action);
-        assert_eq!((&line["who"], &line["after"]), (&json!("token:root"), &json!(new)), "{line}");
+        assert_eq!((&line["who"], &line["after"]["ca"]), (&json!(lab.who("root")), &json!(new)), "{line}");
     }
 }
 

@@ -83,8 +83,14 @@ async fn who_did_it_is_in_the_audit_log() {
     lab.post(format!("/machines/{id}/approve"), json!({})).await.succeeds();
     let log = lab.get(format!("/audit?subject={id}")).await.succeeds();
     let entry = &log.body["items"][0];
-    assert_eq!((entry["who"].as_str(), entry["from"].as_str()), (Some("token:olga"), Some("198.51.100.9:5555")));
-    assert_eq!((entry["before"].as_str(), entry["after"].as_str()), (Some("Pending"), Some("Available")));
+    assert_eq!(
+        (entry["who"].as_str(), entry["from"].as_str()),
+        (Some(lab.who("olga").as_str()), Some("198.51.100.9:5555"))
+    );
+    assert_eq!(
+        (&entry["before"], &entry["after"]),
+        (&json!({"lifecycle": "pending"}), &json!({"lifecycle": "available"}))
+    );
 }
 
 #[tokio::test]

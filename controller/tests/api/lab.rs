@@ -168,6 +168,12 @@ impl Lab {
         Self { fleet, store, machines, router: api::router(api), admin, operator, viewer, files }
     }
 
+    /// The holder of the token of this name, as the audit log has it.
+    pub fn who(&self, name: &str) -> String {
+        let state = self.fleet.state();
+        access::author(state.tokens.iter().find(|token| token.name == name).expect("made with the lab"))
+    }
+
     /// A machine that has enrolled and reported its inventory.
     pub async fn enrolled(&self, serial: &'static str) -> MachineId {
         let mac = Mac::from_bytes(Digest::of(serial.as_bytes()).as_bytes()[..6].try_into().expect("six bytes"));

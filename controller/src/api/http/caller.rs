@@ -107,7 +107,7 @@ pub fn identify(headers: &HeaderMap, extensions: &Extensions, state: &State) -> 
     })?;
     let request = RequestId::noted(extensions);
     Ok(Holder {
-        author: Author::new(format!("token:{}", token.name), peer(extensions), request.as_str()),
+        author: Author::new(access::author(token), peer(extensions), request.as_str()),
         token: token.id.clone(),
         name: token.name.clone(),
         role: token.role,
@@ -190,7 +190,7 @@ fn caller(parts: &Parts, api: &Api, needed: Role) -> Result<Caller, Problem> {
         None => identify(&parts.headers, &parts.extensions, &api.fleet.state())?,
     };
     if holder.role < needed {
-        let (has, needs) = (name(holder.role), name(needed));
+        let (has, needs) = (holder.role.word(), needed.word());
         let detail = format!("the token {:?} is {}'s; this needs {needs}", holder.name, with_article(has));
         return Err(Problem::forbidden("Authorization", detail));
     }
@@ -211,15 +211,6 @@ fn idempotency_key(headers: &HeaderMap, token: &str) -> Result<Option<Digest>, P
         return Err(Problem::malformed("Idempotency-Key", "must be 1 to 255 visible ASCII characters"));
     }
     Ok(Some(Digest::of(format!("{token}\0{text}").as_bytes())))
-}
-
-/// A role as the API writes it.
-pub fn name(role: Role) -> &'static str {
-    match role {
-        Role::Viewer => "viewer",
-        Role::Operator => "operator",
-        Role::Admin => "admin",
-    }
 }
 
 /// Milliseconds since 1970 UTC.

@@ -105,7 +105,11 @@ impl Door {
                     tracing::info!(request = %id, from = from_text, who, %method, path, code, detail, "refused");
                 }
                 if *changes && !who.is_empty() {
-                    self.refusals.note(author, &format!("{method} {path}"), &format!("{code}: {detail}")).await;
+                    let why = match code {
+                        "invalid" | "malformed" => format!("{code}: {}: {detail}", problem.field),
+                        _ => format!("{code}: {detail}"),
+                    };
+                    self.refusals.note(author, &format!("{method} {path}"), &why).await;
                 }
             }
         }

@@ -23,6 +23,7 @@ use crate::api::http::feed::{self, AT_ONCE, Unread};
 use crate::api::http::{Operator, Page, Params, Problem, Refused, when};
 use crate::fleet::State as FleetState;
 use crate::fleet::audit::{Head, Line};
+use crate::fleet::machine;
 use crate::fleet::record::{AuditEntry, AuditResult};
 
 /// The media type of an export (https://jsonlines.org).
@@ -36,7 +37,8 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 #[derive(Debug, Clone, Default)]
 struct Filter {
     who: Option<String>,
-    subject: Option<String>,
+    /// As it was given, and where that is a machine's or a token's name, its id.
+    subject: Option<Vec<String>>,
     action: Option<String>,
     request: Option<String>,
     result: Option<Wanted>,
@@ -51,7 +53,7 @@ enum Wanted {
 }
 
 impl Filter {
-    fn read(params: &mut Params) -> Result<Self, Problem> {
+    fn read(params: &mut Params, state: &FleetState) -> Result<Self, Problem> {
         let result = match params.text("result").as_deref() {
             None => None,
             Some("done") => Some(Wanted::Done),
@@ -68,7 +70,7 @@ impl Filter {
             since_unix_ms: moment("since")?,
             until_unix_ms: moment("until")?,
             who: params.text("who"),
-            subject: params.text("subject"),
+            subject: params.text("subject").map(|text| subjects(state, text)),
             action: params.text("action"),
             request: params.text("request"),
             result,
@@ -81,14 +83,22 @@ impl Filter {
             AuditResult::Done => Wanted::Done,
             AuditResult::Refused { .. } => Wanted::Refused,
         };
-        is(&self.who, &entry.who)
-            && is(&self.subject, &entry.subject)
+        let is_by = |wish: &str| entry.who == wish || entry.who.split_once('/').is_some_and(|(name, _)| name == wish);
+        self.who.as_deref().is_none_or(is_by)
+            && self.subject.as_ref().is_none_or(|subjects| subjects.contains(&entry.subject))
             && is(&self.request, &entry.request)
             && self.action.as_deref().is_none_or(|beginning| entry.action.starts_with(beginning))
             && self.result.is_none_or(|wish| wish == result)
             && self.since_unix_ms.is_none_or(|since| entry.at_unix_ms >= since)
             && self.until_unix_ms.is_none_or(|until| entry.at_unix_ms <= until)
     }
+}
+
+/// What a subject's name may stand for in the log, where ids are written.
+fn subjects(state: &FleetState, text: String) -> Vec<String> {
+    let machine = machine::lookup(state, &text).ok().map(|id| id.to_string());
+    let tokens = state.tokens.iter().filter(|token| token.name == text).map(|token| token.id.clone());
+    machine.into_iter().chain(tokens).chain([text.clone()]).collect()
 }
 
 /// Who changed what, and who was refused: JSON in pages, newest first; `application/jsonl` where the request accepts it,
@@ -101,8 +111,8 @@ impl Filter {
              default; means nothing to a live feed"),
         ("cursor" = Option<u64>, Query, description = "`next` of the page before; means nothing to an export or a live feed"),
         ("after" = Option<u64>, Query, description = "only entries after the one with this number"),
-        ("who" = Option<String>, Query, description = "only what this one did, such as `token:ci`"),
-        ("subject" = Option<String>, Query, description = "only what was done on this"),
+        ("who" = Option<String>, Query, description = "only what this one did, such as `token:ci`, or of several of that name one: `token:ci/1a2b3c4d`"),
+        ("subject" = Option<String>, Query, description = "only what was done on this: an id, a code, or the name of a machine or of a token"),
         ("action" = Option<String>, Query, description = "only actions that begin like this, such as `machine.`"),
         ("request" = Option<String>, Query, description = "only what the request of this id brought about"),
         ("result" = Option<String>, Query, description = "`done` or `refused`"),
@@ -124,12 +134,12 @@ async fn audit(
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let filter = Filter::read(&mut params)?;
+    let state = api.fleet.state();
+    let filter = Filter::read(&mut params, &state)?;
     let (is_limited, limit) = (params.has("limit"), params.limit()?);
     let cursor: Option<u64> = params.cursor()?;
     let after: Option<u64> = params.parsed("after", "the number of an entry")?;
     params.finish()?;
-    let state = api.fleet.state();
     if feed::accepts(&headers, "text/event-stream") {
         let after = feed::last_event_id(&headers).or(after).unwrap_or(state.next_audit() - 1);
         return Ok(feed::live(&api.fleet, caller, after, move |state, after| unread(state, after, &filter)));

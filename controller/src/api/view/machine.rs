@@ -179,14 +179,7 @@ impl MachineView {
 
 /// A lifecycle as the API writes it.
 pub fn lifecycle(lifecycle: &Lifecycle) -> &'static str {
-    match lifecycle {
-        Lifecycle::Pending => "pending",
-        Lifecycle::Rejected => "rejected",
-        Lifecycle::Available => "available",
-        Lifecycle::Leased { .. } => "leased",
-        Lifecycle::Cleaning { .. } => "cleaning",
-        Lifecycle::Retired => "retired",
-    }
+    lifecycle.word()
 }
 
 fn addresses(nics: &[muster_protocol::inventory::Nic]) -> Vec<String> {

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::view::Time;
-use crate::fleet::State;
 use crate::fleet::record::{AuditEntry, AuditHead, AuditResult};
+use crate::fleet::{Facts, State};
 
 /// One entry as it is shown, exported and hashed.
 ///
@@ -30,7 +30,7 @@ pub struct Line {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Time,
-    /// Who: `token:NAME`, `ial:HUB`, `enrollment`, `controller`.
+    /// Who: `token:NAME/ID`, `ial:HUB`, `enrollment`, `controller`.
     pub who: String,
     /// From which address and port; empty for the controller itself.
     pub from: String,
@@ -40,10 +40,10 @@ pub struct Line {
     pub action: String,
     /// On what; for a refused request its method and path.
     pub subject: String,
-    /// What it was.
-    pub before: String,
-    /// What it is.
-    pub after: String,
+    /// What it was, field by field; nothing where it was not.
+    pub before: Facts,
+    /// What it is; nothing where it is no more.
+    pub after: Facts,
     /// `done`, or `refused: ` and why.
     pub result: String,
     /// SHA-256 of the line before this one, in hex; zeros in the first.
@@ -161,6 +161,14 @@ pub enum Broken {
         /// Which.
         seq: u64,
     },
+    /// What is known is not in the part that was read.
+    #[error("this part of the chain begins at entry {begin}, and entry {seq} is not in it")]
+    Before {
+        /// The first that was read.
+        begin: u64,
+        /// The one that is known.
+        seq: u64,
+    },
     /// There are entries, and nothing says where they end.
     #[error("the record of the log's end is missing")]
     NoHead,
@@ -171,12 +179,25 @@ pub enum Broken {
 pub struct Chain {
     head: Head,
     anchors: Vec<Head>,
+    /// Whether the first line may be any, because nothing before it was asked for.
+    may_be_part: bool,
+    begin: u64,
 }
 
 impl Chain {
     /// A chain that must have all of `anchors` in it.
     pub fn with(anchors: impl IntoIterator<Item = Head>) -> Self {
-        Self { head: Head::START, anchors: anchors.into_iter().collect() }
+        Self { anchors: anchors.into_iter().collect(), ..Self::default() }
+    }
+
+    /// A chain, or the part of one from some entry on, that must have all of `anchors` in it.
+    pub fn part_with(anchors: impl IntoIterator<Item = Head>) -> Self {
+        Self { may_be_part: true, ..Self::with(anchors) }
+    }
+
+    /// The number of the first line that was taken; 0 before.
+    pub fn begin(&self) -> u64 {
+        self.begin
     }
 
     /// Where it stands.
@@ -194,6 +215,17 @@ impl Chain {
     }
 
     fn take(&mut self, line: &Line, text: &str) -> Result<(), Broken> {
+        if self.begin == 0 {
+            self.begin = line.seq;
+            if let (true, 2.., Ok(digest)) = (self.may_be_part, line.seq, line.previous.parse()) {
+                // What was before is not at hand; its newest line's digest is, for whoever knows that one.
+                self.head = Head { seq: line.seq - 1, digest };
+                let is_other = |anchor: &Head| anchor.seq == self.head.seq && *anchor != self.head;
+                if self.anchors.iter().any(is_other) {
+                    return Err(Broken::Other { seq: self.head.seq });
+                }
+            }
+        }
         let (after, seq) = (self.head.seq, line.seq);
         if seq != after + 1 {
             return Err(Broken::Gap { after, found: seq });
@@ -210,7 +242,10 @@ impl Chain {
     pub fn end(self) -> Result<Head, Broken> {
         match self.anchors.iter().find(|anchor| anchor.seq > self.head.seq) {
             Some(anchor) => Err(Broken::Cut { end: self.head.seq, seq: anchor.seq }),
-            None => Ok(self.head),
+            None => match self.anchors.iter().find(|anchor| self.may_be_part && anchor.seq + 1 < self.begin) {
+                Some(anchor) => Err(Broken::Before { begin: self.begin, seq: anchor.seq }),
+                None => Ok(self.head),
+            },
         }
     }
 }
@@ -240,7 +275,7 @@ mod tests {
     fn log(entries: usize) -> Draft {
         let mut draft = draft();
         for n in 0..entries {
-            draft.audit("location.set", format!("loc{n}"), "", "“new”\n\u{7f}");
+            draft.audit("location.set", format!("loc{n}"), Facts::none(), Facts::one("name", "“new”\n\u{7f}"));
         }
         draft
     }
@@ -262,22 +297,27 @@ mod tests {
         draft.author.from = "[2001:db8::7]:4711".parse().ok();
         draft.author.request = "r-1".into();
         draft.author.who = "token:olga \"ops\"".into();
-        draft.audit("machine.renamed", "m1", "Küche\\1", "tab\there\u{1}\u{7f}\u{2028}</b>");
+        draft.audit(
+            "machine.renamed",
+            "m1",
+            Facts::one("name", "Küche\\1"),
+            Facts::one("name", "tab\there\u{1}\u{7f}\u{2028}</b>"),
+        );
         draft.audit_refused("request.refused", "DELETE /api/v1/tokens/x", "forbidden: no");
         let zeros = "0".repeat(64);
         let first = format!(
             "{}{zeros}\"}}",
-            r#"{"seq":1,"at":"1970-01-01T00:16:40.000Z","who":"token:olga \"ops\"","from":"[2001:db8::7]:4711","request":"r-1","action":"machine.renamed","subject":"m1","before":"Küche\\1","after":"tab\there\u0001"#
+            r#"{"seq":1,"at":"1970-01-01T00:16:40.000Z","who":"token:olga \"ops\"","from":"[2001:db8::7]:4711","request":"r-1","action":"machine.renamed","subject":"m1","before":{"name":"Küche\\1"},"after":{"name":"tab\there\u0001"#
                 .to_owned()
                 + "\u{7f}\u{2028}"
-                + r#"</b>","result":"done","previous":""#
+                + r#"</b>"},"result":"done","previous":""#
         );
-        let second = r#"{"seq":2,"at":"1970-01-01T00:16:40.000Z","who":"token:olga \"ops\"","from":"[2001:db8::7]:4711","request":"r-1","action":"request.refused","subject":"DELETE /api/v1/tokens/x","before":"","after":"","result":"refused: forbidden: no","previous":"DIGEST"}"#;
+        let second = r#"{"seq":2,"at":"1970-01-01T00:16:40.000Z","who":"token:olga \"ops\"","from":"[2001:db8::7]:4711","request":"r-1","action":"request.refused","subject":"DELETE /api/v1/tokens/x","before":{},"after":{},"result":"refused: forbidden: no","previous":"DIGEST"}"#;
         let digest = Digest::of(first.as_bytes()).to_string();
         assert_eq!(lines(&draft), [first, second.replace("DIGEST", &digest)]);
         assert_eq!(
             Head::of(draft.state()).to_string(),
-            "2:7cfc2d5231cc88470d8bde36d6d07a8e2183a5331a1d8829faaeae729358afe7"
+            "2:dbd352fb84fa6f62551a7b310a819fb74940aef08d07f6922e4a95e71f4dcc90"
         );
     }
 
@@ -318,7 +358,7 @@ mod tests {
         edited.put(AuditEntry { who: "token:nobody".into(), ..entry(&edited, 3) });
         assert_eq!(check(&edited), Err(Broken::Changed { seq: 4 }));
         let mut last = state();
-        last.put(AuditEntry { after: String::new(), ..entry(&last, 5) });
+        last.put(AuditEntry { after: Facts::none(), ..entry(&last, 5) });
         assert_eq!(check(&last), Err(Broken::Other { seq: 5 }));
         let mut cut = state();
         cut.delete::<AuditEntry>(&5);
@@ -333,11 +373,32 @@ mod tests {
     }
 
     #[test]
+    fn a_part_is_read_from_where_it_begins_and_held_against_what_is_known_of_it() {
+        let draft = log(5);
+        let (whole, head) = (lines(&draft), Head::of(draft.state()));
+        let part = |from: usize, anchors: &[Head]| {
+            let mut chain = Chain::part_with(anchors.iter().copied());
+            whole[from..].iter().try_for_each(|line| chain.add(line).map(drop))?;
+            let begin = chain.begin();
+            chain.end().map(|end| (begin, end))
+        };
+        assert_eq!((part(0, &[]), part(3, &[head])), (Ok((1, head)), Ok((4, head))));
+        let third = Head { seq: 3, digest: Digest::of(whole[2].as_bytes()) };
+        assert_eq!(part(3, &[third]), Ok((4, head)), "the first line of the part says what was before it");
+        let other = Head { digest: Digest::of(b"other"), ..third };
+        assert_eq!(part(3, &[other]), Err(Broken::Other { seq: 3 }));
+        assert_eq!(part(4, &[third]), Err(Broken::Before { begin: 5, seq: 3 }));
+        let mut gap = Chain::part_with([]);
+        gap.add(&whole[1]).expect("the first");
+        assert_eq!(gap.add(&whole[3]), Err(Broken::Gap { after: 2, found: 4 }));
+    }
+
+    #[test]
     fn what_was_cut_off_is_missed_for_ever() {
         let mut cut = log(5).finish().0;
         cut.delete::<AuditEntry>(&5);
         let mut draft = Draft::new(cut, 0);
-        draft.audit("location.set", "ber1", "", "");
+        draft.audit("location.set", "ber1", Facts::none(), Facts::none());
         assert_eq!(check(draft.state()), Err(Broken::Gap { after: 4, found: 6 }));
     }
 
@@ -345,12 +406,12 @@ mod tests {
     fn a_change_that_is_taken_back_leaves_no_hole() {
         let mut draft = log(2);
         let refused: Result<(), Refusal> = draft.attempt(|draft| {
-            draft.audit("location.set", "x", "", "");
+            draft.audit("location.set", "x", Facts::none(), Facts::none());
             Err(Refusal::Internal)
         });
         assert!(refused.is_err());
         let taken = draft.attempt(|draft| {
-            draft.audit("location.set", "y", "", "");
+            draft.audit("location.set", "y", Facts::none(), Facts::none());
             Ok(())
         });
         assert!(taken.is_ok());
@@ -366,7 +427,7 @@ mod tests {
             let change = |n: u64| {
                 let fleet = fleet.clone();
                 let decide = move |draft: &mut Draft| {
-                    (0..3).for_each(|_| draft.audit("location.set", n, "", ""));
+                    (0..3).for_each(|_| draft.audit("location.set", n, Facts::none(), Facts::none()));
                     if n.is_multiple_of(3) { Err(Refusal::Internal) } else { Ok(()) }
                 };
                 async move { fleet.change(Author::controller(), decide).await }

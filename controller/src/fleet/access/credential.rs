@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 
 use super::hex;
 use crate::fleet::record::{Credential, HubRule, PlaceRule};
-use crate::fleet::{Draft, Refusal, State, location};
+use crate::fleet::{Draft, Facts, Refusal, State, location};
 
 /// The most locations of one credential.
 const PLACES: usize = 64;
@@ -73,22 +73,30 @@ pub fn create(
     let made_at = draft.now_unix_ms();
     let hub = hub.to_owned();
     let record = Credential { key: key.clone(), hub, good_for, places, secret: digest, created_unix_ms: made_at };
-    draft.audit("credential.created", &key, "", words(&record));
+    draft.audit("credential.created", &key, Facts::none(), facts(&record));
     draft.event("credential.created", &key, format!("{} may use the IAL", record.hub));
     draft.put(record.clone());
     Ok((record, secret))
 }
 
 /// A credential without its secret, for the audit log.
-fn words(record: &Credential) -> String {
+fn facts(record: &Credential) -> Facts {
     let Credential { hub, good_for, places, .. } = record;
-    format!("{hub}, hub {good_for:?}, locations {places:?}")
+    let hub_id = match good_for {
+        HubRule::Any => "any".to_owned(),
+        HubRule::Only(id) => id.clone(),
+    };
+    let locations = match places {
+        PlaceRule::Anywhere => "all".to_owned(),
+        PlaceRule::Only(codes) => codes.join(", "),
+    };
+    Facts::of([("hub", hub.clone()), ("hub_id", hub_id), ("locations", locations)])
 }
 
 /// Makes a credential useless at once. The hub's leases stay.
 pub fn revoke(draft: &mut Draft, key: &str) -> Result<(), Refusal> {
     let record = draft.need::<Credential>(&key.to_owned())?;
-    draft.audit("credential.revoked", key, words(&record), "");
+    draft.audit("credential.revoked", key, facts(&record), Facts::none());
     draft.event("credential.revoked", key, format!("{} may no longer use the IAL with {key}", record.hub));
     draft.delete::<Credential>(&record.key);
     Ok(())

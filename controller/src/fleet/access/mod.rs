@@ -4,13 +4,25 @@
 
 pub mod audit;
 pub mod credential;
+pub mod facts;
 
 use muster_protocol::Digest;
 use subtle::ConstantTimeEq;
 
 use super::record::{Role, Token};
-use super::{Draft, Refusal, State};
+use super::{Draft, Facts, Refusal, State};
 use crate::api::view::Time;
+
+impl Role {
+    /// As the API and the audit log write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
 
 /// Makes a token. The answer holds the only copy of its text.
 pub fn create(
@@ -19,9 +31,7 @@ pub fn create(
     role: Role,
     expires_unix_ms: Option<u64>,
 ) -> Result<(Token, String), Refusal> {
-    if name.is_empty() || name.len() > 63 || name.contains(char::is_control) {
-        return Err(Refusal::invalid("name", "a token's name has 1 to 63 characters"));
-    }
+    check_name(draft, name)?;
     if expires_unix_ms.is_some_and(|at| at <= draft.now_unix_ms()) {
         return Err(Refusal::invalid("expires", "this is in the past"));
     }
@@ -35,7 +45,7 @@ pub fn create(
         created_unix_ms: draft.now_unix_ms(),
         expires_unix_ms,
     };
-    draft.audit("token.created", &id, "", words(&token));
+    draft.audit("token.created", &id, Facts::none(), facts(&token));
     draft.put(token.clone());
     Ok((token, format!("muster_{id}_{secret}")))
 }
@@ -49,16 +59,41 @@ pub fn revoke(draft: &mut Draft, id: &str) -> Result<(), Refusal> {
     if is_good_admin(&token) && !draft.state().tokens.iter().any(is_other) {
         return Err(Refusal::Conflict("this is the last admin token; make another one first".into()));
     }
-    draft.audit("token.revoked", id, words(&token), "");
+    draft.audit("token.revoked", id, facts(&token), Facts::none());
     draft.delete::<Token>(&id.to_owned());
     Ok(())
 }
 
+/// Who acts with a token, for the audit log: `token:NAME/ID`. Names are given again when a token has ended.
+pub fn author(token: &Token) -> String {
+    format!("token:{}/{}", token.name, token.id)
+}
+
+/// Letters, digits and what stands in mail addresses: nothing that hides, turns the writing round, or looks like two words.
+fn check_name(draft: &Draft, name: &str) -> Result<(), Refusal> {
+    let legal = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+');
+    if name.is_empty() || name.len() > 63 || !name.chars().all(legal) {
+        let problem = format!(
+            "{name:?} is no name: 1 to 63 letters, digits, '-', '_', '.', '@' or '+', such as olga or ci-berlin"
+        );
+        return Err(Refusal::invalid("name", problem));
+    }
+    let now = draft.now_unix_ms();
+    let is_live = |token: &Token| token.expires_unix_ms.is_none_or(|at| at > now);
+    match draft.state().tokens.iter().find(|token| token.name == name && is_live(token)) {
+        Some(other) => Err(Refusal::Conflict(format!(
+            "there is a token of the name {name} already, {}; take another name, or revoke that one first",
+            other.id
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// A token without its secret, for the audit log.
-fn words(token: &Token) -> String {
+fn facts(token: &Token) -> Facts {
     let Token { name, role, expires_unix_ms, .. } = token;
-    let until = expires_unix_ms.map_or("for ever".into(), |at| format!("until {}", Time(at).text()));
-    format!("{name:?}, {role:?}, {until}")
+    let until = expires_unix_ms.map_or("never".into(), |at| Time(at).text());
+    Facts::of([("name", name.clone()), ("role", role.word().to_owned()), ("expires", until)])
 }
 
 /// Why a text is no token that is good now.
@@ -111,6 +146,26 @@ mod tests {
         }
         revoke(&mut draft, &token.id).expect("revoked");
         assert_eq!(check(draft.state(), &text, 0), Err(Unfit::Unknown));
+    }
+
+    #[test]
+    fn of_the_tokens_that_are_good_each_has_a_name_of_its_own_that_reads_as_it_is() {
+        let mut draft = draft();
+        for wrong in
+            ["", "first start", "olga\u{202e}", "ol\u{200b}ga", "a\nb", "a\u{a0}b", "token/id", &"x".repeat(64)]
+        {
+            let refused = create(&mut draft, wrong, Role::Viewer, None).expect_err(wrong).to_string();
+            assert!(refused.starts_with("name: "), "{refused}");
+        }
+        let end = draft.now_unix_ms() + 1_000;
+        let (first, _) = create(&mut draft, "olga@büro", Role::Viewer, Some(end)).expect("made");
+        let twice = create(&mut draft, "olga@büro", Role::Admin, None).expect_err("two of a name").to_string();
+        assert!(twice.contains(&first.id), "{twice}");
+        draft.advance_ms(1_000);
+        let (second, _) = create(&mut draft, "olga@büro", Role::Viewer, None).expect("the first has ended");
+        assert_ne!(author(&first), author(&second), "the audit log tells them apart");
+        revoke(&mut draft, &second.id).expect("revoked");
+        create(&mut draft, "olga@büro", Role::Viewer, None).expect("the second is gone");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use muster_protocol::enroll::SiteCredential;
 
 use super::policy;
 use crate::fleet::record::{Iso, IsoRule, Location, Ticket, TicketBound};
-use crate::fleet::{Draft, Refusal, State};
+use crate::fleet::{Draft, Facts, Refusal, State};
 
 /// The most media that are kept, revoked ones included.
 const KEPT: usize = 10_000;
@@ -64,7 +64,8 @@ pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
     let created_unix_ms = draft.now_unix_ms();
     let iso =
         Iso { id, location, controllers, file, bytes, sha256, credential, created_unix_ms, revoked_unix_ms: None };
-    draft.audit("iso.built", &iso.id, "", format!("{} for {}", iso.file, iso.location));
+    let facts = Facts::of([("file", iso.file.clone()), ("location", iso.location.clone())]);
+    draft.audit("iso.built", &iso.id, Facts::none(), facts);
     draft.event("iso.built", &iso.id, format!("an ISO for {} was built: {}", iso.location, iso.file));
     draft.put(iso.clone());
     Ok(iso)
@@ -77,7 +78,7 @@ pub fn revoke(draft: &mut Draft, id: &str) -> Result<Iso, Refusal> {
         return Ok(iso);
     }
     iso.revoked_unix_ms = Some(draft.now_unix_ms());
-    draft.audit("iso.revoked", id, "good", "revoked");
+    draft.audit("iso.revoked", id, Facts::one("state", "good"), Facts::one("state", "revoked"));
     draft.event("iso.revoked", id, format!("the ISO {id} for {} lets nobody join any more", iso.location));
     draft.put(iso.clone());
     let only = IsoRule::Only(id.to_owned());

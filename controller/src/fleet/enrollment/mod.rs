@@ -17,12 +17,12 @@ pub mod trust;
 use std::collections::BTreeMap;
 
 use muster_protocol::enroll::{Identity, Leave, Refusal as Enrollment};
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Awaits, Progress};
 use muster_protocol::{Digest, Generation, Mac, MachineId};
 
 use super::machine::save;
 use super::record::{Lifecycle, Machine, MachineInventory, Maintenance, TicketBound, Told};
-use super::{Draft, Refusal, State};
+use super::{Draft, Facts, Refusal, State};
 use identity::Match;
 
 /// What an enrollment leads to.
@@ -153,9 +153,9 @@ pub fn enroll(
     if is_in && let Some(left_out) = told::take(&mut machine.told, draft.now_unix_ms()) {
         let left_out = match left_out {
             0 => String::new(),
-            count => format!("; {count} enrollments of it before this one are not in the log"),
+            count => format!("{count} enrollments of it before this one"),
         };
-        draft.audit("machine.enrolled", machine.id, before, standing(&machine) + &left_out);
+        draft.audit("machine.enrolled", machine.id, before, standing(&machine).and("left_out", left_out));
     }
     let machine = save(draft, machine);
     let machine = policy::consider(draft, machine)?;
@@ -211,7 +211,9 @@ pub fn same_as(draft: &mut Draft, id: MachineId, other: MachineId, alive: Alive)
     if let Some(why) = why {
         return Err(Refusal::Conflict(format!("{} {why}", known.name)));
     }
-    draft.audit("machine.resolved", other, format!("{id} was waiting as {}", machine.name), format!("{id} is {other}"));
+    let waiting = Facts::of([("machine", id.to_string()), ("name", machine.name.clone())]);
+    let is = Facts::of([("machine", other.to_string()), ("name", known.name.clone())]);
+    draft.audit("machine.resolved", other, waiting, is);
     draft.event("machine.resolved", other, format!("{} is {}", machine.name, known.name));
     if let Some(inventory) = draft.get::<MachineInventory>(&id).cloned() {
         draft.put(MachineInventory { machine: other, ..inventory });
@@ -229,10 +231,17 @@ pub fn separate(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
         return Ok(machine);
     }
     let doubt: Vec<String> = machine.doubt.drain(..).map(|id| name(draft.state(), id)).collect();
-    draft.audit("machine.resolved", id, format!("may be {}", doubt.join(" or ")), "a machine of its own");
+    draft.audit("machine.resolved", id, Facts::one("is", doubt.join(" or ")), Facts::one("is", "a machine of its own"));
     draft.event("machine.resolved", id, format!("{} is a machine of its own", machine.name));
     let machine = save(draft, machine);
     policy::consider(draft, machine)
+}
+
+impl Machine {
+    /// What an operator has to say while it waits.
+    pub fn awaits(&self) -> Awaits {
+        if self.doubt.is_empty() { Awaits::Approval } else { Awaits::Resolution }
+    }
 }
 
 fn waiting(draft: &Draft, id: MachineId) -> Result<Machine, Refusal> {
@@ -264,9 +273,14 @@ pub fn question(state: &State, machine: &Machine) -> Option<String> {
 }
 
 /// What an enrollment decides of a machine, for the audit log.
-fn standing(machine: &Machine) -> String {
+fn standing(machine: &Machine) -> Facts {
     let Machine { name, location, lifecycle, certificate, .. } = machine;
-    format!("{name} at {location:?}, {lifecycle:?}, certificate for the key {certificate}")
+    Facts::of([
+        ("name", name.clone()),
+        ("location", location.clone()),
+        ("lifecycle", lifecycle.word().to_owned()),
+        ("key", certificate.to_string()),
+    ])
 }
 
 /// Whether the key is that of a machine that an operator keeps out; it should read so, and not look for another ticket.
@@ -512,8 +526,8 @@ pub(crate) mod tests {
         assert_eq!(enrolled(&mut draft, a_box(1)), id);
         let last = draft.state().audit.get(&(before + entered)).expect("an hour later there is one more").clone();
         assert!(
-            last.after.contains(&format!("{} enrollments of it before this one", 1_000 - entered)),
-            "{}",
+            format!("{:?}", last.after).contains(&format!("{} enrollments of it before this one", 1_000 - entered)),
+            "{:?}",
             last.after
         );
     }

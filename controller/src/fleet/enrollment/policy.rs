@@ -8,10 +8,11 @@ use muster_protocol::MachineId;
 
 use super::junk::{is_junk_mac, is_junk_serial, is_junk_uuid};
 use super::{identity, iso};
+use crate::api::view::Time;
 use crate::fleet::location::check_code;
 use crate::fleet::machine;
 use crate::fleet::record::{Hardware, Iso, IsoRule, Lifecycle, Location, Machine, Policy};
-use crate::fleet::{Draft, Refusal, State};
+use crate::fleet::{Draft, Facts, Refusal, State};
 
 /// The most policies that there may be.
 const KEPT: usize = 1_000;
@@ -44,7 +45,7 @@ pub fn create(draft: &mut Draft, conditions: Conditions) -> Result<Policy, Refus
     check(draft, &conditions)?;
     let Conditions { name, location, hardware, iso, machines, until_unix_ms } = conditions;
     let policy = Policy { name, location, hardware, iso, machines, until_unix_ms, approved: 0, created_unix_ms };
-    draft.audit("policy.created", &policy.name, "", text(&policy));
+    draft.audit("policy.created", &policy.name, Facts::none(), facts(&policy));
     draft.event("policy.created", &policy.name, format!("machines are approved by the policy {}", policy.name));
     draft.put(policy.clone());
     let is_pending = |machine: &&Machine| machine.lifecycle == Lifecycle::Pending;
@@ -63,7 +64,7 @@ pub fn create(draft: &mut Draft, conditions: Conditions) -> Result<Policy, Refus
 /// Takes a policy away. Whom it approved stays.
 pub fn delete(draft: &mut Draft, name: &str) -> Result<(), Refusal> {
     let policy = draft.need::<Policy>(&name.to_owned())?;
-    draft.audit("policy.deleted", name, text(&policy), "");
+    draft.audit("policy.deleted", name, facts(&policy), Facts::none());
     draft.event("policy.deleted", name, format!("the policy {name} approves nobody any more"));
     draft.delete::<Policy>(&policy.name);
     Ok(())
@@ -161,11 +162,26 @@ fn check(draft: &Draft, conditions: &Conditions) -> Result<(), Refusal> {
 }
 
 /// For the audit log.
-fn text(policy: &Policy) -> String {
+fn facts(policy: &Policy) -> Facts {
     let Policy { location, hardware, iso, machines, until_unix_ms, approved, .. } = policy;
-    let machines = machines.map_or("any number".to_owned(), |most| format!("at most {most}"));
-    let until = until_unix_ms.map_or("for ever".to_owned(), |at| format!("until {at}"));
-    format!("location {location:?}, hardware {hardware:?}, ISO {iso:?}, {machines}, {until}, approved {approved}")
+    let one = |hardware: &Hardware| match hardware {
+        Hardware::Serial(serial) => format!("serial {serial}"),
+        Hardware::Uuid(uuid) => format!("UUID {}", MachineId::from_bytes(*uuid)),
+        Hardware::Mac(mac) => format!("MAC {mac}"),
+    };
+    let iso = match iso {
+        IsoRule::Unasked => String::new(),
+        IsoRule::Any => "any".to_owned(),
+        IsoRule::Only(id) => id.clone(),
+    };
+    Facts::of([
+        ("location", location.clone()),
+        ("hardware", hardware.iter().map(one).collect::<Vec<_>>().join(", ")),
+        ("iso", iso),
+        ("machines", machines.map_or_else(String::new, |most| format!("at most {most}"))),
+        ("until", until_unix_ms.map_or("for ever".to_owned(), |at| Time(at).text())),
+        ("approved", approved.to_string()),
+    ])
 }
 
 #[cfg(test)]

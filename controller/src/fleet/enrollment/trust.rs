@@ -7,7 +7,7 @@ use muster_protocol::{Digest, MachineId};
 
 use crate::fleet::machine::save;
 use crate::fleet::record::{Lifecycle, Machine};
-use crate::fleet::{Draft, Refusal, State};
+use crate::fleet::{Draft, Facts, Refusal, State};
 use crate::words::counted;
 
 /// The names of so many machines are in a refusal.
@@ -37,7 +37,7 @@ pub fn behind(state: &State, ca: Digest) -> impl Iterator<Item = &Machine> {
 
 /// Writes down that the CA is changed, before it is.
 pub fn rotated(draft: &mut Draft, from: Digest, to: Digest) {
-    draft.audit("ca.rotated", to, from, to);
+    draft.audit("ca.rotated", to, Facts::one("ca", from), Facts::one("ca", to));
     draft.event(
         "ca.rotated",
         to,
@@ -61,7 +61,8 @@ pub fn ended(draft: &mut Draft, before: Digest, current: Digest, lost: Lost) -> 
             names[..count.min(NAMED)].join(", ")
         )));
     }
-    draft.audit("ca.finished", current, format!("{before}, trusted by {} alone", counted(count, "machine")), current);
+    let trusted = |ca: String| Facts::of([("ca", ca), ("left_behind", counted(count, "machine"))]);
+    draft.audit("ca.finished", current, Facts::one("ca", format!("{current}, {before}")), trusted(current.to_string()));
     draft.event(
         "ca.finished",
         current,

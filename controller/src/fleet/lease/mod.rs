@@ -34,7 +34,7 @@ use super::record::{
     AddressHolder, Decommission, DesiredState, Lease, LeaseState, Lifecycle, Location, Machine, Operation,
     OperationKind, OperationState, Seat,
 };
-use super::{Author, Draft, Refusal, State, machine, operation};
+use super::{Author, Draft, Facts, Refusal, State, machine, operation};
 
 /// How many machines are tried for one order.
 const TRIES: usize = 3;
@@ -140,7 +140,7 @@ fn prepare(draft: &mut Draft, mut lease: Lease, online: Online<'_>) -> Result<Le
 
 /// Moves a lease on, with an entry in the audit log.
 fn enter(draft: &mut Draft, lease: &mut Lease, state: LeaseState) {
-    let before = draft.get::<Lease>(&lease.id).map(words).unwrap_or_default();
+    let before = draft.get::<Lease>(&lease.id).map(facts).unwrap_or_default();
     lease.state = state;
     let action = match &lease.state {
         LeaseState::Seeking { .. } => "lease.seeking",
@@ -149,12 +149,12 @@ fn enter(draft: &mut Draft, lease: &mut Lease, state: LeaseState) {
         LeaseState::Failed { .. } => "lease.failed",
         LeaseState::Ending { .. } => "lease.ending",
     };
-    draft.audit(action, &lease.id, before, words(lease));
+    draft.audit(action, &lease.id, before, facts(lease));
     draft.put(lease.clone());
 }
 
 /// How a lease stands, for the audit log.
-fn words(lease: &Lease) -> String {
+fn facts(lease: &Lease) -> Facts {
     let Lease { hub, hostname, model, location, .. } = lease;
     let state = match &lease.state {
         LeaseState::Seeking { why } => format!("seeks a machine: {why}"),
@@ -163,7 +163,13 @@ fn words(lease: &Lease) -> String {
         LeaseState::Failed { why } => format!("failed: {why}"),
         LeaseState::Ending { machine } => format!("gave back machine {machine}"),
     };
-    format!("{hostname:?} of {hub}, {model} at {location}: {state}")
+    Facts::of([
+        ("hub", hub.clone()),
+        ("hostname", hostname.clone()),
+        ("model", model.clone()),
+        ("location", location.clone()),
+        ("state", state),
+    ])
 }
 
 /// One address of each family that the location has a subnet of, IPv4 first.
@@ -291,7 +297,7 @@ pub fn clean_again(draft: &mut Draft, id: MachineId) -> Result<Operation, Refusa
     }
     let wipe = if disks.is_empty() { Wipe::Nothing } else { Wipe::FixedDisks };
     let next = clean(draft, id, lease, wipe)?;
-    draft.audit("machine.cleaned-again", id, format!("operation {operation}"), format!("operation {}", next.id));
+    draft.audit("machine.cleaned-again", id, Facts::one("operation", operation), Facts::one("operation", next.id));
     Ok(next)
 }
 
@@ -434,7 +440,7 @@ fn unwiped(state: &State, id: MachineId, wiped: &[DiskId]) -> Option<String> {
 }
 
 fn end(draft: &mut Draft, lease: &Lease) {
-    draft.audit("lease.ended", &lease.id, words(lease), "");
+    draft.audit("lease.ended", &lease.id, facts(lease), Facts::none());
     draft.event("lease.ended", &lease.id, format!("the lease of {} has ended", lease.hub));
     draft.delete::<Lease>(&lease.id);
 }

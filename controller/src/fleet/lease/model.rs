@@ -11,7 +11,7 @@ use muster_protocol::inventory::{Attachment, Disk, Inventory, Medium, Nic, Trans
 use muster_protocol::{Digest, MachineId};
 
 use crate::fleet::record::{Lifecycle, Machine, Maintenance, ModelCard};
-use crate::fleet::{Draft, Refusal, State, machine};
+use crate::fleet::{Draft, Facts, Refusal, State, machine};
 
 const GIB: u64 = 1 << 30;
 const GB: u64 = 1_000_000_000;
@@ -347,10 +347,22 @@ pub fn describe(draft: &mut Draft, id: &str, change: CardChange) -> Result<Model
         hourly_mils: change.hourly_mils.unwrap_or(old.hourly_mils),
         monthly_mils: change.monthly_mils.unwrap_or(old.monthly_mils),
     };
-    draft.audit("model.described", id, format!("{before:?}"), format!("{card:?}"));
+    draft.audit("model.described", id, facts(&before), facts(&card));
     draft.event("model.described", id, format!("model {id} is described anew"));
     draft.put(card.clone());
     Ok(card)
+}
+
+fn facts(card: &ModelCard) -> Facts {
+    let ModelCard { name, description, category, class, hourly_mils, monthly_mils, .. } = card;
+    Facts::of([
+        ("name", name.clone()),
+        ("description", description.clone()),
+        ("category", category.clone()),
+        ("class", class.clone()),
+        ("hourly_mils", hourly_mils.to_string()),
+        ("monthly_mils", monthly_mils.to_string()),
+    ])
 }
 
 #[cfg(test)]

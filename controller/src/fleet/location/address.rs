@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use muster_protocol::MachineId;
 
 use crate::fleet::record::{Address, AddressHolder, AddressRange, Subnet};
-use crate::fleet::{Draft, Refusal, State, location};
+use crate::fleet::{Draft, Facts, Refusal, State, location};
 use crate::words::counted;
 
 /// The most reserved ranges and nameservers of one subnet.
@@ -88,7 +88,7 @@ pub fn add_subnet(draft: &mut Draft, subnet: Subnet) -> Result<Subnet, Refusal> 
             subnet.net, other.net
         )));
     }
-    draft.audit("subnet.added", subnet.net, "", format!("{subnet:?}"));
+    draft.audit("subnet.added", subnet.net, Facts::none(), facts(&subnet));
     draft.event("subnet.added", subnet.net, format!("{} may be handed out at {}", subnet.net, subnet.location));
     draft.put(subnet.clone());
     Ok(subnet)
@@ -101,10 +101,22 @@ pub fn remove_subnet(draft: &mut Draft, net: IpNet) -> Result<(), Refusal> {
     if held > 0 {
         return Err(Refusal::Conflict(format!("{net} still has {} handed out", counted(held, "address"))));
     }
-    draft.audit("subnet.removed", net, format!("{subnet:?}"), "");
+    draft.audit("subnet.removed", net, facts(&subnet), Facts::none());
     draft.event("subnet.removed", net, format!("{net} is no longer handed out"));
     draft.delete::<Subnet>(&net);
     Ok(())
+}
+
+fn facts(subnet: &Subnet) -> Facts {
+    fn list<T: ToString>(items: &[T]) -> String {
+        items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+    Facts::of([
+        ("location", subnet.location.clone()),
+        ("gateway", subnet.gateway.map(|gateway| gateway.to_string()).unwrap_or_default()),
+        ("nameservers", list(&subnet.nameservers)),
+        ("reserved", list(&subnet.reserved)),
+    ])
 }
 
 fn check_subnet(subnet: &Subnet) -> Result<(), Refusal> {
@@ -201,7 +213,7 @@ pub fn take(
     };
     let record =
         Address { block: IpNet::from(address), subnet: subnet.net, holder, since_unix_ms: draft.now_unix_ms() };
-    draft.audit("address.taken", address, "", holder_words(&record.holder));
+    draft.audit("address.taken", address, Facts::none(), holder_facts(&record.holder));
     draft.event("address.taken", address, format!("{address} of {} is handed out", subnet.net));
     draft.put(record.clone());
     Ok((record, subnet))
@@ -215,18 +227,22 @@ pub fn is_offered(state: &State, location: &str, family: Family) -> bool {
 /// Gives an address back. Nothing happens where nobody has it.
 pub fn release(draft: &mut Draft, block: IpNet) {
     if let Some(address) = draft.get::<Address>(&block) {
-        let before = holder_words(&address.holder);
-        draft.audit("address.released", block.addr(), before, "");
+        let before = holder_facts(&address.holder);
+        draft.audit("address.released", block.addr(), before, Facts::none());
         draft.event("address.released", block.addr(), format!("{} is free again", block.addr()));
         draft.delete::<Address>(&block);
     }
 }
 
 /// Who has an address, for the audit log. The name of its handing-out is left out: whoever knows it may give it back.
-fn holder_words(holder: &AddressHolder) -> String {
+fn holder_facts(holder: &AddressHolder) -> Facts {
     match holder {
-        AddressHolder::Machine { machine, lease } => format!("machine {machine} of lease {lease}"),
-        AddressHolder::Pool { hub, pool, lease, .. } => format!("pool {pool:?} of hub {hub}, for lease {lease}"),
+        AddressHolder::Machine { machine, lease } => {
+            Facts::of([("machine", machine.to_string()), ("lease", lease.clone())])
+        }
+        AddressHolder::Pool { hub, pool, lease, .. } => {
+            Facts::of([("hub", hub.clone()), ("pool", pool.clone()), ("lease", lease.clone())])
+        }
     }
 }
 

@@ -5,7 +5,7 @@ pub mod pool;
 
 use super::draft::cut;
 use super::record::{Location, Machine, Subnet};
-use super::{Draft, Refusal, State};
+use super::{Draft, Facts, Refusal, State};
 
 /// Makes a location, or replaces the one with its code.
 ///
@@ -33,11 +33,30 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
     if location.annotations.len() > 64 || location.annotations.iter().any(too_long) {
         return Err(Refusal::invalid("annotations", "at most 64, with keys of 63 bytes and values of 255 at most"));
     }
-    let before = draft.get::<Location>(&location.code).map(|l| format!("{l:?}")).unwrap_or_default();
-    draft.audit("location.set", &location.code, before, format!("{location:?}"));
+    let before = draft.get::<Location>(&location.code).map(facts).unwrap_or_default();
+    draft.audit("location.set", &location.code, before, facts(&location));
     draft.event("location.set", &location.code, format!("{} is a location", location.code));
     draft.put(location.clone());
     Ok(location)
+}
+
+fn facts(location: &Location) -> Facts {
+    let Location { code, name, geographic, abbreviation, zones, annotations } = location;
+    let degrees = |micro: i32| if micro == 0 { String::new() } else { (f64::from(micro) / 1e6).to_string() };
+    let own = [
+        ("code", code.clone()),
+        ("name", name.clone()),
+        ("abbreviation", abbreviation.clone()),
+        ("zones", zones.join(", ")),
+        ("latitude", degrees(geographic.latitude_micro)),
+        ("longitude", degrees(geographic.longitude_micro)),
+        ("city", geographic.city.clone()),
+        ("state", geographic.state.clone()),
+        ("country", geographic.country.clone()),
+        ("region", geographic.region.clone()),
+    ];
+    let own = own.map(|(field, value)| (field.to_owned(), value));
+    Facts::of(own.into_iter().chain(annotations.iter().map(|(k, v)| (format!("annotations.{k}"), format!("{v:?}")))))
 }
 
 /// Whether there is such a location: declared, or the one that some machine's boot medium names.
@@ -57,7 +76,7 @@ pub fn remove(draft: &mut Draft, code: &str) -> Result<(), Refusal> {
     if let Some(subnet) = draft.state().subnets.iter().find(|s: &&Subnet| s.location == code) {
         return Err(Refusal::Conflict(format!("subnet {} is declared at {code}", subnet.net)));
     }
-    draft.audit("location.removed", code, format!("{location:?}"), "");
+    draft.audit("location.removed", code, facts(&location), Facts::none());
     draft.delete::<Location>(&code.to_owned());
     Ok(())
 }

@@ -14,13 +14,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::Api;
-use crate::api::http::caller::{self, now_unix_ms};
+use crate::api::http::caller::now_unix_ms;
 use crate::api::http::{Admin, Body, Operator, Page, Params, Problem, Refused, Segment, when};
 use crate::api::view::Time;
 use crate::fleet::answered::Outcome;
 use crate::fleet::record::{Credential, HubRule, PlaceRule, Role, Token};
 use crate::fleet::ticket::Grant;
-use crate::fleet::{Refusal, access, credential, location, ticket};
+use crate::fleet::{Facts, Refusal, access, credential, location, ticket};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -57,7 +57,7 @@ impl TokenView {
         Self {
             id: record.id.clone(),
             name: record.name.clone(),
-            role: caller::name(record.role).into(),
+            role: record.role.word().into(),
             created: Time(record.created_unix_ms),
             expires: record.expires_unix_ms.map(Time),
             token,
@@ -69,7 +69,7 @@ impl TokenView {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TokenBody {
-    /// Whose, or what for: 1 to 63 characters.
+    /// Whose, or what for: 1 to 63 letters, digits, `-`, `_`, `.`, `@`, `+`; no other good token has it.
     name: String,
     /// `viewer`, `operator` or `admin`.
     #[schema(value_type = String)]
@@ -180,7 +180,7 @@ async fn create_ticket(
         .once(&caller, body.digest, move |draft| {
             let secret = ticket::issue(draft, Grant::bearer(there.clone(), lifetime_ms))?;
             let digest = secret.digest().to_string();
-            draft.audit("ticket.created", &digest[..16], "", there);
+            draft.audit("ticket.created", &digest[..16], Facts::none(), Facts::one("location", there));
             Ok(((secret, draft.now_unix_ms() + lifetime_ms), digest))
         })
         .await?;

@@ -3,18 +3,21 @@
 //! Verifying trusts nobody: the lines are fetched or read from a file, and hashed here.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use muster_protocol::MachineId;
 use serde_json::Value;
 
 use super::follow;
 use crate::cli::client::{Client, with_query};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
-use crate::cli::show::{Column, Format, Show, print, text, yaml};
+use crate::cli::show::{Column, Format, Show, fitting, print, text, yaml};
+use crate::fleet::Facts;
 use crate::fleet::audit::{Broken, Chain, Head};
+use crate::words::counted;
 
 /// Entries that are shown where nobody says how many.
 const SHOWN: u16 = 50;
@@ -49,10 +52,10 @@ pub struct Audit {
 
 #[derive(Debug, Args)]
 struct Filter {
-    /// Only what this one did, such as token:ci
+    /// Only what this one did, such as token:ci, or of several of that name one: token:ci/1a2b3c4d
     #[arg(long)]
     who: Option<String>,
-    /// Only what was done on this: the id of a machine, a location's code, …
+    /// Only what was done on this: the name or id of a machine or a token, a location's code, …
     #[arg(long)]
     subject: Option<String>,
     /// Only actions that begin like this, such as machine.
@@ -87,10 +90,11 @@ enum Output {
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     /// Whether every entry is there and as it was written
+    ///
+    /// Recomputes the whole chain here, and says where it ends.
     Verify(Verify),
 }
 
-/// Recomputes the whole chain here, and says where it ends
 #[derive(Debug, Args)]
 struct Verify {
     /// An export to read instead of asking the controller; - is standard input
@@ -106,14 +110,29 @@ struct Verify {
 const COLUMNS: &[Column] = &[
     Column("at", |e| text(e, "/at")),
     Column("who", |e| text(e, "/who")),
-    Column("from", |e| text(e, "/from")),
     Column("action", |e| text(e, "/action")),
-    Column("subject", |e| text(e, "/subject")),
-    Column("before", |e| text(e, "/before")),
-    Column("after", |e| text(e, "/after")),
-    Column("result", |e| text(e, "/result")),
-    Column("request", |e| text(e, "/request")),
+    Column("subject", subject),
+    Column("change", outcome),
+    Column("from", |e| text(e, "/from")),
 ];
+
+/// A machine's id as other tables have it.
+fn subject(entry: &Value) -> String {
+    let subject = text(entry, "/subject");
+    match subject.parse::<MachineId>() {
+        Ok(_) => subject.chars().take(8).collect(),
+        Err(_) => subject,
+    }
+}
+
+/// What changed, or why nothing did.
+fn outcome(entry: &Value) -> String {
+    let facts = |key: &str| serde_json::from_value::<Facts>(entry[key].clone()).unwrap_or_default();
+    match text(entry, "/result") {
+        result if result == "done" => Facts::change(&facts("before"), &facts("after")),
+        refused => refused,
+    }
+}
 
 impl Audit {
     pub(in crate::cli::command) fn run(self) -> Result<(), CliError> {
@@ -174,13 +193,9 @@ impl Audit {
         match self.output {
             Output::Table => {
                 let field = |name: &str| text(entry, name);
-                let change = match (field("/before").as_str(), field("/after").as_str()) {
-                    ("", "") => String::new(),
-                    (before, after) => format!("  {before} → {after}"),
-                };
                 let head =
-                    format!("{}  {:<20} {:<20} {}", field("/at"), field("/who"), field("/action"), field("/subject"));
-                print(&format!("{head}{change}  {}\n", field("/result")));
+                    format!("{}  {:<20} {:<20} {}", field("/at"), field("/who"), field("/action"), subject(entry));
+                print(&fitting(&format!("{head}  {}", outcome(entry)).replace(char::is_control, " ")));
             }
             Output::Json | Output::Jsonl => print(&format!("{line}\n")),
             Output::Yaml => print(&format!("---\n{}", yaml(entry))),
@@ -213,7 +228,7 @@ impl Verify {
         let mut found = Found::default();
         match &self.file {
             Some(file) => {
-                found.chain = Chain::with(self.head);
+                found.chain = Chain::part_with(self.head);
                 read(file, &mut found)?;
             }
             None => {
@@ -225,15 +240,25 @@ impl Verify {
             }
         }
         let Found { chain, first, last } = found;
+        let begin = chain.begin();
         let head = chain.end().map_err(|broken| failed(&broken))?;
+        if begin > 1 {
+            print(&format!("partial: begins at entry {begin}\n"));
+        }
+        let count = counted((head.seq + 1).saturating_sub(begin.max(1)) as usize, "entry");
         let span = match (first, last) {
             (Some(first), Some(last)) => format!(", {first} to {last}"),
             _ => String::new(),
         };
-        print(&format!("{} entries{span}, none changed, none missing\nhead: {head}\n", head.seq));
-        if self.head.is_none() && io::stdout().is_terminal() {
+        print(&format!("{count}{span}, none changed, none missing\nhead: {head}\n"));
+        if self.head.is_none() {
+            let end = match self.file {
+                Some(_) => "Whether entries after the last one are missing is unchecked",
+                None => "The end is unchecked: where it is, only the controller says",
+            };
             eprintln!(
-                "Keep the head elsewhere: `muster audit verify --head {head}` finds out later whether it is still there."
+                "{end}. Keep the head elsewhere; `muster audit verify --head {head}` finds out later whether the log still \
+                 has it."
             );
         }
         Ok(())
@@ -257,7 +282,12 @@ impl Found {
 }
 
 fn failed(broken: &Broken) -> CliError {
-    CliError::Failed(format!("the audit log is broken: {broken}"))
+    let hint = match broken {
+        Broken::Before { .. } => return CliError::Failed(format!("this cannot be checked: {broken}")),
+        Broken::Gap { .. } => "; an export that was filtered cannot be verified",
+        _ => "",
+    };
+    CliError::Failed(format!("the audit log is broken: {broken}{hint}"))
 }
 
 fn read(file: &Path, found: &mut Found) -> Result<(), CliError> {
