@@ -7,6 +7,7 @@ use axum::body::to_bytes;
 use axum::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::{StreamExt, poll};
 use muster_controller::api::openapi;
 use muster_controller::fleet::record::Role;
 use muster_controller::fleet::{Author, access};
@@ -197,7 +198,7 @@ async fn a_token_may_come_as_the_password_of_the_user_token() {
 }
 
 #[tokio::test]
-async fn a_live_feed_ends_when_its_token_is_revoked_or_ends() {
+async fn a_live_feed_ends_within_a_second_when_its_token_is_revoked_and_nothing_passes_after() {
     let lab = Lab::new().await;
     let open = |path: &'static str, token: &str| {
         lab.ask(Method::GET, path).token(Some(token)).header("accept", "text/event-stream").open()
@@ -205,17 +206,38 @@ async fn a_live_feed_ends_when_its_token_is_revoked_or_ends() {
     let made = lab.ask(Method::POST, "/tokens").token(Some(&lab.admin));
     let made = made.json(json!({"name": "ci", "role": "operator"})).send().await.succeeds();
     let feeds = [open("/events", made.text("/token")).await, open("/audit", made.text("/token")).await];
+    let unread = [open("/events", made.text("/token")).await, open("/audit", made.text("/token")).await];
     let others = open("/events", &lab.operator).await;
+    let mut waiting = feeds.map(|feed| feed.into_body().into_data_stream());
+    for feed in &mut waiting {
+        assert!(poll!(feed.next()).is_pending(), "there is no news yet");
+    }
     let revoke = lab.ask(Method::DELETE, format!("/tokens/{}", made.text("/id"))).token(Some(&lab.admin));
     assert_eq!(revoke.send().await.status, 204);
-    // Silent for longer than this deadline, a feed says that it is still there: nothing else ends the wait.
-    for feed in feeds {
-        let read = tokio::time::timeout(DEADLINE, to_bytes(feed.into_body(), 1 << 20)).await;
-        assert!(read.expect("it ends at once").is_ok());
+    // From here on no time passes but what everybody waits for.
+    tokio::time::pause();
+    for feed in &mut waiting {
+        let next = tokio::time::timeout(Duration::from_secs(1), feed.next()).await;
+        assert!(next.expect("it ends within a second, by itself").is_none(), "not even that it was revoked");
     }
+    tokio::time::resume();
     lab.enrolled("S1").await;
+    tokio::time::pause();
+    for feed in unread {
+        let read = tokio::time::timeout(Duration::from_secs(1), to_bytes(feed.into_body(), 1 << 20)).await;
+        assert!(read.expect("it has ended").expect("readable").is_empty(), "what came after is not for it");
+    }
+    tokio::time::resume();
     crate::feed::read_until(others, "machine.pending").await;
+}
 
+#[tokio::test]
+async fn a_live_feed_ends_with_its_token() {
+    let lab = Lab::new().await;
+    let open = |path: &'static str, token: &str| {
+        lab.ask(Method::GET, path).token(Some(token)).header("accept", "text/event-stream").open()
+    };
+    // Silent for longer than this deadline, a feed says that it is still there: nothing else ends the wait.
     let short = expiring(&lab, 500).await;
     let feed = open("/events", &short).await;
     assert_eq!(feed.status(), 200);
