@@ -33,6 +33,8 @@ pub struct Config {
     pub agents: Agents,
     /// HTTPS.
     pub https: Https,
+    /// The audit log.
+    pub audit: Audit,
 }
 
 /// `[listen]`: one address or a list of them, each with its port; an empty list switches that listener off.
@@ -75,6 +77,22 @@ pub struct Https {
     pub names: Vec<String>,
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// How long entries are kept.
+    pub keep: Keep,
+}
+
+/// How long something is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// `all`
+    All,
+    /// For so long.
+    For(Duration),
+}
+
 impl Config {
     /// The defaults for a controller whose data lies in `data`.
     pub fn with_data(data: PathBuf) -> Self {
@@ -92,6 +110,7 @@ impl Config {
                 confirm_within: Duration::from_secs(20),
             },
             https: Https { names: Vec::new() },
+            audit: Audit { keep: Keep::All },
             data,
         }
     }
@@ -149,6 +168,10 @@ impl Config {
         if let Some(mut https) = top.section("https")? {
             https.set("names", &mut config.https.names, |v| texts(v)?.into_iter().map(host).collect())?;
             https.finish()?;
+        }
+        if let Some(mut audit) = top.section("audit")? {
+            audit.set("keep", &mut config.audit.keep, keep)?;
+            audit.finish()?;
         }
         top.finish()?;
         Ok(config)
@@ -342,6 +365,14 @@ fn duration(value: &Value<'_>, least_s: u64, most_s: u64) -> Result<Duration, St
     Ok(Duration::from_secs(seconds))
 }
 
+/// `all`, or from a day to a hundred years.
+fn keep(value: &Value<'_>) -> Result<Keep, String> {
+    match text(value)? {
+        "all" => Ok(Keep::All),
+        _ => duration(value, 24 * 3600, 36_500 * 24 * 3600).map(Keep::For).map_err(|e| format!("{e}, or \"all\"")),
+    }
+}
+
 fn controllers(value: &Value<'_>) -> Result<Vec<Endpoint>, String> {
     let one = |text: &String| {
         Endpoint::parse("controllers", text, AGENTS_PORT).map_err(|_| {
@@ -389,6 +420,7 @@ mod tests {
             text.contains("\nrequire_credential = ")
                 && text.contains("\nconfirm_within = ")
                 && text.contains("\nnames = ")
+                && text.contains("\nkeep = ")
         );
     }
 
@@ -409,6 +441,8 @@ mod tests {
             confirm_within = "90s"
             [https]
             names = ["muster.example.net", "2001:db8::1"]
+            [audit]
+            keep = "400d"
         "#;
         let config = Config::parse(text, None).expect("all keys are known");
         assert_eq!(config.data, Path::new("/srv/muster"));
@@ -421,6 +455,7 @@ mod tests {
         assert_eq!(config.agents.certificate_lifetime, Duration::from_secs(12 * 3600));
         assert_eq!(config.agents.confirm_within, Duration::from_secs(90));
         assert_eq!(config.https.names.len(), 2);
+        assert_eq!(config.audit.keep, Keep::For(Duration::from_secs(400 * 24 * 3600)));
     }
 
     #[test]
@@ -460,6 +495,8 @@ mod tests {
             ("boot.controllers = \"a b\"", "no controller's address"),
             ("https.names = [\"a b\"]", "neither a DNS name"),
             ("data = \"\"", "names nothing"),
+            ("audit.keep = \"1h\"", "86400 to"),
+            ("audit.keep = \"some\"", "or \"all\""),
         ] {
             assert!(wrong(text).1.contains(part), "{text}: {}", wrong(text).1);
         }

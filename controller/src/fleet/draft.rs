@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::access::ledger;
 use super::audit::Head;
 use super::record::{AuditEntry, AuditHead, AuditResult, Event};
 use super::state::{self, Record, State};
@@ -154,7 +155,12 @@ impl Draft {
         };
         // Written by `finish`, once for all entries of a batch.
         self.state.put(AuditHead::from(Head::at(&entry)));
-        self.put(entry);
+        self.writes.push(Write::Put { key: ledger::key(entry.seq), value: state::stored_value(&entry) });
+    }
+
+    /// Takes the audit entry of this number out of the log; see [`super::audit::pruned`].
+    pub(super) fn prune_audit(&mut self, seq: u64) {
+        self.writes.push(Write::Delete { key: ledger::key(seq) });
     }
 
     /// Whether one more thing can be changed in this batch: the other half of the store's limit is left for what that
@@ -217,6 +223,16 @@ pub(crate) mod tests {
     }
 
     impl Draft {
+        /// The audit entries that it wrote.
+        pub(crate) fn audited(&self) -> Vec<AuditEntry> {
+            let is_entry = |write: &&Write| matches!(write, Write::Put { key, .. } if key.starts_with(ledger::PREFIX));
+            let read = |write: &Write| match write {
+                Write::Put { value, .. } => state::read_value(value),
+                Write::Delete { .. } => None,
+            };
+            self.writes.iter().filter(is_entry).filter_map(read).collect()
+        }
+
         /// Lets time pass.
         pub(crate) fn advance_ms(&mut self, ms: u64) {
             self.now_unix_ms += ms;

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use access::facts::Facts;
-pub use access::{audit, credential};
+pub use access::{audit, credential, ledger};
 pub use draft::{Author, Draft};
 pub use enrollment::{identity, iso, policy, ticket};
 pub use lease::model;
@@ -107,6 +107,7 @@ struct Request {
 pub struct Fleet {
     requests: mpsc::Sender<Request>,
     state: watch::Receiver<Arc<State>>,
+    ledger: ledger::Ledger,
 }
 
 impl Fleet {
@@ -118,8 +119,14 @@ impl Fleet {
     /// Errors: the store cannot be read, or holds records that this version does not know.
     pub fn start(store: impl Store) -> Result<(Self, oneshot::Receiver<Ended>), StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
-        let (state, ended) = writer::start(Box::new(store), queue)?;
-        Ok((Self { requests, state }, ended))
+        let ledger = ledger::Ledger::new(store.archive());
+        let (state, ended) = writer::start(Box::new(store), &ledger, queue)?;
+        Ok((Self { requests, state, ledger }, ended))
+    }
+
+    /// The entries of the audit log, which are not in the [`State`]; what it says of their end is durable.
+    pub fn ledger(&self) -> ledger::Ledger {
+        self.ledger.clone()
     }
 
     /// The newest durable state.

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::record::{
-    Address, Answered, AuditEntry, AuditHead, Credential, DesiredState, Event, Iso, Lease, Location, Machine,
-    MachineInventory, ModelCard, Operation, Policy, Subnet, Ticket, Token,
+    Address, Answered, AuditHead, Credential, DesiredState, Event, Iso, Lease, Location, Machine, MachineInventory,
+    ModelCard, Operation, Policy, Subnet, Ticket, Token,
 };
 
 /// Records by key.
@@ -230,9 +230,7 @@ tables! {
     answered: Answered by Digest = |r| r.key, "answered/", "answered request";
     /// The change feed.
     events: Event by u64 = |r| r.seq, "event/", "event";
-    /// The audit log.
-    audit: AuditEntry by u64 = |r| r.seq, "audit/", "audit entry";
-    /// Where the audit log ends; one record.
+    /// Where the audit log ends; one record. The entries themselves are in the [`super::access::ledger`].
     audit_head: AuditHead by u64 = |_r| 0, "audit-head/", "head of the audit log";
 }
 
@@ -291,14 +289,13 @@ impl State {
         if !key.starts_with(R::PREFIX.as_bytes()) {
             return Ok(false);
         }
-        let unreadable = || LoadError::Value { kind: R::KIND, key: String::from_utf8_lossy(key).into_owned() };
-        let (stored, rest) = postcard::take_from_bytes(value).map_err(|_| unreadable())?;
-        let Stored::V1::<R>(record) = stored;
-        if !rest.is_empty() || stored_key::<R>(&record.key()) != key {
-            return Err(unreadable());
+        match read_value::<R>(value).filter(|record| stored_key::<R>(&record.key()) == key) {
+            Some(record) => {
+                self.put(record);
+                Ok(true)
+            }
+            None => Err(LoadError::Value { kind: R::KIND, key: String::from_utf8_lossy(key).into_owned() }),
         }
-        self.put(record);
-        Ok(true)
     }
 }
 
@@ -331,7 +328,13 @@ pub(super) fn stored_key<R: Record>(key: &R::Key) -> Vec<u8> {
     [R::PREFIX.as_bytes(), &key.bytes()].concat()
 }
 
-pub(super) fn stored_value<R: Record>(record: &R) -> Vec<u8> {
+/// What [`stored_value`] wrote; `None` for anything else.
+pub(super) fn read_value<R: DeserializeOwned>(value: &[u8]) -> Option<R> {
+    let (Stored::V1(record), rest) = postcard::take_from_bytes(value).ok()?;
+    rest.is_empty().then_some(record)
+}
+
+pub(super) fn stored_value<R: Serialize>(record: &R) -> Vec<u8> {
     #[derive(Serialize)]
     enum StoredRef<'a, R> {
         V1(&'a R),

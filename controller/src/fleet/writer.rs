@@ -7,6 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::audit::Head;
+use super::ledger::{self, Ledger};
+use super::record::AuditHead;
 use super::{Draft, Refusal, Request, State};
 use crate::store::{Batch, Store, StoreError};
 
@@ -24,10 +27,20 @@ pub enum Ended {
 
 type Started = (watch::Receiver<Arc<State>>, oneshot::Receiver<Ended>);
 
-pub(super) fn start(mut store: Box<dyn Store>, queue: mpsc::Receiver<Request>) -> Result<Started, StoreError> {
-    let contents = store.load()?;
+pub(super) fn start(
+    mut store: Box<dyn Store>,
+    ledger: &Ledger,
+    queue: mpsc::Receiver<Request>,
+) -> Result<Started, StoreError> {
+    let contents = store.load(ledger::PREFIX)?;
     let revision = contents.revision;
-    let state = State::load(contents.entries).map_err(|e| StoreError::Failed(e.into()))?;
+    let mut state = State::load(contents.entries).map_err(|e| StoreError::Failed(e.into()))?;
+    if state.audit_head.is_empty()
+        && let Some(newest) = ledger.back(0, u64::MAX, 1).map_err(|e| StoreError::Failed(e.into()))?.first()
+    {
+        // Somebody took the record away: the log goes on where it is, and its check says so.
+        state.put(AuditHead::from(Head::at(newest)));
+    }
     let (publish, state_seen) = watch::channel(Arc::new(state.clone()));
     let (ended, ended_seen) = oneshot::channel();
     std::thread::Builder::new()

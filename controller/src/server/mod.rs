@@ -177,7 +177,7 @@ impl Server {
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
         let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
         let leases = tokio::spawn(ial::keep(fleet.clone(), ial::presence(sessions.clone())));
-        let witness = tokio::spawn(witness::daily(fleet.clone()));
+        let witness = tokio::spawn(witness::daily(fleet.clone(), config.audit.keep));
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
             agents: Vec::new(),

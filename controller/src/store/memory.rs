@@ -3,9 +3,10 @@
 //! Clones share their contents, so that a test can open "the same disk" again after a simulated crash.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Batch, Contents, Store, StoreError, Write, check_limits};
+use super::{Archive, Batch, Contents, Entry, Order, Store, StoreError, Write, check_limits};
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -34,11 +35,26 @@ impl MemoryStore {
     }
 }
 
-impl Store for MemoryStore {
-    fn load(&mut self) -> Result<Contents, StoreError> {
+impl Archive for MemoryStore {
+    fn range(&self, keys: RangeInclusive<Vec<u8>>, order: Order, most: usize) -> Result<Vec<Entry>, StoreError> {
         let inner = self.inner();
-        let entries = inner.entries.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok(Contents { revision: inner.revision, entries })
+        let found = inner.entries.range(keys).map(|(key, value)| (key.clone(), value.clone()));
+        Ok(match order {
+            Order::Ascending => found.take(most).collect(),
+            Order::Descending => found.rev().take(most).collect(),
+        })
+    }
+}
+
+impl Store for MemoryStore {
+    fn load(&mut self, archived: &[u8]) -> Result<Contents, StoreError> {
+        let inner = self.inner();
+        let kept = inner.entries.iter().filter(|(key, _)| !key.starts_with(archived));
+        Ok(Contents { revision: inner.revision, entries: kept.map(|(k, v)| (k.clone(), v.clone())).collect() })
+    }
+
+    fn archive(&self) -> Arc<dyn Archive> {
+        Arc::new(self.clone())
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {

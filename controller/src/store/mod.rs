@@ -1,11 +1,15 @@
 //! The durable store: keys and values, written in batches that are on the disk when [`Store::commit`] returns.
 //!
-//! One owner, the fleet's writer thread, holds the store; everybody else reads the image that the writer publishes.
+//! One owner, the fleet's writer thread, holds the store; everybody else reads the image that the writer publishes, or
+//! through an [`Archive`] what is too much for an image.
 //! The trait is what a distributed store could offer as well: [`Batch::expected`] is a compare-and-swap on the revision.
 //! No file outside this folder knows which store it is.
 
 mod memory;
 mod sled;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 pub use self::sled::SledStore;
 pub use memory::MemoryStore;
@@ -93,14 +97,36 @@ pub enum Write {
 pub struct Contents {
     /// Grows by one with each batch; 0 for a new store.
     pub revision: u64,
-    /// All keys and values in the order of the keys.
-    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Keys and values in the order of the keys.
+    pub entries: Vec<Entry>,
+}
+
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// From which end a range is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// From the lowest key on.
+    Ascending,
+    /// From the highest key on.
+    Descending,
+}
+
+/// Reads a store beside its writer, from any thread. It may see what is not durable yet: whoever reads knows up to where
+/// it is.
+pub trait Archive: Send + Sync + 'static {
+    /// The first `most` of the keys and values between two keys, both included. Reads the disk: not for async code.
+    fn range(&self, keys: RangeInclusive<Vec<u8>>, order: Order, most: usize) -> Result<Vec<Entry>, StoreError>;
 }
 
 /// A durable map from keys to values with one writer.
 pub trait Store: Send + 'static {
-    /// Reads everything.
-    fn load(&mut self) -> Result<Contents, StoreError>;
+    /// Reads everything but what is left in the archive: the keys that begin with `archived`.
+    fn load(&mut self, archived: &[u8]) -> Result<Contents, StoreError>;
+
+    /// For reading while it is written to. The store is in use for as long as one of these is there.
+    fn archive(&self) -> Arc<dyn Archive>;
 
     /// Makes a batch durable: when this returns `Ok`, a power cut cannot take it back.
     ///

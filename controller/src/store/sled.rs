@@ -8,12 +8,14 @@
 //! - A database on a full disk cannot be opened again, so writes stop while there is still room.
 
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Batch, Contents, Store, StoreError, Write, check_limits};
+use super::{Archive, Batch, Contents, Entry, Order, Store, StoreError, Write, check_limits};
 
-/// sled's cache. The image that readers use lies in our own memory, so this only serves the writer.
+/// sled's cache. The image that readers use lies in our own memory, so this serves the writer and the archive's readers.
 const CACHE_BYTES: u64 = 32 << 20;
 
 /// Writes are refused while less than this is free.
@@ -80,15 +82,27 @@ impl SledStore {
 }
 
 impl Store for SledStore {
-    fn load(&mut self) -> Result<Contents, StoreError> {
+    fn load(&mut self, archived: &[u8]) -> Result<Contents, StoreError> {
         let mut entries = Vec::new();
-        for entry in self.tree.iter() {
-            let (key, value) = entry.map_err(failed)?;
-            if key.as_ref() != REVISION_KEY {
-                entries.push((key.to_vec(), value.to_vec()));
+        let mut read = |part: ::sled::Iter| {
+            for entry in part {
+                let (key, value) = entry.map_err(failed)?;
+                if key.as_ref() != REVISION_KEY && !key.starts_with(archived) {
+                    entries.push((key.to_vec(), value.to_vec()));
+                }
             }
+            Ok(())
+        };
+        // What is left out is not even looked at.
+        read(self.tree.range(..archived))?;
+        if let Some(after) = after_all(archived) {
+            read(self.tree.range(after..))?;
         }
         Ok(Contents { revision: self.revision, entries })
+    }
+
+    fn archive(&self) -> Arc<dyn Archive> {
+        Arc::new(SledArchive(self.tree.clone()))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -114,6 +128,29 @@ impl Store for SledStore {
         self.file.sync_data().map_err(failed)?;
         self.revision = revision;
         Ok(())
+    }
+}
+
+/// See [`Store::archive`].
+struct SledArchive(::sled::Db);
+
+impl Archive for SledArchive {
+    fn range(&self, keys: RangeInclusive<Vec<u8>>, order: Order, most: usize) -> Result<Vec<Entry>, StoreError> {
+        let found = self.0.range(keys).map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
+        let found: Result<Vec<Entry>, _> = match order {
+            Order::Ascending => found.take(most).collect(),
+            Order::Descending => found.rev().take(most).collect(),
+        };
+        found.map_err(failed)
+    }
+}
+
+/// The lowest key that comes after all that begin with `prefix`; none where there is no such key.
+fn after_all(prefix: &[u8]) -> Option<Vec<u8>> {
+    let (last, rest) = prefix.split_last()?;
+    match last.checked_add(1) {
+        Some(next) => Some([rest, &[next]].concat()),
+        None => after_all(rest),
     }
 }
 
@@ -154,7 +191,7 @@ mod tests {
         // Somebody made room.
         (store.watermark, store.space_checked) = (0, None);
         store.commit(&put(1, "m/2", "two")).expect("commits");
-        assert_eq!(store.load().expect("loads").entries.len(), 2);
+        assert_eq!(store.load(b"log/").expect("loads").entries.len(), 2);
     }
 
     #[test]
@@ -165,9 +202,29 @@ mod tests {
         store.commit(&put(1, "m/2", "two")).expect("commits");
         store.commit(&Batch { expected: 2, writes: vec![Write::Delete { key: b"m/1".to_vec() }] }).expect("commits");
         drop(store);
-        let contents = SledStore::open(folder.path()).expect("opens again").load().expect("loads");
+        let contents = SledStore::open(folder.path()).expect("opens again").load(b"log/").expect("loads");
         assert_eq!(contents.revision, 3);
         assert_eq!(contents.entries, vec![(b"m/2".to_vec(), b"two".to_vec())]);
+    }
+
+    #[test]
+    fn what_is_archived_is_read_in_ranges_and_not_loaded() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = SledStore::open(folder.path()).expect("opens");
+        let keys = ["a/1", "log-end/", "log/1", "log/2", "log/3", "log0", "z/1"];
+        for (revision, key) in keys.iter().enumerate() {
+            store.commit(&put(revision as u64, key, key)).expect("commits");
+        }
+        let names = |entries: Vec<Entry>| -> Vec<String> {
+            entries.into_iter().map(|(key, _)| String::from_utf8(key).expect("text")).collect()
+        };
+        assert_eq!(names(store.load(b"log/").expect("loads").entries), ["a/1", "log-end/", "log0", "z/1"]);
+        let archive = store.archive();
+        let range =
+            |order, most| names(archive.range(b"log/".to_vec()..=b"log/3".to_vec(), order, most).expect("read"));
+        assert_eq!(range(Order::Ascending, 2), ["log/1", "log/2"]);
+        assert_eq!(range(Order::Descending, 9), ["log/3", "log/2", "log/1"]);
+        assert_eq!([after_all(b"a\xff"), after_all(b"\xff"), after_all(b"")], [Some(b"b".to_vec()), None, None]);
     }
 
     #[test]
@@ -176,7 +233,7 @@ mod tests {
         let mut store = SledStore::open(folder.path()).expect("opens");
         store.commit(&put(0, "m/1", "one")).expect("commits");
         assert!(matches!(store.commit(&put(0, "m/1", "other")), Err(StoreError::Conflict { expected: 0, actual: 1 })));
-        assert_eq!(store.load().expect("loads").entries, vec![(b"m/1".to_vec(), b"one".to_vec())]);
+        assert_eq!(store.load(b"log/").expect("loads").entries, vec![(b"m/1".to_vec(), b"one".to_vec())]);
     }
 
     #[test]
@@ -187,6 +244,6 @@ mod tests {
         assert!(store.commit(&put(0, "m/1", &large)).expect_err("too large").is_refusal());
         let many = Batch { expected: 0, writes: vec![Write::Delete { key: b"k".to_vec() }; 1_001] };
         assert!(store.commit(&many).expect_err("too many").is_refusal());
-        assert_eq!(store.load().expect("loads").revision, 0);
+        assert_eq!(store.load(b"log/").expect("loads").revision, 0);
     }
 }

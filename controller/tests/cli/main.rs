@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use muster_controller::config::Config;
-use muster_controller::fleet::Author;
+use muster_controller::fleet::audit::{self, Head};
 use muster_controller::fleet::enrollment::{self, Seen};
 use muster_controller::fleet::ticket::{self, Grant};
+use muster_controller::fleet::{Author, Draft};
 use muster_controller::server::Server;
 use muster_protocol::enroll::Identity;
 use muster_protocol::to_agent::{Answer, Impact, Plan, Step};
@@ -299,6 +300,17 @@ async fn the_audit_log_is_exported_and_verified_without_trust_in_the_controller(
     let cut = lab.refuses(1, &["audit", "verify", "--file", &path, "--head", &head]).await;
     assert!(cut.contains("its end was cut off"), "{cut}");
     lab.refuses(2, &["audit", "verify", "--head", "7"]).await;
+
+    let gone = Head::at(&lab.server.fleet.ledger().from(0, 2, 2).expect("read")[1]);
+    let prune = move |draft: &mut Draft| {
+        audit::announce(draft, 1, gone);
+        audit::prune(draft, 1..=2);
+        Ok(())
+    };
+    lab.server.fleet.change(Author::controller(), prune).await.expect("pruned");
+    let pruned = lab.says(&["audit", "verify"]).await;
+    assert!(pruned.starts_with("pruned: begins at entry 3"), "{pruned}");
+    lab.says(&["audit", "verify", "--head", &gone.to_string()]).await;
     lab.server.stop().await;
 }
 

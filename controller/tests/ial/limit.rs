@@ -138,8 +138,9 @@ async fn what_a_hub_changes_and_what_it_is_refused_is_in_the_audit_log_with_its_
     let stranger = site.send("POST", path, &[("x-request-id", "cycle-3")], unknown).await;
     assert_eq!(stranger.status, 401);
 
-    let state = site.state();
-    let of = |request: &str| state.audit.iter().filter(|entry| entry.request == request).collect::<Vec<_>>();
+    let log: Result<Vec<_>, _> = site.fleet.ledger().all(0, u64::MAX).collect();
+    let log = log.expect("read");
+    let of = |request: &str| log.iter().filter(|entry| entry.request == request).collect::<Vec<_>>();
     let done = of("cycle-1");
     assert!(done.iter().all(|entry| entry.who == "ial:acme" && entry.result == AuditResult::Done));
     for action in ["lease.preparing", "machine.leased", "machine.desired", "address.taken"] {

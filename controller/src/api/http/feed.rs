@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use tokio::sync::watch;
 
@@ -43,10 +44,10 @@ pub fn last_event_id(headers: &HeaderMap) -> Option<u64> {
 
 /// Everything that `unread` finds after the record `after`, now and with every change of the fleet.
 ///
-/// Ends within a moment where the caller's token is revoked or ends.
+/// Ends within a moment where the caller's token is revoked or ends, and where `unread` finds that it cannot read.
 pub fn live<F>(fleet: &Fleet, caller: Caller, after: u64, unread: F) -> Response
 where
-    F: Fn(&State, u64) -> Unread + Send + 'static,
+    F: Fn(Arc<State>, u64) -> BoxFuture<'static, Option<Unread>> + Send + 'static,
 {
     let begin = Feed { news: fleet.watch(), holder: caller.holder, after, waiting: VecDeque::new(), unread };
     let events = stream::unfold(begin, |mut feed| async move {
@@ -64,7 +65,7 @@ struct Feed<F> {
     unread: F,
 }
 
-impl<F: Fn(&State, u64) -> Unread> Feed<F> {
+impl<F: Fn(Arc<State>, u64) -> BoxFuture<'static, Option<Unread>>> Feed<F> {
     async fn next(&mut self) -> Option<Event> {
         loop {
             let (state, now) = (self.news.borrow_and_update().clone(), now_unix_ms());
@@ -74,7 +75,7 @@ impl<F: Fn(&State, u64) -> Unread> Feed<F> {
             if let Some(event) = self.waiting.pop_front() {
                 return Some(event);
             }
-            let Unread { events, seen } = (self.unread)(&state, self.after);
+            let Unread { events, seen } = (self.unread)(state, self.after).await?;
             if seen > self.after {
                 self.after = seen;
                 self.waiting.extend(events);

@@ -2,7 +2,6 @@
 //!
 //! An export's lines are what is hashed, so that whoever has them verifies them without trust in this controller.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Json;
@@ -23,6 +22,7 @@ use crate::api::http::feed::{self, AT_ONCE, Unread};
 use crate::api::http::{Operator, Page, Params, Problem, Refused, when};
 use crate::fleet::State as FleetState;
 use crate::fleet::audit::{Head, Line};
+use crate::fleet::ledger::{Ledger, LedgerError};
 use crate::fleet::machine;
 use crate::fleet::record::{AuditEntry, AuditResult};
 
@@ -140,50 +140,97 @@ async fn audit(
     let cursor: Option<u64> = params.cursor()?;
     let after: Option<u64> = params.parsed("after", "the number of an entry")?;
     params.finish()?;
+    let (newest, ledger) = (Head::of(&state).seq, api.fleet.ledger());
     if feed::accepts(&headers, "text/event-stream") {
-        let after = feed::last_event_id(&headers).or(after).unwrap_or(state.next_audit() - 1);
-        return Ok(feed::live(&api.fleet, caller, after, move |state, after| unread(state, after, &filter)));
+        let after = feed::last_event_id(&headers).or(after).unwrap_or(newest);
+        let filter = Arc::new(filter);
+        return Ok(feed::live(&api.fleet, caller, after, move |state, after| {
+            let (ledger, filter) = (ledger.clone(), filter.clone());
+            Box::pin(async move { unread(ledger, Head::of(&state).seq, after, filter).await })
+        }));
     }
     let after = after.unwrap_or(0);
     if feed::accepts(&headers, LINES) {
-        return Ok(lines(state, after, filter, is_limited.then_some(limit)));
+        let after = match is_limited {
+            false => after,
+            true => {
+                let (ledger, filter) = (ledger.clone(), filter.clone());
+                reading(move || first_of(&ledger, after, newest, &filter, limit)).await?
+            }
+        };
+        return Ok(lines(ledger, after, newest, filter));
     }
-    let newest_first = state.audit.before(&cursor.unwrap_or(u64::MAX)).take_while(|entry| entry.seq > after);
-    let entries = newest_first.filter(|entry| filter.wants(entry));
-    Ok(Json(Page::take(entries, limit, |entry| entry.seq.to_string(), Line::of)).into_response())
+    let last = cursor.map_or(newest, |cursor| newest.min(cursor.saturating_sub(1)));
+    let page = reading(move || {
+        let mut failed = None;
+        let newest_first = sound(ledger.all_back(after.saturating_add(1), last), &mut failed);
+        let entries = newest_first.filter(|entry| filter.wants(entry));
+        let page = Page::take(entries, limit, |entry| entry.seq.to_string(), |entry| Line::of(&entry));
+        failed.map_or(Ok(page), Err)
+    });
+    Ok(Json(page.await?).into_response())
 }
 
-fn unread(state: &FleetState, after: u64, filter: &Filter) -> Unread {
-    let mut found = Unread { events: Vec::new(), seen: after };
-    for entry in state.audit.after(&after).take(AT_ONCE) {
-        found.seen = entry.seq;
-        if filter.wants(entry) {
-            let event = sse::Event::default().id(entry.seq.to_string()).event(&entry.action);
-            found.events.push(event.data(Line::of(entry).text()));
-        }
-    }
-    found
-}
-
-/// The lines after the entry `after`, or the newest `limit` of them, as they are at this moment.
-fn lines(state: Arc<FleetState>, after: u64, filter: Filter, limit: Option<usize>) -> Response {
-    let after = match limit {
-        None => after,
-        Some(limit) => {
-            let newest = state.audit.before(&u64::MAX).take_while(|entry| entry.seq > after);
-            newest.filter(|entry| filter.wants(entry)).take(limit).last().map_or(after, |first| first.seq - 1)
-        }
+/// Runs what waits for the disk.
+async fn reading<T, F>(read: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, LedgerError> + Send + 'static,
+{
+    let failed = |error: &dyn std::error::Error| {
+        tracing::error!(%error, "the audit log cannot be read");
+        Problem::internal("audit", "the audit log cannot be read; the controller's log says why")
     };
-    let parts = stream::unfold((state, after, filter), |(state, mut after, filter)| async move {
-        let (begin, mut text) = (after, String::new());
-        for entry in state.audit.after(&after).take(AT_ONCE) {
-            after = entry.seq;
-            if filter.wants(entry) {
-                text.push_str(&Line::of(entry).text());
-                text.push('\n');
+    let read = tokio::task::spawn_blocking(read).await.map_err(|error| failed(&error))?;
+    read.map_err(|error| failed(&error))
+}
+
+/// The entries up to one that cannot be read, which is `failed` then.
+fn sound(
+    entries: impl Iterator<Item = Result<AuditEntry, LedgerError>>,
+    failed: &mut Option<LedgerError>,
+) -> impl Iterator<Item = AuditEntry> {
+    entries.map_while(|entry| entry.map_err(|error| *failed = Some(error)).ok())
+}
+
+/// At most [`AT_ONCE`] entries after `after`, those that are wanted.
+async fn unread(ledger: Ledger, newest: u64, after: u64, filter: Arc<Filter>) -> Option<Unread> {
+    let mut found = Unread { events: Vec::new(), seen: after };
+    if after < newest {
+        for entry in reading(move || ledger.from(after.saturating_add(1), newest, AT_ONCE)).await.ok()? {
+            found.seen = entry.seq;
+            if filter.wants(&entry) {
+                let event = sse::Event::default().id(entry.seq.to_string()).event(&entry.action);
+                found.events.push(event.data(Line::of(&entry).text()));
             }
         }
-        (after > begin).then_some((Ok::<_, Infallible>(text), (state, after, filter)))
+    }
+    Some(found)
+}
+
+/// After which entry the newest `limit` of those begin that are wanted.
+fn first_of(ledger: &Ledger, after: u64, newest: u64, filter: &Filter, limit: usize) -> Result<u64, LedgerError> {
+    let mut failed = None;
+    let wanted =
+        sound(ledger.all_back(after.saturating_add(1), newest), &mut failed).filter(|entry| filter.wants(entry));
+    let first = wanted.take(limit).last().map_or(after, |first| first.seq - 1);
+    failed.map_or(Ok(first), Err)
+}
+
+/// The lines after the entry `after`, up to the one that was the newest when they were asked for.
+fn lines(ledger: Ledger, after: u64, newest: u64, filter: Filter) -> Response {
+    let filter = Arc::new(filter);
+    let parts = stream::try_unfold(after, move |after| {
+        let (ledger, filter) = (ledger.clone(), filter.clone());
+        async move {
+            let found = reading(move || ledger.from(after.saturating_add(1), newest, AT_ONCE)).await;
+            // Whoever reads has to see that this is not all.
+            let found = found.map_err(|_| std::io::Error::other("the audit log cannot be read"))?;
+            let Some(last) = found.last().map(|entry| entry.seq) else { return Ok(None) };
+            let wanted = found.iter().filter(|entry| filter.wants(entry));
+            let text: String = wanted.map(|entry| Line::of(entry).text() + "\n").collect();
+            Ok::<_, std::io::Error>(Some((text, last)))
+        }
     });
     ([(header::CONTENT_TYPE, LINES), (header::CACHE_CONTROL, "no-store")], Body::from_stream(parts)).into_response()
 }

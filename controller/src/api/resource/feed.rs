@@ -83,9 +83,10 @@ async fn events(
     }
     let after = feed::last_event_id(&headers).or(begin).unwrap_or(newest);
     Ok(feed::live(&api.fleet, caller, after, |state, after| {
-        let events = unread(state, after);
+        let events = unread(&state, after);
         let seen = events.last().map_or(after, |event| event.seq);
-        Unread { events: events.iter().map(sse_event).collect(), seen }
+        let unread = Unread { events: events.iter().map(sse_event).collect(), seen };
+        Box::pin(std::future::ready(Some(unread)))
     }))
 }
 

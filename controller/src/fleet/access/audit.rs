@@ -5,18 +5,22 @@
 //! The store keeps the newest entry's number and digest beside the entries ([`AuditHead`]), and the controller's log
 //! names it now and then: without either, a chain that was cut at its end would be a whole one.
 //!
+//! A log that was pruned says so in an entry that names the last one that went, and begins after that one.
+//!
 //! [`super::super::Draft`] writes entries; nothing here does.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use muster_protocol::Digest;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::ledger::{Ledger, LedgerError};
 use crate::api::view::Time;
 use crate::fleet::record::{AuditEntry, AuditHead, AuditResult};
-use crate::fleet::{Facts, State};
+use crate::fleet::{Draft, Facts, State};
 
 /// One entry as it is shown, exported and hashed.
 ///
@@ -87,10 +91,9 @@ impl Head {
         Self { seq: entry.seq, digest: Digest::of(Line::of(entry).text().as_bytes()) }
     }
 
-    /// What the next entry is chained to: the head as it was stored, or where none was, the newest entry's.
+    /// What the next entry is chained to.
     pub fn of(state: &State) -> Self {
-        let stored = state.audit_head.get(&0).map(|head| Self { seq: head.seq, digest: head.digest });
-        stored.or_else(|| state.audit.iter().next_back().map(Self::at)).unwrap_or(Self::START)
+        state.audit_head.get(&0).map_or(Self::START, |head| Self { seq: head.seq, digest: head.digest })
     }
 }
 
@@ -172,7 +175,38 @@ pub enum Broken {
     /// There are entries, and nothing says where they end.
     #[error("the record of the log's end is missing")]
     NoHead,
+    /// The chain does not begin with its first entry, nor where it says that it was pruned.
+    #[error(
+        "the log begins with entry {first}, and none says that it was pruned up to there: its beginning was cut off"
+    )]
+    Beginning {
+        /// The first that is there.
+        first: u64,
+    },
+    /// The store does not give it.
+    #[error("the log cannot be read: {why}")]
+    Unread {
+        /// The store's words.
+        why: String,
+    },
 }
+
+impl From<LedgerError> for Broken {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Unreadable { seq } => {
+                Self::Unreadable { after: seq.saturating_sub(1), why: error.to_string() }
+            }
+            LedgerError::Store(_) => Self::Unread { why: error.to_string() },
+        }
+    }
+}
+
+/// The action of the entry that says up to where the log was pruned.
+const PRUNED: &str = "audit.pruned";
+
+/// The field of it that names the last entry that went, as a [`Head`].
+const UP_TO: &str = "up to";
 
 /// Reads a chain from its beginning, line by line.
 #[derive(Debug, Clone, Default)]
@@ -182,6 +216,10 @@ pub struct Chain {
     /// Whether the first line may be any, because nothing before it was asked for.
     may_be_part: bool,
     begin: u64,
+    /// The entry before the first line that was taken, as that one has it.
+    before: Head,
+    /// Up to where the log says that it was pruned.
+    pruned: Option<Head>,
 }
 
 impl Chain {
@@ -217,13 +255,11 @@ impl Chain {
     fn take(&mut self, line: &Line, text: &str) -> Result<(), Broken> {
         if self.begin == 0 {
             self.begin = line.seq;
-            if let (true, 2.., Ok(digest)) = (self.may_be_part, line.seq, line.previous.parse()) {
-                // What was before is not at hand; its newest line's digest is, for whoever knows that one.
-                self.head = Head { seq: line.seq - 1, digest };
-                let is_other = |anchor: &Head| anchor.seq == self.head.seq && *anchor != self.head;
-                if self.anchors.iter().any(is_other) {
-                    return Err(Broken::Other { seq: self.head.seq });
-                }
+            // What was before is not at hand; its newest line's digest is, for whoever knows that one.
+            if let (2.., Ok(digest)) = (line.seq, line.previous.parse()) {
+                self.before = Head { seq: line.seq - 1, digest };
+                self.head = self.before;
+                self.is_known(self.head)?;
             }
         }
         let (after, seq) = (self.head.seq, line.seq);
@@ -234,15 +270,32 @@ impl Chain {
             return Err(Broken::Changed { seq });
         }
         self.head = Head { seq, digest: Digest::of(text.as_bytes()) };
-        let is_other = |anchor: &Head| anchor.seq == seq && *anchor != self.head;
-        if self.anchors.iter().any(is_other) { Err(Broken::Other { seq }) } else { Ok(()) }
+        if line.action == PRUNED {
+            let up_to = line.after.get(UP_TO).and_then(|text| text.parse().ok());
+            self.pruned = self.pruned.into_iter().chain(up_to).max_by_key(|head| head.seq);
+        }
+        self.is_known(self.head)
+    }
+
+    fn is_known(&self, head: Head) -> Result<(), Broken> {
+        let is_other = |anchor: &Head| anchor.seq == head.seq && *anchor != head;
+        if self.anchors.iter().any(is_other) { Err(Broken::Other { seq: head.seq }) } else { Ok(()) }
+    }
+
+    /// Whether it begins where it says that it was pruned. One that says so of more than is gone is being pruned at this
+    /// moment, or was stopped in the middle of it.
+    pub fn was_pruned(&self) -> bool {
+        self.begin > 1 && self.pruned.is_some_and(|up_to| up_to == self.before || up_to.seq > self.before.seq)
     }
 
     /// No more lines come.
     pub fn end(self) -> Result<Head, Broken> {
+        if self.begin > 1 && !self.may_be_part && !self.was_pruned() {
+            return Err(Broken::Beginning { first: self.begin });
+        }
         match self.anchors.iter().find(|anchor| anchor.seq > self.head.seq) {
             Some(anchor) => Err(Broken::Cut { end: self.head.seq, seq: anchor.seq }),
-            None => match self.anchors.iter().find(|anchor| self.may_be_part && anchor.seq + 1 < self.begin) {
+            None => match self.anchors.iter().find(|anchor| anchor.seq < self.before.seq) {
                 Some(anchor) => Err(Broken::Before { begin: self.begin, seq: anchor.seq }),
                 None => Ok(self.head),
             },
@@ -250,193 +303,60 @@ impl Chain {
     }
 }
 
-/// Reads the whole log that is stored, and holds it against its stored head.
-pub fn check(state: &State) -> Result<Head, Broken> {
-    let stored = state.audit_head.get(&0).map(|head| Head { seq: head.seq, digest: head.digest });
-    if stored.is_none() && !state.audit.is_empty() {
-        return Err(Broken::NoHead);
-    }
-    let mut chain = Chain::with(stored);
-    for entry in state.audit.iter() {
-        let line = Line::of(entry);
+/// How much of a log is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// The newest so many entries.
+    Newest(u64),
+}
+
+/// Reads the log that is stored, or its newest part, and holds it against its stored head.
+pub fn check(ledger: &Ledger, extent: Extent) -> Result<Head, Broken> {
+    let Some(stored) = ledger.head()? else {
+        return if ledger.back(0, u64::MAX, 1)?.is_empty() { Ok(Head::START) } else { Err(Broken::NoHead) };
+    };
+    let (mut chain, first) = match extent {
+        Extent::Newest(count) if count < stored.seq => (Chain::part_with([stored]), stored.seq - count + 1),
+        _ => (Chain::with([stored]), 0),
+    };
+    for entry in ledger.all(first, stored.seq) {
+        let line = Line::of(&entry?);
         chain.take(&line, &line.text())?;
     }
     let head = chain.end()?;
-    // More than the head tells of was written by nobody who knows the chain.
-    if stored.is_some_and(|stored| stored != head) { Err(Broken::Other { seq: head.seq }) } else { Ok(head) }
+    // More than the head tells of was written by nobody who knows the chain, or just now.
+    let is_more = !ledger.from(stored.seq + 1, u64::MAX, 1)?.is_empty();
+    if is_more && ledger.head()? == Some(stored) { Err(Broken::Other { seq: stored.seq + 1 }) } else { Ok(head) }
+}
+
+/// The newest entry that is older than `before_unix_ms`, as are all before it; never the newest of all. Reads no further.
+pub fn prunable(ledger: &Ledger, before_unix_ms: u64) -> Result<Option<(u64, Head)>, LedgerError> {
+    let Some(end) = ledger.head()? else { return Ok(None) };
+    let (mut first, mut last) = (None, None);
+    for entry in ledger.all(0, end.seq.saturating_sub(1)) {
+        let entry = entry?;
+        if entry.at_unix_ms >= before_unix_ms {
+            break;
+        }
+        first.get_or_insert(entry.seq);
+        last = Some(entry);
+    }
+    Ok(first.zip(last).map(|(first, last)| (first, Head::at(&last))))
+}
+
+/// Says in the log that the entries from `first` to `to` go, which [`prune`] then does in parts: what is left begins with
+/// one whose `previous` is the digest that this names.
+pub fn announce(draft: &mut Draft, first: u64, to: Head) {
+    let before = if first > 1 { Facts::one(UP_TO, first - 1) } else { Facts::none() };
+    draft.audit(PRUNED, "audit", before, Facts::one(UP_TO, to));
+}
+
+/// Takes entries out of the log, after [`announce`].
+pub fn prune(draft: &mut Draft, entries: RangeInclusive<u64>) {
+    entries.for_each(|seq| draft.prune_audit(seq));
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fleet::draft::tests::draft;
-    use crate::fleet::{Draft, Refusal};
-
-    fn log(entries: usize) -> Draft {
-        let mut draft = draft();
-        for n in 0..entries {
-            draft.audit("location.set", format!("loc{n}"), Facts::none(), Facts::one("name", "“new”\n\u{7f}"));
-        }
-        draft
-    }
-
-    fn lines(draft: &Draft) -> Vec<String> {
-        draft.state().audit.iter().map(|entry| Line::of(entry).text()).collect()
-    }
-
-    fn read(lines: &[String], anchor: Option<Head>) -> Result<Head, Broken> {
-        let mut chain = Chain::with(anchor);
-        lines.iter().try_for_each(|line| chain.add(line).map(drop))?;
-        chain.end()
-    }
-
-    /// If this fails, do not change the test: logs that exist would no longer verify.
-    #[test]
-    fn the_line_that_is_hashed_never_changes() {
-        let mut draft = draft();
-        draft.author.from = "[2001:db8::7]:4711".parse().ok();
-        draft.author.request = "r-1".into();
-        draft.author.who = "token:olga \"ops\"".into();
-        draft.audit(
-            "machine.renamed",
-            "m1",
-            Facts::one("name", "Küche\\1"),
-            Facts::one("name", "tab\there\u{1}\u{7f}\u{2028}</b>"),
-        );
-        draft.audit_refused("request.refused", "DELETE /api/v1/tokens/x", "forbidden: no");
-        let zeros = "0".repeat(64);
-        let first = format!(
-            "{}{zeros}\"}}",
-            r#"{"seq":1,"at":"1970-01-01T00:16:40.000Z","who":"token:olga \"ops\"","from":"[2001:db8::7]:4711","request":"r-1","action":"machine.renamed","subject":"m1","before":{"name":"Küche\\1"},"after":{"name":"tab\there\u0001"#
-                .to_owned()
-                + "\u{7f}\u{2028}"
-                + r#"</b>"},"result":"done","previous":""#
-        );
-        let second = r#"{"seq":2,"at":"1970-01-01T00:16:40.000Z","who":"token:olga \"ops\"","from":"[2001:db8::7]:4711","request":"r-1","action":"request.refused","subject":"DELETE /api/v1/tokens/x","before":{},"after":{},"result":"refused: forbidden: no","previous":"DIGEST"}"#;
-        let digest = Digest::of(first.as_bytes()).to_string();
-        assert_eq!(lines(&draft), [first, second.replace("DIGEST", &digest)]);
-        assert_eq!(
-            Head::of(draft.state()).to_string(),
-            "2:dbd352fb84fa6f62551a7b310a819fb74940aef08d07f6922e4a95e71f4dcc90"
-        );
-    }
-
-    #[test]
-    fn a_whole_chain_is_read_to_its_head() {
-        let draft = log(5);
-        let head = Head::of(draft.state());
-        assert_eq!((head.seq, check(draft.state())), (5, Ok(head)));
-        assert_eq!(read(&lines(&draft), Some(head)), Ok(head));
-        assert_eq!(head.to_string().parse(), Ok(head));
-        assert_eq!((check(&State::default()), read(&[], None)), (Ok(Head::START), Ok(Head::START)));
-    }
-
-    #[test]
-    fn an_edit_a_cut_and_another_order_show() {
-        let draft = log(5);
-        let whole = lines(&draft);
-        let changed = |change: &dyn Fn(&mut Vec<String>)| {
-            let mut lines = whole.clone();
-            change(&mut lines);
-            read(&lines, Some(Head::of(draft.state())))
-        };
-        assert_eq!(changed(&|lines| lines[1] = lines[1].replace("loc1", "loc7")), Err(Broken::Changed { seq: 3 }));
-        assert_eq!(changed(&|lines| lines[1].push(' ')), Err(Broken::Changed { seq: 3 }));
-        assert_eq!(changed(&|lines| drop(lines.remove(2))), Err(Broken::Gap { after: 2, found: 4 }));
-        assert_eq!(changed(&|lines| drop(lines.remove(0))), Err(Broken::Gap { after: 0, found: 2 }));
-        assert_eq!(changed(&|lines| lines.swap(1, 2)), Err(Broken::Gap { after: 1, found: 3 }));
-        assert_eq!(changed(&|lines| lines.truncate(3)), Err(Broken::Cut { end: 3, seq: 5 }));
-        assert_eq!(changed(&|lines| lines[4] = lines[4].replace("loc4", "loc5")), Err(Broken::Other { seq: 5 }));
-        assert!(matches!(changed(&|lines| lines[2].truncate(9)), Err(Broken::Unreadable { after: 2, .. })));
-    }
-
-    #[test]
-    fn what_was_done_to_the_stored_log_shows() {
-        let state = || log(5).finish().0;
-        let entry = |state: &State, seq| state.audit.get(&seq).cloned().expect("there");
-        let mut edited = state();
-        edited.put(AuditEntry { who: "token:nobody".into(), ..entry(&edited, 3) });
-        assert_eq!(check(&edited), Err(Broken::Changed { seq: 4 }));
-        let mut last = state();
-        last.put(AuditEntry { after: Facts::none(), ..entry(&last, 5) });
-        assert_eq!(check(&last), Err(Broken::Other { seq: 5 }));
-        let mut cut = state();
-        cut.delete::<AuditEntry>(&5);
-        assert_eq!(check(&cut), Err(Broken::Cut { end: 4, seq: 5 }));
-        let mut added = state();
-        let forged = AuditEntry { seq: 6, previous: Head::of(&added).digest, ..entry(&added, 5) };
-        added.put(forged);
-        assert_eq!(check(&added), Err(Broken::Other { seq: 6 }));
-        let mut headless = state();
-        headless.delete::<AuditHead>(&0);
-        assert_eq!(check(&headless), Err(Broken::NoHead));
-    }
-
-    #[test]
-    fn a_part_is_read_from_where_it_begins_and_held_against_what_is_known_of_it() {
-        let draft = log(5);
-        let (whole, head) = (lines(&draft), Head::of(draft.state()));
-        let part = |from: usize, anchors: &[Head]| {
-            let mut chain = Chain::part_with(anchors.iter().copied());
-            whole[from..].iter().try_for_each(|line| chain.add(line).map(drop))?;
-            let begin = chain.begin();
-            chain.end().map(|end| (begin, end))
-        };
-        assert_eq!((part(0, &[]), part(3, &[head])), (Ok((1, head)), Ok((4, head))));
-        let third = Head { seq: 3, digest: Digest::of(whole[2].as_bytes()) };
-        assert_eq!(part(3, &[third]), Ok((4, head)), "the first line of the part says what was before it");
-        let other = Head { digest: Digest::of(b"other"), ..third };
-        assert_eq!(part(3, &[other]), Err(Broken::Other { seq: 3 }));
-        assert_eq!(part(4, &[third]), Err(Broken::Before { begin: 5, seq: 3 }));
-        let mut gap = Chain::part_with([]);
-        gap.add(&whole[1]).expect("the first");
-        assert_eq!(gap.add(&whole[3]), Err(Broken::Gap { after: 2, found: 4 }));
-    }
-
-    #[test]
-    fn what_was_cut_off_is_missed_for_ever() {
-        let mut cut = log(5).finish().0;
-        cut.delete::<AuditEntry>(&5);
-        let mut draft = Draft::new(cut, 0);
-        draft.audit("location.set", "ber1", Facts::none(), Facts::none());
-        assert_eq!(check(draft.state()), Err(Broken::Gap { after: 4, found: 6 }));
-    }
-
-    #[test]
-    fn a_change_that_is_taken_back_leaves_no_hole() {
-        let mut draft = log(2);
-        let refused: Result<(), Refusal> = draft.attempt(|draft| {
-            draft.audit("location.set", "x", Facts::none(), Facts::none());
-            Err(Refusal::Internal)
-        });
-        assert!(refused.is_err());
-        let taken = draft.attempt(|draft| {
-            draft.audit("location.set", "y", Facts::none(), Facts::none());
-            Ok(())
-        });
-        assert!(taken.is_ok());
-        assert_eq!(check(draft.state()).map(|head| head.seq), Ok(3));
-    }
-
-    #[tokio::test]
-    async fn the_chain_is_whole_after_restarts_with_many_changes_in_a_batch_and_refused_ones_among_them() {
-        use crate::fleet::{Author, Fleet};
-        let store = crate::store::MemoryStore::new();
-        for restart in 1..=3 {
-            let (fleet, ended) = Fleet::start(store.clone()).expect("starts");
-            let change = |n: u64| {
-                let fleet = fleet.clone();
-                let decide = move |draft: &mut Draft| {
-                    (0..3).for_each(|_| draft.audit("location.set", n, Facts::none(), Facts::none()));
-                    if n.is_multiple_of(3) { Err(Refusal::Internal) } else { Ok(()) }
-                };
-                async move { fleet.change(Author::controller(), decide).await }
-            };
-            let results = futures_util::future::join_all((0..300).map(change)).await;
-            assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 200);
-            assert_eq!(check(&fleet.state()).map(|head| head.seq), Ok(restart * 600));
-            drop(fleet);
-            ended.await.expect("the writer ends");
-        }
-    }
-}
+mod tests;

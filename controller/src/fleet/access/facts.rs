@@ -49,6 +49,11 @@ impl Facts {
         Self::of([(field, value.to_string())])
     }
 
+    /// The value of a field.
+    pub fn get(&self, field: &str) -> Option<&str> {
+        self.0.get(field).map(String::as_str)
+    }
+
     /// For people: what was made or removed with all of it, of what was changed the fields that are not what they were.
     pub fn change(before: &Self, after: &Self) -> String {
         let all = |facts: &Self| {

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod credential;
 pub mod facts;
+pub mod ledger;
 
 use muster_protocol::Digest;
 use subtle::ConstantTimeEq;

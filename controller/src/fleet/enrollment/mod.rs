@@ -524,7 +524,8 @@ pub(crate) mod tests {
         assert!((1..=20).contains(&entered), "{entered} entries");
         draft.advance_ms(60 * 60 * 1000);
         assert_eq!(enrolled(&mut draft, a_box(1)), id);
-        let last = draft.state().audit.get(&(before + entered)).expect("an hour later there is one more").clone();
+        let last = draft.audited().pop().expect("there");
+        assert_eq!(last.seq, before + entered, "an hour later there is one more");
         assert!(
             format!("{:?}", last.after).contains(&format!("{} enrollments of it before this one", 1_000 - entered)),
             "{:?}",

@@ -232,7 +232,7 @@ mod tests {
         let stranger = enrolled(&mut draft, a_box(4));
         assert_eq!(lifecycle(&draft, stranger), Lifecycle::Pending);
         assert_eq!(draft.need::<Policy>(&"rack".to_owned()).expect("there").approved, 3);
-        assert!(draft.state().audit.iter().any(|entry| entry.who == "policy:rack"));
+        assert!(draft.audited().iter().any(|entry| entry.who == "policy:rack"));
     }
 
     #[test]

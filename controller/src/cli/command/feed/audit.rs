@@ -240,10 +240,12 @@ impl Verify {
             }
         }
         let Found { chain, first, last } = found;
-        let begin = chain.begin();
+        let (begin, was_pruned) = (chain.begin(), chain.was_pruned());
         let head = chain.end().map_err(|broken| failed(&broken))?;
-        if begin > 1 {
-            print(&format!("partial: begins at entry {begin}\n"));
+        match was_pruned {
+            true => print(&format!("pruned: begins at entry {begin}, as the log itself says\n")),
+            false if begin > 1 => print(&format!("partial: begins at entry {begin}\n")),
+            false => {}
         }
         let count = counted((head.seq + 1).saturating_sub(begin.max(1)) as usize, "entry");
         let span = match (first, last) {
