@@ -11,6 +11,7 @@ use muster_protocol::{Digest, MachineId, OperationId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::enrollment::marks::{self, Marks};
 use super::record::{
     Address, Answered, AuditHead, Credential, DesiredState, Event, Iso, Lease, Location, Machine, MachineInventory,
     ModelCard, Operation, Policy, Subnet, Ticket, Token,
@@ -160,6 +161,7 @@ macro_rules! tables {
             $($(#[$doc])* pub $field: Table<$key, $record>,)*
             unfinished: OrdSet<(MachineId, OperationId)>,
             ended: OrdSet<(u64, OperationId)>,
+            marks: Marks,
         }
 
         $(impl Record for $record {
@@ -199,9 +201,9 @@ macro_rules! tables {
 
 tables! {
     /// Machines that enrolled at least once.
-    machines: Machine by MachineId = |r| r.id, "machine/", "machine";
+    machines: Machine by MachineId = |r| r.id, "machine/", "machine", indexed by marks::index_machine;
     /// What they are made of.
-    inventories: MachineInventory by MachineId = |r| r.machine, "inventory/", "inventory";
+    inventories: MachineInventory by MachineId = |r| r.machine, "inventory/", "inventory", indexed by marks::index_inventory;
     /// What they should be.
     desired: DesiredState by MachineId = |r| r.machine, "desired/", "desired state";
     /// Work, done and to be done.
@@ -255,6 +257,15 @@ impl State {
     /// The operation that ended first, where more than `kept` have ended.
     pub fn ended_beyond(&self, kept: usize) -> Option<OperationId> {
         (self.ended.len() > kept).then(|| self.ended.get_min().map(|(_, id)| *id))?
+    }
+
+    /// What machines are found by.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    pub(super) fn marks_mut(&mut self) -> &mut Marks {
+        &mut self.marks
     }
 
     fn index_operation(&mut self, operation: &Operation, is_there: bool) {

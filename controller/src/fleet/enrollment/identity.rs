@@ -7,11 +7,14 @@
 //! that is known of it, or with another: a new board looks like that, and so does an impostor.
 //! All of it is what a box says. Nothing here proves that it has the key that it names.
 
+use std::collections::BTreeSet;
+
 use muster_protocol::enroll::{Identity, Tpm};
-use muster_protocol::inventory::{Attachment, Disk};
+use muster_protocol::inventory::{Attachment, Disk, Inventory};
 use muster_protocol::{Digest, DiskId, Mac, MachineId};
 
 use super::junk::{is_junk_key, is_junk_mac, is_junk_serial, is_junk_uuid};
+use super::marks::Mark;
 use crate::fleet::State;
 use crate::fleet::record::{Lifecycle, Machine};
 
@@ -122,21 +125,47 @@ pub fn candidates(state: &State, identity: &Identity) -> Vec<MachineId> {
 /// Whether a machine that was retired had the TPM's key, a serial number or a MAC of these. Retired ones are no [`Match`]: they do not
 /// come back, and what enrolls with their numbers is new, but not unknown.
 pub fn was_retired(state: &State, identity: &Identity) -> bool {
-    let retired = state.machines.iter().filter(|machine| machine.lifecycle == Lifecycle::Retired);
-    retired.map(|machine| &machine.identity).any(|known| {
-        of_one(own_key(known), own_key(identity)) == Some(true)
-            || of_one(serial(&known.board_serial), serial(&identity.board_serial)) == Some(true)
-            || of_one(serial(&known.system_serial), serial(&identity.system_serial)) == Some(true)
-            || of_many(&own_macs(known), &own_macs(identity)) == Some(true)
-    })
+    // A UUID is on whole batches, and disks are exchanged.
+    let names_it = |mark: &Mark| !matches!(mark, Mark::Uuid(_) | Mark::Disk(_));
+    let mut machines = marks(identity).into_iter().filter(names_it).flat_map(|mark| state.marks().of(mark));
+    machines.any(|id| state.machines.get(&id).is_some_and(|machine| machine.lifecycle == Lifecycle::Retired))
 }
 
 /// All that are like it, the likeliest first.
 fn ranked(state: &State, identity: &Identity, by: Describer) -> Vec<Like> {
-    let live = state.machines.iter().filter(|machine| machine.lifecycle != Lifecycle::Retired);
+    // Only what both have in common speaks for their being one: nobody else can be like it.
+    let said = marks(identity).into_iter().chain(identity.disks.iter().cloned().map(Mark::Disk));
+    let ids: BTreeSet<MachineId> = said.flat_map(|mark| state.marks().of(mark)).collect();
+    sorted(state, ids.iter().filter_map(|id| state.machines.get(id)), identity, by)
+}
+
+fn sorted<'a>(
+    state: &State,
+    machines: impl Iterator<Item = &'a Machine>,
+    identity: &Identity,
+    by: Describer,
+) -> Vec<Like> {
+    let live = machines.filter(|machine| machine.lifecycle != Lifecycle::Retired);
     let mut like: Vec<Like> = live.filter_map(|machine| likeness(state, machine, identity, by)).collect();
     like.sort_by_key(|like| (!like.certain, -like.points, like.machine));
     like
+}
+
+/// What is found by the index, and what a look at every machine finds.
+#[cfg(test)]
+pub fn found_both_ways(state: &State, identity: &Identity) -> [String; 2] {
+    let is_like = |known: &Identity| {
+        of_one(own_key(known), own_key(identity)) == Some(true)
+            || of_one(serial(&known.board_serial), serial(&identity.board_serial)) == Some(true)
+            || of_one(serial(&known.system_serial), serial(&identity.system_serial)) == Some(true)
+            || of_many(&own_macs(known), &own_macs(identity)) == Some(true)
+    };
+    let mut retired = state.machines.iter().filter(|machine| machine.lifecycle == Lifecycle::Retired);
+    let retired = [was_retired(state, identity), retired.any(|machine| is_like(&machine.identity))];
+    let by = [Describer::Agent, Describer::BootProgram];
+    let indexed = by.map(|by| ranked(state, identity, by));
+    let scanned = by.map(|by| sorted(state, state.machines.iter(), identity, by));
+    [format!("{indexed:?} {}", retired[0]), format!("{scanned:?} {}", retired[1])]
 }
 
 fn likeness(state: &State, machine: &Machine, identity: &Identity, by: Describer) -> Option<Like> {
@@ -146,11 +175,9 @@ fn likeness(state: &State, machine: &Machine, identity: &Identity, by: Describer
     let system = of_one(serial(&known.system_serial), serial(&identity.system_serial));
     let uuid = of_one(own_uuid(known), own_uuid(identity));
     let macs = of_many(&own_macs(known), &own_macs(identity));
-    // Most machines share nothing, and the inventory is only read for those that do.
-    let disks = match [tpm, board, system, uuid, macs].contains(&Some(true)) || !identity.disks.is_empty() {
-        true => of_many(&disks(state, machine), &identity.disks),
-        false => None,
-    };
+    let inventory = state.inventories.get(&machine.id).into_iter();
+    let own_disks: Vec<DiskId> = inventory.flat_map(|record| disks(&record.inventory)).collect();
+    let disks = of_many(&own_disks, &identity.disks);
     // A new board brings its own NICs and its own TPM: that speaks against it once.
     let on_board = |same: Option<bool>| same.filter(|same| *same || board != Some(false));
     let worths = [
@@ -208,11 +235,18 @@ fn own_macs(identity: &Identity) -> Vec<Mac> {
     identity.macs.iter().copied().filter(|mac| !is_junk_mac(mac)).collect()
 }
 
+/// What a machine is found by, but for its disks.
+pub fn marks(identity: &Identity) -> Vec<Mark> {
+    let board = serial(&identity.board_serial).map(|text| Mark::Board(text.to_owned()));
+    let system = serial(&identity.system_serial).map(|text| Mark::System(text.to_owned()));
+    let (tpm, uuid) = (own_key(identity).map(Mark::Tpm), own_uuid(identity).map(Mark::Uuid));
+    let macs = own_macs(identity).into_iter().map(Mark::Mac);
+    [tpm, board, system, uuid].into_iter().flatten().chain(macs).collect()
+}
+
 /// From the inventory: at enrollment not all drivers are there yet. Sticks wander, so they name no machine.
-fn disks(state: &State, machine: &Machine) -> Vec<DiskId> {
-    let inventory = state.inventories.get(&machine.id);
-    let disks = inventory.into_iter().flat_map(|record| &record.inventory.disks);
-    disks.filter(|disk| disk.attachment == Attachment::Fixed).filter_map(Disk::id).collect()
+pub fn disks(inventory: &Inventory) -> impl Iterator<Item = DiskId> {
+    inventory.disks.iter().filter(|disk| disk.attachment == Attachment::Fixed).filter_map(Disk::id)
 }
 
 #[cfg(test)]
@@ -222,7 +256,7 @@ mod tests {
     use crate::fleet::enrollment::tests::enrolled;
     use crate::fleet::machine;
     use crate::fleet::record::MachineInventory;
-    use muster_protocol::inventory::{Inventory, Medium, Transport};
+    use muster_protocol::inventory::{Medium, Transport};
 
     fn mac(last: u8) -> Mac {
         Mac::from_bytes([2, 0, 0, 0, 0, last])

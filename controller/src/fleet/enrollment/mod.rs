@@ -8,6 +8,7 @@
 pub mod identity;
 pub mod iso;
 mod junk;
+pub mod marks;
 pub mod policy;
 pub mod room;
 pub mod ticket;
@@ -24,6 +25,7 @@ use super::machine::save;
 use super::record::{Lifecycle, Machine, MachineInventory, Maintenance, TicketBound, Told};
 use super::{Draft, Facts, Refusal, State};
 use identity::Match;
+use marks::Mark;
 
 /// What an enrollment leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,8 +166,8 @@ pub fn enroll(
 
 /// Whether one of these cards was in a machine that an operator retired.
 pub fn was_retired(state: &State, macs: &[Mac]) -> bool {
-    let is_retired = |machine: &&Machine| machine.lifecycle == Lifecycle::Retired;
-    state.machines.iter().filter(is_retired).any(|m| m.identity.macs.iter().any(|mac| macs.contains(mac)))
+    let mut machines = macs.iter().flat_map(|mac| state.marks().of(Mark::Mac(*mac)));
+    machines.any(|id| state.machines.get(&id).is_some_and(|machine| machine.lifecycle == Lifecycle::Retired))
 }
 
 /// Tells of a machine that is new here.
@@ -285,13 +287,17 @@ fn standing(machine: &Machine) -> Facts {
 
 /// Whether the key is that of a machine that an operator keeps out; it should read so, and not look for another ticket.
 fn was_rejected(state: &State, key: Digest) -> bool {
-    state.machines.iter().any(|machine| machine.certificate == key && machine.lifecycle == Lifecycle::Rejected)
+    with_key(state, key).any(|machine| machine.lifecycle == Lifecycle::Rejected)
 }
 
 /// The machine whose last certificate was issued for this key, where it may have another.
 fn holder(state: &State, key: Digest) -> Option<&Machine> {
     let may = |machine: &Machine| !matches!(machine.lifecycle, Lifecycle::Rejected | Lifecycle::Retired);
-    state.machines.iter().find(|machine| machine.certificate == key && may(machine))
+    with_key(state, key).find(|machine| may(machine))
+}
+
+fn with_key(state: &State, key: Digest) -> impl Iterator<Item = &Machine> {
+    state.marks().of(Mark::Certificate(key)).filter_map(|id| state.machines.get(&id))
 }
 
 fn new_machine(draft: &mut Draft, location: &str) -> Machine {
