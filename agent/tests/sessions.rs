@@ -137,6 +137,19 @@ async fn a_refused_enrollment_ends_an_ordinary_process() {
 }
 
 #[tokio::test]
+async fn a_machine_that_its_controller_makes_wait_says_why_and_asks_again_by_itself() {
+    let controller = Controller::start();
+    let pace = Pace { boot_again: Duration::ZERO, ..Pace::default() };
+    let own = start_as(Options { refused: WhenRefused::BootAgain, pace, ..options(&controller, Keep::memory()) });
+    let mut status = own.agent.status.subscribe();
+    in_time("an enrollment", controller.refuse(Refusal::Awaited)).await;
+    let trouble = status.wait_for(|status| status.trouble.contains("has just started"));
+    in_time("a clear word on the console", trouble).await.expect("the agent lives");
+    in_time("another enrollment, with no boot between", controller.enroll()).await;
+    assert!(own.machine.powered().is_empty());
+}
+
+#[tokio::test]
 async fn a_machine_whose_ticket_is_no_good_boots_for_another() {
     let controller = Controller::start();
     let pace = Pace { boot_again: Duration::from_millis(50), ..Pace::default() };

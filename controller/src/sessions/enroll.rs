@@ -78,7 +78,11 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     if matches!(leave, Leave::Site(_)) && !sessions.may_ask_without_ticket(from.ip()) {
         return Err(Refusal::Busy);
     }
-    let (mut seen, asked) = sessions.seen(&identity).await?;
+    // Who proves to be a machine is asked about nobody, and waits for nobody.
+    let (mut seen, asked) = match enrollment::is_holder(&sessions.0.fleet.state(), key) {
+        true => (Seen::default(), Asked::new()),
+        false => sessions.seen(&identity).await?,
+    };
     let (live, claimed) = (sessions.clone(), identity.clone());
     let author = Author::new("enrollment", Some(from), RequestId::fresh().as_str());
     let enrolled = sessions
@@ -86,7 +90,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
         .fleet
         .change(author, move |draft| {
             // Whoever came in the meantime has to be asked for a sign of life as well.
-            if !live.is_as_before(draft.state(), &claimed, &asked) {
+            if !enrollment::is_holder(draft.state(), key) && !live.is_as_before(draft.state(), &claimed, &asked) {
                 return Err(Refusal::Busy.into());
             }
             let source = crate::source::whole(from.ip());

@@ -4,12 +4,14 @@
 //! [`State`] enters a machine's and an inventory's marks with the record and takes them out with it, so that the index is
 //! in step by construction; [`super::identity`] says what counts as a mark, and looks at nobody who shares none.
 
+use std::net::IpAddr;
+
 use imbl::OrdSet;
 use muster_protocol::{Digest, DiskId, Mac, MachineId};
 
 use super::identity;
 use crate::fleet::State;
-use crate::fleet::record::{Machine, MachineInventory};
+use crate::fleet::record::{Lifecycle, Machine, MachineInventory};
 
 /// Something that one machine should be alone in having; what is on many boxes by mistake is no mark.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +30,8 @@ pub enum Mark {
     Disk(DiskId),
     /// The key that the last certificate is for.
     Certificate(Digest),
+    /// It waits for approval, and came from there. The last of the marks: [`Marks::pending`] goes on to the end.
+    Pending(Option<IpAddr>),
 }
 
 /// The machines that have each mark.
@@ -42,6 +46,12 @@ impl Marks {
         self.0.range(first..=last).map(|(_, machine)| *machine)
     }
 
+    /// The machines that wait for approval, wherever they came from.
+    pub fn pending(&self) -> impl Iterator<Item = MachineId> {
+        let first = (Mark::Pending(None), MachineId::from_bytes([0; 16]));
+        self.0.range(first..).map(|(_, machine)| *machine)
+    }
+
     fn set(&mut self, machine: MachineId, marks: impl IntoIterator<Item = Mark>, is_there: bool) {
         for mark in marks {
             match is_there {
@@ -54,7 +64,11 @@ impl Marks {
 
 /// Enters a machine's marks, or takes them out.
 pub fn index_machine(state: &mut State, machine: &Machine, is_there: bool) {
-    let marks = identity::marks(&machine.identity).into_iter().chain([Mark::Certificate(machine.certificate)]);
+    let mut marks = identity::marks(&machine.identity);
+    marks.push(Mark::Certificate(machine.certificate));
+    if machine.lifecycle == Lifecycle::Pending {
+        marks.push(Mark::Pending(machine.source));
+    }
     state.marks_mut().set(machine.id, marks, is_there);
 }
 
@@ -66,6 +80,8 @@ pub fn index_inventory(state: &mut State, record: &MachineInventory, is_there: b
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use muster_protocol::enroll::{Identity, Tpm};
     use muster_protocol::inventory::{Attachment, Disk, Inventory, Medium, Transport};
     use proptest::prelude::*;
@@ -73,7 +89,6 @@ mod tests {
     use super::*;
     use crate::fleet::Draft;
     use crate::fleet::draft::tests::draft;
-    use crate::fleet::record::Lifecycle;
 
     /// What happens to one of a few machines.
     #[derive(Debug, Clone)]
@@ -137,7 +152,8 @@ mod tests {
             Change::Enrolls(n, identity, lifecycle) => {
                 let certificate = Digest::of(identity.board_serial.as_bytes());
                 let machine = crate::fleet::enrollment::new_machine(draft, "ber1");
-                draft.put(Machine { id: an_id(n), identity, certificate, lifecycle, ..machine });
+                let source = identity.uuid.map(IpAddr::from);
+                draft.put(Machine { id: an_id(n), identity, certificate, lifecycle, source, ..machine });
             }
             Change::Reports(n, disks, attachment) => {
                 let disk = |id: &DiskId| Disk {
@@ -185,6 +201,15 @@ mod tests {
                 let machines = draft.state().machines.iter();
                 let scanned: Vec<MachineId> = machines.filter(|m| m.certificate == key).map(|m| m.id).collect();
                 prop_assert_eq!(with_key, scanned);
+            }
+            let waits = |m: &&Machine| m.lifecycle == Lifecycle::Pending;
+            let machines: Vec<&Machine> = draft.state().machines.iter().filter(waits).collect();
+            let pending: BTreeSet<MachineId> = draft.state().marks().pending().collect();
+            prop_assert_eq!(pending, machines.iter().map(|m| m.id).collect::<BTreeSet<_>>());
+            for machine in &machines {
+                let mark = Mark::Pending(machine.source);
+                let of_source = draft.state().marks().of(mark).count();
+                prop_assert_eq!(of_source, machines.iter().filter(|m| m.source == machine.source).count());
             }
             (0..8).for_each(|n| make(&mut draft, Change::Leaves(n)));
             (0..8).for_each(|n| make(&mut draft, Change::LosesItsInventory(n)));

@@ -290,6 +290,11 @@ fn was_rejected(state: &State, key: Digest) -> bool {
     with_key(state, key).any(|machine| machine.lifecycle == Lifecycle::Rejected)
 }
 
+/// Whether a machine has its certificate for this key, and may have another: then it needs nothing else.
+pub fn is_holder(state: &State, key: Digest) -> bool {
+    holder(state, key).is_some()
+}
+
 /// The machine whose last certificate was issued for this key, where it may have another.
 fn holder(state: &State, key: Digest) -> Option<&Machine> {
     let may = |machine: &Machine| !matches!(machine.lifecycle, Lifecycle::Rejected | Lifecycle::Retired);

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use muster_protocol::MachineId;
 use muster_protocol::enroll::Refusal as Enrollment;
 
+use super::marks::Mark;
 use crate::fleet::record::{Lifecycle, Machine};
 use crate::fleet::{Draft, Refusal, State};
 
@@ -35,9 +36,12 @@ enum Among {
 /// `left` is since when a machine is not there, in milliseconds since 1970, and `None` for one that is.
 pub fn forgettable(state: &State, source: Option<IpAddr>, left: impl Fn(&Machine) -> Option<u64>) -> Option<MachineId> {
     let among = among(state, source);
-    let may = |machine: &&Machine| may_give_way(machine, among, source);
-    let absent = pending(state).filter(may).filter_map(|machine| Some((left(machine)?, machine.id)));
-    absent.min().map(|(_, id)| id)
+    if among == Among::Nobody {
+        return None;
+    }
+    let pending = state.marks().pending().filter_map(|id| state.machines.get(&id));
+    let may = pending.filter(|machine| may_give_way(machine, among, source));
+    may.filter_map(|machine| Some((left(machine)?, machine.id))).min().map(|(_, id)| id)
 }
 
 /// Leaves a place for one more machine that waits for approval, which comes from `source`; `absent` is what
@@ -58,8 +62,8 @@ pub fn make(draft: &mut Draft, source: Option<IpAddr>, absent: Option<MachineId>
 }
 
 fn among(state: &State, source: Option<IpAddr>) -> Among {
-    let own = pending(state).filter(|machine| machine.source == source).count();
-    match (own >= SHARE, pending(state).count() >= PENDING_LIMIT) {
+    let own = state.marks().of(Mark::Pending(source)).count();
+    match (own >= SHARE, state.marks().pending().count() >= PENDING_LIMIT) {
         (true, _) => Among::Own,
         (false, true) => Among::All,
         (false, false) => Among::Nobody,
@@ -73,10 +77,6 @@ fn may_give_way(machine: &Machine, among: Among, source: Option<IpAddr>) -> bool
         Among::All => true,
     };
     is_one && machine.lifecycle == Lifecycle::Pending
-}
-
-fn pending(state: &State) -> impl Iterator<Item = &Machine> {
-    state.machines.iter().filter(|machine| machine.lifecycle == Lifecycle::Pending)
 }
 
 #[cfg(test)]
