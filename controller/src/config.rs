@@ -25,6 +25,8 @@ const AGENTS_PORT: u16 = 8443;
 pub struct Config {
     /// Database, keys, images: everything durable.
     pub data: PathBuf,
+    /// The data directory that the file names, where another one was given in its place.
+    pub overridden: Option<PathBuf>,
     /// Where the controller listens.
     pub listen: Listen,
     /// Boot media over HTTP.
@@ -112,6 +114,7 @@ impl Config {
             https: Https { names: Vec::new() },
             audit: Audit { keep: Keep::All },
             data,
+            overridden: None,
         }
     }
 
@@ -140,7 +143,8 @@ impl Config {
         let table = DeTable::parse(text).map_err(|e| Problem::at(text, e.span(), e.message().trim().to_owned()))?;
         let mut top = Section { text, name: "", table: table.get_ref(), known: BTreeSet::new() };
         let said = top.take("data", path)?;
-        let mut config = Self::with_data(data.or(said).unwrap_or_else(default_data));
+        let mut config = Self::with_data(data.or_else(|| said.clone()).unwrap_or_else(default_data));
+        config.overridden = said.filter(|said| *said != config.data);
 
         if let Some(mut listen) = top.section("listen")? {
             listen.set("agents", &mut config.listen.agents, addresses)?;

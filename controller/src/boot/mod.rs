@@ -24,7 +24,7 @@ use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 use muster_ipxe::image::{INITRAMFS, KERNEL};
 use muster_ipxe::param::{Endpoint, Location};
-use muster_ipxe::script::{self, DISPATCH_PATH, INITRAMFS_PATH, KERNEL_PATH, Machine, SCRIPT_PATH, Wait};
+use muster_ipxe::script::{self, DISPATCH_PATH, INITRAMFS_PATH, KERNEL_PATH, Machine, SCRIPT_PATH, Wait, iso_id};
 use muster_protocol::enroll::{Identity, Tpm};
 
 use crate::config;
@@ -163,7 +163,11 @@ impl Boot {
         // What the medium was built for counts, and not what the request claims.
         let (iso, location) = match iso {
             Vouched::By(iso) => (iso.id.clone(), iso.location.clone()),
-            Vouched::Nothing | Vouched::Wrong(_) => (String::new(), asker.location.clone()),
+            // It lets nobody join and moves nobody; whoever is in came from it all the same.
+            Vouched::Wrong(iso::Wrong::Revoked) => {
+                (asker.credential.map(|credential| iso_id(&credential.digest())).unwrap_or_default(), String::new())
+            }
+            Vouched::Nothing | Vouched::Wrong(iso::Wrong::Unknown) => (String::new(), asker.location.clone()),
         };
         let joins = may_join.is_ok();
         let grant = Grant { location, iso, joins, bound: asker.bound(), lifetime_ms };

@@ -249,11 +249,15 @@ async fn a_revoked_or_unknown_iso_starts_nobody_who_is_not_in() {
         })
         .await;
     member.expect("approved");
+    let revoked = id.clone();
     world.fleet.change(Author::controller(), move |draft| iso::revoke(draft, &id)).await.expect("revoked");
     assert!(world.get(&ask_from(1, Some(credential))).await.text().contains("this boot medium was revoked"));
     assert_eq!(world.tickets(), 0);
     let script = world.get(&ask_from(2, Some(credential))).await.text();
     assert!(script.contains("muster.ticket="), "who is in starts from it as before: {script}");
+    let state = world.fleet.state();
+    let ticket = state.tickets.iter().find(|ticket| !ticket.iso.is_empty()).expect("it says what it came from");
+    assert_eq!((ticket.iso.as_str(), ticket.location.as_str()), (revoked.as_str(), ""), "and moves nobody");
 }
 
 #[tokio::test]

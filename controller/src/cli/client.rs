@@ -177,11 +177,19 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {
         let url = &self.url;
+        let cause = match error {
+            ureq::Error::Io(error) => error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()),
+            ureq::Error::Rustls(error) => Some(error),
+            _ => None,
+        };
+        let is_plain = url.starts_with("http:");
         let remedy = match error {
-            ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => "; is `muster serve` running?",
-            ureq::Error::Io(error) if error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()) => {
-                "; if this is the controller, give its ca.crt with --ca"
+            _ if matches!(cause, Some(rustls::Error::InvalidMessage(_))) => {
+                "; what is there speaks no TLS: is this the port of listen.https?"
             }
+            ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => "; is `muster serve` running?",
+            _ if cause.is_some() => "; if this is the controller, give its ca.crt with --ca",
+            _ if is_plain => "; the controller speaks HTTPS: write https:// in place of http://",
             _ => "",
         };
         CliError::Connect(format!("cannot reach the controller at {url}: {error}{remedy}"))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 use super::client::Client;
@@ -18,14 +19,14 @@ const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Controller")]
 pub struct Connect {
-    /// The controller's URL, such as https://muster.example:8443
-    #[arg(long, env = "MUSTER_URL", value_name = "URL")]
+    /// The controller's URL, such as https://muster.example:8443 [env: MUSTER_URL]
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub url: Option<String>,
-    /// A token, muster_…
-    #[arg(long, env = "MUSTER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    /// A token, muster_… [env: MUSTER_TOKEN]
+    #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
     pub token: Option<String>,
-    /// The CA to trust, in PEM; the controller's own lies in its data directory as ca.crt
-    #[arg(long, env = "MUSTER_CA", value_name = "FILE")]
+    /// The CA to trust, in PEM; the controller's own lies in its data directory as ca.crt [env: MUSTER_CA]
+    #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     #[command(flatten)]
     pub data: DataDir,
@@ -34,15 +35,25 @@ pub struct Connect {
 /// Where the controller on this host keeps its data.
 #[derive(Debug, Clone, Default, Args)]
 pub struct DataDir {
-    /// The data directory of the controller on this host
-    #[arg(long, env = "MUSTER_DATA", value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    /// The data directory of the controller on this host [env: MUSTER_DATA]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// What the environment says; what is empty there says nothing.
+fn from_env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 impl DataDir {
+    /// What was given, here or in the environment.
+    pub fn given(&self) -> Option<PathBuf> {
+        self.data.clone().or_else(|| from_env("MUSTER_DATA").map(PathBuf::from))
+    }
+
     /// What was given, what the system's configuration says, or the default.
     pub fn path(&self) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| {
+        self.given().unwrap_or_else(|| {
             config::Config::load(None, None).map_or_else(|_| config::default_data(), |config| config.data)
         })
     }
@@ -52,8 +63,8 @@ impl Connect {
     /// A client for the controller; nothing is sent yet.
     pub fn client(&self) -> Result<Client, CliError> {
         let data = self.data.path();
-        let url = match &self.url {
-            Some(url) => url.clone(),
+        let url = match self.url.clone().or_else(|| from_env("MUSTER_URL")) {
+            Some(url) => url,
             None => read_line(&data.join("endpoint")).ok_or_else(|| no_controller(&data))?,
         };
         let url = url.trim_end_matches('/').to_owned();
@@ -65,7 +76,7 @@ impl Connect {
                 return Err(CliError::Usage(format!("--url {problem}, and is {url:?}")));
             }
         }
-        let token = match &self.token {
+        let token = match self.token.clone().or_else(|| from_env("MUSTER_TOKEN")) {
             Some(token) => token.trim().to_owned(),
             None => read_line(&data.join("admin-token")).ok_or_else(|| no_token(&data))?,
         };
@@ -76,8 +87,8 @@ impl Connect {
     /// What was given, the CA in the data directory, or what this host trusts.
     fn roots(&self, data: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
         let own = data.join("ca.crt");
-        let file = match &self.ca {
-            Some(file) => file.clone(),
+        let file = match self.ca.clone().or_else(|| from_env("MUSTER_CA").map(PathBuf::from)) {
+            Some(file) => file,
             None if own.exists() => own,
             None => SYSTEM_CAS.into(),
         };
@@ -129,8 +140,8 @@ fn no_controller(data: &Path) -> CliError {
 fn no_token(data: &Path) -> CliError {
     let file = data.join("admin-token");
     let why = match std::fs::metadata(&file) {
-        Ok(_) => "cannot be read; run this as the controller's user",
-        Err(_) => "is not there",
+        Ok(_) => "cannot be read; run this as the controller's user, or give a token",
+        Err(_) => "is not there; give one",
     };
-    CliError::Connect(format!("no token: {} {why}, or give one with --token or MUSTER_TOKEN", file.display()))
+    CliError::Connect(format!("no token: {} {why} with --token or MUSTER_TOKEN", file.display()))
 }

@@ -49,6 +49,8 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            // What was typed cannot be, and is found out by the controller.
+            Self::Refused { code, .. } if matches!(code.as_str(), "invalid" | "malformed") => 2,
             Self::Connect(_)
             | Self::Refused { .. }
             | Self::Failed(_)

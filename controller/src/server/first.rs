@@ -12,6 +12,9 @@ use crate::fleet::{Author, Fleet, access};
 /// The first token's file in the data directory.
 const TOKEN_FILE: &str = "admin-token";
 
+/// Where the controller says how it is reached.
+pub const ENDPOINT_FILE: &str = "endpoint";
+
 /// The first token's name.
 const TOKEN_NAME: &str = "first-start";
 
@@ -24,6 +27,11 @@ pub fn folder(data: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a controller ran here before: what is looked for is written after the first record is durable.
+pub fn was_there(data: &Path) -> bool {
+    [TOKEN_FILE, ENDPOINT_FILE].iter().any(|file| data.join(file).exists())
 }
 
 /// Makes the first admin token and leaves it in a file, where there is none.

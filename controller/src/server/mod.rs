@@ -16,7 +16,7 @@ mod witness;
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -61,6 +61,19 @@ pub enum ServeError {
     /// The database cannot be opened, or failed while the controller ran.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
+    /// The database cannot be read.
+    #[error(
+        "the database in {} cannot be read: put back a copy that was made while the controller was stopped, or move it \
+         away to begin anew; then nothing of the fleet is known, and its machines boot again and wait for approval",
+        folder.display()
+    )]
+    Database {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The certificate authority cannot be opened.
     #[error("the certificate authority cannot be used")]
     Pki(#[from] PkiError),
@@ -150,15 +163,25 @@ pub struct Server {
 impl Server {
     /// Starts a controller; when this returns, all its ports are open.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
+        if let Some(configured) = &config.overridden {
+            let (data, configured) = (config.data.display(), configured.display());
+            tracing::warn!(%data, %configured, "the data directory is the one that --data or MUSTER_DATA names");
+        }
         first::folder(&config.data).map_err(|cause| ServeError::Data { folder: config.data.clone(), cause })?;
         // The database comes first: its lock keeps two controllers from one data directory.
-        let store = SledStore::open(&config.data.join("db"))?;
+        let folder = config.data.join("db");
+        // Both files come after the first commit, and sled drops what it cannot read without a word.
+        let has_held = folder.join("db").exists() && first::was_there(&config.data);
+        let store = SledStore::open(&folder).map_err(|error| unusable(error, &config.data))?;
+        if has_held && store.is_new() {
+            return Err(ServeError::Database { folder, cause: "it is damaged: nothing in it can be read".into() });
+        }
         Self::start_on(store, config).await
     }
 
     async fn start_on(store: impl Store, config: Config) -> Result<Self, ServeError> {
         let in_data = |cause| ServeError::Data { folder: config.data.clone(), cause };
-        let (fleet, ended) = Fleet::start(store)?;
+        let (fleet, ended) = Fleet::start(store).map_err(|error| unusable(error, &config.data))?;
         witness::begin(&fleet).await;
         let pki = Arc::new(Pki::open_with(&config.data, Vault::from_env().map_err(PkiError::from)?)?);
         first::admin_token(&fleet, &config.data).await?;
@@ -221,7 +244,7 @@ impl Server {
             tracing::info!(%address, protocol = "HTTP", "listening for machines that boot");
             server.boot.push(address);
         }
-        let endpoint = config.data.join("endpoint");
+        let endpoint = config.data.join(first::ENDPOINT_FILE);
         match server.https.first() {
             Some(address) => {
                 let url = format!("https://{}\n", reachable(*address));
@@ -304,6 +327,14 @@ fn operators(server: &Server, config: &Config, metrics: &Metrics, pki: Arc<Pki>,
     let scrape = scrape::router(api.clone(), server.sessions.clone(), metrics.clone());
     let api = metrics.count(Door::Api, api::router(api).merge(scrape));
     page::router().merge(api).merge(metrics.count(Door::Ial, ial)).layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
+}
+
+/// Why the database of this data directory cannot be used: where it failed, it is damaged or the disk is.
+fn unusable(error: StoreError, data: &Path) -> ServeError {
+    match error {
+        StoreError::Failed(cause) => ServeError::Database { folder: data.join("db"), cause },
+        other => ServeError::Store(other),
+    }
 }
 
 /// An address under which this computer reaches its own listener.

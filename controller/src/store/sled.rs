@@ -81,6 +81,13 @@ impl SledStore {
     }
 }
 
+impl SledStore {
+    /// Whether nothing was ever committed to it, as far as it knows.
+    pub fn is_new(&self) -> bool {
+        self.revision == 0
+    }
+}
+
 impl Store for SledStore {
     fn load(&mut self, archived: &[u8]) -> Result<Contents, StoreError> {
         let mut entries = Vec::new();

@@ -94,6 +94,8 @@ async fn the_last_admin_token_stays() {
 #[tokio::test]
 async fn a_ticket_comes_with_all_that_an_agent_needs() {
     let lab = Lab::new().await;
+    lab.post("/tickets", json!({"location": "ber1"})).await.refuses(422, "invalid", "location");
+    lab.ask(Method::PUT, "/locations/ber1").json(json!({})).send().await.succeeds();
     let reply = lab.post("/tickets", json!({"location": "ber1"})).await.succeeds();
     assert_eq!(reply.status, 201);
     assert_eq!(reply.text("/ticket").len(), 64);

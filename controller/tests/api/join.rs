@@ -72,7 +72,7 @@ async fn an_iso_is_listed_and_revoked_and_then_lets_nobody_join() {
     lab.post("/isos", wrong).await.refuses(422, "invalid", "credential_sha256");
     let mut wrong = iso(0xcd, "ber1");
     wrong["location"] = json!("muc1");
-    lab.post("/isos", wrong).await.refuses(404, "not-found", "location");
+    lab.post("/isos", wrong).await.refuses(422, "invalid", "location");
     let viewer = lab.ask(Method::POST, format!("/isos/{id}/revoke")).token(Some(&lab.viewer)).json(json!({}));
     viewer.send().await.refuses(403, "forbidden", "Authorization");
 }

@@ -70,6 +70,10 @@ async fn machines_are_chosen_by_what_they_are() {
         assert_eq!(items.as_array().map(Vec::len), Some(1), "{query}");
         assert_eq!(items[0]["id"], id.to_string(), "{query}");
     }
+    let nowhere = lab.get("/machines?location=ams1").await;
+    nowhere.refuses(422, "invalid", "location");
+    assert!(nowhere.text("/detail").contains("there are ber1"), "{:#}", nowhere.body);
+    lab.ask(Method::PUT, "/locations/ams1").json(json!({})).send().await.succeeds();
     assert_eq!(lab.get("/machines?location=ams1").await.succeeds().body, json!({"items": []}));
 }
 

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use muster_controller::config::Config;
 use muster_controller::fleet::audit::{self, Head};
 use muster_controller::fleet::enrollment::{self, Seen};
+use muster_controller::fleet::iso::{self, Built};
 use muster_controller::fleet::ticket::{self, Grant};
 use muster_controller::fleet::{Author, Draft};
 use muster_controller::server::Server;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod machine;
+mod usage;
 
 #[path = "../api/lab.rs"]
 #[allow(dead_code)]
@@ -47,6 +49,20 @@ impl Lab {
             Ok(enrollment::enroll(draft, &ticket, identity, Seen::default(), ticket.digest())?.machine)
         });
         enrolled.await.expect("enrolls")
+    }
+
+    /// The id of an ISO for ber1 that was built.
+    async fn iso(&self, n: u8) -> String {
+        let built = Built {
+            location: "ber1".into(),
+            controllers: vec!["192.0.2.1:8080".into()],
+            file: format!("/tmp/{n}.iso"),
+            bytes: 1,
+            sha256: Digest::of(&[n]),
+            credential: Digest::of(&[n, n]),
+        };
+        let added = self.server.fleet.change(Author::controller(), move |draft| iso::add(draft, built));
+        added.await.expect("added").id
     }
 
     async fn run(&self, arguments: &[&str]) -> Output {
@@ -171,9 +187,8 @@ async fn a_site_gets_its_location_subnet_token_ticket_and_credential() {
     assert!(lab.says(&["subnet", "show", "192.0.2.0/24"]).await.contains("192.0.2.1"));
     assert_eq!(lab.says(&["address", "list"]).await, "none\n");
     assert_eq!(lab.json(&["model", "list"]).await, Value::Array(vec![]));
-    assert!(lab.refuses(1, &["subnet", "add", "192.0.2.0", "--location", "ber1"]).await.contains("net: must be"));
+    assert!(lab.refuses(2, &["subnet", "add", "192.0.2.0", "--location", "ber1"]).await.contains("net: must be"));
     lab.says(&["subnet", "remove", "192.0.2.0/24"]).await;
-    lab.says(&["location", "remove", "ber1"]).await;
 
     let token = lab.json(&["token", "create", "ci", "--role", "viewer"]).await;
     let text = token["token"].as_str().expect("shown once");
@@ -184,6 +199,7 @@ async fn a_site_gets_its_location_subnet_token_ticket_and_credential() {
     lab.refuses(1, &["machine", "list", "--token", text]).await;
 
     let ticket = lab.says(&["ticket", "create", "--location", "ber1"]).await;
+    lab.says(&["location", "remove", "ber1"]).await;
     assert!(ticket.contains("muster-agent --controller 127.0.0.1:"), "{ticket}");
     let credential = lab.json(&["ial", "credential", "create", "cycle"]).await;
     assert_eq!(credential["secret"].as_str().map(str::len), Some(64));
@@ -196,7 +212,7 @@ async fn curl_finds_a_token_in_a_netrc_file() {
     let lab = Lab::new().await;
     let token = lab.json(&["token", "create", "ci", "--role", "viewer", "--expires", "90d"]).await;
     assert!(token["expires"].as_str().is_some_and(|end| end.ends_with('Z')), "{token}");
-    lab.refuses(1, &["token", "create", "ci", "--role", "viewer", "--expires", "soon"]).await;
+    lab.refuses(2, &["token", "create", "ci2", "--role", "viewer", "--expires", "soon"]).await;
     let ask = async |user: &str| {
         let netrc = lab.data.path().join("netrc");
         let secret = token["token"].as_str().expect("shown once");
@@ -249,7 +265,7 @@ async fn the_audit_log_is_read_as_what_changed_field_by_field_and_found_by_names
         assert_eq!(found.as_array().map(Vec::len), Some(3), "{name}: {found}");
     }
     assert_eq!(lab.json(&["audit", "--subject", "ber1"]).await.as_array().map(Vec::len), Some(2));
-    lab.refuses(1, &["ticket", "create", "--location", "No Code"]).await;
+    lab.refuses(2, &["ticket", "create", "--location", "No Code"]).await;
     assert!(lab.says(&["audit", "--result", "refused"]).await.contains("refused: invalid: location: "));
     lab.server.stop().await;
 }
@@ -315,7 +331,7 @@ async fn the_audit_log_is_exported_and_verified_without_trust_in_the_controller(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn following_the_audit_log_goes_on_after_the_controller_was_away() {
+async fn following_the_audit_log_goes_on_after_the_controller_was_away_and_has_another_ca() {
     let lab = Lab::new().await;
     let mut follow = Command::new(env!("CARGO_BIN_EXE_muster"));
     follow
@@ -343,6 +359,8 @@ async fn following_the_audit_log_goes_on_after_the_controller_was_away() {
     let first = tokio::time::timeout(deadline, news.recv()).await.expect("in time");
     assert_eq!(first.as_deref(), Some("ber1"));
 
+    lab.says(&["ca", "rotate"]).await;
+    lab.says(&["ca", "finish"]).await;
     let Lab { data, server } = lab;
     let at = server.https.clone();
     server.stop().await;

@@ -16,7 +16,7 @@ use crate::api::view::machine::{MachineView, lifecycle};
 use crate::api::{Api, Presence};
 use crate::fleet::answered::Outcome;
 use crate::fleet::record::{Machine, Maintenance};
-use crate::fleet::{Draft, Refusal, enrollment, machine};
+use crate::fleet::{Draft, Refusal, State as FleetState, enrollment, location, machine};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -42,9 +42,9 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 async fn list(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<Json<Page<MachineView>>, Problem> {
     let limit = params.limit()?;
     let cursor: Option<MachineId> = params.cursor()?;
-    let filter = Filter::read(&mut params)?;
-    params.finish()?;
     let state = api.fleet.state();
+    let filter = Filter::read(&mut params, &state)?;
+    params.finish()?;
     let from = cursor.unwrap_or(MachineId::from_bytes([0; 16]));
     let machines = state.machines.after(&from).filter(|machine| filter.takes(&api, machine));
     Ok(Json(Page::take(machines, limit, |m| m.id.to_string(), |m| MachineView::short(&state, &*api.live, m))))
@@ -58,7 +58,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn read(params: &mut Params) -> Result<Self, Problem> {
+    fn read(params: &mut Params, state: &FleetState) -> Result<Self, Problem> {
         const LIFECYCLES: [&str; 6] = ["pending", "rejected", "available", "leased", "cleaning", "retired"];
         let lifecycle = params.text("lifecycle");
         if let Some(word) = lifecycle.as_deref().filter(|word| !LIFECYCLES.contains(word)) {
@@ -75,7 +75,11 @@ impl Filter {
                 return Err(Problem::invalid("presence", format!("must be online or offline, and is {other:?}")));
             }
         };
-        Ok(Self { lifecycle, online, location: params.text("location"), label: params.text("label") })
+        let location = params.text("location");
+        if let Some(code) = location.as_deref().filter(|code| !code.is_empty()) {
+            location::choose(state, "location", code)?;
+        }
+        Ok(Self { lifecycle, online, location, label: params.text("label") })
     }
 
     fn takes(&self, api: &Api, machine: &Machine) -> bool {

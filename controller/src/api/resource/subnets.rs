@@ -17,7 +17,7 @@ use crate::api::view::Time;
 use crate::api::{Api, PREFIX};
 use crate::fleet::answered::Outcome;
 use crate::fleet::record::{Address, AddressHolder, AddressRange, Subnet};
-use crate::fleet::{Refusal, State as FleetState, address};
+use crate::fleet::{Refusal, State as FleetState, address, location};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -115,9 +115,12 @@ fn view(state: &FleetState, subnet: &Subnet) -> SubnetView {
 async fn list(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<Json<Page<SubnetView>>, Problem> {
     let limit = params.limit()?;
     let cursor: Option<IpNet> = params.cursor()?;
-    let location = params.text("location");
-    params.finish()?;
     let state = api.fleet.state();
+    let location = params.text("location");
+    if let Some(code) = &location {
+        location::choose(&state, "location", code)?;
+    }
+    params.finish()?;
     let wanted = |s: &&Subnet| {
         cursor.is_none_or(|cursor| s.net > cursor) && location.as_deref().is_none_or(|code| code == s.location)
     };

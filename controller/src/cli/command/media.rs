@@ -13,10 +13,12 @@ use muster_ipxe::param::Site;
 use muster_protocol::enroll::SiteCredential;
 use serde_json::json;
 
+use crate::cli::ask;
 use crate::cli::client::{Client, escape};
 use crate::cli::connect::{Connect, DataDir};
 use crate::cli::error::CliError;
 use crate::cli::follow::Progress;
+use crate::cli::several::Several;
 use crate::cli::show::{Column, Show, age, bytes, joined, print, text};
 use crate::config::Config;
 use crate::files;
@@ -88,7 +90,7 @@ impl ImageCommand {
         match self {
             Self::Build(build) => build.run(),
             Self::List(ImageList { show, data }) => {
-                let folder = Config::load(None, data.data)?.boot.images;
+                let folder = Config::load(None, data.given())?.boot.images;
                 let manifest = image::read(&folder).map_err(|e| failed(&e))?;
                 show.one(&json!(manifest), |_| describe(&folder, &manifest));
                 Ok(())
@@ -101,7 +103,7 @@ impl ImageBuild {
     fn run(self) -> Result<(), CliError> {
         let out = match self.output {
             Some(folder) => folder,
-            None => Config::load(None, self.data.data)?.boot.images,
+            None => Config::load(None, self.data.given())?.boot.images,
         };
         let spec = ImageSpec {
             agent: self.agent.map_or_else(find_agent, Ok)?,
@@ -181,6 +183,9 @@ pub struct IsoRevoke {
     /// As the list and the screens of its machines show it
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
+    /// Do not ask where policies go with it; needed where nobody can be asked
+    #[arg(short, long)]
+    yes: bool,
     #[command(flatten)]
     connect: Connect,
 }
@@ -203,21 +208,46 @@ impl IsoCommand {
                 show.list(&connect.client()?.all("/isos", &[])?, &COLUMNS);
                 Ok(())
             }
-            Self::Revoke(IsoRevoke { ids, connect }) => {
-                let client = connect.client()?;
-                for id in ids {
-                    let iso = client.post(&format!("/isos/{}/revoke", escape(&id)), json!({}))?;
-                    print(&format!("{id} for {} lets nobody join any more\n", text(&iso, "/location")));
-                }
-                Ok(())
+            Self::Revoke(revoke) => revoke.run(),
+        }
+    }
+}
+
+impl IsoRevoke {
+    fn run(self) -> Result<(), CliError> {
+        let client = self.connect.client()?;
+        let policies = client.all("/policies", &[])?;
+        // What asks for nothing but a medium that is worth nothing approves nobody: it goes with it.
+        let of = |id: &str| -> Vec<String> {
+            policies.iter().filter(|policy| policy["iso"] == id).map(|policy| text(policy, "/name")).collect()
+        };
+        let going: Vec<String> = self.ids.iter().flat_map(|id| of(id)).collect();
+        if !going.is_empty() && !self.yes {
+            let question = format!("The policies that name it are deleted as well: {}.", going.join(", "));
+            if !ask::is_meant(&question).unwrap_or_default() {
+                let problem = format!(
+                    "not confirmed, nothing was changed: this deletes the policies that name it as well: {}; to do it, \
+                     add --yes",
+                    going.join(", ")
+                );
+                return Err(CliError::Failed(problem));
             }
         }
+        let mut several = Several::new(self.ids.len());
+        for id in &self.ids {
+            let revoked = client.post(&format!("/isos/{}/revoke", escape(id)), json!({}));
+            if let Some(iso) = several.note(revoked)? {
+                print(&format!("{id} for {} lets nobody join any more\n", text(&iso, "/location")));
+                of(id).iter().for_each(|policy| print(&format!("the policy {policy} is deleted\n")));
+            }
+        }
+        several.end()
     }
 }
 
 impl IsoBuild {
     fn run(self) -> Result<(), CliError> {
-        let own = || own_controller(&Config::load(None, self.connect.data.data.clone())?);
+        let own = || own_controller(&Config::load(None, self.connect.data.given())?);
         let controllers = match self.controllers.as_slice() {
             [] => vec![own()?],
             given => given.iter().map(|text| host_and_port(text)).collect::<Result<_, _>>()?,

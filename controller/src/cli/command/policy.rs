@@ -55,7 +55,8 @@ pub struct Create {
     /// Only machines at the location with this code
     #[arg(long, value_name = "CODE")]
     location: Option<String>,
-    /// Only machines with this system or board serial, or another one of the list; may be given more than once
+    /// Only machines with this system or board serial, in upper or lower case, or another one of the list; may be given
+    /// more than once
     #[arg(long = "serial", value_name = "SERIAL")]
     serials: Vec<String>,
     /// Or with this SMBIOS UUID

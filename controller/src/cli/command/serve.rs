@@ -27,7 +27,7 @@ pub struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let config = Config::load(self.config.as_deref(), self.data.data)?;
+        let config = Config::load(self.config.as_deref(), self.data.given())?;
         Ok(server::run(config)?)
     }
 }

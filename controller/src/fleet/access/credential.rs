@@ -63,8 +63,7 @@ pub fn create(
             ));
         }
         for code in codes {
-            location::need(draft.state(), code)
-                .map_err(|unknown| Refusal::invalid("locations", unknown.to_string()))?;
+            location::choose(draft.state(), "locations", code)?;
         }
     }
     let key = hex(&draft.random::<8>());

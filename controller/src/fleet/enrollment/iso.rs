@@ -8,6 +8,7 @@ use muster_protocol::Digest;
 use muster_protocol::enroll::SiteCredential;
 
 use super::policy;
+use crate::fleet::location::unknown;
 use crate::fleet::record::{Iso, IsoRule, Location, Ticket, TicketBound};
 use crate::fleet::{Draft, Facts, Refusal, State};
 
@@ -47,7 +48,9 @@ pub enum Wrong {
 /// Errors: no such location; a text too long; the same credential is on another ISO.
 pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
     let Built { location, controllers, file, bytes, sha256, credential } = built;
-    draft.need::<Location>(&location)?;
+    if draft.get::<Location>(&location).is_none() {
+        return Err(unknown(draft.state(), "location", &location));
+    }
     if controllers.is_empty() || controllers.len() > 8 || controllers.iter().any(|c| c.is_empty() || c.len() > 300) {
         return Err(Refusal::invalid("controllers", "an ISO names 1 to 8 controllers"));
     }
@@ -155,7 +158,7 @@ pub(crate) mod tests {
         let again = Built { location: "ber1".into(), controllers, file, bytes, sha256, credential };
         assert!(matches!(add(&mut draft, again.clone()), Err(Refusal::Conflict(_))));
         let nowhere = Built { location: "muc1".into(), credential: Digest::of(b"new"), ..again.clone() };
-        assert!(matches!(add(&mut draft, nowhere), Err(Refusal::NotFound { kind: "location", .. })));
+        assert!(matches!(add(&mut draft, nowhere), Err(Refusal::Invalid { field, .. }) if field == "location"));
         let nobody = Built { controllers: vec![], credential: Digest::of(b"new"), ..again };
         assert!(matches!(add(&mut draft, nobody), Err(Refusal::Invalid { .. })));
     }

@@ -141,7 +141,7 @@ pub fn enroll(
     machine.trusts = Vec::new();
     machine.iso = ticket.iso;
     // Whoever started over the network does not say where it is, or claims it; a machine in somebody's hands is not moved.
-    let is_vouched = !machine.iso.is_empty() || ticket.bound == TicketBound::Bearer;
+    let is_vouched = iso::is_good(draft.state(), &machine.iso) || ticket.bound == TicketBound::Bearer;
     let may_move = match machine.lifecycle {
         Lifecycle::Pending => true,
         Lifecycle::Available => is_vouched || machine.location.is_empty(),
@@ -454,6 +454,7 @@ pub(crate) mod tests {
         machine::approve(&mut draft, member).expect("approved");
         iso::revoke(&mut draft, &iso).expect("revoked");
         assert_eq!(enrolled_from(&mut draft, &iso, a_box(1)).expect("it is in").machine, member);
+        assert_eq!(draft.need::<Machine>(&member).expect("there").iso, iso, "where it came from stays known");
         let refused = Err(Enrollment::MediumRevoked.into());
         assert_eq!(enrolled_from(&mut draft, &iso, a_box(2)), refused, "it waits for approval, and is not in");
         assert_eq!(enrolled_from(&mut draft, &iso, a_box(3)), refused);

@@ -9,9 +9,9 @@ use muster_protocol::MachineId;
 use super::junk::{is_junk_mac, is_junk_serial, is_junk_uuid};
 use super::{identity, iso};
 use crate::api::view::Time;
-use crate::fleet::location::check_code;
+use crate::fleet::location::{check_code, choose};
 use crate::fleet::machine;
-use crate::fleet::record::{Hardware, Iso, IsoRule, Lifecycle, Location, Machine, Policy};
+use crate::fleet::record::{Hardware, Iso, IsoRule, Lifecycle, Machine, Policy};
 use crate::fleet::{Draft, Facts, Refusal, State};
 
 /// The most policies that there may be.
@@ -97,9 +97,10 @@ pub fn consider(draft: &mut Draft, machine: Machine) -> Result<Machine, Refusal>
 
 fn admits(state: &State, policy: &Policy, machine: &Machine, now_unix_ms: u64) -> bool {
     let is_one = |hardware: &Hardware| match hardware {
-        Hardware::Serial(serial) => {
-            machine.identity.system_serial.trim() == serial || machine.identity.board_serial.trim() == serial
-        }
+        // As it stands on a label, or on papers that somebody typed.
+        Hardware::Serial(serial) => [&machine.identity.system_serial, &machine.identity.board_serial]
+            .iter()
+            .any(|own| own.trim().eq_ignore_ascii_case(serial.trim())),
         Hardware::Uuid(uuid) => machine.identity.uuid == Some(*uuid),
         Hardware::Mac(mac) => machine.identity.macs.contains(mac),
     };
@@ -124,7 +125,7 @@ fn check(draft: &Draft, conditions: &Conditions) -> Result<(), Refusal> {
         return Err(Refusal::Exhausted(format!("there are {KEPT} policies, and no more are kept")));
     }
     if !location.is_empty() {
-        draft.need::<Location>(location)?;
+        choose(draft.state(), "location", location)?;
     }
     if let IsoRule::Only(id) = iso
         && draft.need::<Iso>(id)?.revoked_unix_ms.is_some()
@@ -220,7 +221,7 @@ mod tests {
     fn a_list_of_serials_uuids_and_macs_approves_those_and_no_others() {
         let mut draft = draft();
         let hardware = vec![
-            Hardware::Serial("SYS-1".into()),
+            Hardware::Serial("sys-1".into()),
             Hardware::Uuid(a_box(2).uuid.expect("has one")),
             Hardware::Mac(a_box(3).macs[0]),
         ];

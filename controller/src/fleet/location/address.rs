@@ -78,7 +78,7 @@ impl fmt::Display for AddressRange {
 /// Errors: no such location; host bits, a prefix nobody can hand out from, or one that overlaps with another subnet;
 /// a gateway or a reserved range outside of it.
 pub fn add_subnet(draft: &mut Draft, subnet: Subnet) -> Result<Subnet, Refusal> {
-    location::need(draft.state(), &subnet.location)?;
+    location::choose(draft.state(), "location", &subnet.location)?;
     check_subnet(&subnet)?;
     let overlaps = |other: &&Subnet| other.net.contains(&subnet.net) || subnet.net.contains(&other.net);
     if let Some(other) = draft.state().subnets.iter().find(overlaps) {
@@ -458,7 +458,7 @@ mod tests {
             assert!(matches!(&refusal, Err(Refusal::Invalid { field: f, .. }) if f == field), "{text}: {refusal:?}");
         }
         let nowhere = Subnet { location: "nowhere".into(), ..subnet("192.0.2.0/24", "", &[]) };
-        assert!(matches!(add_subnet(&mut draft, nowhere), Err(Refusal::NotFound { kind: "location", .. })));
+        assert!(matches!(add_subnet(&mut draft, nowhere), Err(Refusal::Invalid { field, .. }) if field == "location"));
         assert_eq!(draft.state().subnets.len(), 1);
     }
 

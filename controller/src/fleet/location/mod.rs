@@ -4,7 +4,9 @@ pub mod address;
 pub mod pool;
 
 use super::draft::cut;
-use super::record::{Location, Machine, Subnet};
+use std::collections::BTreeSet;
+
+use super::record::{Lifecycle, Location, Machine, Subnet};
 use super::{Draft, Facts, Refusal, State};
 
 /// Makes a location, or replaces the one with its code.
@@ -61,11 +63,39 @@ fn facts(location: &Location) -> Facts {
 
 /// Whether there is such a location: declared, or the one that some machine's boot medium names.
 pub fn need(state: &State, code: &str) -> Result<(), Refusal> {
-    let stands_there = |m: &Machine| m.location == code && m.lifecycle != super::record::Lifecycle::Retired;
+    let stands_there = |m: &Machine| m.location == code && m.lifecycle != Lifecycle::Retired;
     let known = state.locations.get(&code.to_owned()).is_some() || state.machines.iter().any(stands_there);
     let name = || code.chars().take(80).collect();
     if known && !code.is_empty() { Ok(()) } else { Err(Refusal::NotFound { kind: "location", name: name() }) }
 }
+
+/// As [`need`], for an operator who names one: the refusal says which there are.
+pub fn choose(state: &State, field: &str, code: &str) -> Result<(), Refusal> {
+    need(state, code).map_err(|_| unknown(state, field, code))
+}
+
+/// There is no such location, for an operator who named it.
+pub fn unknown(state: &State, field: &str, code: &str) -> Refusal {
+    let short: String = code.chars().take(80).collect();
+    let standing = state.machines.iter().filter(|m| m.lifecycle != Lifecycle::Retired).map(|m| &m.location);
+    let all: BTreeSet<&String> = state.locations.iter().map(|location| &location.code).chain(standing).collect();
+    let mut named: Vec<&str> = all.into_iter().map(String::as_str).filter(|code| !code.is_empty()).collect();
+    if named.len() > NAMED {
+        named.truncate(NAMED);
+        named.push("…");
+    }
+    let known = match named.as_slice() {
+        [] => "none is made yet".to_owned(),
+        named => format!("there are {}", named.join(", ")),
+    };
+    Refusal::invalid(
+        field,
+        format!("there is no location {short:?}, {known}; make one with `muster location add CODE`"),
+    )
+}
+
+/// So many locations are named in a refusal.
+const NAMED: usize = 20;
 
 /// Removes a location that nothing stands at.
 pub fn remove(draft: &mut Draft, code: &str) -> Result<(), Refusal> {

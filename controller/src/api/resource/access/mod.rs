@@ -178,6 +178,7 @@ async fn create_ticket(
     let there = code.clone();
     let outcome = api
         .once(&caller, body.digest, move |draft| {
+            location::choose(draft.state(), "location", &there)?;
             let secret = ticket::issue(draft, Grant::bearer(there.clone(), lifetime_ms))?;
             let digest = secret.digest().to_string();
             draft.audit("ticket.created", &digest[..16], Facts::none(), Facts::one("location", there));

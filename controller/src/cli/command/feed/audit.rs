@@ -141,7 +141,7 @@ impl Audit {
         }
         let client = self.connect.client()?;
         if self.follow {
-            return self.follow(&client);
+            return self.follow(client);
         }
         if self.output == Output::Jsonl {
             let limit = self.limit.map(|limit| limit.to_string());
@@ -168,16 +168,16 @@ impl Audit {
     }
 
     /// The newest entries, then every other as it comes; goes on where it was when the controller comes back.
-    fn follow(&self, client: &Client) -> Result<(), CliError> {
+    fn follow(&self, client: Client) -> Result<(), CliError> {
         let head = client.get("/audit/head")?["seq"].as_u64().unwrap_or_default();
-        for entry in self.page(client, Some(head + 1))?.iter().rev() {
+        for entry in self.page(&client, Some(head + 1))?.iter().rev() {
             self.print(entry, &line(entry)?);
         }
         let path = |seen: Option<u64>| {
             let after = seen.unwrap_or(head).to_string();
             with_query("/audit", &[&self.filter.query()[..], &[("after", Some(after.as_str()))]].concat())
         };
-        follow(client, path, &mut |entry, line| self.print(entry, line))
+        follow(&self.connect, client, path, &mut |entry, line| self.print(entry, line))
     }
 
     fn show(&self) -> Show {

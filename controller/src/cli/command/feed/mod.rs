@@ -37,11 +37,13 @@ pub struct Status {
     connect: Connect,
 }
 
-/// Follows a live feed to the end of time: goes on where it was when the controller comes back.
+/// Follows a live feed to the end of time: goes on where it was when the controller comes back, also where it comes back
+/// with another CA or at another port of this host, as its files say then.
 ///
 /// `path` says where a feed begins whose last record had this number; `each` gets every record and its text.
 fn follow(
-    client: &Client,
+    connect: &Connect,
+    mut client: Client,
     path: impl Fn(Option<u64>) -> String,
     each: &mut dyn FnMut(&Value, &str),
 ) -> Result<(), CliError> {
@@ -57,6 +59,8 @@ fn follow(
             Err(CliError::Connect(why)) => {
                 eprintln!("{why}; trying again");
                 std::thread::sleep(Duration::from_secs(1));
+                // Where they cannot be read at this moment, what was read before may do.
+                client = connect.client().unwrap_or(client);
             }
             other => return other,
         }
@@ -92,7 +96,7 @@ impl Events {
             return Ok(());
         }
         let again = |seen: Option<u64>| seen.map_or(path.clone(), |seq| format!("/events?cursor={seq}"));
-        follow(&client, again, &mut |event, _| self.print(event))
+        follow(&self.connect, client, again, &mut |event, _| self.print(event))
     }
 
     fn print(&self, event: &Value) {
