@@ -2,8 +2,10 @@
 //!
 //! Called by `muster iso build`. It carries Debian's iPXE, the site's script and its credential, which is its only secret,
 //! and nothing that grows old with the controller: kernel and agent come over the network.
+//! A sealed one carries kernel, initramfs and the CA's fingerprint as well, so that nobody on the network has a say in
+//! what its machines run; it is made anew for another image or another CA.
 //! BIOS machines start it by isolinux, UEFI machines by a FAT image in it; on a stick, an MBR and a GPT lead to both.
-//! The same site, credential and packages give the same bytes.
+//! The same inputs give the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +13,11 @@ use std::io::{self, Cursor, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use muster_protocol::Digest;
 use muster_protocol::enroll::SiteCredential;
 use serde::{Deserialize, Serialize};
 
-use crate::image::Part;
+use crate::image::{self, ImageError, Part};
 use crate::packages::{Freshness, Package, PackageError, Packages, Tree, at};
 use crate::param::Site;
 use crate::{Progress, script, write_whole};
@@ -27,14 +30,33 @@ pub const LABEL: &str = "MUSTER";
 pub struct IsoSpec {
     /// What the medium knows.
     pub site: Site,
-    /// What it vouches for its machines with; without one they come as if they had started over the network.
-    pub credential: Option<SiteCredential>,
+    /// What it carries.
+    pub kind: Kind,
     /// Where fetched packages are kept; may be shared with other builds.
     pub cache: PathBuf,
     /// The file to write; one that is there is replaced. [`IsoManifest`] lies beside it, with `.json` added to its name.
     pub out: PathBuf,
     /// Whether packages from an earlier build will do.
     pub freshness: Freshness,
+}
+
+/// What a medium carries beside what it knows.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// Nothing: kernel and agent come over the network.
+    Network {
+        /// What it vouches for its machines with; without one they come as if they had started over the network.
+        credential: Option<SiteCredential>,
+    },
+    /// Everything.
+    Sealed {
+        /// What it vouches for its machines with.
+        credential: SiteCredential,
+        /// SHA-256 of the controller CA's certificate in DER: the only one that its machines believe at first.
+        ca: Digest,
+        /// Folder of the [`image`].
+        image: PathBuf,
+    },
 }
 
 /// Why there is no ISO.
@@ -55,6 +77,12 @@ pub enum IsoError {
         #[source]
         source: io::Error,
     },
+    /// The image for a sealed one.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A kernel would not read all of what it is told.
+    #[error("the controllers' names are too long: {0} bytes of a kernel command line that may have {COMMAND_LINE}")]
+    Controllers(usize),
     /// The file cannot be one.
     #[error("{} cannot be an ISO's file name: give a path that ends in .iso", path.display())]
     Name {
@@ -68,18 +96,40 @@ pub enum IsoError {
 pub struct IsoManifest {
     /// What it knows.
     pub site: Site,
+    /// Of a sealed one: the CA that it pins, 64 hex digits, with the kernel and the initramfs that it carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Contents>,
     /// The ISO.
     pub iso: Part,
     /// Debian packages and their versions.
     pub packages: BTreeMap<String, String>,
 }
 
-/// Builds an ISO of about 5 MB, in a second where the packages are there.
+/// What a sealed ISO carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// SHA-256 of the CA's certificate in DER, 64 hex digits.
+    pub ca: String,
+    /// The kernel.
+    pub kernel: Part,
+    /// The initramfs.
+    pub initramfs: Part,
+}
+
+/// COMMAND_LINE_SIZE in arch/x86/include/asm/setup.h, less what loaders add.
+const COMMAND_LINE: usize = 2048 - 64;
+
+/// Builds an ISO of about 5 MB, in a second where the packages are there; a sealed one has twice the image's size more,
+/// because BIOS and UEFI machines cannot read each other's part of it.
 ///
 /// Errors: see [`IsoError`]; an ISO that was there before is then still whole.
 pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<IsoManifest, IsoError> {
     if spec.out.extension().is_none_or(|e| e != "iso") {
         return Err(IsoError::Name { path: spec.out.clone() });
+    }
+    if let Kind::Sealed { image, .. } = &spec.kind {
+        // What is not there is said before anything is fetched.
+        image::read(image)?;
     }
     let mut packages = Packages::open(&spec.cache, spec.freshness)?;
     let ipxe = packages.ipxe(&mut at(0, progress))?;
@@ -98,20 +148,20 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     let syslinux_files = take(&syslinux, &["usr/lib/syslinux/modules/bios/ldlinux.c32"])?;
 
     let work = packages.scratch("iso")?;
-    let script = script::site(&spec.site, spec.credential.as_ref());
-    let efi =
-        efi_image(&ipxe_files[1], &script).map_err(|source| IsoError::Write { path: "boot/efi.img".into(), source })?;
-    let files: [(&str, &[u8]); 8] = [
+    let parts = match &spec.kind {
+        Kind::Network { credential } => network(&spec.site, credential.as_ref(), &ipxe_files),
+        Kind::Sealed { credential, ca, image } => sealed(&spec.site, credential, *ca, image, &ipxe_files)?,
+    };
+    let efi = efi_image(&parts.efi).map_err(|source| IsoError::Write { path: "boot/efi.img".into(), source })?;
+    let own: [(&str, &[u8]); 5] = [
         ("tree/isolinux/isolinux.bin", &isolinux_files[0]),
         ("tree/isolinux/ldlinux.c32", &syslinux_files[0]),
-        ("tree/isolinux/isolinux.cfg", ISOLINUX_CFG.as_bytes()),
-        ("tree/isolinux/ipxe.lkrn", &ipxe_files[0]),
-        ("tree/isolinux/site.ipxe", script.as_bytes()),
         ("tree/boot/efi.img", &efi),
         ("tree/muster.json", &serde_json::to_vec_pretty(&spec.site).expect("a site is plain data")),
         ("isohdpfx.bin", &isolinux_files[1]),
     ];
-    for (name, bytes) in files {
+    let bios = parts.bios.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
+    for (name, bytes) in own.into_iter().chain(bios) {
         let path = work.join(name);
         let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, bytes));
         made.map_err(|source| IsoError::Write { path, source })?;
@@ -126,7 +176,7 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     let built = work.join("out.iso");
     let iso = fs::read(&built).map_err(write_error(&built))?;
     let packages = [&ipxe, &isolinux, &syslinux].map(|p| (p.name.clone(), p.version.clone())).into();
-    let manifest = IsoManifest { site: spec.site.clone(), iso: Part::of(&iso), packages };
+    let manifest = IsoManifest { site: spec.site.clone(), sealed: parts.sealed, iso: Part::of(&iso), packages };
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
     write_whole(&spec.out, &iso).map_err(write_error(&spec.out))?;
     let beside = manifest_path(&spec.out);
@@ -158,25 +208,98 @@ pub fn manifest_path(iso: &Path) -> PathBuf {
     name.into()
 }
 
-/// One choice, taken at once. iPXE as a Linux kernel reads its script from the initrd.
-const ISOLINUX_CFG: &str = "DEFAULT muster
-PROMPT 0
-LABEL muster
-  KERNEL ipxe.lkrn
-  INITRD site.ipxe
-";
+/// What lies on a medium, for each of the two kinds of firmware.
+struct Parts {
+    /// By their paths in the ISO's scratch folder.
+    bios: Vec<(&'static str, Vec<u8>)>,
+    /// By their names on the FAT volume; the first is what the firmware starts.
+    efi: Vec<(&'static str, Vec<u8>)>,
+    sealed: Option<Contents>,
+}
 
-/// A FAT volume from which UEFI firmware starts iPXE, and iPXE the script.
-fn efi_image(ipxe: &[u8], script: &str) -> io::Result<Vec<u8>> {
-    // What FAT12 needs for itself is well under 32 KiB; whole cylinders of 32 KiB please old firmware.
-    let size = (ipxe.len() + script.len() + 64 * 1024).next_multiple_of(32 * 1024);
+/// `ipxe` is iPXE for BIOS and for UEFI machines.
+fn network(site: &Site, credential: Option<&SiteCredential>, ipxe: &[Vec<u8>]) -> Parts {
+    let script = script::site(site, credential).into_bytes();
+    // One choice, taken at once. iPXE as a Linux kernel reads its script from the initrd.
+    let menu = "DEFAULT muster\nPROMPT 0\nLABEL muster\n  KERNEL ipxe.lkrn\n  INITRD site.ipxe\n";
+    Parts {
+        bios: vec![
+            ("tree/isolinux/isolinux.cfg", menu.into()),
+            ("tree/isolinux/ipxe.lkrn", ipxe[0].clone()),
+            ("tree/isolinux/site.ipxe", script.clone()),
+        ],
+        efi: vec![(EFI_PROGRAM, ipxe[1].clone()), (EFI_SCRIPT, script)],
+        sealed: None,
+    }
+}
+
+/// isolinux starts the kernel of a sealed medium by itself; UEFI machines have iPXE do it, which asks nobody.
+fn sealed(
+    site: &Site,
+    credential: &SiteCredential,
+    ca: Digest,
+    folder: &Path,
+    ipxe: &[Vec<u8>],
+) -> Result<Parts, IsoError> {
+    let manifest = image::read(folder)?;
+    let read = |name: &str| {
+        let problem = |e: io::Error| ImageError::NoImage { folder: folder.into(), problem: format!("{name}: {e}") };
+        fs::read(folder.join(name)).map_err(problem)
+    };
+    let (kernel, initramfs) = (read(image::KERNEL)?, read(image::INITRAMFS)?);
+    for (part, bytes) in [(&manifest.kernel, &kernel), (&manifest.initramfs, &initramfs)] {
+        if *part != Part::of(bytes) {
+            let problem = "it was changed while it was read".to_owned();
+            return Err(ImageError::NoImage { folder: folder.into(), problem }.into());
+        }
+    }
+    let arguments = script::sealed_arguments(site, ca, credential);
+    if arguments.len() > COMMAND_LINE {
+        return Err(IsoError::Controllers(arguments.len()));
+    }
+    let script = script::sealed(site, credential, &arguments);
+    let (location, id) = (&site.location, script::iso_id(&credential.digest()));
+    let menu = format!(
+        "DEFAULT muster\nPROMPT 0\nSAY Muster: location {location}, sealed ISO {id}\nLABEL muster\n  LINUX kernel\n  \
+         INITRD initrd\n  APPEND {arguments}\n"
+    );
+    let sealed = Contents { ca: ca.to_string(), kernel: manifest.kernel, initramfs: manifest.initramfs };
+    Ok(Parts {
+        bios: vec![
+            ("tree/isolinux/isolinux.cfg", menu.into()),
+            ("tree/isolinux/kernel", kernel.clone()),
+            ("tree/isolinux/initrd", initramfs.clone()),
+        ],
+        efi: vec![
+            (EFI_PROGRAM, ipxe[1].clone()),
+            (EFI_SCRIPT, script.into()),
+            (image::KERNEL, kernel),
+            (image::INITRAMFS, initramfs),
+        ],
+        sealed: Some(sealed),
+    })
+}
+
+/// What UEFI firmware starts from a removable medium (UEFI specification, section 3.5.1.1).
+const EFI_PROGRAM: &str = "EFI/BOOT/BOOTX64.EFI";
+
+/// What iPXE runs that was started from a volume.
+const EFI_SCRIPT: &str = "autoexec.ipxe";
+
+/// A FAT volume with these files.
+fn efi_image(files: &[(&str, Vec<u8>)]) -> io::Result<Vec<u8>> {
+    // What FAT needs for itself is well under 1 % and 64 KiB; whole cylinders of 32 KiB please old firmware.
+    let contents: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
+    let size = (contents + contents / 100 + 64 * 1024).next_multiple_of(32 * 1024);
     let mut image = Cursor::new(vec![0; size]);
     let options = fatfs::FormatVolumeOptions::new().volume_label(*b"MUSTER     ").volume_id(0x4d55_5354);
     fatfs::format_volume(&mut image, options)?;
     let volume = fatfs::FileSystem::new(&mut image, fatfs::FsOptions::new())?;
     let root = volume.root_dir();
-    root.create_dir("EFI")?.create_dir("BOOT")?.create_file("BOOTX64.EFI")?.write_all(ipxe)?;
-    root.create_file("autoexec.ipxe")?.write_all(script.as_bytes())?;
+    root.create_dir("EFI")?.create_dir("BOOT")?;
+    for (name, bytes) in files {
+        root.create_file(name)?.write_all(bytes)?;
+    }
     drop(root);
     volume.unmount()?;
     Ok(image.into_inner())

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// The boot HTTP listener's port, where a controller is named without one.
 pub const BOOT_PORT: u16 = 8080;
 
+/// The port of the agents' listener (UDP), where a controller is named without one for a sealed medium.
+pub const AGENTS_PORT: u16 = 8443;
+
 /// A parameter that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{parameter}: {text:?} is not {expected}")]
@@ -212,15 +215,15 @@ impl From<BootUrl> for String {
 pub struct Site {
     /// Where the machines stand that boot from it.
     pub location: Location,
-    /// The controllers' boot HTTP listeners, tried in this order; 1 to 8.
+    /// The controllers' boot HTTP listeners, for a sealed medium their agents' listeners, tried in this order; 1 to 8.
     pub controllers: Vec<Endpoint>,
 }
 
 impl Site {
-    /// Checks what a user gave.
+    /// Checks what a user gave; `default_port` is meant where a controller is named without one.
     ///
     /// Errors: the first parameter that is not right, by name: `location`, `controllers`, `controllers[1]`.
-    pub fn new<S: AsRef<str>>(location: &str, controllers: &[S]) -> Result<Self, ParamError> {
+    pub fn new<S: AsRef<str>>(location: &str, controllers: &[S], default_port: u16) -> Result<Self, ParamError> {
         let location = Location::try_from(location.to_owned())?;
         if controllers.is_empty() || controllers.len() > 8 {
             let count = controllers.len().to_string();
@@ -228,7 +231,7 @@ impl Site {
         }
         let named = controllers.iter().enumerate().map(|(i, text)| (format!("controllers[{i}]"), text.as_ref()));
         let controllers =
-            named.map(|(name, text)| Endpoint::parse(&name, text, BOOT_PORT)).collect::<Result<_, _>>()?;
+            named.map(|(name, text)| Endpoint::parse(&name, text, default_port)).collect::<Result<_, _>>()?;
         Ok(Self { location, controllers })
     }
 }
@@ -280,14 +283,14 @@ mod tests {
             "b\u{fc}ro.example",
             "a\nshell",
         ] {
-            let refused = Site::new("ber1", &["192.0.2.1", text]).expect_err(text);
+            let refused = Site::new("ber1", &["192.0.2.1", text], BOOT_PORT).expect_err(text);
             assert_eq!(refused.parameter, "controllers[1]", "{text:?}");
         }
         for text in ["", "Ber1", "ber 1", "ber1\n", "-ber1", "ber1||shell", "${ip}", &"b".repeat(33)] {
-            let refused = Site::new(text, &["192.0.2.1"]).expect_err(text);
+            let refused = Site::new(text, &["192.0.2.1"], BOOT_PORT).expect_err(text);
             assert_eq!(refused.parameter, "location", "{text:?}");
         }
-        let refused = Site::new::<&str>("ber1", &[]).expect_err("nobody to ask");
+        let refused = Site::new::<&str>("ber1", &[], BOOT_PORT).expect_err("nobody to ask");
         assert_eq!(refused.to_string(), "controllers: \"0\" is not a number of controllers from 1 to 8");
     }
 

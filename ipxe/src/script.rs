@@ -153,19 +153,10 @@ pub struct Machine<'a> {
 /// The script that starts the agent: kernel and initramfs from the controller that sent this script.
 pub fn machine(machine: &Machine<'_>) -> String {
     let Machine { controllers, ca, ticket, time_unix_s } = machine;
-    let controllers: Vec<_> = controllers.iter().take(CONTROLLERS_MAX).map(ToString::to_string).collect();
     let lease = ["mac", "ip", "netmask", "gateway", "dns", "dhcp-server"].map(|part| format!("${{netX/{part}}}"));
     let arguments = [
-        // UEFI: the kernel's stub asks iPXE for the initramfs by this name. BIOS: nobody reads it.
-        "initrd=initramfs".to_owned(),
-        // The last console is /dev/console; a machine without a serial port falls back to its screen.
-        "console=tty0 console=ttyS0,115200".to_owned(),
-        // Kernel chatter at 115,200 baud takes seconds. Without an agent the machine starts again instead of hanging.
-        "quiet panic=10".to_owned(),
-        // A tmpfs would let the initramfs have only half of the memory.
-        "rootfstype=ramfs".to_owned(),
-        format!("{}={}", cmdline::CONTROLLER, controllers.join(",")),
-        format!("{}={ca}", cmdline::CA),
+        INITRD_NAME.to_owned(),
+        common(controllers, *ca),
         format!("{}={ticket}", cmdline::TICKET),
         format!("{}={time_unix_s}", cmdline::TIME),
         format!("{}={}", cmdline::LEASE, lease.join(",")),
@@ -185,6 +176,56 @@ boot kernel ||
 imgfree
 echo Muster: the kernel did not start
 exit 1
+"
+    )
+}
+
+/// UEFI: the kernel's stub asks iPXE for the initramfs by this name. BIOS: nobody reads it.
+const INITRD_NAME: &str = "initrd=initramfs";
+
+/// What every kernel is told.
+fn common(controllers: &[Endpoint], ca: Digest) -> String {
+    let controllers: Vec<_> = controllers.iter().take(CONTROLLERS_MAX).map(ToString::to_string).collect();
+    [
+        // The last console is /dev/console; a machine without a serial port falls back to its screen.
+        "console=tty0 console=ttyS0,115200".to_owned(),
+        // Kernel chatter at 115,200 baud takes seconds. Without an agent the machine starts again instead of hanging.
+        "quiet panic=10".to_owned(),
+        // A tmpfs would let the initramfs have only half of the memory.
+        "rootfstype=ramfs".to_owned(),
+        format!("{}={}", cmdline::CONTROLLER, controllers.join(",")),
+        format!("{}={ca}", cmdline::CA),
+    ]
+    .join(" ")
+}
+
+/// What a sealed medium tells its kernel: whom to dial and whom to believe, and by whose leave to join.
+pub fn sealed_arguments(site: &Site, ca: Digest, credential: &SiteCredential) -> String {
+    format!("{} {}={credential}", common(&site.controllers, ca), cmdline::SITE)
+}
+
+/// The script on a sealed medium for UEFI machines: starts the kernel that lies beside iPXE, and asks nobody.
+///
+/// `file:` is the volume that iPXE was started from. It starts no UEFI program before it has opened a NIC, so NICs are
+/// opened, and nothing is sent. `arguments` are [`sealed_arguments`].
+pub fn sealed(site: &Site, credential: &SiteCredential, arguments: &str) -> String {
+    let (location, id) = (&site.location, iso_id(&credential.digest()));
+    format!(
+        "#!ipxe
+# Muster: sealed boot medium of location {location}, ISO {id}. Nothing on a disk is touched.
+echo Muster: location {location}, sealed ISO {id}
+kernel --name kernel file:/kernel {INITRD_NAME} {arguments} || goto failed
+initrd --name initramfs file:/initramfs || goto failed
+ifopen ||
+boot kernel ||
+echo Muster: the kernel did not start; iPXE needs a NIC that it or the firmware knows
+goto again
+:failed
+echo Muster: the medium cannot be read
+:again
+echo Muster: starting the machine again
+sleep 10
+reboot
 "
     )
 }

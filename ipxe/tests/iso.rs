@@ -8,17 +8,20 @@ use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use muster_ipxe::iso::{self, IsoError, IsoSpec};
+use muster_ipxe::iso::{self, IsoError, IsoSpec, Kind};
 use muster_ipxe::packages::Freshness;
-use muster_ipxe::param::Site;
+use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, Site};
 use muster_ipxe::script;
+use muster_protocol::Digest;
 use muster_protocol::enroll::SiteCredential;
+
+const CREDENTIAL: SiteCredential = SiteCredential::from_bytes([0x5c; 32]);
 
 fn spec(folder: &Path, name: &str) -> IsoSpec {
     let build = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/cache");
     IsoSpec {
-        site: Site::new("ber1", &["192.0.2.7", "boot.example:80"]).expect("a site"),
-        credential: Some(SiteCredential::from_bytes([0x5c; 32])),
+        site: Site::new("ber1", &["192.0.2.7", "boot.example:80"], BOOT_PORT).expect("a site"),
+        kind: Kind::Network { credential: Some(CREDENTIAL) },
         cache: std::env::var_os("MUSTER_CACHE").map_or_else(build, PathBuf::from),
         out: folder.join(name),
         freshness: Freshness::Cached,
@@ -57,7 +60,7 @@ fn an_iso_starts_bios_and_uefi_machines_from_cd_and_from_a_stick() {
     let extract = ["-osirrox", "on", "-indev", "ber1.iso", "-extract", "/", "files"];
     xorriso(&extract, folder.path());
     let file = |name: &str| fs::read(folder.path().join("files").join(name)).expect(name);
-    let script = script::site(&spec.site, spec.credential.as_ref());
+    let script = script::site(&spec.site, Some(&CREDENTIAL));
     assert_eq!(String::from_utf8_lossy(&file("isolinux/site.ipxe")), script);
     let config = String::from_utf8(file("isolinux/isolinux.cfg")).expect("text");
     assert!(config.contains("KERNEL ipxe.lkrn\n  INITRD site.ipxe\n") && config.contains("PROMPT 0\n"));
@@ -74,6 +77,70 @@ fn an_iso_starts_bios_and_uefi_machines_from_cd_and_from_a_stick() {
         program.starts_with(b"MZ") && program.windows(13).any(|w| w == b"autoexec.ipxe"),
         "an iPXE that runs the script"
     );
+}
+
+/// An image as far as a medium looks at it.
+fn image(folder: &Path, kernel: &[u8]) -> PathBuf {
+    let part = |bytes: &[u8]| serde_json::json!({ "bytes": bytes.len(), "sha256": Digest::of(bytes).to_string() });
+    let manifest = serde_json::json!({
+        "kernel_release": "6.12", "kernel": part(kernel), "initramfs": part(b"initramfs"), "unpacked": part(b""),
+        "agent": part(b""), "packages": {}, "modules": [], "built_in": [], "missing": [], "firmware": [], "inputs": "",
+    });
+    let image = folder.join("image");
+    fs::create_dir_all(&image).expect("a folder");
+    for (name, bytes) in
+        [("kernel", kernel), ("initramfs", b"initramfs"), ("manifest.json", manifest.to_string().as_bytes())]
+    {
+        fs::write(image.join(name), bytes).expect("a file");
+    }
+    image
+}
+
+fn sealed(folder: &Path, name: &str, image: PathBuf) -> IsoSpec {
+    let kind = Kind::Sealed { credential: CREDENTIAL, ca: Digest::of(b"the CA's certificate"), image };
+    let site = Site::new("ber1", &["192.0.2.7"], AGENTS_PORT).expect("a site");
+    IsoSpec { site, kind, ..spec(folder, name) }
+}
+
+#[test]
+fn a_sealed_iso_carries_kernel_and_initramfs_for_both_kinds_of_firmware_and_pins_the_ca() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kernel = vec![0x4b; 3_000_000];
+    let spec = sealed(folder.path(), "ber1.iso", image(folder.path(), &kernel));
+    let manifest = iso::build(&spec, &mut |_| {}).expect("an ISO");
+    let contents = manifest.sealed.as_ref().expect("sealed");
+    assert_eq!(contents.ca, Digest::of(b"the CA's certificate").to_string());
+    assert_eq!(iso::build(&spec, &mut |_| {}).expect("an ISO"), manifest, "the same inputs, the same bytes");
+
+    xorriso(&["-osirrox", "on", "-indev", "ber1.iso", "-extract", "/", "files"], folder.path());
+    let file = |name: &str| fs::read(folder.path().join("files").join(name)).expect(name);
+    assert!(file("isolinux/kernel") == kernel && file("isolinux/initrd") == b"initramfs");
+    let menu = String::from_utf8(file("isolinux/isolinux.cfg")).expect("text");
+    let arguments = script::sealed_arguments(&spec.site, Digest::of(b"the CA's certificate"), &CREDENTIAL);
+    assert!(menu.contains(&format!("LINUX kernel\n  INITRD initrd\n  APPEND {arguments}\n")), "{menu}");
+    assert!(arguments.contains("muster.controller=192.0.2.7:8443 "), "{arguments}");
+    let volume = fatfs::FileSystem::new(Cursor::new(file("boot/efi.img")), fatfs::FsOptions::new()).expect("FAT");
+    let read = |path: &str| {
+        let mut bytes = vec![];
+        volume.root_dir().open_file(path).and_then(|mut f| f.read_to_end(&mut bytes)).expect(path);
+        bytes
+    };
+    assert!(read("kernel") == kernel && read("initramfs") == b"initramfs");
+    assert_eq!(String::from_utf8_lossy(&read("autoexec.ipxe")), script::sealed(&spec.site, &CREDENTIAL, &arguments));
+}
+
+#[test]
+fn a_sealed_iso_of_a_damaged_image_or_with_names_that_no_kernel_reads_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = image(folder.path(), b"kernel");
+    let long = format!("{}.{}.example", vec!["a".repeat(63); 3].join("."), "b".repeat(50));
+    let site = Site::new("ber1", &vec![long; 8], AGENTS_PORT).expect("names");
+    let spec = IsoSpec { site, ..sealed(folder.path(), "long.iso", image.clone()) };
+    assert!(matches!(iso::build(&spec, &mut |_| {}), Err(IsoError::Controllers(bytes)) if bytes > 2000));
+    fs::write(image.join("kernel"), b"KERNEL").expect("a file");
+    let refused = iso::build(&sealed(folder.path(), "damaged.iso", image), &mut |_| {});
+    assert!(matches!(refused, Err(IsoError::Image(_))), "{refused:?}");
+    assert_eq!(iso::list(folder.path()).expect("a list"), []);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use muster_ipxe::param::{BootUrl, Endpoint, Location, Site};
+use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, BootUrl, Endpoint, Location, Site};
 use muster_ipxe::script::{self, Machine, Wait};
 use muster_protocol::Digest;
 use muster_protocol::enroll::{SiteCredential, Ticket};
@@ -41,7 +41,7 @@ fn check(name: &str, script: &str) {
 
 #[test]
 fn the_site_script_tries_every_nic_and_every_controller_for_ever() {
-    let site = |controllers: &[&str]| Site::new("ber1", controllers).expect("valid");
+    let site = |controllers: &[&str]| Site::new("ber1", controllers, BOOT_PORT).expect("valid");
     let credential = SiteCredential::from_bytes([0x5c; 32]);
     check("site.ipxe", &script::site(&site(&["192.0.2.7", "boot.example:80"]), Some(&credential)));
     check("site-ipv6.ipxe", &script::site(&site(&["[2001:db8::7]:8080"]), None));
@@ -66,6 +66,16 @@ fn the_machine_script_starts_the_agent() {
         time_unix_s: 1_795_244_400,
     });
     check("machine.ipxe", &script);
+}
+
+#[test]
+fn a_sealed_mediums_script_starts_what_lies_beside_it_and_names_nobody_on_the_network() {
+    let site = Site::new("ber1", &["192.0.2.7", "[2001:db8::7]:9"], AGENTS_PORT).expect("valid");
+    let credential = SiteCredential::from_bytes([0x5c; 32]);
+    let arguments = script::sealed_arguments(&site, Digest::of(b"the CA's certificate"), &credential);
+    let script = script::sealed(&site, &credential, &arguments);
+    assert!(!script.contains("http") && !script.contains("dhcp"));
+    check("sealed.ipxe", &script);
 }
 
 #[test]

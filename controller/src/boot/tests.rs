@@ -213,6 +213,7 @@ impl World {
                 bytes: 1,
                 sha256: Digest::of(b"iso"),
                 credential: credential.digest(),
+                sealed: None,
             };
             iso::add(draft, built)
         };

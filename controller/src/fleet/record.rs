@@ -325,6 +325,8 @@ pub struct Iso {
     pub sha256: Digest,
     /// SHA-256 of the site credential; the credential itself is on the medium alone.
     pub credential: Digest,
+    /// The CA that a sealed medium pins, by the SHA-256 of its certificate; `None` for one that asks over the network.
+    pub sealed: Option<Digest>,
     /// Built.
     pub created_unix_ms: u64,
     /// Since when it lets nobody join.

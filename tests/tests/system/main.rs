@@ -12,3 +12,4 @@ mod join;
 mod network;
 mod process;
 mod refusals;
+mod sealed;

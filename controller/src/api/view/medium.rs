@@ -23,6 +23,9 @@ pub struct IsoView {
     pub bytes: u64,
     /// SHA-256 in hex.
     pub sha256: String,
+    /// SHA-256 of the CA's certificate that a sealed one pins, in hex; absent for one that asks over the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_ca: Option<String>,
     /// When it was built.
     #[schema(value_type = String, format = DateTime)]
     pub made: Time,
@@ -44,6 +47,7 @@ impl IsoView {
             file: iso.file.clone(),
             bytes: iso.bytes,
             sha256: iso.sha256.to_string(),
+            sealed_ca: iso.sealed.map(|ca| ca.to_string()),
             made: Time(iso.created_unix_ms),
             revoked: iso.revoked_unix_ms.map(Time),
             machines: state.machines.iter().filter(|machine| machine.iso == iso.id).count(),

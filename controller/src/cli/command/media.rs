@@ -1,15 +1,15 @@
 //! `muster image` and `muster iso`: what machines boot, made on this host from Debian's packages.
 
 use std::error::Error;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use muster_ipxe::image::{self, ImageSpec, Manifest};
-use muster_ipxe::iso::{self, IsoSpec};
+use muster_ipxe::iso::{self, IsoSpec, Kind};
 use muster_ipxe::packages::Freshness;
-use muster_ipxe::param::Site;
+use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, Site};
 use muster_protocol::enroll::SiteCredential;
 use serde_json::json;
 
@@ -150,6 +150,7 @@ pub enum IsoCommand {
 #[command(after_help = "Examples:
   muster iso build --location ber1 -o ber1.iso
   muster iso build --location ber1 -o ber1.iso --controller muster.example
+  muster iso build --location ber1 -o ber1.iso --sealed      nothing comes over plain HTTP
   dd if=ber1.iso of=/dev/sdX bs=1M               then flash it to a stick")]
 pub struct IsoBuild {
     /// Code of the location where it will be used
@@ -158,12 +159,20 @@ pub struct IsoBuild {
     /// The file to write, ending in .iso
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// How machines there reach a controller's boot listener, may be given more than once; this host where it is not
+    /// How machines there reach a controller's boot listener (TCP 8080), of a sealed ISO its agents' listener (UDP 8443);
+    /// may be given more than once; this host where it is not
     #[arg(long = "controller", value_name = "HOST[:PORT]")]
     controllers: Vec<String>,
     /// Make an ISO that vouches for nobody and that no controller has to know of
     #[arg(long)]
     without_credential: bool,
+    /// Put kernel, agent and the CA's fingerprint on it too, so that nobody on the network can change what machines start;
+    /// to be made anew for another image or CA
+    #[arg(long, conflicts_with = "without_credential")]
+    sealed: bool,
+    /// The image for a sealed one; what the controller on this host serves where it is not given
+    #[arg(long, value_name = "DIR", requires = "sealed")]
+    image: Option<PathBuf>,
     #[command(flatten)]
     packages: PackageArgs,
     #[command(flatten)]
@@ -192,9 +201,10 @@ pub struct IsoRevoke {
 
 impl IsoCommand {
     pub(super) fn run(self) -> Result<(), CliError> {
-        const COLUMNS: [Column; 8] = [
+        const COLUMNS: [Column; 9] = [
             Column("id", |iso| text(iso, "/id")),
             Column("location", |iso| text(iso, "/location")),
+            Column("kind", |iso| if iso["sealed_ca"].is_null() { "network".into() } else { "sealed".into() }),
             Column("state", |iso| if iso["revoked"].is_null() { "good".into() } else { "revoked".into() }),
             Column("machines", |iso| text(iso, "/machines")),
             Column("controllers", |iso| joined(iso, "/controllers")),
@@ -247,23 +257,34 @@ impl IsoRevoke {
 
 impl IsoBuild {
     fn run(self) -> Result<(), CliError> {
-        let own = || own_controller(&Config::load(None, self.connect.data.given())?);
+        let config = || Config::load(None, self.connect.data.given());
         let controllers = match self.controllers.as_slice() {
-            [] => vec![own()?],
+            [] if self.sealed => dialed_controllers(&config()?)?,
+            [] => vec![own_controller(config()?.listen.boot.first(), "boot")?],
             given => given.iter().map(|text| host_and_port(text)).collect::<Result<_, _>>()?,
         };
-        let site = Site::new(&self.location, &controllers).map_err(|e| CliError::Usage(e.to_string()))?;
+        let default_port = if self.sealed { AGENTS_PORT } else { BOOT_PORT };
+        let site = Site::new(&self.location, &controllers, default_port).map_err(|e| CliError::Usage(e.to_string()))?;
         let vouched = match self.without_credential {
             true => None,
             false => Some((self.controller()?, new_credential())),
         };
+        let kind = match &vouched {
+            Some((client, credential)) if self.sealed => {
+                let ca = text(&client.get("/ca")?, "/current/fingerprint");
+                let ca = ca.parse().map_err(|e| CliError::Failed(format!("the controller's CA: {e}")))?;
+                let image = self.image.clone().map_or_else(|| Ok(config()?.boot.images), Ok::<_, CliError>)?;
+                Kind::Sealed { credential: *credential, ca, image }
+            }
+            _ => Kind::Network { credential: vouched.as_ref().map(|(_, credential)| *credential) },
+        };
         let (cache, freshness) = (self.packages.cache(), self.packages.freshness());
-        let credential = vouched.as_ref().map(|(_, credential)| *credential);
-        let spec = IsoSpec { site, credential, cache, out: self.output.clone(), freshness };
+        let spec = IsoSpec { site, kind, cache, out: self.output.clone(), freshness };
         let mut progress = Progress::new();
         let built = iso::build(&spec, &mut |now| progress.show(now.percent.into(), now.step));
         progress.clear();
-        let medium = built.map_err(|e| failed(&e))?.iso;
+        let built = built.map_err(|e| failed(&e))?;
+        let medium = built.iso;
         let id = match vouched {
             None => "without a credential".to_owned(),
             Some((client, credential)) => {
@@ -277,6 +298,7 @@ impl IsoBuild {
                         "bytes": medium.bytes,
                         "sha256": medium.sha256,
                         "credential_sha256": credential.digest().to_string(),
+                        "sealed_ca": built.sealed.map(|sealed| sealed.ca),
                     }),
                 );
                 let noted = noted.inspect_err(|_| {
@@ -291,9 +313,10 @@ impl IsoBuild {
             }
         };
         print(&format!(
-            "{}: {}, {id}, for location {}, asks {}\n",
+            "{}: {}, {}{id}, for location {}, asks {}\n",
             spec.out.display(),
             bytes(medium.bytes),
+            if self.sealed { "sealed " } else { "" },
             self.location,
             controllers.join(", ")
         ));
@@ -361,11 +384,18 @@ fn find_agent() -> Result<PathBuf, CliError> {
     })
 }
 
-/// This host as machines reach it: the address that its default route leaves from, and the boot listener's port.
-fn own_controller(config: &Config) -> Result<String, CliError> {
-    let listener = config.listen.boot.first();
+/// The controllers that agents are told to dial by this host's controller.
+fn dialed_controllers(config: &Config) -> Result<Vec<String>, CliError> {
+    match config.boot.controllers.as_slice() {
+        [] => Ok(vec![own_controller(config.listen.agents.first(), "agents'")?]),
+        configured => Ok(configured.iter().map(ToString::to_string).collect()),
+    }
+}
+
+/// This host as machines reach it: the address that its default route leaves from, and a listener's port.
+fn own_controller(listener: Option<&SocketAddr>, name: &str) -> Result<String, CliError> {
     let port = listener.map(|address| address.port()).ok_or_else(|| {
-        CliError::Usage("the controller on this host has no boot listener; name one with --controller".into())
+        CliError::Usage(format!("the controller on this host has no {name} listener; name one with --controller"))
     })?;
     // Connecting a UDP socket sends nothing; it only asks the kernel which way it would send.
     let toward = |any: &str, far: &str| -> Option<IpAddr> {

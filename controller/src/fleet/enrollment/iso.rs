@@ -30,6 +30,8 @@ pub struct Built {
     pub sha256: Digest,
     /// Of the site credential on it.
     pub credential: Digest,
+    /// The CA that it pins, where it is sealed.
+    pub sealed: Option<Digest>,
 }
 
 /// What is wrong with a credential that a medium shows.
@@ -47,7 +49,7 @@ pub enum Wrong {
 ///
 /// Errors: no such location; a text too long; the same credential is on another ISO.
 pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
-    let Built { location, controllers, file, bytes, sha256, credential } = built;
+    let Built { location, controllers, file, bytes, sha256, credential, sealed } = built;
     if draft.get::<Location>(&location).is_none() {
         return Err(unknown(draft.state(), "location", &location));
     }
@@ -65,9 +67,20 @@ pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
         return Err(Refusal::Exhausted(format!("there are {KEPT} ISOs, and no more are kept")));
     }
     let created_unix_ms = draft.now_unix_ms();
-    let iso =
-        Iso { id, location, controllers, file, bytes, sha256, credential, created_unix_ms, revoked_unix_ms: None };
-    let facts = Facts::of([("file", iso.file.clone()), ("location", iso.location.clone())]);
+    let iso = Iso {
+        id,
+        location,
+        controllers,
+        file,
+        bytes,
+        sha256,
+        credential,
+        sealed,
+        created_unix_ms,
+        revoked_unix_ms: None,
+    };
+    let kind = if iso.sealed.is_some() { "sealed" } else { "network" };
+    let facts = Facts::of([("file", iso.file.clone()), ("kind", kind.to_owned()), ("location", iso.location.clone())]);
     draft.audit("iso.built", &iso.id, Facts::none(), facts);
     draft.event("iso.built", &iso.id, format!("an ISO for {} was built: {}", iso.location, iso.file));
     draft.put(iso.clone());
@@ -132,6 +145,7 @@ pub(crate) mod tests {
             bytes: 1,
             sha256: Digest::of(b"iso"),
             credential: Digest::of(credential),
+            sealed: None,
         };
         add(draft, built).expect("added")
     }
@@ -154,8 +168,8 @@ pub(crate) mod tests {
     fn an_iso_for_no_location_and_a_second_one_with_the_same_credential_are_refused() {
         let mut draft = draft();
         let iso = built(&mut draft, b"secret");
-        let Iso { controllers, file, bytes, sha256, credential, .. } = iso;
-        let again = Built { location: "ber1".into(), controllers, file, bytes, sha256, credential };
+        let Iso { controllers, file, bytes, sha256, credential, sealed, .. } = iso;
+        let again = Built { location: "ber1".into(), controllers, file, bytes, sha256, credential, sealed };
         assert!(matches!(add(&mut draft, again.clone()), Err(Refusal::Conflict(_))));
         let nowhere = Built { location: "muc1".into(), credential: Digest::of(b"new"), ..again.clone() };
         assert!(matches!(add(&mut draft, nowhere), Err(Refusal::Invalid { field, .. }) if field == "location"));

@@ -6,7 +6,7 @@
 use muster_protocol::{Digest, MachineId};
 
 use crate::fleet::machine::save;
-use crate::fleet::record::{Lifecycle, Machine};
+use crate::fleet::record::{Iso, Lifecycle, Machine};
 use crate::fleet::{Draft, Facts, Refusal, State};
 use crate::words::counted;
 
@@ -35,6 +35,11 @@ pub fn behind(state: &State, ca: Digest) -> impl Iterator<Item = &Machine> {
     state.machines.iter().filter(is_in).filter(move |machine| !machine.trusts.contains(&ca))
 }
 
+/// Sealed media that pin this CA and still let machines join.
+fn sealed_for(state: &State, ca: Digest) -> impl Iterator<Item = &Iso> {
+    state.isos.iter().filter(move |iso| iso.sealed == Some(ca) && iso.revoked_unix_ms.is_none())
+}
+
 /// Writes down that the CA is changed, before it is.
 pub fn rotated(draft: &mut Draft, from: Digest, to: Digest) {
     draft.audit("ca.rotated", to, Facts::one("ca", from), Facts::one("ca", to));
@@ -61,6 +66,17 @@ pub fn ended(draft: &mut Draft, before: Digest, current: Digest, lost: Lost) -> 
             names[..count.min(NAMED)].join(", ")
         )));
     }
+    let sealed: Vec<&str> = sealed_for(draft.state(), before).map(|iso| iso.id.as_str()).collect();
+    if !sealed.is_empty() && lost == Lost::Refuse {
+        let more = if sealed.len() > NAMED { ", …" } else { "" };
+        return Err(Refusal::Conflict(format!(
+            "{} {} the CA before alone, so that nothing that starts from it would join any more: {}{more}; flash new ones \
+             and revoke these, or do it all the same with --force",
+            counted(sealed.len(), "sealed ISO"),
+            if sealed.len() == 1 { "believes" } else { "believe" },
+            sealed[..sealed.len().min(NAMED)].join(", ")
+        )));
+    }
     let trusted = |ca: String| Facts::of([("ca", ca), ("left_behind", counted(count, "machine"))]);
     draft.audit("ca.finished", current, Facts::one("ca", format!("{current}, {before}")), trusted(current.to_string()));
     draft.event(
@@ -84,6 +100,7 @@ pub enum Lost {
 mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
+    use crate::fleet::enrollment::iso;
     use crate::fleet::enrollment::tests::enrolled;
     use crate::fleet::machine;
     use muster_protocol::enroll::Identity;
@@ -109,6 +126,17 @@ mod tests {
         assert!(must(&draft, &[new]), "the old one must be forgotten");
         told(&mut draft, id, vec![new]).expect("known");
         assert!(!must(&draft, &[new]));
+    }
+
+    #[test]
+    fn a_ca_that_a_sealed_iso_pins_is_not_given_up_by_mistake() {
+        let ([old, new], mut draft) = (cas(), draft());
+        let sealed = Iso { sealed: Some(old), ..iso::tests::built(&mut draft, b"secret") };
+        draft.put(sealed.clone());
+        let refused = ended(&mut draft, old, new, Lost::Refuse).expect_err("its machines would not join").to_string();
+        assert!(refused.contains("1 sealed ISO believes") && refused.contains(&sealed.id), "{refused}");
+        iso::revoke(&mut draft, &sealed.id).expect("revoked");
+        ended(&mut draft, old, new, Lost::Refuse).expect("nobody starts from it");
     }
 
     #[test]

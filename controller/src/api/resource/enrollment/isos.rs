@@ -66,6 +66,8 @@ struct IsoBody {
     sha256: String,
     /// SHA-256 of the 32 bytes of its site credential, 64 hex digits.
     credential_sha256: String,
+    /// SHA-256 of the CA's certificate that a sealed one pins, 64 hex digits.
+    sealed_ca: Option<String>,
 }
 
 /// Takes note of a boot medium: from now on its site credential is good.
@@ -77,12 +79,13 @@ async fn add(
     State(api): State<Api>,
     body: Body<IsoBody>,
 ) -> Result<impl IntoResponse, Problem> {
-    let IsoBody { location, controllers, file, bytes, sha256, credential_sha256 } = body.value;
+    let IsoBody { location, controllers, file, bytes, sha256, credential_sha256, sealed_ca } = body.value;
     let digest = |field: &'static str, text: &str| {
         text.parse::<Digest>().map_err(|_| Problem::invalid(field, "must be 64 hex digits"))
     };
     let (sha256, credential) = (digest("sha256", &sha256)?, digest("credential_sha256", &credential_sha256)?);
-    let built = Built { location, controllers, file, bytes, sha256, credential };
+    let sealed = sealed_ca.map(|ca| digest("sealed_ca", &ca)).transpose()?;
+    let built = Built { location, controllers, file, bytes, sha256, credential, sealed };
     let outcome =
         api.once(&caller, body.digest, move |draft| iso::add(draft, built).map(|iso| (iso.id.clone(), iso.id))).await?;
     let (Outcome::Done(id) | Outcome::Repeated { subject: id }) = outcome;
