@@ -60,6 +60,7 @@ impl Lab {
             bytes: 1,
             sha256: Digest::of(&[n]),
             credential: Digest::of(&[n, n]),
+            sealed: None,
         };
         let added = self.server.fleet.change(Author::controller(), move |draft| iso::add(draft, built));
         added.await.expect("added").id
