@@ -1,6 +1,6 @@
 //! Approving, rejecting and retiring machines.
 
-use super::{Lab, run};
+use super::Lab;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_decided_already_is_said_so_and_is_no_failure() {
@@ -50,14 +50,4 @@ async fn retiring_asks_first_does_all_that_it_can_and_reports_every_failure() {
     let line = shown.lines().find(|line| line.starts_with("retired:")).expect("when, and by whom");
     assert!(line.contains("Z by token:"), "{line}");
     lab.server.stop().await;
-}
-
-#[tokio::test]
-async fn retiring_says_in_its_help_what_cannot_be_undone() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let output = run(folder.path(), &["machine", "retire", "--help"]).await;
-    let help = String::from_utf8(output.stdout).expect("UTF-8");
-    for part in ["Cannot be undone", "certificate is revoked", "join anew", "--yes", "muster machine retire kitchen"] {
-        assert!(help.contains(part), "{part}: {help}");
-    }
 }

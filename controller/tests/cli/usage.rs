@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::process::{Command, Stdio};
 
-use super::Lab;
+use super::{Lab, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_exit_code_2_and_what_is_refused_or_fails_is_1() {
@@ -22,6 +22,8 @@ async fn what_cannot_be_is_exit_code_2_and_what_is_refused_or_fails_is_1() {
         (&["subnet", "add", "192.0.2.0/24", "--location", "nope"], "there is no location \"nope\""),
         (&["policy", "create", "p", "--serial", "X1", "--location", "nope"], "there is no location \"nope\""),
         (&["ial", "credential", "create", "h", "--location", "nope"], "there is no location \"nope\""),
+        (&["iso", "build", "--location", "nope", "-o", "x.iso"], "there is no location \"nope\", there are ber1"),
+        (&["operation", "list", "--state", "odd"], "odd"),
         (&["machine", "list", "--url", ""], "--url"),
         (&["machine", "list", "--url", "nowhere:8443:x"], "--url"),
     ] {
@@ -39,6 +41,34 @@ async fn what_cannot_be_is_exit_code_2_and_what_is_refused_or_fails_is_1() {
         lab.refuses(1, arguments).await;
     }
     lab.server.stop().await;
+}
+
+#[tokio::test]
+async fn help_says_what_a_command_means_and_gives_an_example() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (command, parts) in [
+        (&["machine", "approve"][..], &["muster machine approve KX4M-7QPD"][..]),
+        (&["machine", "reject"], &["muster machine reject ber1-3f2a9c"]),
+        (&["machine", "retire"], &["Cannot be undone", "certificate is revoked", "join anew", "--yes"]),
+        (&["machine", "resolve"], &["waits for approval until somebody says", "--same-as kitchen"]),
+        (&["ca", "show"], &["muster ca show --pem > ca.crt"]),
+        (&["ca", "rotate"], &["muster ca finish"]),
+        (&["ca", "finish"], &["muster ca finish --force"]),
+        (&["ial", "credential", "create"], &["muster ial credential create acme --location ber1"]),
+        (&["ial", "credential", "revoke"], &["muster ial credential revoke 5f"]),
+        (&["iso", "build"], &["keep ISOs like keys"]),
+        (&["policy", "create"], &["All that is given must hold"]),
+        (&["apply"], &["undoes it by itself"]),
+        (&["serve"], &["Needs nothing"]),
+        (&["machine", "list"], &["[env: MUSTER_URL]"]),
+    ] {
+        let output = run(folder.path(), &[command, &["--help"]].concat()).await;
+        let help = String::from_utf8(output.stdout).expect("UTF-8");
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in parts {
+            assert!(words.contains(part), "{command:?}, {part}: {help}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

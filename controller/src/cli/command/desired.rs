@@ -48,9 +48,6 @@ impl Target {
     }
 }
 
-/// What a machine would do for a document; changes nothing
-///
-/// The machine itself is asked. Steps that destroy name the disk by its identity.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   muster plan -m kitchen -f storage.yaml")]
@@ -63,9 +60,6 @@ pub struct PlanArgs {
     connect: Connect,
 }
 
-/// How a document differs from what is desired of a machine
-///
-/// The machine is not asked: this compares what was applied last with the document.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
     #[command(flatten)]
@@ -76,10 +70,6 @@ pub struct DiffArgs {
     connect: Connect,
 }
 
-/// Make a document what a machine should be
-///
-/// What the document leaves out stays as it is. The machine keeps the change only after it reached the controller over
-/// it, and undoes it by itself otherwise. An offline machine follows when it comes back.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   muster apply -m kitchen -f network.yaml

@@ -27,13 +27,14 @@ use crate::files;
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     /// Make kernel and initramfs from the agent and a Debian kernel
+    ///
+    /// Packages are fetched with apt and kept; a second build needs no network. The same inputs give the same bytes.
     Build(ImageBuild),
     /// Show the image that the controller serves
     #[command(visible_alias = "ls")]
     List(ImageList),
 }
 
-/// Packages are fetched with apt and kept; a second build needs no network. The same inputs give the same bytes.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   muster image build                      where the controller looks for it")]
@@ -136,6 +137,9 @@ fn describe(folder: &Path, manifest: &Manifest) -> String {
 #[derive(Debug, Subcommand)]
 pub enum IsoCommand {
     /// Make the boot medium of a site: for CD and USB, BIOS and UEFI
+    ///
+    /// Each ISO carries a site credential of its own, by which its machines are known to come from it (`muster policy`
+    /// can approve them for it) and by which it can be revoked. It is on the ISO and nowhere else: keep ISOs like keys.
     Build(IsoBuild),
     /// List the boot media that were made for this controller
     #[command(visible_alias = "ls")]
@@ -144,8 +148,6 @@ pub enum IsoCommand {
     Revoke(IsoRevoke),
 }
 
-/// Each ISO carries a site credential of its own, by which its machines are known to come from it (`muster policy` can
-/// approve them for it) and by which it can be revoked. It is on the ISO and nowhere else: keep ISOs like keys.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   muster iso build --location ber1 -o ber1.iso
@@ -188,6 +190,9 @@ pub struct IsoList {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster iso revoke 3f2a9c1e0b7d           the stick is gone
+  muster iso revoke 3f2a9c1e0b7d --yes     and so are the policies that name it")]
 pub struct IsoRevoke {
     /// As the list and the screens of its machines show it
     #[arg(required = true, value_name = "ID")]
@@ -328,12 +333,16 @@ impl IsoBuild {
     fn controller(&self) -> Result<Client, CliError> {
         let code = &self.location;
         let client = self.connect.client()?;
-        match client.get(&format!("/locations/{}", escape(code))) {
-            Ok(_) => Ok(client),
-            Err(CliError::Refused { code: word, .. }) if word == "not-found" => Err(CliError::Failed(format!(
-                "there is no location {code:?}; make it first: muster location add {code}"
+        let known: Vec<String> = client.all("/locations", &[])?.iter().map(|known| text(known, "/code")).collect();
+        match known.as_slice() {
+            known if known.contains(code) => Ok(client),
+            [] => Err(CliError::Usage(format!(
+                "--location: there is no location {code:?}, none is made yet; make it first: muster location add {code}"
             ))),
-            Err(error) => Err(error),
+            known => Err(CliError::Usage(format!(
+                "--location: there is no location {code:?}, there are {}; make it first: muster location add {code}",
+                known.join(", ")
+            ))),
         }
     }
 }

@@ -22,6 +22,8 @@ use super::error::CliError;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a controller
+    ///
+    /// Needs nothing: makes its CA, an admin token and its database on first start.
     Serve(serve::Serve),
     /// How the controller and its fleet are
     Status(feed::Status),
@@ -32,10 +34,17 @@ pub enum Command {
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// What a machine would do for a document; changes nothing
+    ///
+    /// The machine itself is asked. Steps that destroy name the disk by its identity.
     Plan(desired::PlanArgs),
     /// How a document differs from what is desired of a machine
+    ///
+    /// The machine is not asked: this compares what was applied last with the document.
     Diff(desired::DiffArgs),
     /// Make a document what a machine should be
+    ///
+    /// What the document leaves out stays as it is. The machine keeps the change only after it reached the controller over
+    /// it, and undoes it by itself otherwise. An offline machine follows when it comes back.
     Apply(desired::ApplyArgs),
     /// Reboot a machine or power it off
     #[command(subcommand)]

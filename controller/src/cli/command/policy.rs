@@ -17,6 +17,8 @@ pub enum PolicyCommand {
     /// Show one policy
     Show(One),
     /// Make a policy; machines that wait already and fit are approved at once
+    ///
+    /// All that is given must hold. Name hardware or an ISO, or else both a number of machines and a date.
     Create(Box<Create>),
     /// Take a policy away; whom it approved stays in
     #[command(visible_alias = "rm")]
@@ -41,7 +43,6 @@ pub struct One {
     connect: Connect,
 }
 
-/// All that is given must hold. Name hardware or an ISO, or else both a number of machines and a date.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   muster policy create rack-b --serial 7CZX9R1 --serial 7CZX9R2        these machines, wherever they start

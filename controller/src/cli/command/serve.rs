@@ -9,9 +9,6 @@ use crate::cli::error::CliError;
 use crate::config::Config;
 use crate::server;
 
-/// Run a controller
-///
-/// Needs nothing: makes its CA, an admin token and its database on first start.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   muster serve                                    defaults, data in /var/lib/muster as root

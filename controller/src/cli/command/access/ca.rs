@@ -20,6 +20,9 @@ pub enum CaCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster ca show                   which one signs, and who is still to follow
+  muster ca show --pem > ca.crt    for browsers, curl --cacert and muster --ca elsewhere")]
 pub struct ShowCa {
     /// Print the certificates of all CAs in force, for browsers, curl --cacert and muster --ca
     #[arg(long)]
@@ -31,6 +34,9 @@ pub struct ShowCa {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster ca rotate     then wait until muster ca show names nobody
+  muster ca finish")]
 pub struct Rotate {
     #[command(flatten)]
     show: Show,
@@ -39,6 +45,9 @@ pub struct Rotate {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster ca finish             once all machines have followed
+  muster ca finish --force     the key of the one before has leaked, or those that are left are switched off")]
 pub struct Finish {
     /// Do it even where machines know only the CA before; they have to boot again
     #[arg(long)]

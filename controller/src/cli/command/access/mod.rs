@@ -46,7 +46,7 @@ pub enum CredentialCommand {
     /// Make a credential for a hub; its secret is shown once
     Create(CreateCredential),
     /// Make a credential useless at once; the hub's servers stay
-    Revoke(Revoke),
+    Revoke(RevokeCredential),
 }
 
 #[derive(Debug, Args)]
@@ -58,9 +58,21 @@ pub struct List {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster token revoke 1a2b3c4d     the id, as `muster token list` shows it")]
 pub struct Revoke {
     /// As the list shows it
     id: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster ial credential revoke 5f0c9a7e21b3d864     the key, as `muster ial credential list` shows it")]
+pub struct RevokeCredential {
+    /// As the list shows it
+    key: String,
     #[command(flatten)]
     connect: Connect,
 }
@@ -94,6 +106,8 @@ enum RoleName {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster ticket create --location ber1     prints the command to run on the machine")]
 pub struct CreateTicket {
     /// Code of the location where the machine stands
     #[arg(long, value_name = "CODE")]
@@ -105,6 +119,10 @@ pub struct CreateTicket {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster ial credential create acme                     all locations; key and secret go into Cycle
+  muster ial credential create acme --location ber1     this one alone
+  muster ial credential create acme --hub-id 651586fca6078e98982dbd90")]
 pub struct CreateCredential {
     /// Who will hold it; credentials of one hub see the same servers
     hub: String,
@@ -198,9 +216,9 @@ impl IalCommand {
                 show.one(&made, |made| once(made, CREDENTIALS));
                 Ok(())
             }
-            CredentialCommand::Revoke(Revoke { id, connect }) => {
-                connect.client()?.delete(&format!("/ial/credentials/{}", escape(&id)))?;
-                print(&format!("{id} is revoked\n"));
+            CredentialCommand::Revoke(RevokeCredential { key, connect }) => {
+                connect.client()?.delete(&format!("/ial/credentials/{}", escape(&key)))?;
+                print(&format!("{key} is revoked\n"));
                 Ok(())
             }
         }
