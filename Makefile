@@ -14,8 +14,8 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 
 .PHONY: help run test bench fuzz fuzz-briefly build image agent debug setup
 
-# What strangers send is read by these; see fuzz/fuzz_targets.
-FUZZ := frames enrollment ticket boot_query
+# What strangers send is read by these, and what hardware says; see fuzz/fuzz_targets.
+FUZZ := frames enrollment ticket boot_query tpm
 # No sanitizer, so that the pinned compiler is enough: there is no unsafe code to look into, and a panic, an overflow, a
 # hang or too much memory is a crash all the same.
 FUZZING := --sanitizer none --codegen-units 16

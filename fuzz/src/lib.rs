@@ -5,7 +5,7 @@ use std::path::Path;
 use muster_protocol::desired::{Desired, Permit, Problem};
 use muster_protocol::enroll::{self, Identity, Leave, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
-use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome};
+use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Welcome};
 use muster_protocol::inventory::{
     Attachment, Carrier, Cpu, Dimm, Disk, Inventory, Medium, Memory, Nic, PciId, Transport,
 };
@@ -40,6 +40,54 @@ pub fn enrollment() -> enroll::Request {
         tpm: Tpm::Claimed { key: Digest::of(b"key") },
     };
     enroll::Request { leave: Leave::Ticket(Ticket::from_bytes([0x77; 32])), csr: signing_request(), identity }
+}
+
+/// The answers of a TPM that makes its key when it is asked to, each behind two bytes of length.
+pub fn tpm_that_makes_a_key() -> Vec<u8> {
+    let (public, name) = endorsement_key();
+    // Neither creationData nor its hash, an empty ticket; and behind all, an authorization without contents.
+    let parameters = [&sized(&public)[..], &[0; 10], &[0; 2], &sized(&name)].concat();
+    let length = (parameters.len() as u32).to_be_bytes();
+    let body = [&[0x80, 0, 0, 0][..], &length, &parameters, &[0, 0, 1, 0, 0]].concat();
+    [sized(&tpm_answer(0x8002, 0, &body)), sized(&tpm_answer(0x8001, 0, &[]))].concat()
+}
+
+/// The same of one that refuses, and has one that was kept.
+pub fn tpm_that_keeps_a_key() -> Vec<u8> {
+    let (public, name) = endorsement_key();
+    let qualified = tpm_name(&[&[0x40, 0, 0, 0x0b], &name[..]].concat());
+    let kept = [sized(&public), sized(&name), sized(&qualified)].concat();
+    [sized(&tpm_answer(0x8001, 0x9a2, &[])), sized(&tpm_answer(0x8001, 0, &kept))].concat()
+}
+
+/// The public area that the agent's first command asks for, with a point in it, and its name.
+fn endorsement_key() -> (Vec<u8>, Vec<u8>) {
+    let mut first = None;
+    let _ = muster_agent::linux::tpm::learn(&mut |command| {
+        first.get_or_insert(command.to_vec());
+        Err(std::io::ErrorKind::TimedOut.into())
+    });
+    let create = first.expect("it asks something");
+    // Behind header, handle, authorization and inSensitive; before outsideInfo and creationPCR.
+    let mut public = create[35..create.len() - 6].to_vec();
+    let x = public.len() - 66;
+    public[x..x + 32].fill(0x11);
+    public[x + 34..].fill(0x22);
+    let name = tpm_name(&public);
+    (public, name)
+}
+
+fn tpm_name(of: &[u8]) -> Vec<u8> {
+    [&[0, 0x0b], &Digest::of(of).as_bytes()[..]].concat()
+}
+
+fn tpm_answer(tag: u16, code: u32, body: &[u8]) -> Vec<u8> {
+    let size = (10 + body.len()) as u32;
+    [&tag.to_be_bytes()[..], &size.to_be_bytes(), &code.to_be_bytes(), body].concat()
+}
+
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
 }
 
 /// The value of a message's frame.
@@ -122,7 +170,7 @@ pub fn frames() -> Vec<Vec<u8>> {
     let welcome = Welcome {
         version: 1,
         time_unix_ms: 1_000,
-        standing: Standing::Pending { claim: "KX4M-7QPD".into() },
+        standing: Standing::Pending { claim: "KX4M-7QPD".into(), awaits: Awaits::Approval },
         inventory: InventoryWish::Wanted,
         name: "ber1-aaaaaa".into(),
     };
