@@ -6,6 +6,7 @@ mod refusals;
 mod restart;
 mod revocation;
 mod rotation;
+mod sealed;
 mod twins;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

@@ -1,0 +1,85 @@
+//! Machines from sealed ISOs: no boot script, no ticket, the medium's credential.
+
+use muster_protocol::enroll::{Refusal, SiteCredential};
+
+use super::*;
+use crate::fleet::iso::{self, Built};
+use crate::fleet::record::Location;
+
+const CREDENTIAL: SiteCredential = SiteCredential::from_bytes([0x5c; 32]);
+
+impl World {
+    /// Takes note of a sealed ISO with [`CREDENTIAL`], and answers its id.
+    async fn sealed(&self) -> String {
+        let ca = self.pki.fingerprint();
+        let add = move |draft: &mut Draft| {
+            draft.put(Location { code: "ber1".into(), ..Location::default() });
+            let built = Built {
+                location: "ber1".into(),
+                controllers: vec!["192.0.2.1:8443".into()],
+                file: "/srv/ber1.iso".into(),
+                bytes: 1,
+                sha256: Digest::of(b"iso"),
+                credential: CREDENTIAL.digest(),
+                sealed: Some(ca),
+            };
+            iso::add(draft, built)
+        };
+        self.fleet.change(Author::controller(), add).await.expect("added").id
+    }
+
+    async fn from_medium(&self, credential: SiteCredential, number: u8) -> enroll::Answer {
+        let (_, csr) = request();
+        self.ask_from_medium(enroll::Request { leave: Leave::Site(credential), csr, identity: box_number(number) })
+            .await
+    }
+
+    async fn ask_from_medium(&self, request: enroll::Request) -> enroll::Answer {
+        let connection = self.dial(ALPN_ENROLL, None).await.expect("nobody needs a certificate to enroll");
+        ask(&connection, &request).await
+    }
+}
+
+fn refused(answer: &enroll::Answer) -> Option<Refusal> {
+    match answer {
+        enroll::Answer::Refused(refusal) => Some(*refusal),
+        enroll::Answer::Enrolled { .. } => None,
+    }
+}
+
+#[tokio::test]
+async fn a_machine_from_a_sealed_iso_needs_no_ticket_until_the_iso_is_revoked() {
+    let world = world();
+    let unknown = world.from_medium(CREDENTIAL, 1).await;
+    assert_eq!(refused(&unknown), Some(Refusal::NoMedium), "nobody has told of such an ISO");
+    let id = world.sealed().await;
+    let answer = world.from_medium(CREDENTIAL, 1).await;
+    let enroll::Answer::Enrolled { machine, .. } = answer else { panic!("{answer:?}") };
+    let joined = world.fleet.state().machines.get(&machine).cloned().expect("there");
+    assert_eq!((joined.iso, joined.location.as_str()), (id.clone(), "ber1"));
+
+    world.fleet.change(Author::controller(), move |draft| machine::approve(draft, machine)).await.expect("approved");
+    world.fleet.change(Author::controller(), move |draft| iso::revoke(draft, &id)).await.expect("revoked");
+    let again = world.from_medium(CREDENTIAL, 1).await;
+    assert!(matches!(again, enroll::Answer::Enrolled { machine: id, .. } if id == machine), "it is in: {again:?}");
+    assert_eq!(refused(&world.from_medium(CREDENTIAL, 2).await), Some(Refusal::MediumRevoked));
+}
+
+#[tokio::test]
+async fn who_shows_an_isos_credential_without_end_has_to_wait() {
+    let world = world();
+    world.sealed().await;
+    let (_, csr) = request();
+    let request = enroll::Request { leave: Leave::Site(CREDENTIAL), csr, identity: box_number(1) };
+    let mut heard = 0;
+    let refusal = loop {
+        let answer = world.ask_from_medium(request.clone()).await;
+        if let Some(refusal) = refused(&answer) {
+            break refusal;
+        }
+        heard += 1;
+        assert!(heard < 10_000, "it is heard without end");
+    };
+    assert_eq!(refusal, Refusal::Busy);
+    assert!(heard >= crate::sessions::limit::STARTS, "{heard}");
+}
