@@ -23,7 +23,7 @@ use super::identity::Credentials;
 pub enum Time {
     /// As well as can be.
     Known,
-    /// The hardware clock says something, and that may be wrong in either direction (docs/decisions/0009).
+    /// The hardware clock says something, and that may be wrong in either direction (docs/decisions/0010).
     Unknown,
 }
 
