@@ -28,13 +28,12 @@ impl World {
         self.fleet.change(Author::controller(), add).await.expect("added").id
     }
 
-    async fn from_medium(&self, credential: SiteCredential, number: u8) -> enroll::Answer {
+    async fn enroll_by_medium(&self, credential: SiteCredential, number: u8) -> enroll::Answer {
         let (_, csr) = request();
-        self.ask_from_medium(enroll::Request { leave: Leave::Site(credential), csr, identity: box_number(number) })
-            .await
+        self.enroll_by(enroll::Request { leave: Leave::Site(credential), csr, identity: box_number(number) }).await
     }
 
-    async fn ask_from_medium(&self, request: enroll::Request) -> enroll::Answer {
+    async fn enroll_by(&self, request: enroll::Request) -> enroll::Answer {
         let connection = self.dial(ALPN_ENROLL, None).await.expect("nobody needs a certificate to enroll");
         ask(&connection, &request).await
     }
@@ -50,19 +49,19 @@ fn refused(answer: &enroll::Answer) -> Option<Refusal> {
 #[tokio::test]
 async fn a_machine_from_a_sealed_iso_needs_no_ticket_until_the_iso_is_revoked() {
     let world = world();
-    let unknown = world.from_medium(CREDENTIAL, 1).await;
+    let unknown = world.enroll_by_medium(CREDENTIAL, 1).await;
     assert_eq!(refused(&unknown), Some(Refusal::NoMedium), "nobody has told of such an ISO");
     let id = world.sealed().await;
-    let answer = world.from_medium(CREDENTIAL, 1).await;
+    let answer = world.enroll_by_medium(CREDENTIAL, 1).await;
     let enroll::Answer::Enrolled { machine, .. } = answer else { panic!("{answer:?}") };
     let joined = world.fleet.state().machines.get(&machine).cloned().expect("there");
     assert_eq!((joined.iso, joined.location.as_str()), (id.clone(), "ber1"));
 
     world.fleet.change(Author::controller(), move |draft| machine::approve(draft, machine)).await.expect("approved");
     world.fleet.change(Author::controller(), move |draft| iso::revoke(draft, &id)).await.expect("revoked");
-    let again = world.from_medium(CREDENTIAL, 1).await;
+    let again = world.enroll_by_medium(CREDENTIAL, 1).await;
     assert!(matches!(again, enroll::Answer::Enrolled { machine: id, .. } if id == machine), "it is in: {again:?}");
-    assert_eq!(refused(&world.from_medium(CREDENTIAL, 2).await), Some(Refusal::MediumRevoked));
+    assert_eq!(refused(&world.enroll_by_medium(CREDENTIAL, 2).await), Some(Refusal::MediumRevoked));
 }
 
 #[tokio::test]
@@ -73,7 +72,7 @@ async fn who_shows_an_isos_credential_without_end_has_to_wait() {
     let request = enroll::Request { leave: Leave::Site(CREDENTIAL), csr, identity: box_number(1) };
     let mut heard = 0;
     let refusal = loop {
-        let answer = world.ask_from_medium(request.clone()).await;
+        let answer = world.enroll_by(request.clone()).await;
         if let Some(refusal) = refused(&answer) {
             break refusal;
         }
