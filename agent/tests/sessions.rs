@@ -142,7 +142,7 @@ async fn a_machine_that_its_controller_makes_wait_says_why_and_asks_again_by_its
     let pace = Pace { boot_again: Duration::ZERO, ..Pace::default() };
     let own = start_as(Options { refused: WhenRefused::BootAgain, pace, ..options(&controller, Keep::memory()) });
     let mut status = own.agent.status.subscribe();
-    in_time("an enrollment", controller.refuse(Refusal::Awaited)).await;
+    in_time("an enrollment", controller.refuse(Refusal::Awaited { seconds: 1 })).await;
     let trouble = status.wait_for(|status| status.trouble.contains("has just started"));
     in_time("a clear word on the console", trouble).await.expect("the agent lives");
     in_time("another enrollment, with no boot between", controller.enroll()).await;

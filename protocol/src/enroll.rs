@@ -180,7 +180,7 @@ impl Refusal {
     /// Whether the same request may be taken later, without anything else having to be done to the machine.
     pub fn is_passing(self) -> bool {
         match self {
-            Self::Busy | Self::Full | Self::Awaited => true,
+            Self::Busy | Self::Full | Self::Awaited { .. } => true,
             Self::TicketUnknown
             | Self::TicketExpired
             | Self::TicketForeign
@@ -225,10 +225,13 @@ pub enum Refusal {
     NoMedium,
     /// It looks like a machine that may be on its way back to a controller that has just started.
     #[error(
-        "the controller has just started and waits for the machines that it knows; this one looks like one of them and \
-         is let in within a minute"
+        "the controller has just started and waits for the machines that it knows; this one looks like one of them and asks \
+         again in {seconds} s"
     )]
-    Awaited,
+    Awaited {
+        /// When it may ask again; an agent waits for five minutes at most.
+        seconds: u16,
+    },
     /// An operator retired this machine.
     #[error("this machine was retired by an operator")]
     Retired,

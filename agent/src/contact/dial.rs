@@ -43,6 +43,8 @@ const NO_ROUTE: Duration = Duration::from_millis(250);
 const PROVING: Duration = Duration::from_secs(1);
 /// Between attempts to enroll that can only succeed after somebody did something.
 const REFUSED: Duration = Duration::from_secs(60);
+/// A controller that has just started is believed that it needs so long.
+const AWAITED: Duration = Duration::from_secs(300);
 /// Clocks that differ by less are left alone.
 const CLOCK_SLACK_MS: u64 = 1_000;
 
@@ -169,9 +171,12 @@ impl Dialer<'_> {
             Trouble::Route(_) => NO_ROUTE,
             _ => self.backoff.next(u64::from_ne_bytes(random::bytes())),
         };
-        if matches!(&trouble, Trouble::Enrollment(refusal) if !matches!(refusal, Refusal::Busy | Refusal::Awaited)) {
-            delay += REFUSED;
-        }
+        delay += match &trouble {
+            Trouble::Enrollment(Refusal::Busy) => Duration::ZERO,
+            Trouble::Enrollment(Refusal::Awaited { seconds }) => Duration::from_secs((*seconds).into()).min(AWAITED),
+            Trouble::Enrollment(_) => REFUSED,
+            _ => Duration::ZERO,
+        };
         if let Some(at) = self.boot_again_at {
             delay = delay.min(at.saturating_duration_since(Instant::now()));
         }

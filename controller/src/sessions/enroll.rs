@@ -119,7 +119,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     Ok(Answer::Enrolled { machine: enrolled.machine, certificates, time_unix_ms: now_unix_ms() })
 }
 
-/// The newest session that each machine had which looks like a box, when it was asked for a sign of life.
+/// The session of each machine that looks like a box, in which it was asked for a sign of life.
 type Asked = HashMap<MachineId, Option<u64>>;
 
 impl Sessions {
@@ -133,10 +133,12 @@ impl Sessions {
         let state = self.0.fleet.state();
         let (mut alive, mut asked) = (Vec::new(), Asked::new());
         for id in identity::candidates(&state, identity) {
-            asked.insert(id, self.0.registry.newest(id));
-            let Some(peer) = self.0.registry.get(id) else {
-                if self.awaits(id) {
-                    return Err(Refusal::Awaited);
+            let peer = self.0.registry.get(id);
+            // One that is just arriving cannot be asked: it is newer than what was asked, and the box tries again.
+            asked.insert(id, peer.as_ref().map(|peer| peer.number));
+            let Some(peer) = peer else {
+                if let Some(left) = self.awaits(id) {
+                    return Err(Refusal::Awaited { seconds: left.as_secs() as u16 + 1 });
                 }
                 continue;
             };
@@ -192,7 +194,7 @@ impl Sessions {
         tracing::warn!(%from, reason = %refusal, "enrollment refused");
         self.0.metrics.refused(Door::Enroll, reason(refusal));
         // Whoever comes when there is no room, or too early, did nothing wrong.
-        if !matches!(refusal, Refusal::Busy | Refusal::Awaited) {
+        if !matches!(refusal, Refusal::Busy | Refusal::Awaited { .. }) {
             self.failed(from.ip());
             self.tell(from, refusal.to_string()).await;
         }
@@ -239,7 +241,7 @@ fn reason(refusal: Refusal) -> Reason {
         Refusal::MediumRevoked => Reason::IsoRevoked,
         Refusal::Full => Reason::PendingFull,
         Refusal::NoMedium => Reason::IsoMissing,
-        Refusal::Awaited => Reason::Awaited,
+        Refusal::Awaited { .. } => Reason::Awaited,
         Refusal::Retired => Reason::Retired,
     }
 }

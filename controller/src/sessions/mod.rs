@@ -113,7 +113,7 @@ impl Sessions {
         self.0.handshakes.count()
     }
 
-    fn awaits(&self, machine: MachineId) -> bool {
+    fn awaits(&self, machine: MachineId) -> Option<Duration> {
         self.0.reunion.lock().unwrap_or_else(PoisonError::into_inner).awaits(machine, Instant::now())
     }
 
@@ -133,7 +133,7 @@ impl Live for Sessions {
     fn alive(&self, machine: MachineId) -> Alive {
         match self.0.registry.newest(machine) {
             Some(_) => Alive::Yes,
-            None if self.awaits(machine) => Alive::Perhaps,
+            None if self.awaits(machine).is_some() => Alive::Perhaps,
             None => Alive::No,
         }
     }

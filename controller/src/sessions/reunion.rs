@@ -32,12 +32,12 @@ impl Reunion {
         Self { missing: certified.map(|machine| machine.id).collect(), until: now + AWAITED }
     }
 
-    /// Whether the machine has not been here yet, and may still come.
-    pub fn awaits(&mut self, machine: MachineId, now: Instant) -> bool {
+    /// For how long the machine may still come, where it has not been here yet.
+    pub fn awaits(&mut self, machine: MachineId, now: Instant) -> Option<Duration> {
         if now >= self.until {
             self.missing = HashSet::new();
         }
-        self.missing.contains(&machine)
+        self.missing.contains(&machine).then(|| self.until - now)
     }
 
     /// The machine has a session: what becomes of it from now on is seen.
@@ -63,11 +63,13 @@ mod tests {
         machine::reject(&mut draft, rejected).expect("rejected");
         machine::retire(&mut draft, retired).expect("retired");
         let mut reunion = Reunion::begin(draft.state(), now);
-        assert_eq!([member, pending, rejected, retired].map(|id| reunion.awaits(id, now)), [true, true, false, false]);
+        let all = [member, pending, rejected, retired].map(|id| reunion.awaits(id, now));
+        assert_eq!(all, [Some(AWAITED), Some(AWAITED), None, None]);
         reunion.came(member);
         let late = now + AWAITED - Duration::from_millis(1);
-        assert_eq!([member, pending].map(|id| reunion.awaits(id, late)), [false, true]);
-        assert!(!reunion.awaits(pending, now + AWAITED));
+        let left = [member, pending].map(|id| reunion.awaits(id, late));
+        assert_eq!(left, [None, Some(Duration::from_millis(1))]);
+        assert_eq!(reunion.awaits(pending, now + AWAITED), None);
         assert!(reunion.missing.is_empty(), "nothing is kept for ever");
     }
 }

@@ -66,7 +66,7 @@ fn enroll_answers() {
     golden(&enroll::Answer::Refused(enroll::Refusal::TicketExpired), "0101");
     golden(&enroll::Answer::Refused(enroll::Refusal::Full), "0107");
     golden(&enroll::Answer::Refused(enroll::Refusal::NoMedium), "0108");
-    golden(&enroll::Answer::Refused(enroll::Refusal::Awaited), "0109");
+    golden(&enroll::Answer::Refused(enroll::Refusal::Awaited { seconds: 60 }), "0109 3c");
     golden(&enroll::Answer::Refused(enroll::Refusal::Retired), "010a");
 }
 

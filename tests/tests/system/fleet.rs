@@ -18,6 +18,9 @@ const COUNT: u16 = 50;
 /// A killed controller is noticed at the next keep-alive, 10 s, and not at the idle timeout.
 const ALL_BACK: Duration = Duration::from_secs(20);
 
+/// For so long after its start a controller takes every machine for alive: one that boots then waits.
+const AWAITED: Duration = Duration::from_secs(60);
+
 pub fn start(name: &str) -> Result<Controller> {
     namespace::enter()?;
     let folder = scratch::scratch(name)?;
@@ -190,8 +193,9 @@ fn a_power_command_acts_at_most_once_however_often_it_is_sent() -> Result<()> {
     ensure!(first["id"] == second["id"], "one wish is one operation: {first} {second}");
     controller.kill();
     controller.start_again()?;
-    let after =
-        until(&controller, SOON, "it is back with a new boot", 1, |m| is_online(m) && m["presence"]["boot"] != boot)?;
+    let after = until(&controller, AWAITED + SOON, "it is back with a new boot", 1, |m| {
+        is_online(m) && m["presence"]["boot"] != boot
+    })?;
     // Sent again after it was carried out, by somebody who did not hear the answer, to a controller that has died since.
     let third = send(&controller)?;
     ensure!(third["id"] == first["id"], "still the same operation: {third}");
