@@ -75,7 +75,7 @@ fn twins_from_one_iso_are_two_machines_approved_by_claim_code_and_policy_and_out
     );
 
     // A revoked ISO: a third box is turned away on its screen, and those that are in start from it as before.
-    lab.controller.muster(&["iso", "revoke", &iso])?;
+    lab.controller.muster(&["iso", "revoke", &iso, "--yes"])?;
     let (third, third_mac) = start(3)?;
     until_on_screen(&third, &format!("ISO {iso}")).context("the screen names the medium")?;
     let screen = until_on_screen(&third, "this boot medium was revoked")?;

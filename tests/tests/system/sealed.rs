@@ -44,7 +44,7 @@ fn a_sealed_iso_starts_machines_whatever_their_clocks_say_and_asks_nobody_over_h
     ensure!(member["id"] == pending["id"] && member["lifecycle"] == "available", "{member}");
 
     // Revoked: whoever is in starts from it as before, and a new box reads why it does not join.
-    lab.controller.muster(&["iso", "revoke", &id])?;
+    lab.controller.muster(&["iso", "revoke", &id, "--yes"])?;
     machine.reset()?;
     let member = lab.until_online(Some(text(&member, "/presence/boot")?))?;
     ensure!(member["id"] == pending["id"], "{member}");
