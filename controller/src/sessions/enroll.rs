@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
-use muster_protocol::enroll::{Answer, Identity, Leave, Refusal, Request};
+use muster_protocol::enroll::{Answer, Identity, Leave, Refusal, Request, SiteCredential};
 use muster_protocol::{MachineId, close};
 use quinn::Connection;
 use tokio::sync::Semaphore;
@@ -20,7 +20,7 @@ use crate::api::{Alive, Live, Presence};
 use crate::fleet::enrollment::{self, Seen, room};
 use crate::fleet::identity::{self, Match};
 use crate::fleet::record::Machine;
-use crate::fleet::{self, Author, State};
+use crate::fleet::{self, Author, State, iso};
 use crate::metrics::{Door, Reason};
 use crate::pki::AgentRequest;
 
@@ -75,7 +75,10 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
     identity.check()?;
     let (from, key) = (remote(connection), csr.digest());
     enrollment::is_heard(&sessions.0.fleet.state(), &leave, &identity, key, now_unix_ms())?;
-    if matches!(leave, Leave::Site(_)) && !sessions.may_ask_without_ticket(from.ip()) {
+    if let Leave::Site(credential) = &leave
+        && !enrollment::is_holder(&sessions.0.fleet.state(), key)
+        && !sessions.may_ask_without_ticket(from.ip(), credential)
+    {
         return Err(Refusal::Busy);
     }
     // Who proves to be a machine is asked about nobody, and waits for nobody.
@@ -173,9 +176,12 @@ impl Sessions {
         self.0.patience.lock().unwrap_or_else(PoisonError::into_inner).hears(source, Instant::now())
     }
 
-    /// Who shows a medium's credential is as often let in as there are boot scripts for those who show none.
-    fn may_ask_without_ticket(&self, source: IpAddr) -> bool {
-        let mut sealed = self.0.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Who shows a sealed medium's credential is heard as often as there are boot scripts for the others. Those who show a
+    /// revoked one take nothing from their neighbors who show a good one.
+    fn may_ask_without_ticket(&self, source: IpAddr, credential: &SiteCredential) -> bool {
+        let is_good = iso::check(&self.0.fleet.state(), &credential.digest()).is_ok();
+        let starts = if is_good { &self.0.sealed } else { &self.0.revoked };
+        let mut sealed = starts.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let has = sealed.has(source, now);
         if has {

@@ -73,6 +73,7 @@ struct Shared {
     told: Mutex<limit::Ration>,
     newcomers: Mutex<limit::Ration>,
     sealed: Mutex<limit::Buckets>,
+    revoked: Mutex<limit::Buckets>,
 }
 
 impl Sessions {
@@ -98,6 +99,7 @@ impl Sessions {
             told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),
             newcomers: Mutex::new(limit::Ration::new(NEWCOMERS, ONE_MORE_TOLD)),
             sealed: Mutex::new(limit::Buckets::new(limit::STARTS, limit::ONE_MORE_START)),
+            revoked: Mutex::new(limit::Buckets::new(limit::STARTS, limit::ONE_MORE_START)),
         }));
         tokio::spawn(session::watch_records(Arc::downgrade(&sessions.0), sessions.0.fleet.watch()));
         sessions

@@ -1,5 +1,6 @@
 //! A site's boot medium, as the API shows it.
 
+use muster_protocol::Digest;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -26,6 +27,9 @@ pub struct IsoView {
     /// SHA-256 of the CA's certificate that a sealed one pins, in hex; absent for one that asks over the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_ca: Option<String>,
+    /// Whether that CA is in force; with another nothing that starts from it comes in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_in_force: Option<bool>,
     /// When it was built.
     #[schema(value_type = String, format = DateTime)]
     pub made: Time,
@@ -38,8 +42,8 @@ pub struct IsoView {
 }
 
 impl IsoView {
-    /// What is known of it.
-    pub fn of(state: &State, iso: &Iso) -> Self {
+    /// What is known of it. `cas` are those in force.
+    pub fn of(state: &State, iso: &Iso, cas: &[Digest]) -> Self {
         Self {
             id: iso.id.clone(),
             location: iso.location.clone(),
@@ -48,6 +52,7 @@ impl IsoView {
             bytes: iso.bytes,
             sha256: iso.sha256.to_string(),
             sealed_ca: iso.sealed.map(|ca| ca.to_string()),
+            ca_in_force: iso.sealed.map(|ca| cas.contains(&ca)),
             made: Time(iso.created_unix_ms),
             revoked: iso.revoked_unix_ms.map(Time),
             machines: state.machines.iter().filter(|machine| machine.iso == iso.id).count(),

@@ -11,7 +11,7 @@ use muster_ipxe::iso::{self, IsoSpec, Kind};
 use muster_ipxe::packages::Freshness;
 use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, Site};
 use muster_protocol::enroll::SiteCredential;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::ask;
 use crate::cli::client::{Client, escape};
@@ -210,7 +210,7 @@ impl IsoCommand {
             Column("id", |iso| text(iso, "/id")),
             Column("location", |iso| text(iso, "/location")),
             Column("kind", |iso| if iso["sealed_ca"].is_null() { "network".into() } else { "sealed".into() }),
-            Column("state", |iso| if iso["revoked"].is_null() { "good".into() } else { "revoked".into() }),
+            Column("state", state),
             Column("machines", |iso| text(iso, "/machines")),
             Column("controllers", |iso| joined(iso, "/controllers")),
             Column("size", |iso| bytes(iso["bytes"].as_u64().unwrap_or_default())),
@@ -345,6 +345,16 @@ impl IsoBuild {
             ))),
         }
     }
+}
+
+/// What an ISO is good for now.
+fn state(iso: &Value) -> String {
+    match (&iso["revoked"], &iso["ca_in_force"]) {
+        (Value::Null, Value::Bool(false)) => "old CA",
+        (Value::Null, _) => "good",
+        _ => "revoked",
+    }
+    .into()
 }
 
 /// 256 random bits.

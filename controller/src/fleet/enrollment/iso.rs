@@ -5,7 +5,7 @@
 
 use muster_ipxe::script::iso_id;
 use muster_protocol::Digest;
-use muster_protocol::enroll::SiteCredential;
+use muster_protocol::enroll::{Refusal as Enrollment, SiteCredential};
 
 use super::policy;
 use crate::fleet::location::unknown;
@@ -110,19 +110,23 @@ pub fn check<'a>(state: &'a State, credential: &Digest) -> Result<&'a Iso, Wrong
     if iso.revoked_unix_ms.is_none() { Ok(iso) } else { Err(Wrong::Revoked) }
 }
 
-/// What a sealed ISO's credential is worth: a ticket, made and used up at once.
+/// The sealed ISO that carries this credential, revoked or not.
 ///
-/// One that is revoked or unknown is no leave to join, and nothing that it says of a place counts; it is good enough for a
-/// machine that is in, which needs none.
-pub fn leave(state: &State, credential: &SiteCredential) -> Ticket {
+/// Another ISO's credential is no leave to enroll: it travels in the clear to the boot listener, which gives a ticket for it.
+pub fn sealed<'a>(state: &'a State, credential: &SiteCredential) -> Option<&'a Iso> {
     let digest = credential.digest();
-    let (iso, location, joins) = match check(state, &digest) {
-        Ok(iso) => (iso.id.clone(), iso.location.clone(), true),
-        Err(Wrong::Revoked) => (iso_id(&digest), String::new(), true),
-        Err(Wrong::Unknown) => (String::new(), String::new(), false),
-    };
+    state.isos.get(&iso_id(&digest)).filter(|iso| iso.credential == digest && iso.sealed.is_some())
+}
+
+/// What a sealed ISO's credential is worth: a ticket, made and used up at once. Nothing that a revoked one says of a place
+/// counts.
+///
+/// Errors: no sealed ISO carries it.
+pub fn leave(state: &State, credential: &SiteCredential) -> Result<Ticket, Enrollment> {
+    let iso = sealed(state, credential).ok_or(Enrollment::NoMedium)?;
+    let location = if iso.revoked_unix_ms.is_none() { iso.location.clone() } else { String::new() };
     let bound = TicketBound::Machine { uuid: None, macs: Vec::new() };
-    Ticket { digest, location, iso, joins, bound, expires_unix_ms: 0 }
+    Ok(Ticket { digest: iso.credential, location, iso: iso.id.clone(), joins: true, bound, expires_unix_ms: 0 })
 }
 
 /// Whether the ISO with this id lets machines join.
@@ -148,6 +152,13 @@ pub(crate) mod tests {
             sealed: None,
         };
         add(draft, built).expect("added")
+    }
+
+    /// A sealed one.
+    pub(crate) fn built_sealed(draft: &mut Draft, credential: &[u8]) -> Iso {
+        let iso = Iso { sealed: Some(Digest::of(b"CA")), ..built(draft, credential) };
+        draft.put(iso.clone());
+        iso
     }
 
     #[test]

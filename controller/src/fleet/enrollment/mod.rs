@@ -69,10 +69,7 @@ pub fn is_heard(state: &State, leave: &Leave, identity: &Identity, key: Digest, 
         Some(_) => Ok(()),
         None => match leave {
             Leave::Ticket(secret) => ticket::check(state, secret, identity, now_ms).map(drop),
-            Leave::Site(credential) => match iso::check(state, &credential.digest()) {
-                Ok(_) | Err(iso::Wrong::Revoked) => Ok(()),
-                Err(iso::Wrong::Unknown) => Err(Enrollment::NoMedium),
-            },
+            Leave::Site(credential) => iso::sealed(state, credential).map(drop).ok_or(Enrollment::NoMedium),
         },
     }
 }
@@ -99,13 +96,15 @@ pub fn enroll(
         return Err(Enrollment::Rejected.into());
     }
     let like = identity::find(draft.state(), &identity, &seen.alive);
-    let ticket = match leave.into() {
+    let leave = leave.into();
+    let is_sealed = matches!(leave, Leave::Site(_));
+    let ticket = match leave {
         Leave::Ticket(secret) => ticket::redeem(draft, &secret, &identity)?,
         // Others hear this from the boot script already, which this medium does not ask for.
         Leave::Site(_) if like == Match::New && was_retired(draft.state(), &identity.macs) => {
             return Err(Enrollment::Retired.into());
         }
-        Leave::Site(credential) => iso::leave(draft.state(), &credential),
+        Leave::Site(credential) => iso::leave(draft.state(), &credential)?,
     };
     let mut machine = match &like {
         Match::Known(id) => draft.need::<Machine>(id)?,
@@ -131,8 +130,10 @@ pub fn enroll(
     if !is_in && !ticket.joins {
         return Err(Enrollment::NoMedium.into());
     }
-    // Between the boot script and this it may have been revoked.
-    if !is_in && !ticket.iso.is_empty() && !iso::is_good(draft.state(), &ticket.iso) {
+    // Between the boot script and this it may have been revoked. A sealed one that is has no leave to give but to those that
+    // are in and started from it before: with it somebody else would only need to know what a machine is made of.
+    let needs_none = is_in && !(is_sealed && machine.iso != ticket.iso);
+    if !needs_none && !ticket.iso.is_empty() && !iso::is_good(draft.state(), &ticket.iso) {
         return Err(Enrollment::MediumRevoked.into());
     }
     let before = standing(&machine);
@@ -465,7 +466,7 @@ pub(crate) mod tests {
     fn a_sealed_iso_lets_in_until_it_is_revoked_and_whoever_is_in_stays_in() {
         let mut draft = draft();
         let credential = SiteCredential::from_bytes([5; 32]);
-        let iso = iso::tests::built(&mut draft, &[5; 32]).id;
+        let iso = iso::tests::built_sealed(&mut draft, &[5; 32]).id;
         let ask = |draft: &mut Draft, credential: SiteCredential, n: u8| {
             enroll(draft, Leave::Site(credential), a_box(n), Seen::default(), Digest::of(&[n]))
         };
@@ -486,6 +487,28 @@ pub(crate) mod tests {
         assert_eq!(again(&mut draft, 2, b"2"), Err(Enrollment::MediumRevoked.into()));
         let unknown = ask(&mut draft, SiteCredential::from_bytes([6; 32]), 3);
         assert_eq!(unknown, Err(Enrollment::NoMedium.into()));
+    }
+
+    #[test]
+    fn the_credential_of_an_iso_that_is_not_sealed_is_no_leave_to_enroll() {
+        let mut draft = draft();
+        iso::tests::built(&mut draft, &[5; 32]);
+        let leave = Leave::Site(SiteCredential::from_bytes([5; 32]));
+        let refused = Err(Enrollment::NoMedium.into());
+        assert_eq!(enroll(&mut draft, leave.clone(), a_box(1), Seen::default(), Digest::of(b"1")), refused);
+        assert_eq!(is_heard(draft.state(), &leave, &a_box(1), Digest::of(b"1"), 0), Err(Enrollment::NoMedium));
+    }
+
+    #[test]
+    fn a_revoked_sealed_iso_takes_the_place_of_no_machine_that_never_started_from_it() {
+        let mut draft = draft();
+        let stolen = iso::tests::built_sealed(&mut draft, &[5; 32]).id;
+        let member = enrolled(&mut draft, a_box(1));
+        machine::approve(&mut draft, member).expect("approved");
+        iso::revoke(&mut draft, &stolen).expect("revoked");
+        let leave = Leave::Site(SiteCredential::from_bytes([5; 32]));
+        let refused = enroll(&mut draft, leave, a_box(1), Seen::default(), Digest::of(b"thief"));
+        assert_eq!(refused, Err(Enrollment::MediumRevoked.into()));
     }
 
     #[test]

@@ -29,15 +29,21 @@ pub fn told(draft: &mut Draft, id: MachineId, cas: Vec<Digest>) -> Result<(), Re
     Ok(())
 }
 
-/// Machines of the fleet that are not known to believe this CA.
+/// Machines of the fleet that are not known to believe this CA. Who waits for approval loses nothing, and may be anybody.
 pub fn behind(state: &State, ca: Digest) -> impl Iterator<Item = &Machine> {
-    let is_in = |machine: &&Machine| !matches!(machine.lifecycle, Lifecycle::Rejected | Lifecycle::Retired);
-    state.machines.iter().filter(is_in).filter(move |machine| !machine.trusts.contains(&ca))
+    members(state).filter(move |machine| !machine.trusts.contains(&ca))
 }
 
-/// Sealed media that pin this CA and still let machines join.
-fn sealed_for(state: &State, ca: Digest) -> impl Iterator<Item = &Iso> {
-    state.isos.iter().filter(move |iso| iso.sealed == Some(ca) && iso.revoked_unix_ms.is_none())
+fn members(state: &State) -> impl Iterator<Item = &Machine> {
+    let is_out =
+        |machine: &Machine| matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired);
+    state.machines.iter().filter(move |machine| !is_out(machine))
+}
+
+/// Sealed media that pin this CA, and let machines join or are what a machine of the fleet starts from.
+pub fn sealed_for(state: &State, ca: Digest) -> impl Iterator<Item = &Iso> {
+    let is_used = |iso: &Iso| iso.revoked_unix_ms.is_none() || members(state).any(|machine| machine.iso == iso.id);
+    state.isos.iter().filter(move |iso| iso.sealed == Some(ca) && is_used(iso))
 }
 
 /// Writes down that the CA is changed, before it is.
@@ -55,26 +61,30 @@ pub fn rotated(draft: &mut Draft, from: Digest, to: Digest) {
 /// Errors: machines would be lost, unless `lost` says that they may.
 pub fn ended(draft: &mut Draft, before: Digest, current: Digest, lost: Lost) -> Result<(), Refusal> {
     let names: Vec<&str> = behind(draft.state(), current).map(|machine| machine.name.as_str()).collect();
-    let count = names.len();
-    if count > 0 && lost == Lost::Refuse {
-        let more = if count > NAMED { ", …" } else { "" };
-        return Err(Refusal::Conflict(format!(
-            "{} {} not followed yet and could come back only by booting again: {}{more}; wait until they were online, or, \
-             where they are switched off and boot anyway, do it with --force",
-            counted(count, "machine"),
-            if count == 1 { "has" } else { "have" },
-            names[..count.min(NAMED)].join(", ")
-        )));
-    }
     let sealed: Vec<&str> = sealed_for(draft.state(), before).map(|iso| iso.id.as_str()).collect();
-    if !sealed.is_empty() && lost == Lost::Refuse {
-        let more = if sealed.len() > NAMED { ", …" } else { "" };
+    let count = names.len();
+    if count + sealed.len() > 0 && lost == Lost::Refuse {
+        let mut problems = Vec::new();
+        if count > 0 {
+            problems.push(format!(
+                "{} {} not followed yet and could come back only by booting again: {}; wait until they were online",
+                counted(count, "machine"),
+                if count == 1 { "has" } else { "have" },
+                some(&names)
+            ));
+        }
+        if !sealed.is_empty() {
+            problems.push(format!(
+                "{} {} the CA before alone, so that nothing that starts from it would come in any more: {}; flash new ones \
+                 for the machines that start from them, and revoke these",
+                counted(sealed.len(), "sealed ISO"),
+                if sealed.len() == 1 { "believes" } else { "believe" },
+                some(&sealed)
+            ));
+        }
         return Err(Refusal::Conflict(format!(
-            "{} {} the CA before alone, so that nothing that starts from it would join any more: {}{more}; flash new ones \
-             and revoke these, or do it all the same with --force",
-            counted(sealed.len(), "sealed ISO"),
-            if sealed.len() == 1 { "believes" } else { "believe" },
-            sealed[..sealed.len().min(NAMED)].join(", ")
+            "{}; or do it all the same with --force, where that is no loss",
+            problems.join("; ")
         )));
     }
     let trusted = |ca: String| Facts::of([("ca", ca), ("left_behind", counted(count, "machine"))]);
@@ -85,6 +95,12 @@ pub fn ended(draft: &mut Draft, before: Digest, current: Digest, lost: Lost) -> 
         format!("the CA before is not trusted any more, left behind: {}", counted(count, "machine")),
     );
     Ok(())
+}
+
+/// The first few of many.
+fn some(names: &[&str]) -> String {
+    let more = if names.len() > NAMED { ", …" } else { "" };
+    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
 }
 
 /// What to do about machines that would be lost.
@@ -113,6 +129,11 @@ mod tests {
         Identity { system_serial: serial.into(), board_serial: serial.into(), ..Identity::default() }
     }
 
+    fn member(draft: &mut Draft, serial: &str) -> MachineId {
+        let id = enrolled(draft, identity(serial));
+        machine::approve(draft, id).expect("approved").id
+    }
+
     #[test]
     fn a_machine_is_told_of_a_rotation_once_and_of_its_end_once() {
         let ([old, new], mut draft) = (cas(), draft());
@@ -133,16 +154,30 @@ mod tests {
         let ([old, new], mut draft) = (cas(), draft());
         let sealed = Iso { sealed: Some(old), ..iso::tests::built(&mut draft, b"secret") };
         draft.put(sealed.clone());
-        let refused = ended(&mut draft, old, new, Lost::Refuse).expect_err("its machines would not join").to_string();
-        assert!(refused.contains("1 sealed ISO believes") && refused.contains(&sealed.id), "{refused}");
+        let member = member(&mut draft, "S-1");
+        draft.put(Machine { iso: sealed.id.clone(), ..draft.need(&member).expect("there") });
+        let refused = |draft: &mut Draft| ended(draft, old, new, Lost::Refuse).expect_err("a loss").to_string();
+        let both = refused(&mut draft);
+        assert!(both.contains("1 machine has not followed") && both.contains("1 sealed ISO believes"), "{both}");
+        told(&mut draft, member, vec![new, old]).expect("known");
         iso::revoke(&mut draft, &sealed.id).expect("revoked");
+        assert!(refused(&mut draft).contains(&sealed.id), "a machine of the fleet starts from it");
+        draft.put(Machine { iso: String::new(), ..draft.need(&member).expect("there") });
         ended(&mut draft, old, new, Lost::Refuse).expect("nobody starts from it");
+    }
+
+    #[test]
+    fn who_waits_for_approval_holds_up_no_change_of_the_ca() {
+        let ([old, new], mut draft) = (cas(), draft());
+        enrolled(&mut draft, identity("S-1"));
+        assert_eq!(behind(draft.state(), new).count(), 0);
+        ended(&mut draft, old, new, Lost::Refuse).expect("nobody of the fleet is lost");
     }
 
     #[test]
     fn a_machine_that_boots_again_counts_as_behind_until_it_was_told() {
         let ([old, new], mut draft) = (cas(), draft());
-        let id = enrolled(&mut draft, identity("S-1"));
+        let id = member(&mut draft, "S-1");
         told(&mut draft, id, vec![new, old]).expect("known");
         assert_eq!(behind(draft.state(), new).count(), 0);
         assert_eq!(enrolled(&mut draft, identity("S-1")), id);
@@ -152,7 +187,7 @@ mod tests {
     #[test]
     fn the_old_ca_is_not_dropped_while_a_machine_of_the_fleet_would_be_lost_unless_forced() {
         let ([old, new], mut draft) = (cas(), draft());
-        let ids = ["S-1", "S-2", "S-3"].map(|serial| enrolled(&mut draft, identity(serial)));
+        let ids = ["S-1", "S-2", "S-3"].map(|serial| member(&mut draft, serial));
         told(&mut draft, ids[0], vec![new, old]).expect("known");
         machine::retire(&mut draft, ids[1]).expect("retired");
         let name = draft.state().machines.get(&ids[2]).expect("there").name.clone();

@@ -14,9 +14,9 @@ use crate::api::Api;
 use crate::api::http::{Body, Operator, Page, Params, Problem, Refused, Segment, Viewer};
 use crate::api::resource::machines::Nothing;
 use crate::api::view::medium::IsoView;
+use crate::fleet::Refusal;
 use crate::fleet::answered::Outcome;
 use crate::fleet::iso::{self, Built};
-use crate::fleet::{Refusal, State as FleetState};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(show)).routes(routes!(revoke))
@@ -34,7 +34,9 @@ async fn list(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<J
     let cursor: String = params.cursor()?.unwrap_or_default();
     params.finish()?;
     let state = api.fleet.state();
-    Ok(Json(Page::take(state.isos.after(&cursor), limit, |iso| iso.id.clone(), |iso| IsoView::of(&state, iso))))
+    let cas = api.pki.authority().trusted();
+    let view = |iso: &_| IsoView::of(&state, iso, &cas);
+    Ok(Json(Page::take(state.isos.after(&cursor), limit, |iso| iso.id.clone(), view)))
 }
 
 /// One boot medium.
@@ -42,12 +44,13 @@ async fn list(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<J
     params(("id" = String, Path)),
     responses((status = 200, body = IsoView), Refused))]
 async fn show(_: Viewer, State(api): State<Api>, Segment(id): Segment) -> Result<Json<IsoView>, Problem> {
-    view(&api.fleet.state(), id)
+    view(&api, id)
 }
 
-fn view(state: &FleetState, id: String) -> Result<Json<IsoView>, Problem> {
+fn view(api: &Api, id: String) -> Result<Json<IsoView>, Problem> {
+    let state = api.fleet.state();
     let iso = state.isos.get(&id).ok_or(Refusal::NotFound { kind: "ISO", name: id })?;
-    Ok(Json(IsoView::of(state, iso)))
+    Ok(Json(IsoView::of(&state, iso, &api.pki.authority().trusted())))
 }
 
 /// A boot medium that was built. Its builder makes the site credential; the controller learns its digest alone.
@@ -85,11 +88,17 @@ async fn add(
     };
     let (sha256, credential) = (digest("sha256", &sha256)?, digest("credential_sha256", &credential_sha256)?);
     let sealed = sealed_ca.map(|ca| digest("sealed_ca", &ca)).transpose()?;
+    if sealed.is_some_and(|ca| !api.pki.authority().trusted().contains(&ca)) {
+        return Err(Problem::invalid(
+            "sealed_ca",
+            "must be the fingerprint of a CA in force, as GET /api/v1/ca tells it",
+        ));
+    }
     let built = Built { location, controllers, file, bytes, sha256, credential, sealed };
     let outcome =
         api.once(&caller, body.digest, move |draft| iso::add(draft, built).map(|iso| (iso.id.clone(), iso.id))).await?;
     let (Outcome::Done(id) | Outcome::Repeated { subject: id }) = outcome;
-    Ok((StatusCode::CREATED, view(&api.fleet.state(), id)?))
+    Ok((StatusCode::CREATED, view(&api, id)?))
 }
 
 /// Makes a boot medium useless for joining, at once. Machines that are in the fleet stay in, and start from it as before.
@@ -103,5 +112,5 @@ async fn revoke(
     _: Body<Nothing>,
 ) -> Result<Json<IsoView>, Problem> {
     let iso = api.fleet.change(caller.author, move |draft| iso::revoke(draft, &id)).await?;
-    view(&api.fleet.state(), iso.id)
+    view(&api, iso.id)
 }
