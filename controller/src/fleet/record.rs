@@ -92,6 +92,13 @@ pub enum Lifecycle {
     Retired,
 }
 
+impl Lifecycle {
+    /// Whether somebody let it in, and nobody put it out.
+    pub fn is_in(&self) -> bool {
+        matches!(self, Self::Available | Self::Leased { .. } | Self::Cleaning { .. })
+    }
+}
+
 /// An operator's wish to leave a machine out of leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Maintenance {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::join_all;
 use muster_protocol::enroll::{Answer, Identity, Leave, Refusal, Request, SiteCredential};
 use muster_protocol::{MachineId, close};
 use quinn::Connection;
@@ -24,7 +25,8 @@ use crate::fleet::{self, Author, State, iso};
 use crate::metrics::{Door, Reason};
 use crate::pki::AgentRequest;
 
-/// From the handshake to the whole request, and again from the answer to its acknowledgment.
+/// From the handshake to the whole request, and again from the answer to its acknowledgment. What the controller itself
+/// has to do and to wait for in between is not its peer's failure.
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves one connection of ALPN `muster-enroll/1`; `handshake` is the place that it had until now.
@@ -40,21 +42,31 @@ pub async fn serve(sessions: &Sessions, connection: &Connection, handshake: Plac
         count(Reason::RateLimited);
         return shut(connection, close::BUSY, "too many attempts from this address failed; try again later");
     }
-    match tokio::time::timeout(WITHIN, exchange(sessions, connection)).await {
-        Ok(Ok(())) => shut(connection, close::DONE, "enrollment is over"),
-        Ok(Err(e)) => {
+    match exchange(sessions, connection).await {
+        Ok(()) => shut(connection, close::DONE, "enrollment is over"),
+        Err(Broken::Stream(e)) => {
             if let Some(reason) = e.breach() {
                 sessions.broken(connection, reason, &e.to_string()).await;
             }
         }
-        Err(_) => sessions.broken(connection, Reason::Timeout, "the enrollment request did not come in time").await,
+        Err(Broken::Late(text)) => sessions.broken(connection, Reason::Timeout, text).await,
     }
 }
 
-async fn exchange(sessions: &Sessions, connection: &Connection) -> Result<(), StreamError> {
-    let (mut send, mut receive) = connection.accept_bi().await?;
-    // The limit of a request is small; there is nobody to take turns with.
-    let request: Request = stream::read(&mut receive, &Semaphore::new(1)).await?;
+/// Why there was no exchange.
+enum Broken {
+    Stream(StreamError),
+    Late(&'static str),
+}
+
+async fn exchange(sessions: &Sessions, connection: &Connection) -> Result<(), Broken> {
+    let read = async {
+        let (send, mut receive) = connection.accept_bi().await?;
+        // The limit of a request is small; there is nobody to take turns with.
+        let request: Request = stream::read(&mut receive, &Semaphore::new(1)).await?;
+        Ok((send, request))
+    };
+    let (mut send, request) = within(read, "the enrollment request did not come in time").await?;
     let answer = match decide(sessions, connection, request).await {
         Ok(answer) => answer,
         Err(refusal) => {
@@ -62,10 +74,20 @@ async fn exchange(sessions: &Sessions, connection: &Connection) -> Result<(), St
             Answer::Refused(refusal)
         }
     };
-    stream::write(&mut send, &answer).await?;
-    // The connection must not be closed before the answer has arrived.
-    let _ = send.stopped().await;
-    Ok(())
+    let write = async {
+        stream::write(&mut send, &answer).await?;
+        // The connection must not be closed before the answer has arrived.
+        let _ = send.stopped().await;
+        Ok(())
+    };
+    within(write, "the answer to the enrollment request was not taken in time").await
+}
+
+async fn within<T>(part: impl Future<Output = Result<T, StreamError>>, late: &'static str) -> Result<T, Broken> {
+    match tokio::time::timeout(WITHIN, part).await {
+        Ok(done) => done.map_err(Broken::Stream),
+        Err(_) => Err(Broken::Late(late)),
+    }
 }
 
 async fn decide(sessions: &Sessions, connection: &Connection, request: Request) -> Result<Answer, Refusal> {
@@ -82,19 +104,25 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
         return Err(Refusal::Busy);
     }
     // Who proves to be a machine is asked about nobody, and waits for nobody.
-    let (mut seen, asked) = match enrollment::is_holder(&sessions.0.fleet.state(), key) {
-        true => (Seen::default(), Asked::new()),
-        false => sessions.seen(&identity).await?,
+    let (alive, asked) = match enrollment::is_holder(&sessions.0.fleet.state(), key) {
+        true => (Vec::new(), Asked::new()),
+        false => sessions.alive_of(&identity).await?,
     };
+    let mut seen = Seen { alive, ..Seen::default() };
     let (live, claimed) = (sessions.clone(), identity.clone());
     let author = Author::new("enrollment", Some(from), RequestId::fresh().as_str());
     let enrolled = sessions
         .0
         .fleet
         .change(author, move |draft| {
-            // Whoever came in the meantime has to be asked for a sign of life as well.
-            if !enrollment::is_holder(draft.state(), key) && !live.is_as_before(draft.state(), &claimed, &asked) {
-                return Err(Refusal::Busy.into());
+            if !enrollment::is_holder(draft.state(), key) {
+                // Whoever came in the meantime has to be asked for a sign of life as well, or counts as alive unasked.
+                let came = live.came_since(draft.state(), &claimed, &asked);
+                if came.iter().any(|id| is_in(draft.state(), *id)) {
+                    return Err(Refusal::Busy.into());
+                }
+                seen.alive.extend(came);
+                seen.untold = live.is_untold(draft.state(), &claimed, &seen.alive);
             }
             let source = crate::source::whole(from.ip());
             seen.absent = room::forgettable(draft.state(), Some(source), |machine| live.left(machine));
@@ -129,33 +157,51 @@ impl Sessions {
     /// Which of the machines that this identity looks like are alive in a session: then this is another box, and two live
     /// machines are never merged. A machine that started anew does not answer any more.
     ///
-    /// The numbers are those of the sessions that each of them had; see [`Self::is_as_before`].
+    /// One that nobody let in and that cannot be asked counts as alive: nothing is merged with it, and nobody has to wait
+    /// for it. The numbers are those of the sessions that each of them had; see [`Self::came_since`].
     ///
-    /// Errors: [`Refusal::Busy`] where one of them cannot be asked now, [`Refusal::Awaited`].
-    async fn seen(&self, identity: &Identity) -> Result<(Seen, Asked), Refusal> {
+    /// Errors: [`Refusal::Busy`] where one that is in cannot be asked now, [`Refusal::Awaited`].
+    async fn alive_of(&self, identity: &Identity) -> Result<(Vec<MachineId>, Asked), Refusal> {
         let state = self.0.fleet.state();
-        let (mut alive, mut asked) = (Vec::new(), Asked::new());
+        let (mut there, mut asked) = (Vec::new(), Asked::new());
         for id in identity::candidates(&state, identity) {
             let peer = self.0.registry.get(id);
             // One that is just arriving cannot be asked: it is newer than what was asked, and the box tries again.
             asked.insert(id, peer.as_ref().map(|peer| peer.number));
-            let Some(peer) = peer else {
-                if let Some(left) = self.awaits(id) {
-                    return Err(Refusal::Awaited { seconds: left.as_secs() as u16 + 1 });
+            match peer {
+                Some(peer) => there.push(peer),
+                None => {
+                    if let Some(left) = self.awaits(id) {
+                        return Err(Refusal::Awaited { seconds: left.as_secs() as u16 + 1 });
+                    }
                 }
-                continue;
-            };
-            match peer.life().await {
-                Life::Sign => alive.push(id),
+            }
+        }
+        // All at once: however many do not answer, it takes no longer than one of them.
+        let lives = join_all(there.iter().map(|peer| peer.life())).await;
+        let mut alive = Vec::new();
+        for (peer, life) in there.iter().zip(lives) {
+            match life {
+                Life::Sign => alive.push(peer.machine),
                 // Its session must not outlive it only because it was spoken to.
                 Life::NoSign => peer.close(close::DONE, "no sign of life"),
                 // If it is dead, its session is over soon, and the box asks again.
-                Life::Unasked => return Err(Refusal::Busy),
+                Life::Unasked if is_in(&state, peer.machine) => return Err(Refusal::Busy),
+                // In quarantine a machine has nothing to do that would leave it no time for a question.
+                Life::Unasked => {
+                    alive.push(peer.machine);
+                    peer.close(close::DONE, "it takes no question");
+                }
             }
         }
-        let is_known = matches!(identity::find(&state, identity, &alive), Match::Known(_));
+        Ok((alive, asked))
+    }
+
+    /// Whether it is new, and too many newcomers came lately for this one to be told of.
+    fn is_untold(&self, state: &State, identity: &Identity, alive: &[MachineId]) -> bool {
+        let is_known = matches!(identity::find(state, identity, alive), Match::Known(_));
         let newcomers = || self.0.newcomers.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-        Ok((Seen { alive, absent: None, untold: !is_known && newcomers().is_none() }, asked))
+        !is_known && newcomers().is_none()
     }
 
     /// Since when a machine is not there; `None` where it is, or may be.
@@ -166,10 +212,10 @@ impl Sessions {
         }
     }
 
-    /// Whether nobody whom this identity looks like has come since they were asked.
-    fn is_as_before(&self, state: &State, identity: &Identity, asked: &Asked) -> bool {
-        let is_known = |id: &MachineId| asked.get(id).is_some_and(|seen| self.0.registry.newest(*id) <= *seen);
-        identity::candidates(state, identity).iter().all(is_known)
+    /// Whom this identity looks like and who has come since they were asked.
+    fn came_since(&self, state: &State, identity: &Identity, asked: &Asked) -> Vec<MachineId> {
+        let is_as_before = |id: &MachineId| asked.get(id).is_some_and(|seen| self.0.registry.newest(*id) <= *seen);
+        identity::candidates(state, identity).into_iter().filter(|id| !is_as_before(id)).collect()
     }
 
     fn is_heard(&self, source: IpAddr) -> bool {
@@ -234,6 +280,10 @@ impl Sessions {
             tracing::warn!(%error, "a refused enrollment is not in the event feed");
         }
     }
+}
+
+fn is_in(state: &State, id: MachineId) -> bool {
+    state.machines.get(&id).is_some_and(|machine| machine.lifecycle.is_in())
 }
 
 fn reason(refusal: Refusal) -> Reason {

@@ -1,5 +1,6 @@
 //! Agents of every kind against a real port on loopback: honest ones, ones without leave, and ones that talk garbage.
 
+mod mute;
 mod neighbors;
 mod quarantine;
 mod refusals;
@@ -94,14 +95,7 @@ impl World {
         alpn: &[u8],
         who: Option<&Identified>,
     ) -> Result<Connection, ConnectionError> {
-        let own = |tls: Unidentified| match who {
-            None => tls.with_no_client_auth(),
-            Some(who) => {
-                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(who.key.clone()));
-                tls.with_client_auth_cert(who.chain.clone(), key).expect("a certificate and its key")
-            }
-        };
-        self.dial_as(ca, alpn, own).await
+        self.dial_as(ca, alpn, |tls| identified(tls, who)).await
     }
 
     /// A connection as whoever `own` makes of it.
@@ -116,20 +110,12 @@ impl World {
     where
         F: FnOnce(Unidentified) -> rustls::ClientConfig,
     {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(ca).expect("a CA");
-        let tls = rustls::ClientConfig::builder_with_provider(crate::pki::provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_root_certificates(roots);
-        let mut tls = own(tls);
-        tls.alpn_protocols = vec![alpn.to_vec()];
-        let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("QUIC");
+        self.connect(client(ca, alpn, own)).await
+    }
+
+    async fn connect(&self, client: quinn::ClientConfig) -> Result<Connection, ConnectionError> {
         let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
-        endpoint
-            .connect_with(quinn::ClientConfig::new(Arc::new(tls)), self.address, CONTROLLER_NAME)
-            .expect("dials")
-            .await
+        endpoint.connect_with(client, self.address, CONTROLLER_NAME).expect("dials").await
     }
 
     async fn enroll(&self, ticket: &Ticket, identity: Identity) -> Result<Identified, enroll::Refusal> {
@@ -172,6 +158,34 @@ impl World {
         };
         tokio::time::timeout(DEADLINE, seen).await.expect("in time");
     }
+}
+
+/// Somebody with this certificate.
+fn identified(tls: Unidentified, who: Option<&Identified>) -> rustls::ClientConfig {
+    match who {
+        None => tls.with_no_client_auth(),
+        Some(who) => {
+            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(who.key.clone()));
+            tls.with_client_auth_cert(who.chain.clone(), key).expect("a certificate and its key")
+        }
+    }
+}
+
+/// Whoever `own` makes of it, who trusts this CA.
+fn client<F>(ca: CertificateDer<'static>, alpn: &[u8], own: F) -> quinn::ClientConfig
+where
+    F: FnOnce(Unidentified) -> rustls::ClientConfig,
+{
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca).expect("a CA");
+    let tls = rustls::ClientConfig::builder_with_provider(crate::pki::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots);
+    let mut tls = own(tls);
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("QUIC");
+    quinn::ClientConfig::new(Arc::new(tls))
 }
 
 fn box_number(number: u8) -> Identity {

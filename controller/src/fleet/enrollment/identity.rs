@@ -49,7 +49,7 @@ pub enum Match {
     Known(MachineId),
     /// None is like it.
     New,
-    /// It may be one of these, the likeliest first: somebody must say.
+    /// It may be one of these, those that are in before others and the likeliest first: somebody must say.
     Doubtful(Vec<MachineId>),
 }
 
@@ -97,24 +97,31 @@ fn decide(state: &State, mut like: Vec<Like>, alive: &[MachineId]) -> Match {
         [] => {}
         _ => {
             // One that somebody let in does not give way to a look-alike that nobody did.
-            let is_in = |id: &&MachineId| {
-                let machine = state.machines.get(id);
-                machine.is_some_and(|m| !matches!(m.lifecycle, Lifecycle::Pending | Lifecycle::Rejected))
-            };
-            let mut members = best.iter().filter(is_in);
+            let mut members = best.iter().filter(|id| is_in(state, id));
             return match (members.next(), members.next()) {
                 (Some(only), None) => Match::Known(*only),
-                _ => Match::Doubtful(best),
+                _ => asked(state, best),
             };
         }
     }
     // One that is alive and only perhaps like it is simply another machine.
     like.retain(|like| like.certain || like.alike || !is_alive(like));
-    like.truncate(ASKED);
     match like.is_empty() {
         true => Match::New,
-        false => Match::Doubtful(like.into_iter().map(|like| like.machine).collect()),
+        false => asked(state, like.into_iter().map(|like| like.machine).collect()),
     }
+}
+
+/// The question that an operator is asked. Machines that are in come first, however many look-alikes wait for approval:
+/// whoever can make the question long must not be able to leave the answer out.
+fn asked(state: &State, mut like: Vec<MachineId>) -> Match {
+    like.sort_by_key(|id| !is_in(state, id));
+    like.truncate(ASKED);
+    Match::Doubtful(like)
+}
+
+fn is_in(state: &State, id: &MachineId) -> bool {
+    state.machines.get(id).is_some_and(|machine| machine.lifecycle.is_in())
 }
 
 /// Whom `identity` might be, whoever is alive: those to be asked for a sign of life before [`find`].
@@ -342,6 +349,40 @@ mod tests {
         let record = draft.need::<Machine>(&member).expect("there");
         draft.put(Machine { id: MachineId::from_bytes([9; 16]), lifecycle: Lifecycle::Pending, ..record });
         assert_eq!(find(draft.state(), &looks, &[]), Match::Known(member));
+    }
+
+    #[test]
+    fn look_alikes_that_nobody_let_in_do_not_push_a_machine_out_of_the_question() {
+        let mut draft = draft();
+        let looks = with_tpm(1, "key");
+        let member = enrolled(&mut draft, with_board("BRD-1", identity(1, "another", 1)));
+        machine::approve(&mut draft, member).expect("approved");
+        let record = draft.need::<Machine>(&member).expect("there");
+        for n in 0..8 {
+            let id = MachineId::from_bytes([n; 16]);
+            draft.put(Machine { id, identity: looks.clone(), lifecycle: Lifecycle::Pending, ..record.clone() });
+        }
+        let is_asked = |identity: &Identity, alive: &[MachineId]| {
+            let Match::Doubtful(asked) = find(draft.state(), identity, alive) else { panic!("somebody was chosen") };
+            assert_eq!((asked.len(), asked[0]), (ASKED, member));
+        };
+        // They have more in common with it than the machine has, and all of them are there.
+        let there: Vec<MachineId> = draft.state().machines.iter().map(|machine| machine.id).collect();
+        is_asked(&looks, &there);
+        is_asked(&Identity { tpm: Tpm::Absent, ..looks.clone() }, &[member]);
+    }
+
+    #[test]
+    fn of_many_that_it_may_be_an_operator_is_asked_about_a_few() {
+        let mut draft = draft();
+        let looks = with_tpm(1, "key");
+        let first = enrolled(&mut draft, looks.clone());
+        let record = draft.need::<Machine>(&first).expect("there");
+        for n in 0..8 {
+            draft.put(Machine { id: MachineId::from_bytes([n; 16]), ..record.clone() });
+        }
+        let Match::Doubtful(asked) = find(draft.state(), &looks, &[]) else { panic!("one of nine was chosen") };
+        assert_eq!(asked.len(), ASKED);
     }
 
     /// A box whose every number is made of `n`, but for its TPM's key.
