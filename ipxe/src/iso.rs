@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::{self, ImageError, Part};
 use crate::packages::{Freshness, Package, PackageError, Packages, Tree, at};
 use crate::param::Site;
-use crate::{Progress, script, write_whole};
+use crate::{EVERYBODY, OWNER, Progress, script, write_whole};
 
 /// The volume's label, by which a running system can tell the medium from a disk.
 pub const LABEL: &str = "MUSTER";
@@ -57,6 +57,16 @@ pub enum Kind {
         /// Folder of the [`image`].
         image: PathBuf,
     },
+}
+
+impl Kind {
+    /// A medium with a credential is a key, and so for its owner alone.
+    fn mode(&self) -> u32 {
+        match self {
+            Self::Network { credential: None } => EVERYBODY,
+            Self::Network { credential: Some(_) } | Self::Sealed { .. } => OWNER,
+        }
+    }
 }
 
 /// Why there is no ISO.
@@ -147,7 +157,10 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     let isolinux_files = take(&isolinux, &["usr/lib/ISOLINUX/isolinux.bin", "usr/lib/ISOLINUX/isohdpfx.bin"])?;
     let syslinux_files = take(&syslinux, &["usr/lib/syslinux/modules/bios/ldlinux.c32"])?;
 
-    let work = packages.scratch("iso")?;
+    // The medium's secret lies in it, until it is dropped.
+    let scratch = tempfile::Builder::new().prefix("iso-").tempdir_in(&spec.cache);
+    let scratch = scratch.map_err(|source| IsoError::Write { path: spec.cache.clone(), source })?;
+    let work = scratch.path();
     let parts = match &spec.kind {
         Kind::Network { credential } => network(&spec.site, credential.as_ref(), &ipxe_files),
         Kind::Sealed { credential, ca, image } => sealed(&spec.site, credential, *ca, image, &ipxe_files)?,
@@ -167,7 +180,7 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
         made.map_err(|source| IsoError::Write { path, source })?;
     }
     progress(Progress { percent: 80, step: "writing the ISO" });
-    run_xorriso(&work)?;
+    run_xorriso(work)?;
 
     let write_error = |path: &Path| {
         let path = path.to_owned();
@@ -178,10 +191,9 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     let packages = [&ipxe, &isolinux, &syslinux].map(|p| (p.name.clone(), p.version.clone())).into();
     let manifest = IsoManifest { site: spec.site.clone(), sealed: parts.sealed, iso: Part::of(&iso), packages };
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-    write_whole(&spec.out, &iso).map_err(write_error(&spec.out))?;
+    write_whole(&spec.out, &iso, spec.kind.mode()).map_err(write_error(&spec.out))?;
     let beside = manifest_path(&spec.out);
-    write_whole(&beside, &json).map_err(write_error(&beside))?;
-    let _ = fs::remove_dir_all(&work);
+    write_whole(&beside, &json, EVERYBODY).map_err(write_error(&beside))?;
     progress(Progress { percent: 100, step: "done" });
     Ok(manifest)
 }

@@ -11,8 +11,9 @@ pub mod packages;
 pub mod param;
 pub mod script;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -38,12 +39,25 @@ fn run(command: &mut Command) -> Result<String, String> {
     Err(format!("{} ({last})", output.status))
 }
 
-/// Replaces `path` by a file with these bytes, on the disk and whole, or leaves it as it was.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// A new file.
+fn create(path: &Path, mode: u32) -> io::Result<File> {
+    // What a build that was cut off left behind has its own mode.
+    let _ = fs::remove_file(path);
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+/// Whom a file is for: its mode, as chmod(2) has it.
+const EVERYBODY: u32 = 0o644;
+/// Its owner alone.
+const OWNER: u32 = 0o600;
+
+/// Replaces `path` by a file with these bytes, on the disk and whole, or leaves it as it was. It has its mode, less the
+/// umask, from the beginning.
+fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
-    let written = File::create(&new).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    let written = create(&new, mode).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
     written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
         let _ = fs::remove_file(&new);
     })

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{Cursor, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,6 +40,8 @@ fn an_iso_starts_bios_and_uefi_machines_from_cd_and_from_a_stick() {
     let folder = tempfile::tempdir().expect("a folder");
     let spec = spec(folder.path(), "ber1.iso");
     iso::build(&spec, &mut |_| {}).expect("an ISO");
+    let mode = fs::metadata(&spec.out).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "its credential is a key");
     let reports = ["-pvd_info", "-report_el_torito", "plain", "-report_system_area", "plain"];
     let report = xorriso(&[&["-indev", "ber1.iso"][..], &reports].concat(), folder.path());
     let has = |words: &str| {

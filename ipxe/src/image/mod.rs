@@ -18,7 +18,7 @@ use muster_protocol::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::packages::{Freshness, Node, Package, PackageError, Packages, Tree, at};
-use crate::{Progress, write_whole};
+use crate::{EVERYBODY, Progress, write_whole};
 use cpio::Archive;
 use elf::Elf;
 use modules::{Catalog, Choice, ModuleError};
@@ -203,7 +203,7 @@ pub fn build(spec: &ImageSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result
     fs::create_dir_all(&spec.out).map_err(write_error(""))?;
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
     for (name, bytes) in [(KERNEL, &vmlinuz), (INITRAMFS, &initramfs), (MANIFEST, &json)] {
-        write_whole(&spec.out.join(name), bytes).map_err(write_error(name))?;
+        write_whole(&spec.out.join(name), bytes, EVERYBODY).map_err(write_error(name))?;
     }
     progress(Progress { percent: 100, step: "done" });
     Ok(manifest)

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -21,7 +20,6 @@ use crate::cli::follow::Progress;
 use crate::cli::several::Several;
 use crate::cli::show::{Column, Show, age, bytes, joined, print, text};
 use crate::config::Config;
-use crate::files;
 
 /// `muster image`
 #[derive(Debug, Subcommand)]
@@ -311,9 +309,6 @@ impl IsoBuild {
                     drop(std::fs::remove_file(&spec.out));
                     drop(std::fs::remove_file(iso::manifest_path(&spec.out)));
                 })?;
-                // It is a key, and so for its owner alone.
-                let private = std::fs::set_permissions(&spec.out, PermissionsExt::from_mode(files::SECRET));
-                private.map_err(|cause| CliError::File { verb: "protect", path: spec.out.clone(), cause })?;
                 format!("ISO {}", text(&noted, "/id"))
             }
         };

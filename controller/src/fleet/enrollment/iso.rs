@@ -3,6 +3,7 @@
 //! Called by the operator API when one was built or is to be revoked, and by the boot listener when a machine shows a
 //! credential.
 
+use muster_ipxe::param::{BOOT_PORT, Endpoint};
 use muster_ipxe::script::iso_id;
 use muster_protocol::Digest;
 use muster_protocol::enroll::{Refusal as Enrollment, SiteCredential};
@@ -55,6 +56,10 @@ pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
     }
     if controllers.is_empty() || controllers.len() > 8 || controllers.iter().any(|c| c.is_empty() || c.len() > 300) {
         return Err(Refusal::invalid("controllers", "an ISO names 1 to 8 controllers"));
+    }
+    for (number, controller) in controllers.iter().enumerate() {
+        let field = format!("controllers[{number}]");
+        Endpoint::parse(&field, controller, BOOT_PORT).map_err(|e| Refusal::invalid("controllers", e.to_string()))?;
     }
     if file.len() > 4096 || file.contains(char::is_control) {
         return Err(Refusal::invalid("file", "a path has at most 4096 bytes and no control characters"));
@@ -184,6 +189,9 @@ pub(crate) mod tests {
         assert!(matches!(add(&mut draft, again.clone()), Err(Refusal::Conflict(_))));
         let nowhere = Built { location: "muc1".into(), credential: Digest::of(b"new"), ..again.clone() };
         assert!(matches!(add(&mut draft, nowhere), Err(Refusal::Invalid { field, .. }) if field == "location"));
+        let escape =
+            Built { controllers: vec!["a b\u{1b}[31m".into()], credential: Digest::of(b"new"), ..again.clone() };
+        assert!(matches!(add(&mut draft, escape), Err(Refusal::Invalid { .. })));
         let nobody = Built { controllers: vec![], credential: Digest::of(b"new"), ..again };
         assert!(matches!(add(&mut draft, nobody), Err(Refusal::Invalid { .. })));
     }
