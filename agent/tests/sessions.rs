@@ -150,6 +150,24 @@ async fn a_machine_that_its_controller_makes_wait_says_why_and_asks_again_by_its
 }
 
 #[tokio::test]
+async fn a_machine_that_is_retired_while_it_runs_says_so_on_its_console() {
+    let controller = Controller::start();
+    let own = start_as(Options { refused: WhenRefused::BootAgain, ..options(&controller, Keep::memory()) });
+    let mut status = own.agent.status.subscribe();
+    in_time("an enrollment", controller.enroll()).await;
+    let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    session.close(VarInt::from_u32(close::UNAUTHORIZED), b"this machine was retired by an operator");
+    for said in ["certificate: this machine was retired", "enrollment refused: this machine was retired"] {
+        let trouble = status.wait_for(|status| status.trouble.contains(said));
+        in_time(said, trouble).await.expect("the agent lives");
+        if said.starts_with("certificate") {
+            in_time("another enrollment", controller.refuse(Refusal::Retired)).await;
+        }
+    }
+    assert!(own.machine.powered().is_empty());
+}
+
+#[tokio::test]
 async fn a_machine_whose_ticket_is_no_good_boots_for_another() {
     let controller = Controller::start();
     let pace = Pace { boot_again: Duration::from_millis(50), ..Pace::default() };

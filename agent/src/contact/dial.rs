@@ -70,8 +70,8 @@ enum Trouble {
     Quic(#[from] QuicError),
     #[error(transparent)]
     Hello(#[from] HelloError),
-    #[error("the controller does not accept this machine's certificate; boot the machine again to get a new one")]
-    CertificateRefused,
+    #[error("the controller does not accept this machine's certificate: {0}")]
+    CertificateRefused(String),
     #[error("enrollment refused: {0}")]
     Enrollment(Refusal),
     #[error("this machine has no certificate and was given no ticket to enroll with; boot it through its boot script")]
@@ -331,16 +331,16 @@ impl Dialer<'_> {
 
     /// What an ended conversation says of the certificate.
     fn judge(&mut self, error: HelloError) -> Trouble {
-        let certificate_refused = match &error {
-            HelloError::Quic(QuicError::Connection(error)) => quic::is_about_our_certificate(error),
-            HelloError::Refused(refusal) => *refusal == to_controller::Refusal::UnknownMachine,
-            HelloError::Quic(_) | HelloError::Strange => false,
+        let why = match &error {
+            HelloError::Quic(QuicError::Connection(error)) => quic::why_our_certificate_is_refused(error),
+            HelloError::Refused(to_controller::Refusal::UnknownMachine) => {
+                Some(to_controller::Refusal::UnknownMachine.to_string())
+            }
+            HelloError::Refused(_) | HelloError::Quic(_) | HelloError::Strange => None,
         };
-        if certificate_refused {
-            self.certificate = Certificate::Refused;
-            return Trouble::CertificateRefused;
-        }
-        error.into()
+        let Some(why) = why else { return error.into() };
+        self.certificate = Certificate::Refused;
+        Trouble::CertificateRefused(why)
     }
 
     fn adopt(&mut self, own: Credentials) {

@@ -15,6 +15,7 @@ use quinn::{
 };
 use tokio::time::timeout;
 
+use crate::linux::text::clean_bytes;
 use crate::random;
 
 /// Shorter than what home routers and firewalls forget UDP flows after, and what bounds noticing a dead peer.
@@ -134,16 +135,22 @@ fn our_alert(error: &ConnectionError) -> Option<u64> {
     }
 }
 
-/// Whether the controller ended a connection because of the certificate that the agent showed.
-pub fn is_about_our_certificate(error: &ConnectionError) -> bool {
-    match error {
-        ConnectionError::ApplicationClosed(closed) => closed.error_code == VarInt::from_u32(close::UNAUTHORIZED),
-        // bad_certificate (42) to certificate_unknown (46), unknown_ca, access_denied; certificate_required.
-        ConnectionError::ConnectionClosed(closed) => {
-            matches!(u64::from(closed.error_code).checked_sub(0x100), Some(42..=46 | 48 | 49 | 116))
+/// Where the controller ended a connection because of the certificate that the agent showed: what it says of it, for
+/// people.
+pub fn why_our_certificate_is_refused(error: &ConnectionError) -> Option<String> {
+    let said = match error {
+        ConnectionError::ApplicationClosed(closed) if closed.error_code == VarInt::from_u32(close::UNAUTHORIZED) => {
+            clean_bytes(&closed.reason)
         }
-        _ => false,
-    }
+        // bad_certificate (42) to certificate_unknown (46), unknown_ca, access_denied; certificate_required.
+        ConnectionError::ConnectionClosed(closed)
+            if matches!(u64::from(closed.error_code).checked_sub(0x100), Some(42..=46 | 48 | 49 | 116)) =>
+        {
+            String::new()
+        }
+        _ => return None,
+    };
+    Some(if said.is_empty() { "boot the machine again to get a new one".to_owned() } else { said })
 }
 
 /// Asks one thing over a stream of its own.

@@ -240,7 +240,7 @@ pub fn standing(state: &State, machine: MachineId, key: Digest, welcomed: Option
     }
     match (&machine.lifecycle, welcomed) {
         (Lifecycle::Rejected, _) => unauthorized(Reason::Rejected, "this machine was rejected by an operator"),
-        (Lifecycle::Retired, _) => unauthorized(Reason::Retired, "this machine was retired"),
+        (Lifecycle::Retired, _) => unauthorized(Reason::Retired, "this machine was retired by an operator"),
         (Lifecycle::Pending, Some(Welcomed::Member)) => {
             Err(End::close(close::CHANGED, "this machine waits for approval again"))
         }

@@ -393,7 +393,10 @@ async fn approval_and_rejection_reach_the_session_at_once() {
     let session = world.dial(ALPN_SESSION, Some(&who)).await.expect("dials");
     assert_eq!(welcome(&session).await.standing, Standing::Member);
     world.fleet.change(Author::controller(), move |draft| machine::retire(draft, id)).await.expect("retired");
-    assert_eq!(closed(&session).await.0, close::UNAUTHORIZED);
+    let told = (close::UNAUTHORIZED, "this machine was retired by an operator".to_owned());
+    assert_eq!(closed(&session).await, told);
+    let again = world.dial(ALPN_SESSION, Some(&who)).await.expect("TLS lets it pass");
+    assert_eq!(closed(&again).await, told);
 }
 
 #[tokio::test]
