@@ -129,16 +129,28 @@ impl Tpm {
 }
 
 impl Identity {
-    /// Refuses serial numbers that no firmware has. The lists are bounded already where they are read.
+    /// Refuses serial numbers that an agent does not tell. The lists are bounded already where they are read.
     pub fn check(&self) -> Result<(), Refusal> {
-        let sane = |serial: &str| serial.len() <= SERIAL_BYTES && !serial.contains(char::is_control);
-        let fine = sane(&self.system_serial) && sane(&self.board_serial);
-        fine.then_some(()).ok_or(Refusal::BadRequest)
+        let fine = is_serial(&self.system_serial) && is_serial(&self.board_serial);
+        fine.then_some(()).ok_or(Refusal::BadSerial)
     }
 }
 
 /// Longest serial number that is taken.
 const SERIAL_BYTES: usize = 128;
+
+/// Whether a text may be a serial number, or none: not too long, and every character [`shows`].
+pub fn is_serial(text: &str) -> bool {
+    text.len() <= SERIAL_BYTES && text.chars().all(shows)
+}
+
+/// Whether people see a character for what it is: letters and digits of any script, ASCII's signs and its blank, and what
+/// stands for bytes that are none. Not what hides, what looks like a blank, nor what turns the writing round.
+pub fn shows(c: char) -> bool {
+    // Hangul's and Khmer's fillers count as letters.
+    let hides = matches!(c, '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}');
+    matches!(c, ' '..='~' | char::REPLACEMENT_CHARACTER) || c.is_alphanumeric() && !hides
+}
 
 /// An agent asks to join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,7 +200,8 @@ impl Refusal {
             | Self::Rejected
             | Self::MediumRevoked
             | Self::NoMedium
-            | Self::Retired => false,
+            | Self::Retired
+            | Self::BadSerial => false,
         }
     }
 }
@@ -235,4 +248,26 @@ pub enum Refusal {
     /// An operator retired this machine.
     #[error("this machine was retired by an operator")]
     Retired,
+    /// See [`Identity::check`].
+    #[error("a serial number in the enrollment request is longer than 128 bytes, or has characters that do not show")]
+    BadSerial,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_number_that_does_not_read_as_what_it_is_is_refused_in_words_of_its_own() {
+        let check = |serial: &str| Identity { board_serial: serial.into(), ..Identity::default() }.check();
+        for serial in ["", "/7CZX9R1/CN0012 3#4.", "Größe-7", "型番12", "\u{fffd}1", &"x".repeat(SERIAL_BYTES)] {
+            assert_eq!(check(serial), Ok(()), "{serial:?}");
+        }
+        let long = "x".repeat(SERIAL_BYTES + 1);
+        for serial in ["7CZ\u{202e}1R9", "7\u{200b}C", "7\u{a0}C", "7\nC", "7\u{3164}C", "7\u{feff}", "7\u{301}", &long]
+        {
+            assert_eq!(check(serial), Err(Refusal::BadSerial), "{serial:?}");
+        }
+        assert!(!Refusal::BadSerial.to_string().contains("signing request"));
+    }
 }

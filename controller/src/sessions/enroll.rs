@@ -291,7 +291,7 @@ fn reason(refusal: Refusal) -> Reason {
         Refusal::TicketUnknown => Reason::TicketUnknown,
         Refusal::TicketExpired => Reason::TicketExpired,
         Refusal::TicketForeign => Reason::TicketForeign,
-        Refusal::BadRequest => Reason::Invalid,
+        Refusal::BadRequest | Refusal::BadSerial => Reason::Invalid,
         Refusal::Rejected => Reason::Rejected,
         Refusal::Busy => Reason::Busy,
         Refusal::MediumRevoked => Reason::IsoRevoked,

@@ -68,6 +68,7 @@ fn enroll_answers() {
     golden(&enroll::Answer::Refused(enroll::Refusal::NoMedium), "0108");
     golden(&enroll::Answer::Refused(enroll::Refusal::Awaited { seconds: 60 }), "0109 3c");
     golden(&enroll::Answer::Refused(enroll::Refusal::Retired), "010a");
+    golden(&enroll::Answer::Refused(enroll::Refusal::BadSerial), "010b");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use muster_protocol::DiskId;
-use muster_protocol::enroll::{IDENTITY_DISKS, Identity, Tpm};
+use muster_protocol::enroll::{IDENTITY_DISKS, Identity, Tpm, shows};
 use muster_protocol::inventory::{Attachment, Disk, FirmwareKind, Inventory, Memory, Software};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
 
@@ -79,12 +79,17 @@ fn identify(root: &Path, links: &Links) -> Identity {
     let Tables { system, .. } = tables(root);
     Identity {
         uuid: system.uuid,
-        system_serial: system.serial,
-        board_serial: system.board_serial,
+        system_serial: told(&system.serial),
+        board_serial: told(&system.board_serial),
         macs: nics::permanent_macs(&nics::nics(root, links)),
         disks: fixed(&disks::list(root)),
         tpm: Tpm::Absent,
     }
+}
+
+/// A serial number as a controller takes it: firmware may hold anything, and that must not keep its machine out.
+fn told(serial: &str) -> String {
+    serial.chars().map(|c| if shows(c) { c } else { '?' }).collect()
 }
 
 /// The names of the disks that stay in the machine, as many as an identity has room for.

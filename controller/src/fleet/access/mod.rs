@@ -8,6 +8,7 @@ pub mod facts;
 pub mod ledger;
 
 use muster_protocol::Digest;
+use muster_protocol::enroll::shows;
 use subtle::ConstantTimeEq;
 
 use super::record::{Role, Token};
@@ -72,7 +73,7 @@ pub fn author(token: &Token) -> String {
 
 /// Letters, digits and what stands in mail addresses: nothing that hides, turns the writing round, or looks like two words.
 fn check_name(draft: &Draft, name: &str) -> Result<(), Refusal> {
-    let legal = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+');
+    let legal = |c: char| shows(c) && (c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+'));
     if name.is_empty() || name.len() > 63 || !name.chars().all(legal) {
         let problem = format!(
             "{name:?} is no name: 1 to 63 letters, digits, '-', '_', '.', '@' or '+', such as olga or ci-berlin"
@@ -152,9 +153,17 @@ mod tests {
     #[test]
     fn of_the_tokens_that_are_good_each_has_a_name_of_its_own_that_reads_as_it_is() {
         let mut draft = draft();
-        for wrong in
-            ["", "first start", "olga\u{202e}", "ol\u{200b}ga", "a\nb", "a\u{a0}b", "token/id", &"x".repeat(64)]
-        {
+        for wrong in [
+            "",
+            "first start",
+            "olga\u{202e}",
+            "ol\u{200b}ga",
+            "a\nb",
+            "a\u{a0}b",
+            "a\u{3164}b",
+            "token/id",
+            &"x".repeat(64),
+        ] {
             let refused = create(&mut draft, wrong, Role::Viewer, None).expect_err(wrong).to_string();
             assert!(refused.starts_with("name: "), "{refused}");
         }
