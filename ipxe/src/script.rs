@@ -235,8 +235,6 @@ reboot
 pub enum Wait {
     /// An operator rejected it.
     Rejected,
-    /// An operator retired it.
-    Retired,
     /// The controller has no kernel and initramfs to give.
     NoImage,
     /// The controller cannot answer now.
@@ -251,7 +249,6 @@ pub enum Wait {
 pub fn wait(why: Wait) -> String {
     let (why, seconds) = match why {
         Wait::Rejected => ("this machine was rejected by an operator", 60),
-        Wait::Retired => ("this machine was retired by an operator", 60),
         Wait::NoImage => ("the controller has no boot image yet, build one with: muster image build", 15),
         Wait::Busy => ("the controller cannot start this machine now", 10),
         Wait::Revoked => ("this boot medium was revoked, start the machine from another one", 60),

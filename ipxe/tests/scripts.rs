@@ -97,12 +97,9 @@ fn the_kernels_command_line_fits_with_the_most_controllers_and_the_longest_lease
 
 #[test]
 fn a_machine_that_is_not_started_is_told_why_and_asks_again() {
-    for (name, why) in [
-        ("wait-rejected.ipxe", Wait::Rejected),
-        ("wait-retired.ipxe", Wait::Retired),
-        ("wait-no-image.ipxe", Wait::NoImage),
-        ("wait-busy.ipxe", Wait::Busy),
-    ] {
+    for (name, why) in
+        [("wait-rejected.ipxe", Wait::Rejected), ("wait-no-image.ipxe", Wait::NoImage), ("wait-busy.ipxe", Wait::Busy)]
+    {
         let script = script::wait(why);
         assert!(script.contains("\nsleep "), "a script that is asked for without a pause is an attack");
         check(name, &script);

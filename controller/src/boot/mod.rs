@@ -31,7 +31,7 @@ use crate::config;
 use crate::fleet::identity::{self, Match};
 use crate::fleet::record::{Iso, Lifecycle};
 use crate::fleet::ticket::Grant;
-use crate::fleet::{self, Author, Fleet, enrollment, iso, ticket};
+use crate::fleet::{self, Author, Fleet, iso, ticket};
 use crate::metrics::Reason;
 use crate::pki::Pki;
 use crate::sessions::limit::{Buckets, ONE_MORE_START, STARTS};
@@ -119,7 +119,6 @@ async fn machine(
             let mut response = text(StatusCode::OK, script::wait(why));
             response.extensions_mut().insert(match why {
                 Wait::Rejected => Reason::Rejected,
-                Wait::Retired => Reason::Retired,
                 Wait::NoImage | Wait::Busy => Reason::Busy,
                 Wait::Revoked => Reason::IsoRevoked,
                 Wait::NoCredential => Reason::IsoMissing,
@@ -227,7 +226,7 @@ fn may_start(state: &fleet::State, asker: &Asker, may_join: Result<(), Wait>) ->
             _ => Ok(()),
         },
         Match::Doubtful(_) => may_join,
-        Match::New if enrollment::was_retired(state, &asker.macs) => Err(Wait::Retired),
+        // One of a machine that was retired too: it joins anew, and waits for an operator.
         Match::New => may_join,
     }
 }

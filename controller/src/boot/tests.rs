@@ -173,7 +173,7 @@ async fn without_an_image_the_screen_says_how_to_build_one_and_no_ticket_is_made
 }
 
 #[tokio::test]
-async fn a_rejected_or_retired_machine_waits() {
+async fn a_rejected_machine_waits_and_the_box_of_a_retired_one_may_join_anew() {
     let world = world();
     world.get(ASK).await;
     let digest = world.fleet.state().tickets.iter().next().expect("one").digest;
@@ -192,8 +192,9 @@ async fn a_rejected_or_retired_machine_waits() {
     assert!(world.get(ASK).await.text().contains("rejected by an operator"));
     let id = world.fleet.state().machines.iter().next().expect("one").id;
     world.fleet.change(Author::controller(), move |draft| machine::retire(draft, id)).await.expect("retired");
-    assert!(world.get(ASK).await.text().contains("retired by an operator"));
     assert_eq!(world.tickets(), 0);
+    assert!(world.get(ASK).await.text().contains("muster.ticket="));
+    assert_eq!(world.tickets(), 1);
 }
 
 /// The request of a machine with this MAC, from an ISO with this credential where there is one.

@@ -115,9 +115,9 @@ pub fn reject(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
     }
 }
 
-/// Takes a machine out of the fleet for good. Its record stays.
+/// Takes a machine out of the fleet for good. Its record stays, with the key by which its agent is told so.
 pub fn retire(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
-    let mut machine = draft.need::<Machine>(&id)?;
+    let machine = draft.need::<Machine>(&id)?;
     match machine.lifecycle {
         Lifecycle::Retired => Ok(machine),
         Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => {
@@ -125,7 +125,6 @@ pub fn retire(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
         }
         Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Available => {
             draft.delete::<DesiredState>(&id);
-            machine.certificate = Digest::from_bytes([0; 32]);
             let open: Vec<_> = draft.state().unfinished(id).map(|operation| operation.id).collect();
             open.into_iter().try_for_each(|o| operation::refused(draft, o, "the machine was retired"))?;
             move_to(draft, machine, Lifecycle::Retired, "machine.retired", "was retired")

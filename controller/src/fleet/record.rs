@@ -43,6 +43,8 @@ pub struct Machine {
     pub told: Told,
     /// The ISO that it last booted from, by its id; empty where it came without one.
     pub iso: String,
+    /// Whether it last came with an operator's ticket: then its location is more than a claim.
+    pub invited: bool,
     /// SHA-256 of the public key (SubjectPublicKeyInfo, DER) whose certificates are in force; zeros for none. A renewed
     /// certificate is for the same key, so that renewing needs no write and loses nothing in a crash.
     pub certificate: Digest,

@@ -65,6 +65,12 @@ async fn an_iso_is_listed_and_revoked_and_then_lets_nobody_join() {
     assert_eq!(lab.joins(&id, "BRD-1", 1).await, Ok(member), "who is in stays in");
     assert_eq!(lab.get("/isos").await.succeeds().body["items"].as_array().map(Vec::len), Some(1));
 
+    let came = async |query: &str| lab.get(format!("/machines?{query}")).await.succeeds().body["items"].clone();
+    lab.joins("", "BRD-3", 3).await.expect("joins otherwise");
+    assert_eq!(came(&format!("iso={id}")).await.as_array().map(Vec::len), Some(1), "only who came in by it");
+    assert_eq!(came(&format!("iso={id}")).await[0]["id"], member.to_string());
+    lab.get("/machines?iso=nothing").await.refuses(422, "invalid", "iso");
+
     lab.post("/isos/nothing/revoke", json!({})).await.refuses(404, "not-found", "ISO");
     lab.post("/isos", iso(0xab, "ber1")).await.refuses(409, "conflict", "state");
     let mut wrong = iso(0xcd, "ber1");
@@ -112,6 +118,21 @@ async fn a_policy_approves_whom_it_names_and_is_refused_where_it_names_everybody
         .map(|policy| policy["name"].as_str().unwrap_or_default().to_owned())
         .collect();
     assert_eq!(names, ["sticks"]);
+}
+
+#[tokio::test]
+async fn the_box_of_a_retired_machine_waits_and_is_shown_as_what_it_was() {
+    let lab = Lab::new().await;
+    let retired = lab.joins("", "BRD-1", 1).await.expect("joins");
+    lab.ask(Method::PATCH, format!("/machines/{retired}")).json(json!({"name": "kitchen"})).send().await.succeeds();
+    lab.post(format!("/machines/{retired}/retire"), json!({})).await.succeeds();
+    lab.post("/policies", json!({"name": "rack", "serials": ["BRD-1"]})).await.succeeds();
+    let again = lab.joins("", "BRD-1", 1).await.expect("joins anew");
+    assert_ne!(again, retired);
+    let shown = lab.get(format!("/machines/{again}")).await.succeeds();
+    assert_eq!((shown.text("/lifecycle"), shown.text("/has_parts_of")), ("pending", "kitchen"));
+    let approved = lab.post(format!("/machines/{again}/approve"), json!({})).await.succeeds();
+    assert_eq!((approved.text("/lifecycle"), approved.body.get("has_parts_of")), ("available", None));
 }
 
 #[tokio::test]

@@ -149,6 +149,9 @@ async fn revoking_an_iso_says_which_policies_go_with_it_and_asks_first() {
     assert!(lab.says(&["policy", "list"]).await.contains("sticks"), "nothing was changed");
     let said = lab.says(&["iso", "revoke", &ids[0], "--yes"]).await;
     assert!(said.contains("the policy sticks is deleted"), "{said}");
+    let whom = format!("machine list --iso {}", ids[0]);
+    assert!(said.contains(&format!("muster {whom}\n")), "{said}");
+    assert_eq!(lab.says(&whom.split(' ').collect::<Vec<_>>()).await, "none\n");
     assert_eq!(lab.says(&["policy", "list"]).await, "none\n");
     let output = lab.run(&["iso", "revoke", "nothing", &ids[1]]).await;
     assert_eq!(output.status.code(), Some(1));

@@ -37,6 +37,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         ("presence" = Option<String>, Query, description = "only these: `online` or `offline`"),
         ("location" = Option<String>, Query, description = "only those at the location with this code"),
         ("label" = Option<String>, Query, description = "only those with this label: `key` or `key=value`"),
+        ("iso" = Option<String>, Query, description = "only those that last started from the ISO with this id"),
     ),
     responses((status = 200, body = Page<MachineView>), Refused))]
 async fn list(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<Json<Page<MachineView>>, Problem> {
@@ -55,6 +56,7 @@ struct Filter {
     online: Option<bool>,
     location: Option<String>,
     label: Option<String>,
+    iso: Option<String>,
 }
 
 impl Filter {
@@ -79,7 +81,11 @@ impl Filter {
         if let Some(code) = location.as_deref().filter(|code| !code.is_empty()) {
             location::choose(state, "location", code)?;
         }
-        Ok(Self { lifecycle, online, location, label: params.text("label") })
+        let iso = params.text("iso");
+        if let Some(id) = iso.as_ref().filter(|id| state.isos.get(id).is_none()) {
+            return Err(Problem::invalid("iso", format!("there is no ISO {id:?}; `muster iso list` shows them")));
+        }
+        Ok(Self { lifecycle, online, location, label: params.text("label"), iso })
     }
 
     fn takes(&self, api: &Api, machine: &Machine) -> bool {
@@ -91,6 +97,7 @@ impl Filter {
         self.lifecycle.as_deref().is_none_or(|word| word == lifecycle(&machine.lifecycle))
             && self.location.as_deref().is_none_or(|code| code == machine.location)
             && self.label.as_deref().is_none_or(has_label)
+            && self.iso.as_deref().is_none_or(|id| id == machine.iso)
             && self.online.is_none_or(|online| online == is_online())
     }
 }

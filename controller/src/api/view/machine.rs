@@ -11,6 +11,7 @@ use super::inventory::InventoryView;
 use super::{Time, uuid};
 use crate::api::live::{Live, Presence};
 use crate::fleet::State;
+use crate::fleet::enrollment::identity;
 use crate::fleet::record::{Lifecycle, Machine, Maintenance};
 
 /// One machine.
@@ -33,6 +34,10 @@ pub struct MachineView {
     /// Machines that this box may be, by their names, likeliest first: somebody has to say. Absent where there is no doubt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub may_be: Vec<String>,
+    /// A machine that was retired and had a serial, a MAC or the TPM's key of this one, which no policy approves. Absent once
+    /// it is approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_parts_of: Option<String>,
     /// The ISO that it last started from; absent where it started otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iso: Option<String>,
@@ -151,6 +156,10 @@ impl MachineView {
             standing: if waits { "pending" } else { "member" }.into(),
             claim: waits.then(|| machine.claim.clone()),
             may_be: machine.doubt.iter().filter_map(|id| Some(state.machines.get(id)?.name.clone())).collect(),
+            has_parts_of: Some(machine)
+                .filter(|_| waits)
+                .and_then(|machine| identity::retired(state, &machine.identity))
+                .map(|retired| retired.name.clone()),
             iso: Some(machine.iso.clone()).filter(|iso| !iso.is_empty()),
             lease,
             operation,

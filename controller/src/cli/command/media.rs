@@ -251,6 +251,7 @@ impl IsoRevoke {
             let revoked = client.post(&format!("/isos/{}/revoke", escape(id)), json!({}));
             if let Some(iso) = several.note(revoked)? {
                 print(&format!("{id} for {} lets nobody join any more\n", text(&iso, "/location")));
+                print(&format!("who came in by it: muster machine list --iso {id}\n"));
                 of(id).iter().for_each(|policy| print(&format!("the policy {policy} is deleted\n")));
             }
         }

@@ -47,13 +47,14 @@ pub struct One {
 #[command(after_help = "Examples:
   muster policy create rack-b --serial 7CZX9R1 --serial 7CZX9R2        these machines, wherever they start
   muster policy create ber1-sticks --location ber1 --iso any           whoever starts from one of the site's ISOs
-  muster policy create delivery --location ber1 --machines 20 --until 2026-12-24
+  muster policy create delivery --machines 20 --until 2026-12-24       the next twenty, wherever they start
 
 Serials, UUIDs and MACs are what a machine says of itself: a list keeps strangers out, not impostors.")]
 pub struct Create {
     /// 1 to 32 lower-case letters, digits or hyphens
     name: String,
-    /// Only machines at the location with this code
+    /// Only machines at the location with this code, where an ISO that is not revoked or an operator's ticket says so: what a
+    /// machine claims of it over the network does not count
     #[arg(long, value_name = "CODE")]
     location: Option<String>,
     /// Only machines with this system or board serial, in upper or lower case, or another one of the list; may be given

@@ -129,13 +129,18 @@ pub fn candidates(state: &State, identity: &Identity) -> Vec<MachineId> {
     ranked(state, identity, Describer::Agent).into_iter().map(|like| like.machine).collect()
 }
 
-/// Whether a machine that was retired had the TPM's key, a serial number or a MAC of these. Retired ones are no [`Match`]: they do not
-/// come back, and what enrolls with their numbers is new, but not unknown.
+/// Whether a machine that was retired had the TPM's key, a serial number or a MAC of these.
 pub fn was_retired(state: &State, identity: &Identity) -> bool {
+    retired(state, identity).is_some()
+}
+
+/// The machine that was retired and had them. Retired ones are no [`Match`]: they do not come back, and what enrolls with
+/// their numbers is new, but not unknown.
+pub fn retired<'a>(state: &'a State, identity: &Identity) -> Option<&'a Machine> {
     // A UUID is on whole batches, and disks are exchanged.
     let names_it = |mark: &Mark| !matches!(mark, Mark::Uuid(_) | Mark::Disk(_));
-    let mut machines = marks(identity).into_iter().filter(names_it).flat_map(|mark| state.marks().of(mark));
-    machines.any(|id| state.machines.get(&id).is_some_and(|machine| machine.lifecycle == Lifecycle::Retired))
+    let ids = marks(identity).into_iter().filter(names_it).flat_map(|mark| state.marks().of(mark));
+    ids.filter_map(|id| state.machines.get(&id)).find(|machine| machine.lifecycle == Lifecycle::Retired)
 }
 
 /// All that are like it, the likeliest first.

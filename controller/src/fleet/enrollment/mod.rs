@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use muster_protocol::enroll::{Identity, Leave, Refusal as Enrollment};
 use muster_protocol::hello::{Awaits, Progress};
-use muster_protocol::{Digest, Generation, Mac, MachineId};
+use muster_protocol::{Digest, Generation, MachineId};
 
 use super::machine::save;
 use super::record::{Lifecycle, Machine, MachineInventory, Maintenance, TicketBound, Told};
@@ -62,10 +62,10 @@ pub enum Alive {
 /// Whether there is any use in looking at the machines that a box may be: it shows a key that is known, a ticket that it
 /// may use, or the credential of a medium that is known; one that is revoked does for a machine that is in.
 ///
-/// Errors: the ticket's, [`Enrollment::NoMedium`].
+/// Errors: the ticket's, [`Enrollment::NoMedium`], [`Enrollment::Rejected`], [`Enrollment::Retired`].
 pub fn is_heard(state: &State, leave: &Leave, identity: &Identity, key: Digest, now_ms: u64) -> Result<(), Enrollment> {
+    is_kept_out(state, key)?;
     match holder(state, key) {
-        _ if was_rejected(state, key) => Err(Enrollment::Rejected),
         Some(_) => Ok(()),
         None => match leave {
             Leave::Ticket(secret) => ticket::check(state, secret, identity, now_ms).map(drop),
@@ -92,18 +92,12 @@ pub fn enroll(
     if let Some(machine) = holder(draft.state(), key) {
         return Ok(Enrolled { machine: machine.id, lifecycle: machine.lifecycle.clone() });
     }
-    if was_rejected(draft.state(), key) {
-        return Err(Enrollment::Rejected.into());
-    }
+    is_kept_out(draft.state(), key)?;
     let like = identity::find(draft.state(), &identity, &seen.alive);
     let leave = leave.into();
     let is_sealed = matches!(leave, Leave::Site(_));
     let ticket = match leave {
         Leave::Ticket(secret) => ticket::redeem(draft, &secret, &identity)?,
-        // Others hear this from the boot script already, which this medium does not ask for.
-        Leave::Site(_) if like == Match::New && was_retired(draft.state(), &identity.macs) => {
-            return Err(Enrollment::Retired.into());
-        }
         Leave::Site(credential) => iso::leave(draft.state(), &credential)?,
     };
     let mut machine = match &like {
@@ -142,7 +136,8 @@ pub fn enroll(
     machine.trusts = Vec::new();
     machine.iso = ticket.iso;
     // Whoever started over the network does not say where it is, or claims it; a machine in somebody's hands is not moved.
-    let is_vouched = iso::is_good(draft.state(), &machine.iso) || ticket.bound == TicketBound::Bearer;
+    machine.invited = ticket.bound == TicketBound::Bearer && !ticket.location.is_empty();
+    let is_vouched = iso::is_good(draft.state(), &machine.iso) || machine.invited;
     let may_move = match machine.lifecycle {
         Lifecycle::Pending => true,
         Lifecycle::Available => is_vouched || machine.location.is_empty(),
@@ -165,16 +160,14 @@ pub fn enroll(
     Ok(Enrolled { machine: machine.id, lifecycle: machine.lifecycle })
 }
 
-/// Whether one of these cards was in a machine that an operator retired.
-pub fn was_retired(state: &State, macs: &[Mac]) -> bool {
-    let mut machines = macs.iter().flat_map(|mac| state.marks().of(Mark::Mac(*mac)));
-    machines.any(|id| state.machines.get(&id).is_some_and(|machine| machine.lifecycle == Lifecycle::Retired))
-}
-
 /// Tells of a machine that is new here.
 fn tell(draft: &mut Draft, machine: &Machine, identity: &Identity, like: &Match) {
     let Machine { id, name: own, claim, .. } = machine;
-    draft.event("machine.pending", id, format!("{own} is new here and waits for approval, claim code {claim}"));
+    let mut text = format!("{own} is new here and waits for approval, claim code {claim}");
+    if let Some(retired) = identity::retired(draft.state(), identity) {
+        text.push_str(&format!("; it has parts of {}, which was retired: no policy lets it in", retired.name));
+    }
+    draft.event("machine.pending", id, text);
     if let Match::Doubtful(doubt) = like {
         let candidates = candidates(draft.state(), identity, doubt);
         let text = format!("{own} may be {candidates}; say which with `muster machine resolve {claim}`");
@@ -223,7 +216,7 @@ pub fn same_as(draft: &mut Draft, id: MachineId, other: MachineId, alive: Alive)
     }
     forget(draft, id);
     (known.identity, known.certificate, known.iso) = (machine.identity, machine.certificate, machine.iso);
-    known.trusts = machine.trusts;
+    (known.trusts, known.invited) = (machine.trusts, machine.invited);
     Ok(save(draft, known))
 }
 
@@ -286,9 +279,13 @@ fn standing(machine: &Machine) -> Facts {
     ])
 }
 
-/// Whether the key is that of a machine that an operator keeps out; it should read so, and not look for another ticket.
-fn was_rejected(state: &State, key: Digest) -> bool {
-    with_key(state, key).any(|machine| machine.lifecycle == Lifecycle::Rejected)
+/// Refuses the key of a machine that an operator keeps out or took out; it should read so, and not look for another ticket.
+fn is_kept_out(state: &State, key: Digest) -> Result<(), Enrollment> {
+    with_key(state, key).try_for_each(|machine| match machine.lifecycle {
+        Lifecycle::Rejected => Err(Enrollment::Rejected),
+        Lifecycle::Retired => Err(Enrollment::Retired),
+        _ => Ok(()),
+    })
 }
 
 /// Whether a machine has its certificate for this key, and may have another: then it needs nothing else.
@@ -333,6 +330,7 @@ fn new_machine(draft: &mut Draft, location: &str) -> Machine {
         source: None,
         told: Told::default(),
         iso: String::new(),
+        invited: false,
         certificate: Digest::from_bytes([0; 32]),
         trusts: Vec::new(),
         created_unix_ms: draft.now_unix_ms(),
@@ -368,6 +366,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
     use crate::fleet::machine;
+    use muster_protocol::Mac;
     use muster_protocol::enroll::{SiteCredential, Ticket};
     use ticket::Grant;
 
@@ -479,7 +478,11 @@ pub(crate) mod tests {
         let again = |draft: &mut Draft, n: u8, key: &[u8]| {
             enroll(draft, Leave::Site(credential), a_box(n), Seen::default(), Digest::of(key)).map(|e| e.machine)
         };
-        assert_eq!(again(&mut draft, 4, b"new"), Err(Enrollment::Retired.into()));
+        let anew = again(&mut draft, 4, b"4 anew").expect("its box joins anew");
+        assert_ne!(anew, retired);
+        assert_eq!(draft.need::<Machine>(&anew).expect("there").lifecycle, Lifecycle::Pending);
+        let told = draft.state().events.iter().any(|e| e.subject == anew.to_string() && e.text.contains("was retired"));
+        assert!(told, "the operator who may let it in hears what it is");
 
         iso::revoke(&mut draft, &iso).expect("revoked");
         assert_eq!(again(&mut draft, 1, b"new"), Ok(member));
@@ -596,6 +599,8 @@ pub(crate) mod tests {
         machine::reject(&mut draft, id).expect("rejected");
         assert_eq!(again(&mut draft, second), Err(Enrollment::Rejected.into()), "rejected");
         machine::retire(&mut draft, id).expect("retired");
-        assert_eq!(again(&mut draft, second), Err(Enrollment::TicketUnknown.into()), "retired");
+        assert_eq!(again(&mut draft, second), Err(Enrollment::Retired.into()), "retired");
+        let heard = is_heard(draft.state(), &Leave::from(&used), &identity, second, draft.now_unix_ms());
+        assert_eq!(heard, Err(Enrollment::Retired), "before anybody is asked for a sign of life");
     }
 }

@@ -5,6 +5,7 @@
 //! What hardware says of itself is a claim and no proof (see docs/threat-model.md): a list keeps honest strangers out.
 
 use muster_protocol::MachineId;
+use muster_protocol::enroll::is_serial;
 
 use super::junk::{is_junk_mac, is_junk_serial, is_junk_uuid};
 use super::{identity, iso};
@@ -109,7 +110,9 @@ fn admits(state: &State, policy: &Policy, machine: &Machine, now_unix_ms: u64) -
         IsoRule::Any => iso::is_good(state, &machine.iso),
         IsoRule::Only(id) => machine.iso == *id && iso::is_good(state, id),
     };
-    iso && (policy.location.is_empty() || policy.location == machine.location)
+    // Over the network anybody claims to be anywhere: see docs/threat-model.md.
+    let is_there = || policy.location == machine.location && (machine.invited || iso::is_good(state, &machine.iso));
+    iso && (policy.location.is_empty() || is_there())
         && (policy.hardware.is_empty() || policy.hardware.iter().any(is_one))
         && policy.machines.is_none_or(|most| policy.approved < most)
         && policy.until_unix_ms.is_none_or(|until| now_unix_ms < until)
@@ -136,8 +139,15 @@ fn check(draft: &Draft, conditions: &Conditions) -> Result<(), Refusal> {
         return Err(Refusal::invalid("hardware", format!("a policy lists at most {HARDWARE} of them")));
     }
     for one in hardware {
+        if let Hardware::Serial(serial) = one
+            && !is_serial(serial)
+        {
+            let problem =
+                format!("{serial:?} is longer than 128 bytes, or has characters that do not show: type it anew");
+            return Err(Refusal::invalid("serials", problem));
+        }
         let (field, text, says_nothing) = match one {
-            Hardware::Serial(serial) => ("serials", serial.clone(), serial.len() > 128 || is_junk_serial(serial)),
+            Hardware::Serial(serial) => ("serials", serial.clone(), is_junk_serial(serial)),
             Hardware::Uuid(uuid) => ("uuids", MachineId::from_bytes(*uuid).to_string(), is_junk_uuid(uuid)),
             Hardware::Mac(mac) => ("macs", mac.to_string(), is_junk_mac(mac)),
         };
@@ -191,6 +201,9 @@ mod tests {
     use crate::fleet::draft::tests::draft;
     use crate::fleet::enrollment::iso::tests::built;
     use crate::fleet::enrollment::tests::{enrolled, enrolled_from};
+    use crate::fleet::enrollment::ticket::{self, Grant};
+    use crate::fleet::enrollment::{Seen, enroll};
+    use crate::fleet::record::TicketBound;
     use muster_protocol::Mac;
     use muster_protocol::enroll::Identity;
 
@@ -277,6 +290,35 @@ mod tests {
     }
 
     #[test]
+    fn a_location_that_is_only_claimed_counts_for_no_policy_and_one_of_an_iso_or_an_operators_ticket_does() {
+        let mut draft = draft();
+        let iso = built(&mut draft, b"secret").id;
+        let hardware = (1..=4).map(|n| Hardware::Mac(a_box(n).macs[0])).collect();
+        create(&mut draft, Conditions { location: "ber1".into(), hardware, ..open("site") }).expect("made");
+        let starts = |draft: &mut Draft, n: u8, iso: &str| {
+            let bound = TicketBound::Machine { uuid: a_box(n).uuid, macs: a_box(n).macs };
+            let ticket = ticket::issue(draft, Grant { bound, iso: iso.into(), ..Grant::bearer("ber1", 60_000) })
+                .expect("issued");
+            enroll(draft, &ticket, a_box(n), Seen::default(), ticket.digest()).expect("enrolls").machine
+        };
+        let claimed = starts(&mut draft, 1, "");
+        assert_eq!(draft.need::<Machine>(&claimed).expect("there").location, "ber1", "an operator sees what it claims");
+        assert_eq!(lifecycle(&draft, claimed), Lifecycle::Pending);
+        let from_iso = starts(&mut draft, 2, &iso);
+        assert_eq!(lifecycle(&draft, from_iso), Lifecycle::Available);
+        let invited = enrolled(&mut draft, a_box(3));
+        assert_eq!(lifecycle(&draft, invited), Lifecycle::Available);
+
+        // What vouched for it once does not when it comes without, and claims another place.
+        delete(&mut draft, "site").expect("deleted");
+        let once = enrolled(&mut draft, a_box(4));
+        assert_eq!(starts(&mut draft, 4, ""), once);
+        let hardware = vec![Hardware::Mac(a_box(4).macs[0])];
+        create(&mut draft, Conditions { location: "ber1".into(), hardware, ..open("later") }).expect("made");
+        assert_eq!(lifecycle(&draft, once), Lifecycle::Pending);
+    }
+
+    #[test]
     fn a_machine_in_doubt_is_approved_by_no_policy() {
         let mut draft = draft();
         let hardware = vec![Hardware::Serial("SYS-1".into())];
@@ -316,6 +358,7 @@ mod tests {
             (Conditions { machines: Some(3), ..open("all") }, "whoever comes"),
             (Conditions { until_unix_ms: Some(now + 1), ..open("all") }, "whoever comes"),
             (Conditions { hardware: serial("Default string"), ..open("junk") }, "serials: "),
+            (Conditions { hardware: serial("7C\u{202e}Z"), ..open("turned") }, "do not show"),
             (Conditions { hardware: vec![Hardware::Uuid([0xff; 16])], ..open("junk") }, "uuids: "),
             (Conditions { machines: Some(0), hardware: serial("S-1"), ..open("none") }, "machines: "),
             (Conditions { until_unix_ms: Some(now), hardware: serial("S-1"), ..open("late") }, "until: "),

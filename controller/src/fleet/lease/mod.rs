@@ -25,7 +25,7 @@ pub mod wish;
 use muster_protocol::hello::Progress;
 use muster_protocol::inventory::{Attachment, Disk};
 use muster_protocol::to_agent::PowerAction;
-use muster_protocol::{Digest, DiskId, Generation, MachineId};
+use muster_protocol::{DiskId, Generation, MachineId};
 
 pub use place::Online;
 
@@ -306,7 +306,7 @@ pub fn clean_again(draft: &mut Draft, id: MachineId) -> Result<Operation, Refusa
 ///
 /// Errors: the machine is not leased, nor being cleaned.
 pub fn write_off(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
-    let mut machine = draft.need::<Machine>(&id)?;
+    let machine = draft.need::<Machine>(&id)?;
     let lease = match machine.lifecycle.clone() {
         Lifecycle::Leased { lease } => lease,
         Lifecycle::Cleaning { operation } => match draft.need::<Operation>(&operation)?.kind {
@@ -315,7 +315,6 @@ pub fn write_off(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
         },
         _ => return Err(Refusal::Conflict(format!("{} is not leased; retire it", machine.name))),
     };
-    machine.certificate = Digest::from_bytes([0; 32]);
     // Both first, so that the end of the machine's work moves neither of them.
     let machine = machine::move_to(draft, machine, Lifecycle::Retired, "machine.written-off", "was written off")?;
     if let Some(lease) = draft.get::<Lease>(&lease).cloned()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use muster_protocol::Digest;
 use muster_protocol::enroll::Identity;
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_controller::Work;

@@ -52,7 +52,8 @@ pub enum MachineCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   muster machine list --lifecycle pending
-  muster machine list --location ber1 --presence offline --output json")]
+  muster machine list --location ber1 --presence offline --output json
+  muster machine list --iso 3f2a9c1e0b7d       whoever started from the stick that is gone")]
 pub struct List {
     /// Only these: pending, rejected, available, leased, cleaning or retired
     #[arg(long)]
@@ -66,6 +67,9 @@ pub struct List {
     /// Only those with this label
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Option<String>,
+    /// Only those that last started from the ISO with this id, revoked or not
+    #[arg(long, value_name = "ID")]
+    iso: Option<String>,
     #[command(flatten)]
     show: Show,
     #[command(flatten)]
@@ -173,6 +177,9 @@ fn lifecycle(machine: &Value) -> String {
     if machine["may_be"].as_array().is_some_and(|names| !names.is_empty()) {
         words.push(format!("may be {}", joined(machine, "/may_be").replace(", ", " or ")));
     }
+    if let Some(retired) = machine["has_parts_of"].as_str() {
+        words.push(format!("has parts of {retired}, which was retired"));
+    }
     if machine["maintenance"] == true {
         words.push("maintenance".into());
     }
@@ -244,6 +251,7 @@ impl List {
             ("presence", self.presence.as_deref()),
             ("location", self.location.as_deref()),
             ("label", self.label.as_deref()),
+            ("iso", self.iso.as_deref()),
         ];
         let mut machines = self.connect.client()?.all("/machines", &query)?;
         machines.sort_by_key(|machine| text(machine, "/name"));

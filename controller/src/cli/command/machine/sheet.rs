@@ -204,6 +204,9 @@ eth0  02:00:00:00:00:01  52:54:00:12:34:56  igb     8086:1521  1000 Mbit/s  192.
         let mut machine = json!({"name": "ber1-3f2a9c", "lifecycle": "pending", "claim": "KX4M-7QPD"});
         let said = sheet(&machine, "");
         assert!(said.contains("to approve:  muster machine approve KX4M-7QPD\n"), "{said}");
+        machine["has_parts_of"] = "kitchen".into();
+        let said = sheet(&machine, "");
+        assert!(said.contains("pending, has parts of kitchen, which was retired\n"), "{said}");
         machine["may_be"] = json!(["kitchen", "cellar"]);
         let said = sheet(&machine, "");
         assert!(said.contains("muster machine resolve KX4M-7QPD --same-as kitchen, or --separate\n"), "{said}");
