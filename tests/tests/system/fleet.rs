@@ -135,7 +135,13 @@ fn fifty_machines_follow_the_ca_without_booting_and_one_that_was_away_comes_back
         Ok(Http::with_ca(&format!("https://127.0.0.1:{PORT}"), &old_pem)?.with_token(token.trim()))
     };
     let machines = Machines::plug(COUNT, LOCATION)?;
-    let first = until(&controller, SOON, "all are online", COUNT, is_online)?;
+    // Who waits for approval is not waited for.
+    let pending = until(&controller, SOON, "all are online", COUNT, is_online)?;
+    for machine in &pending {
+        controller.api()?.post(&format!("/api/v1/machines/{}/approve", text(machine, "/id")?), &json!({}))?;
+    }
+    let first =
+        until(&controller, SOON, "all are available", COUNT, |m| is_online(m) && m["lifecycle"] == "available")?;
     let boots = |machines: &[Value]| machines.iter().map(|m| m["presence"]["boot"].clone()).collect::<Vec<_>>();
 
     // One is cut off; its session ends with the controller's process.
