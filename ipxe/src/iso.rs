@@ -17,7 +17,7 @@ use muster_protocol::Digest;
 use muster_protocol::enroll::SiteCredential;
 use serde::{Deserialize, Serialize};
 
-use crate::image::{self, ImageError, Part};
+use crate::image::{self, ImageError, Manifest, Part};
 use crate::packages::{Freshness, Package, PackageError, Packages, Tree, at};
 use crate::param::Site;
 use crate::{EVERYBODY, OWNER, Progress, script, write_whole};
@@ -60,12 +60,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    fn credential(&self) -> Option<&SiteCredential> {
+        match self {
+            Self::Network { credential } => credential.as_ref(),
+            Self::Sealed { credential, .. } => Some(credential),
+        }
+    }
+
     /// A medium with a credential is a key, and so for its owner alone.
     fn mode(&self) -> u32 {
-        match self {
-            Self::Network { credential: None } => EVERYBODY,
-            Self::Network { credential: Some(_) } | Self::Sealed { .. } => OWNER,
-        }
+        if self.credential().is_some() { OWNER } else { EVERYBODY }
     }
 }
 
@@ -137,10 +141,11 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     if spec.out.extension().is_none_or(|e| e != "iso") {
         return Err(IsoError::Name { path: spec.out.clone() });
     }
-    if let Kind::Sealed { image, .. } = &spec.kind {
-        // What is not there is said before anything is fetched.
-        image::read(image)?;
-    }
+    // What is not there is said before anything is fetched.
+    let image = match &spec.kind {
+        Kind::Network { .. } => None,
+        Kind::Sealed { image, .. } => Some(read_image(image)?),
+    };
     let mut packages = Packages::open(&spec.cache, spec.freshness)?;
     let ipxe = packages.ipxe(&mut at(0, progress))?;
     let isolinux = packages.get("isolinux", &mut at(30, progress))?;
@@ -161,9 +166,9 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     let scratch = tempfile::Builder::new().prefix("iso-").tempdir_in(&spec.cache);
     let scratch = scratch.map_err(|source| IsoError::Write { path: spec.cache.clone(), source })?;
     let work = scratch.path();
-    let parts = match &spec.kind {
-        Kind::Network { credential } => network(&spec.site, credential.as_ref(), &ipxe_files),
-        Kind::Sealed { credential, ca, image } => sealed(&spec.site, credential, *ca, image, &ipxe_files)?,
+    let parts = match (&spec.kind, image) {
+        (Kind::Sealed { credential, ca, .. }, Some(image)) => sealed(&spec.site, credential, *ca, image, &ipxe_files)?,
+        (kind, _) => network(&spec.site, kind.credential(), &ipxe_files),
     };
     let efi = efi_image(&parts.efi).map_err(|source| IsoError::Write { path: "boot/efi.img".into(), source })?;
     let own: [(&str, &[u8]); 5] = [
@@ -245,26 +250,34 @@ fn network(site: &Site, credential: Option<&SiteCredential>, ipxe: &[Vec<u8>]) -
     }
 }
 
+/// Kernel and initramfs for a sealed medium.
+struct Image {
+    manifest: Manifest,
+    kernel: Vec<u8>,
+    initramfs: Vec<u8>,
+}
+
+fn read_image(folder: &Path) -> Result<Image, ImageError> {
+    let manifest = image::read(folder)?;
+    let problem = |problem: String| ImageError::NoImage { folder: folder.into(), problem };
+    let read = |name: &str, part: &Part| {
+        let bytes = fs::read(folder.join(name)).map_err(|e| problem(format!("{name}: {e}")))?;
+        let is_whole = *part == Part::of(&bytes);
+        is_whole.then_some(bytes).ok_or_else(|| problem(format!("{name} is not what {} says", image::MANIFEST)))
+    };
+    let (kernel, initramfs) = (read(image::KERNEL, &manifest.kernel)?, read(image::INITRAMFS, &manifest.initramfs)?);
+    Ok(Image { manifest, kernel, initramfs })
+}
+
 /// isolinux starts the kernel of a sealed medium by itself; UEFI machines have iPXE do it, which asks nobody.
 fn sealed(
     site: &Site,
     credential: &SiteCredential,
     ca: Digest,
-    folder: &Path,
+    image: Image,
     ipxe: &[Vec<u8>],
 ) -> Result<Parts, IsoError> {
-    let manifest = image::read(folder)?;
-    let read = |name: &str| {
-        let problem = |e: io::Error| ImageError::NoImage { folder: folder.into(), problem: format!("{name}: {e}") };
-        fs::read(folder.join(name)).map_err(problem)
-    };
-    let (kernel, initramfs) = (read(image::KERNEL)?, read(image::INITRAMFS)?);
-    for (part, bytes) in [(&manifest.kernel, &kernel), (&manifest.initramfs, &initramfs)] {
-        if *part != Part::of(bytes) {
-            let problem = "it was changed while it was read".to_owned();
-            return Err(ImageError::NoImage { folder: folder.into(), problem }.into());
-        }
-    }
+    let Image { manifest, kernel, initramfs } = image;
     let arguments = script::sealed_arguments(site, ca, credential);
     if arguments.len() > COMMAND_LINE {
         return Err(IsoError::Controllers(arguments.len()));
