@@ -1,5 +1,6 @@
-//! What everything else stands on and what knows nothing of it: files, words, what is counted, and who is one source.
+//! What everything else stands on and what knows nothing of it: files, words, the time, what is counted, and who is one source.
 
+pub mod clock;
 pub mod files;
 pub mod metrics;
 pub mod source;

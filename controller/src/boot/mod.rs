@@ -13,7 +13,7 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Extension, RawQuery, State};
@@ -27,6 +27,7 @@ use muster_ipxe::param::{Endpoint, Location};
 use muster_ipxe::script::{self, DISPATCH_PATH, INITRAMFS_PATH, KERNEL_PATH, Machine, SCRIPT_PATH, Wait, iso_id};
 use muster_protocol::enroll::{Identity, Tpm};
 
+use crate::clock::now_unix_ms;
 use crate::config;
 use crate::fleet::identity::{self, Match};
 use crate::fleet::record::{Iso, Lifecycle};
@@ -177,7 +178,7 @@ impl Boot {
             })?;
         let Asker { serial, macs, location, platform, ipxe, .. } = asker;
         tracing::info!(%from, ?macs, serial, location, platform, ipxe, "boot script");
-        let time_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let time_unix_s = now_unix_ms() / 1000;
         let machine =
             Machine { controllers: &controllers, ca: self.settings.pki.fingerprint(), ticket: &issued, time_unix_s };
         Ok(script::machine(&machine))
@@ -225,9 +226,8 @@ fn may_start(state: &fleet::State, asker: &Asker, may_join: Result<(), Wait>) ->
             Some(Lifecycle::Pending) => may_join,
             _ => Ok(()),
         },
-        Match::Doubtful(_) => may_join,
-        // One of a machine that was retired too: it joins anew, and waits for an operator.
-        Match::New => may_join,
+        // A box of a machine that was retired is new: it joins anew, and waits for an operator.
+        Match::New | Match::Doubtful(_) => may_join,
     }
 }
 

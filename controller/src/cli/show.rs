@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::api::http::caller::now_unix_ms;
 use crate::api::view::Time;
+use crate::clock::now_unix_ms;
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Args)]

@@ -14,7 +14,7 @@ use muster_protocol::{BootId, Generation, MachineId, OperationId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::record::{DesiredState, Lifecycle, Operation, OperationKind, OperationState};
+use super::record::{DesiredState, Operation, OperationKind, OperationState};
 use super::{Author, Fleet, State, machine, operation};
 
 /// The pause after a call that came to nothing; doubled with each further one.
@@ -70,7 +70,7 @@ pub enum Purpose {
 /// `confirm_within_s` is how long a change of the network may take to prove itself.
 pub fn next(state: &State, online: &Online, confirm_within_s: u16) -> Option<(Purpose, Call)> {
     let machine = state.machines.get(&online.machine)?;
-    if matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired) {
+    if !machine.lifecycle.is_in() {
         return None;
     }
     let mut open: Vec<_> = state.unfinished(online.machine).collect();

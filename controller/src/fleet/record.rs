@@ -342,6 +342,13 @@ pub struct Iso {
     pub revoked_unix_ms: Option<u64>,
 }
 
+impl Iso {
+    /// Whether it lets machines join.
+    pub fn is_good(&self) -> bool {
+        self.revoked_unix_ms.is_none()
+    }
+}
+
 /// A rule by which machines are approved without an operator's hand. All of its conditions must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {

@@ -259,6 +259,11 @@ impl State {
         (self.ended.len() > kept).then(|| self.ended.get_min().map(|(_, id)| *id))?
     }
 
+    /// Whether this is a machine that somebody let in, and nobody put out.
+    pub fn is_in(&self, machine: MachineId) -> bool {
+        self.machines.get(&machine).is_some_and(|machine| machine.lifecycle.is_in())
+    }
+
     /// What machines are found by.
     pub fn marks(&self) -> &Marks {
         &self.marks

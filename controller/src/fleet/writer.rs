@@ -3,7 +3,6 @@
 //! Order: decide all, commit, publish the new state, answer. Nobody sees what is not on the disk.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -11,6 +10,7 @@ use super::audit::Head;
 use super::ledger::{self, Ledger};
 use super::record::AuditHead;
 use super::{Draft, Refusal, Request, State};
+use crate::clock::now_unix_ms;
 use crate::store::{Batch, Store, StoreError};
 
 /// The most changes that share one batch.
@@ -104,8 +104,4 @@ impl Writer {
         answers.into_iter().for_each(|answer| answer(None));
         Ok(())
     }
-}
-
-fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -18,7 +18,7 @@ use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -31,6 +31,7 @@ pub use listen::PortError;
 
 use crate::api::{self, Api, Site};
 use crate::boot;
+use crate::clock::now_unix_ms;
 use crate::config::Config;
 use crate::files;
 use crate::fleet::{Ended, Fleet, Refusal, converge};
@@ -320,7 +321,7 @@ fn operators(server: &Server, config: &Config, metrics: &Metrics, pki: Arc<Pki>,
         agents_port,
         ticket_lifetime: config.boot.ticket_lifetime,
         images: config.boot.images.clone(),
-        started_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+        started_unix_ms: now_unix_ms(),
     };
     let api = Api { fleet: server.fleet.clone(), live: Arc::new(server.sessions.clone()), pki, site: Arc::new(site) };
     let ial = ial::router(server.fleet.clone(), ial::presence(server.sessions.clone()), ial::Envelope::default());

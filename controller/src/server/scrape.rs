@@ -2,8 +2,6 @@
 //!
 //! In the OpenMetrics text format, which Prometheus reads. Whoever asks needs a token of the role viewer.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::middleware;
@@ -18,6 +16,7 @@ use crate::api::Api;
 use crate::api::http::Viewer;
 use crate::api::http::door::{self, Door};
 use crate::api::view::machine::lifecycle;
+use crate::clock::now_unix_ms;
 use crate::fleet::State;
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
@@ -27,7 +26,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// The route.
 pub fn router(api: Api, sessions: Sessions, metrics: Metrics) -> Router {
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let started = now_unix_ms() / 1000;
     let fleet = api.fleet.clone();
     let scrape = move |_: Viewer| async move {
         let text = text(&metrics, &fleet.state(), &sessions, started);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval_at};
 
+use crate::clock::now_unix_ms;
 use crate::config::Keep;
 use crate::fleet::audit::{self, Extent, Head};
 use crate::fleet::ledger::LedgerError;
@@ -73,7 +74,7 @@ async fn check(fleet: &Fleet, extent: Extent) {
 /// time.
 async fn prune(fleet: &Fleet, keep: Duration) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let ledger = fleet.ledger();
-    let before = crate::api::http::caller::now_unix_ms().saturating_sub(keep.as_millis() as u64);
+    let before = now_unix_ms().saturating_sub(keep.as_millis() as u64);
     let found: Result<_, LedgerError> = tokio::task::spawn_blocking(move || audit::prunable(&ledger, before)).await?;
     let Some((first, to)) = found? else { return Ok(()) };
     let announce = move |draft: &mut crate::fleet::Draft| {
@@ -115,7 +116,7 @@ mod tests {
         prune(&fleet, Duration::from_secs(3600)).await.expect("nothing to do");
         let first = |fleet: &Fleet| fleet.ledger().from(0, u64::MAX, 1).expect("read")[0].seq;
         assert_eq!((first(&fleet), Head::of(&fleet.state()).seq), (1, 1350), "nothing is so old");
-        while crate::api::http::caller::now_unix_ms() <= at {
+        while now_unix_ms() <= at {
             tokio::task::yield_now().await;
         }
         prune(&fleet, Duration::ZERO).await.expect("pruned");

@@ -15,9 +15,10 @@ use super::places::Place;
 use super::registry::Life;
 use super::stream::shut;
 use super::stream::{self, StreamError};
-use super::{Sessions, now_unix_ms, remote};
+use super::{Sessions, remote};
 use crate::api::http::RequestId;
 use crate::api::{Alive, Live, Presence};
+use crate::clock::now_unix_ms;
 use crate::fleet::enrollment::{self, Seen, room};
 use crate::fleet::identity::{self, Match};
 use crate::fleet::record::Machine;
@@ -118,7 +119,7 @@ async fn decide(sessions: &Sessions, connection: &Connection, request: Request) 
             if !enrollment::is_holder(draft.state(), key) {
                 // Whoever came in the meantime has to be asked for a sign of life as well, or counts as alive unasked.
                 let came = live.came_since(draft.state(), &claimed, &asked);
-                if came.iter().any(|id| is_in(draft.state(), *id)) {
+                if came.iter().any(|id| draft.state().is_in(*id)) {
                     return Err(Refusal::Busy.into());
                 }
                 seen.alive.extend(came);
@@ -186,7 +187,7 @@ impl Sessions {
                 // Its session must not outlive it only because it was spoken to.
                 Life::NoSign => peer.close(close::DONE, "no sign of life"),
                 // If it is dead, its session is over soon, and the box asks again.
-                Life::Unasked if is_in(&state, peer.machine) => return Err(Refusal::Busy),
+                Life::Unasked if state.is_in(peer.machine) => return Err(Refusal::Busy),
                 // In quarantine a machine has nothing to do that would leave it no time for a question.
                 Life::Unasked => {
                     alive.push(peer.machine);
@@ -280,10 +281,6 @@ impl Sessions {
             tracing::warn!(%error, "a refused enrollment is not in the event feed");
         }
     }
-}
-
-fn is_in(state: &State, id: MachineId) -> bool {
-    state.machines.get(&id).is_some_and(|machine| machine.lifecycle.is_in())
 }
 
 fn reason(refusal: Refusal) -> Reason {

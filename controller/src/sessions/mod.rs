@@ -17,7 +17,7 @@ mod stream;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use muster_protocol::MachineId;
@@ -176,10 +176,6 @@ impl Port {
         self.0.close(VarInt::from_u32(muster_protocol::close::DONE), b"the controller is stopping");
         let _ = tokio::time::timeout(Duration::from_secs(1), self.0.wait_idle()).await;
     }
-}
-
-fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// Where a peer comes from; an IPv4 peer of a socket for both versions is shown as what it is.

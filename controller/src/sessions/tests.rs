@@ -26,8 +26,9 @@ use muster_protocol::{
 use quinn::{Connection, ConnectionError, Endpoint, ReadToEndError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::{Sessions, now_unix_ms};
+use super::Sessions;
 use crate::api::{Alive, CallError, Live, Presence};
+use crate::clock::now_unix_ms;
 use crate::fleet::enrollment::{self, Seen};
 use crate::fleet::record::{Machine, TicketBound};
 use crate::fleet::ticket::{self, Grant};

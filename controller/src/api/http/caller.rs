@@ -5,7 +5,6 @@
 //! Who it is was found out at the door ([`super::door`]), once for each request.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
@@ -19,6 +18,7 @@ use super::problem::Problem;
 use super::request::RequestId;
 use crate::api::Api;
 use crate::api::view::Time;
+use crate::clock::now_unix_ms;
 use crate::fleet::access::{self, Unfit};
 use crate::fleet::answered::RequestKey;
 use crate::fleet::record::Role;
@@ -211,11 +211,6 @@ fn idempotency_key(headers: &HeaderMap, token: &str) -> Result<Option<Digest>, P
         return Err(Problem::malformed("Idempotency-Key", "must be 1 to 255 visible ASCII characters"));
     }
     Ok(Some(Digest::of(format!("{token}\0{text}").as_bytes())))
-}
-
-/// Milliseconds since 1970 UTC.
-pub fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

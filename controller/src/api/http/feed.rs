@@ -12,7 +12,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use tokio::sync::watch;
 
-use super::caller::{Caller, Holder, now_unix_ms};
+use super::caller::{Caller, Holder};
+use crate::clock::now_unix_ms;
 use crate::fleet::{Fleet, State};
 
 /// A silent feed says so often that it is still there.

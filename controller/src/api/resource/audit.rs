@@ -17,9 +17,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::Api;
-use crate::api::http::caller::now_unix_ms;
 use crate::api::http::feed::{self, AT_ONCE, Unread};
 use crate::api::http::{Operator, Page, Params, Problem, Refused, when};
+use crate::clock::now_unix_ms;
 use crate::fleet::State as FleetState;
 use crate::fleet::audit::{Head, Line};
 use crate::fleet::ledger::{Ledger, LedgerError};

@@ -7,7 +7,6 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::machine::path;
-use crate::api::http::caller::now_unix_ms;
 use crate::api::view::Time;
 use crate::cli::ask;
 use crate::cli::client::Client;
@@ -15,6 +14,7 @@ use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::follow::follow;
 use crate::cli::show::{Show, aligned, print, text};
+use crate::clock::now_unix_ms;
 
 /// For a machine that has just left to come back.
 const COMES_BACK: Duration = Duration::from_secs(5);

@@ -97,7 +97,7 @@ fn decide(state: &State, mut like: Vec<Like>, alive: &[MachineId]) -> Match {
         [] => {}
         _ => {
             // One that somebody let in does not give way to a look-alike that nobody did.
-            let mut members = best.iter().filter(|id| is_in(state, id));
+            let mut members = best.iter().filter(|id| state.is_in(**id));
             return match (members.next(), members.next()) {
                 (Some(only), None) => Match::Known(*only),
                 _ => asked(state, best),
@@ -115,13 +115,9 @@ fn decide(state: &State, mut like: Vec<Like>, alive: &[MachineId]) -> Match {
 /// The question that an operator is asked. Machines that are in come first, however many look-alikes wait for approval:
 /// whoever can make the question long must not be able to leave the answer out.
 fn asked(state: &State, mut like: Vec<MachineId>) -> Match {
-    like.sort_by_key(|id| !is_in(state, id));
+    like.sort_by_key(|id| !state.is_in(*id));
     like.truncate(ASKED);
     Match::Doubtful(like)
-}
-
-fn is_in(state: &State, id: &MachineId) -> bool {
-    state.machines.get(id).is_some_and(|machine| machine.lifecycle.is_in())
 }
 
 /// Whom `identity` might be, whoever is alive: those to be asked for a sign of life before [`find`].

@@ -111,16 +111,19 @@ pub fn revoke(draft: &mut Draft, id: &str) -> Result<Iso, Refusal> {
 
 /// The ISO that carries this credential.
 pub fn check<'a>(state: &'a State, credential: &Digest) -> Result<&'a Iso, Wrong> {
-    let iso = state.isos.get(&iso_id(credential)).filter(|iso| iso.credential == *credential).ok_or(Wrong::Unknown)?;
-    if iso.revoked_unix_ms.is_none() { Ok(iso) } else { Err(Wrong::Revoked) }
+    let iso = carrying(state, credential).ok_or(Wrong::Unknown)?;
+    if iso.is_good() { Ok(iso) } else { Err(Wrong::Revoked) }
+}
+
+fn carrying<'a>(state: &'a State, credential: &Digest) -> Option<&'a Iso> {
+    state.isos.get(&iso_id(credential)).filter(|iso| iso.credential == *credential)
 }
 
 /// The sealed ISO that carries this credential, revoked or not.
 ///
 /// Another ISO's credential is no leave to enroll: it travels in the clear to the boot listener, which gives a ticket for it.
 pub fn sealed<'a>(state: &'a State, credential: &SiteCredential) -> Option<&'a Iso> {
-    let digest = credential.digest();
-    state.isos.get(&iso_id(&digest)).filter(|iso| iso.credential == digest && iso.sealed.is_some())
+    carrying(state, &credential.digest()).filter(|iso| iso.sealed.is_some())
 }
 
 /// What a sealed ISO's credential is worth: a ticket, made and used up at once. Nothing that a revoked one says of a place
@@ -129,14 +132,14 @@ pub fn sealed<'a>(state: &'a State, credential: &SiteCredential) -> Option<&'a I
 /// Errors: no sealed ISO carries it.
 pub fn leave(state: &State, credential: &SiteCredential) -> Result<Ticket, Enrollment> {
     let iso = sealed(state, credential).ok_or(Enrollment::NoMedium)?;
-    let location = if iso.revoked_unix_ms.is_none() { iso.location.clone() } else { String::new() };
+    let location = if iso.is_good() { iso.location.clone() } else { String::new() };
     let bound = TicketBound::Machine { uuid: None, macs: Vec::new() };
     Ok(Ticket { digest: iso.credential, location, iso: iso.id.clone(), joins: true, bound, expires_unix_ms: 0 })
 }
 
 /// Whether the ISO with this id lets machines join.
 pub fn is_good(state: &State, id: &str) -> bool {
-    state.isos.get(&id.to_owned()).is_some_and(|iso| iso.revoked_unix_ms.is_none())
+    state.isos.get(&id.to_owned()).is_some_and(Iso::is_good)
 }
 
 #[cfg(test)]

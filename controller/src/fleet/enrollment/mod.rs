@@ -115,11 +115,10 @@ pub fn enroll(
     if let Match::Doubtful(doubt) = like {
         machine.doubt = doubt;
     }
-    let is_in = match machine.lifecycle {
-        Lifecycle::Rejected => return Err(Enrollment::Rejected.into()),
-        Lifecycle::Pending => false,
-        Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } | Lifecycle::Retired => true,
-    };
+    if machine.lifecycle == Lifecycle::Rejected {
+        return Err(Enrollment::Rejected.into());
+    }
+    let is_in = machine.lifecycle.is_in();
     // The boot script was asked for with numbers that anybody may claim: whoever is in needs no ISO, and this is not one.
     if !is_in && !ticket.joins {
         return Err(Enrollment::NoMedium.into());

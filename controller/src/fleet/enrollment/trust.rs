@@ -6,7 +6,7 @@
 use muster_protocol::{Digest, MachineId};
 
 use crate::fleet::machine::save;
-use crate::fleet::record::{Iso, Lifecycle, Machine};
+use crate::fleet::record::{Iso, Machine};
 use crate::fleet::{Draft, Facts, Refusal, State};
 use crate::words::counted;
 
@@ -35,14 +35,12 @@ pub fn behind(state: &State, ca: Digest) -> impl Iterator<Item = &Machine> {
 }
 
 fn members(state: &State) -> impl Iterator<Item = &Machine> {
-    let is_out =
-        |machine: &Machine| matches!(machine.lifecycle, Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired);
-    state.machines.iter().filter(move |machine| !is_out(machine))
+    state.machines.iter().filter(|machine| machine.lifecycle.is_in())
 }
 
 /// Sealed media that pin this CA, and let machines join or are what a machine of the fleet starts from.
 pub fn sealed_for(state: &State, ca: Digest) -> impl Iterator<Item = &Iso> {
-    let is_used = |iso: &Iso| iso.revoked_unix_ms.is_none() || members(state).any(|machine| machine.iso == iso.id);
+    let is_used = |iso: &Iso| iso.is_good() || members(state).any(|machine| machine.iso == iso.id);
     state.isos.iter().filter(move |iso| iso.sealed == Some(ca) && is_used(iso))
 }
 

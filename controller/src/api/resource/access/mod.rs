@@ -14,9 +14,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::Api;
-use crate::api::http::caller::now_unix_ms;
 use crate::api::http::{Admin, Body, Operator, Page, Params, Problem, Refused, Segment, when};
 use crate::api::view::Time;
+use crate::clock::now_unix_ms;
 use crate::fleet::answered::Outcome;
 use crate::fleet::record::{Credential, HubRule, PlaceRule, Role, Token};
 use crate::fleet::ticket::Grant;

@@ -12,9 +12,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::Api;
-use crate::api::http::caller::now_unix_ms;
 use crate::api::http::{Body, Operator, Page, Params, Problem, Refused, Segment, Viewer, when};
 use crate::api::view::{Time, uuid};
+use crate::clock::now_unix_ms;
 use crate::fleet::answered::Outcome;
 use crate::fleet::policy::{self, Conditions};
 use crate::fleet::record::{Hardware, IsoRule, Policy};
