@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
 use muster_protocol::enroll::{Answer, Identity, Leave, Refusal, Request, SiteCredential};
-use muster_protocol::{MachineId, close};
+use muster_protocol::{Digest, MachineId, close};
 use quinn::Connection;
 use tokio::sync::Semaphore;
 
@@ -30,20 +30,10 @@ use crate::pki::AgentRequest;
 /// has to do and to wait for in between is not its peer's failure.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Serves one connection of ALPN `muster-enroll/1`; `handshake` is the place that it had until now.
+/// Serves one connection of ALPN `muster-enroll/1`; `handshake` is the place that it had until now, and keeps until its
+/// request was read and comes with leave.
 pub async fn serve(sessions: &Sessions, connection: &Connection, handshake: Place) {
-    let source = remote(connection).ip();
-    let count = |reason| sessions.0.metrics.refused(Door::Enroll, reason);
-    let Some(_place) = sessions.0.enrollments.take(source) else {
-        count(Reason::TooMany);
-        return shut(connection, close::BUSY, "too many machines enroll at once; try again later");
-    };
-    drop(handshake);
-    if !sessions.is_heard(source) {
-        count(Reason::RateLimited);
-        return shut(connection, close::BUSY, "too many attempts from this address failed; try again later");
-    }
-    match exchange(sessions, connection).await {
+    match exchange(sessions, connection, handshake).await {
         Ok(()) => shut(connection, close::DONE, "enrollment is over"),
         Err(Broken::Stream(e)) => {
             if let Some(reason) = e.breach() {
@@ -51,6 +41,10 @@ pub async fn serve(sessions: &Sessions, connection: &Connection, handshake: Plac
             }
         }
         Err(Broken::Late(text)) => sessions.broken(connection, Reason::Timeout, text).await,
+        Err(Broken::Crowded) => {
+            sessions.0.metrics.refused(Door::Enroll, Reason::TooMany);
+            shut(connection, close::BUSY, "too many machines enroll at once; try again later");
+        }
     }
 }
 
@@ -58,9 +52,10 @@ pub async fn serve(sessions: &Sessions, connection: &Connection, handshake: Plac
 enum Broken {
     Stream(StreamError),
     Late(&'static str),
+    Crowded,
 }
 
-async fn exchange(sessions: &Sessions, connection: &Connection) -> Result<(), Broken> {
+async fn exchange(sessions: &Sessions, connection: &Connection, handshake: Place) -> Result<(), Broken> {
     let read = async {
         let (send, mut receive) = connection.accept_bi().await?;
         // The limit of a request is small; there is nobody to take turns with.
@@ -68,7 +63,16 @@ async fn exchange(sessions: &Sessions, connection: &Connection) -> Result<(), Br
         Ok((send, request))
     };
     let (mut send, request) = within(read, "the enrollment request did not come in time").await?;
-    let answer = match decide(sessions, connection, request).await {
+    // Those who come without leave get no place among those who have it, and keep nobody from one.
+    let (answer, _place) = match hear(sessions, connection, request) {
+        Err(refusal) => (Err(refusal), handshake),
+        Ok(heard) => {
+            let place = sessions.0.enrollments.take(remote(connection).ip()).ok_or(Broken::Crowded)?;
+            drop(handshake);
+            (decide(sessions, connection, heard).await, place)
+        }
+    };
+    let answer = match answer {
         Ok(answer) => answer,
         Err(refusal) => {
             sessions.refused(connection, refusal).await;
@@ -91,19 +95,33 @@ async fn within<T>(part: impl Future<Output = Result<T, StreamError>>, late: &'s
     }
 }
 
-async fn decide(sessions: &Sessions, connection: &Connection, request: Request) -> Result<Answer, Refusal> {
+/// A request that comes with leave.
+struct Heard {
+    leave: Leave,
+    csr: AgentRequest,
+    identity: Identity,
+}
+
+/// Everything that can be wrong with a request, as far as it is seen without asking a machine or the fleet's writer: what
+/// whoever sends bad ones without end can cause. A ticket is not used up by it.
+fn hear(sessions: &Sessions, connection: &Connection, request: Request) -> Result<Heard, Refusal> {
     let Request { leave, csr, identity } = request;
-    // Everything that can be wrong with the request is found before the ticket is used up.
     let csr = AgentRequest::read(&csr).map_err(|_| Refusal::BadRequest)?;
     identity.check()?;
+    let (state, key) = (sessions.0.fleet.state(), csr.digest());
+    enrollment::is_heard(&state, &leave, &identity, key, now_unix_ms())?;
+    // What is rationed from here on is the leave's own: nobody's but those who have it.
+    let may_ask = match &leave {
+        _ if enrollment::is_holder(&state, key) => sessions.may_try(key),
+        Leave::Ticket(ticket) => sessions.may_try(ticket.digest()),
+        Leave::Site(credential) => sessions.may_ask_without_ticket(remote(connection).ip(), credential),
+    };
+    if may_ask { Ok(Heard { leave, csr, identity }) } else { Err(Refusal::Busy) }
+}
+
+async fn decide(sessions: &Sessions, connection: &Connection, heard: Heard) -> Result<Answer, Refusal> {
+    let Heard { leave, csr, identity } = heard;
     let (from, key) = (remote(connection), csr.digest());
-    enrollment::is_heard(&sessions.0.fleet.state(), &leave, &identity, key, now_unix_ms())?;
-    if let Leave::Site(credential) = &leave
-        && !enrollment::is_holder(&sessions.0.fleet.state(), key)
-        && !sessions.may_ask_without_ticket(from.ip(), credential)
-    {
-        return Err(Refusal::Busy);
-    }
     // Who proves to be a machine is asked about nobody, and waits for nobody.
     let (alive, asked) = match enrollment::is_holder(&sessions.0.fleet.state(), key) {
         true => (Vec::new(), Asked::new()),
@@ -219,8 +237,10 @@ impl Sessions {
         identity::candidates(state, identity).into_iter().filter(|id| !is_as_before(id)).collect()
     }
 
-    fn is_heard(&self, source: IpAddr) -> bool {
-        self.0.patience.lock().unwrap_or_else(PoisonError::into_inner).hears(source, Instant::now())
+    /// A ticket that is good and leads to nothing stays good, and so does a machine's key: each is tried so often, and then
+    /// has to wait.
+    fn may_try(&self, leave: Digest) -> bool {
+        self.0.tried.lock().unwrap_or_else(PoisonError::into_inner).draw(leave, Instant::now()).is_some()
     }
 
     /// Who shows a sealed medium's credential is heard as often as there are boot scripts for the others. Those who show a
@@ -228,40 +248,40 @@ impl Sessions {
     fn may_ask_without_ticket(&self, source: IpAddr, credential: &SiteCredential) -> bool {
         let is_good = iso::check(&self.0.fleet.state(), &credential.digest()).is_ok();
         let starts = if is_good { &self.0.sealed } else { &self.0.revoked };
-        let mut sealed = starts.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let has = sealed.has(source, now);
-        if has {
-            sealed.take(source, now);
-        }
-        has
-    }
-
-    fn failed(&self, source: IpAddr) {
-        self.0.patience.lock().unwrap_or_else(PoisonError::into_inner).failed(source, Instant::now());
+        let mut starts = starts.lock().unwrap_or_else(PoisonError::into_inner);
+        starts.draw(source, Instant::now()).is_some()
     }
 
     /// A request that was understood and is refused.
     async fn refused(&self, connection: &Connection, refusal: Refusal) {
-        let from = remote(connection);
-        tracing::warn!(%from, reason = %refusal, "enrollment refused");
         self.0.metrics.refused(Door::Enroll, reason(refusal));
         // Whoever comes when there is no room, or too early, did nothing wrong.
-        if !matches!(refusal, Refusal::Busy | Refusal::Awaited { .. }) {
-            self.failed(from.ip());
-            self.tell(from, refusal.to_string()).await;
-        }
+        let is_told = !matches!(refusal, Refusal::Busy | Refusal::Awaited { .. });
+        self.note(connection, &refusal.to_string(), is_told).await;
     }
 
     /// What came is no request.
     async fn broken(&self, connection: &Connection, reason: Reason, text: &str) {
-        let from = remote(connection);
         // First of all: nobody who sends garbage is waited with.
         shut(connection, close::PROTOCOL, text);
-        tracing::warn!(%from, reason = text, "enrollment broken off");
         self.0.metrics.refused(Door::Enroll, reason);
-        self.failed(from.ip());
-        self.tell(from, text.to_owned()).await;
+        self.note(connection, text, true).await;
+    }
+
+    /// Writes of an enrollment that led to nothing: so often for each source, and no more.
+    async fn note(&self, connection: &Connection, text: &str, is_told: bool) {
+        let from = remote(connection);
+        let drawn = self.0.failures.lock().unwrap_or_else(PoisonError::into_inner).draw(from.ip(), Instant::now());
+        match drawn {
+            Some(left_out) => {
+                tracing::warn!(%from, reason = text, left_out, "enrollment refused");
+                if is_told {
+                    self.tell(from, text.to_owned()).await;
+                }
+            }
+            None if is_told => self.0.told.lock().unwrap_or_else(PoisonError::into_inner).leave_out(),
+            None => {}
+        }
     }
 
     /// Puts a refusal into the event feed: somebody should look at it. Only so many, since strangers can cause them and

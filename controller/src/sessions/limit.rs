@@ -1,14 +1,15 @@
 //! How often one source may do something: a bucket for each that is emptied by doing and fills by time.
 //!
-//! Used for enrollments, where only failures cost (a rack of machines behind one address enrolls as fast as it boots, and
-//! somebody who guesses is soon not listened to), for boot scripts, each of which writes a ticket, and for requests that
-//! are refused.
+//! Used for what failures leave behind (lines in the log, events, entries in the audit log: their causes are answered
+//! however many there are), for boot scripts, each of which writes a ticket, and for what one ticket or key may cost.
 //! Time is an argument.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use muster_protocol::Digest;
 
 /// Sources that are remembered. Beyond, the one that was heard of longest ago is forgotten.
 const SOURCES: usize = 4096;
@@ -38,6 +39,9 @@ impl Source for IpAddr {
 /// Somebody with a name.
 impl Source for String {}
 
+/// Leave to enroll: a ticket or a key, by what is stored of it.
+impl Source for Digest {}
+
 /// A bucket for each source.
 #[derive(Debug)]
 pub struct Buckets<S = IpAddr> {
@@ -50,6 +54,7 @@ pub struct Buckets<S = IpAddr> {
 struct Bucket {
     left: u32,
     at: Instant,
+    left_out: u64,
 }
 
 impl<S: Source> Buckets<S> {
@@ -71,7 +76,23 @@ impl<S: Source> Buckets<S> {
             oldest.map(|oldest| self.sources.remove(&oldest));
         }
         let left = self.left(self.sources.get(&source), now).saturating_sub(1);
-        self.sources.insert(source, Bucket { left, at: now });
+        self.sources.insert(source, Bucket { left, at: now, left_out: 0 });
+    }
+
+    /// Takes one where there is one, and answers how many were left out since the one before; `None` where there is none,
+    /// and this one is left out as well.
+    pub fn draw(&mut self, source: S, now: Instant) -> Option<u64> {
+        let source = source.whole();
+        let (has, bucket) = (self.has(source.clone(), now), self.sources.get_mut(&source));
+        if has {
+            let left_out = bucket.map_or(0, |bucket| bucket.left_out);
+            self.take(source, now);
+            return Some(left_out);
+        }
+        if let Some(bucket) = bucket {
+            bucket.left_out += 1;
+        }
+        None
     }
 
     fn left(&self, bucket: Option<&Bucket>, now: Instant) -> u32 {
@@ -81,28 +102,31 @@ impl<S: Source> Buckets<S> {
     }
 }
 
+/// Whoever causes it: what is done for all together.
+const ALL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
 /// Something that is done so often and no more, whoever causes it. Remembers how often it was left out.
 #[derive(Debug)]
 pub struct Ration {
     bucket: Buckets,
-    left_out: u64,
+    unasked: u64,
 }
 
 impl Ration {
     /// `size` at once, and one more every `refill`.
     pub fn new(size: u32, refill: Duration) -> Self {
-        Self { bucket: Buckets::new(size, refill), left_out: 0 }
+        Self { bucket: Buckets::new(size, refill), unasked: 0 }
     }
 
     /// How many were left out since the last one, where there is one now; `None` where this one is left out.
     pub fn take(&mut self, now: Instant) -> Option<u64> {
-        const ALL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-        if !self.bucket.has(ALL, now) {
-            self.left_out += 1;
-            return None;
-        }
-        self.bucket.take(ALL, now);
-        Some(std::mem::take(&mut self.left_out))
+        let left_out = self.bucket.draw(ALL, now)?;
+        Some(left_out + std::mem::take(&mut self.unasked))
+    }
+
+    /// This one is left out for another reason.
+    pub fn leave_out(&mut self) {
+        self.unasked += 1;
     }
 }
 
@@ -151,7 +175,18 @@ mod tests {
         now += REFILL;
         assert_eq!([ration.take(now), ration.take(now)], [Some(2), None]);
         now += REFILL;
-        assert_eq!(ration.take(now), Some(1));
+        ration.leave_out();
+        assert_eq!(ration.take(now), Some(2));
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_for_each_source() {
+        let (mut buckets, mut now) = (Buckets::<IpAddr>::new(2, REFILL), Instant::now());
+        let drawn = |buckets: &mut Buckets, now| buckets.draw(ip("192.0.2.1"), now);
+        assert_eq!([0; 5].map(|_| drawn(&mut buckets, now)), [Some(0), Some(0), None, None, None]);
+        assert_eq!(buckets.draw(ip("192.0.2.2"), now), Some(0), "others are not kept from it");
+        now += REFILL;
+        assert_eq!([0; 2].map(|_| drawn(&mut buckets, now)), [Some(3), None]);
     }
 
     #[test]

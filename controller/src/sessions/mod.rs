@@ -8,7 +8,6 @@ mod endpoint;
 mod enroll;
 mod follow;
 pub mod limit;
-mod patience;
 pub mod places;
 mod registry;
 mod reunion;
@@ -20,8 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use muster_protocol::MachineId;
 use muster_protocol::to_agent::{Answer, Call};
+use muster_protocol::{Digest, MachineId};
 use quinn::{Connection, Endpoint, VarInt};
 use rustls::server::ResolvesServerCert;
 use tokio::sync::{Semaphore, watch};
@@ -43,13 +42,27 @@ const HANDSHAKES: usize = 1024;
 /// somebody else's address are these and no more.
 const UNPROVED: usize = HANDSHAKES / 4;
 
-/// Enrollments at once.
+/// Enrollments at once that come with leave.
 const ENROLLMENTS: usize = 512;
 
 /// Newcomers that the event feed is told of at once: a delivery may be unpacked in one day.
 const NEWCOMERS: u32 = 1000;
 
-/// Refused enrollments that the event feed gets at once.
+/// Enrollments from one source that led to nothing and are written in the log, and from there may get into the event feed.
+/// All are answered and counted: who fails on purpose fails beside honest machines.
+const FAILURES: u32 = 20;
+
+/// After this time one more is.
+const ONE_MORE_FAILURE: Duration = Duration::from_secs(3);
+
+/// Enrollments with one good ticket, or with the key of one machine, that are looked at in earnest: whoever has a ticket may
+/// still be refused and try again, and whoever has a key may ask for certificates without end.
+const TRIES: u32 = 20;
+
+/// After this time one more is.
+const ONE_MORE_TRY: Duration = Duration::from_secs(3);
+
+/// Refused enrollments that the event feed gets at once, whoever caused them.
 const TOLD: u32 = 60;
 
 /// After this time it gets one more: strangers would need a week to push everything else out of the feed.
@@ -68,7 +81,8 @@ struct Shared {
     reunion: Mutex<reunion::Reunion>,
     handshakes: Places,
     enrollments: Places,
-    patience: Mutex<patience::Patience>,
+    failures: Mutex<limit::Buckets>,
+    tried: Mutex<limit::Buckets<Digest>>,
     telling: Semaphore,
     told: Mutex<limit::Ration>,
     newcomers: Mutex<limit::Ration>,
@@ -94,7 +108,8 @@ impl Sessions {
             reunion: Mutex::new(reunion),
             handshakes: Places::new(HANDSHAKES),
             enrollments: Places::new(ENROLLMENTS),
-            patience: Mutex::default(),
+            failures: Mutex::new(limit::Buckets::new(FAILURES, ONE_MORE_FAILURE)),
+            tried: Mutex::new(limit::Buckets::new(TRIES, ONE_MORE_TRY)),
             telling: Semaphore::new(follow::TOLD_AT_ONCE),
             told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),
             newcomers: Mutex::new(limit::Ration::new(NEWCOMERS, ONE_MORE_TOLD)),

@@ -4,9 +4,8 @@
 //! Requests are taken one at a time, in the order in which the agent opened their streams: what it says of its progress
 //! arrives in the order in which it happened, and a peer fills one request's memory and not four.
 
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use muster_protocol::frame::Message;
 use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome, version};
@@ -79,8 +78,6 @@ pub async fn serve(sessions: &Sessions, connection: Connection, certificate: Age
     let end = match opened {
         Ok(peer) => {
             tracing::info!(%machine, boot = %peer.boot, %from, "online");
-            // One that waits for approval says nothing of where it is.
-            let _neighbor = (peer.welcomed == Welcomed::Member).then(|| Neighbor::new(&sessions.0, from.ip()));
             let end = live(sessions, &peer).await;
             let offline = leave(sessions, &peer);
             let (reason, rtt_ms) = (connection.close_reason(), connection.rtt().as_millis() as u64);
@@ -197,25 +194,6 @@ fn leave(sessions: &Sessions, peer: &Peer) -> bool {
         sessions.0.registry.forget(peer.machine);
     }
     offline
-}
-
-/// An approved machine in a session vouches for its address: see [`super::patience`].
-struct Neighbor<'s> {
-    shared: &'s Shared,
-    source: IpAddr,
-}
-
-impl<'s> Neighbor<'s> {
-    fn new(shared: &'s Shared, source: IpAddr) -> Self {
-        shared.patience.lock().unwrap_or_else(PoisonError::into_inner).came(source);
-        Self { shared, source }
-    }
-}
-
-impl Drop for Neighbor<'_> {
-    fn drop(&mut self) {
-        self.shared.patience.lock().unwrap_or_else(PoisonError::into_inner).went(self.source, Instant::now());
-    }
 }
 
 /// Answers with a refusal, and closes once it has arrived.

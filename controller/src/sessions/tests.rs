@@ -334,24 +334,6 @@ async fn a_bad_signing_request_does_not_use_the_ticket_up() {
 }
 
 #[tokio::test]
-async fn who_fails_too_often_is_not_listened_to() {
-    let world = world();
-    let ticket = Ticket::from_bytes([9; 32]);
-    let guess = || async {
-        let connection = world.dial(ALPN_ENROLL, None).await.expect("dials");
-        let (_, csr) = request();
-        let request = enroll::Request { leave: Leave::Ticket(ticket.clone()), csr, identity: box_number(1) };
-        say(&connection, &frame::encode(&request).expect("fits")).await.is_ok()
-    };
-    let mut heard = 0;
-    while guess().await {
-        heard += 1;
-        assert!(heard < 100, "guesses are heard for ever");
-    }
-    assert!(heard >= 20, "an honest mistake is put up with: {heard}");
-}
-
-#[tokio::test]
 async fn a_certificate_for_an_earlier_key_loses_its_session_and_opens_no_other() {
     let world = world();
     let first = world.member().await;

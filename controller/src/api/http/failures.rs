@@ -32,10 +32,6 @@ impl Failures {
     pub fn is_too_much(&self, from: Option<SocketAddr>) -> bool {
         let source = from.map_or(Ipv6Addr::UNSPECIFIED.into(), |from| from.ip());
         let (mut failures, now) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-        let is_heard = failures.has(source, now);
-        if is_heard {
-            failures.take(source, now);
-        }
-        !is_heard
+        failures.draw(source, now).is_none()
     }
 }

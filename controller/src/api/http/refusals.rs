@@ -3,7 +3,6 @@
 //! A script that goes wrong must not fill the disk: beyond a number of entries its refusals are counted, and the next
 //! entry says how many were left out. Used by the operator API and the IAL.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,38 +19,21 @@ pub const ONE_MORE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Refusals {
     fleet: Fleet,
-    counted: Arc<Mutex<Counted>>,
-}
-
-struct Counted {
-    written: Buckets<String>,
-    left_out: HashMap<String, u64>,
-}
-
-impl Counted {
-    /// How many were left out before this one, which is to be written; `None` where it is left out too.
-    fn take(&mut self, who: &str, now: Instant) -> Option<u64> {
-        if !self.written.has(who.to_owned(), now) {
-            *self.left_out.entry(who.to_owned()).or_default() += 1;
-            return None;
-        }
-        self.written.take(who.to_owned(), now);
-        Some(self.left_out.remove(who).unwrap_or_default())
-    }
+    counted: Arc<Mutex<Buckets<String>>>,
 }
 
 impl Refusals {
     /// Of requests that go to this fleet.
     pub fn new(fleet: Fleet) -> Self {
-        let counted = Counted { written: Buckets::new(WRITTEN, ONE_MORE), left_out: HashMap::new() };
-        Self { fleet, counted: Arc::new(Mutex::new(counted)) }
+        Self { fleet, counted: Arc::new(Mutex::new(Buckets::new(WRITTEN, ONE_MORE))) }
     }
 
     /// Writes that `author` asked for `what` and was refused, if there have not been too many of these.
     pub async fn note(&self, author: Author, what: &str, why: &str) {
-        let left_out = self.counted.lock().unwrap_or_else(PoisonError::into_inner).take(&author.who, Instant::now());
+        let who = author.who.clone();
+        let left_out = self.counted.lock().unwrap_or_else(PoisonError::into_inner).draw(who.clone(), Instant::now());
         let Some(left_out) = left_out else { return };
-        let (who, what) = (author.who.clone(), what.to_owned());
+        let what = what.to_owned();
         let why = match left_out {
             0 => why.to_owned(),
             count => format!("{why} ({count} more before this one were left out)"),
@@ -72,17 +54,17 @@ mod tests {
 
     #[test]
     fn a_script_that_goes_wrong_is_written_so_often_and_counted_beyond() {
-        let mut counted = Counted { written: Buckets::new(WRITTEN, ONE_MORE), left_out: HashMap::new() };
+        let mut counted = Buckets::<String>::new(WRITTEN, ONE_MORE);
         let mut now = Instant::now();
         for _ in 0..WRITTEN {
-            assert_eq!(counted.take("token:ci", now), Some(0));
+            assert_eq!(counted.draw("token:ci".into(), now), Some(0));
         }
         for _ in 0..17 {
-            assert_eq!(counted.take("token:ci", now), None);
+            assert_eq!(counted.draw("token:ci".into(), now), None);
         }
-        assert_eq!(counted.take("token:olga", now), Some(0), "others are not kept from it");
+        assert_eq!(counted.draw("token:olga".into(), now), Some(0), "others are not kept from it");
         now += ONE_MORE;
-        assert_eq!(counted.take("token:ci", now), Some(17));
-        assert_eq!(counted.take("token:ci", now), None);
+        assert_eq!(counted.draw("token:ci".into(), now), Some(17));
+        assert_eq!(counted.draw("token:ci".into(), now), None);
     }
 }

@@ -60,16 +60,24 @@ pub enum Alive {
 }
 
 /// Whether there is any use in looking at the machines that a box may be: it shows a key that is known, a ticket that it
-/// may use, or the credential of a medium that is known; one that is revoked does for a machine that is in.
+/// may use, or the credential of a medium that is known; one that is revoked does for what may be a machine that started
+/// from it before, and no longer waits.
 ///
-/// Errors: the ticket's, [`Enrollment::NoMedium`], [`Enrollment::Rejected`], [`Enrollment::Retired`].
+/// Errors: the ticket's, [`Enrollment::NoMedium`], [`Enrollment::MediumRevoked`], [`Enrollment::Rejected`],
+/// [`Enrollment::Retired`].
 pub fn is_heard(state: &State, leave: &Leave, identity: &Identity, key: Digest, now_ms: u64) -> Result<(), Enrollment> {
     is_kept_out(state, key)?;
     match holder(state, key) {
         Some(_) => Ok(()),
         None => match leave {
             Leave::Ticket(secret) => ticket::check(state, secret, identity, now_ms).map(drop),
-            Leave::Site(credential) => iso::sealed(state, credential).map(drop).ok_or(Enrollment::NoMedium),
+            Leave::Site(credential) => {
+                let iso = iso::sealed(state, credential).ok_or(Enrollment::NoMedium)?;
+                let came = |machine: &Machine| machine.iso == iso.id && machine.lifecycle != Lifecycle::Pending;
+                let came = |id: &MachineId| state.machines.get(id).is_some_and(came);
+                let is_of_use = iso.is_good() || identity::candidates(state, identity).iter().any(came);
+                if is_of_use { Ok(()) } else { Err(Enrollment::MediumRevoked) }
+            }
         },
     }
 }
@@ -487,6 +495,13 @@ pub(crate) mod tests {
         assert_eq!(again(&mut draft, 1, b"new"), Ok(member));
         assert_eq!(draft.need::<Machine>(&member).expect("there").location, "muc1", "a revoked ISO moves nobody");
         assert_eq!(again(&mut draft, 2, b"2"), Err(Enrollment::MediumRevoked.into()));
+        let heard = |n: u8| is_heard(draft.state(), &Leave::Site(credential), &a_box(n), Digest::of(b"newer"), 0);
+        assert_eq!(heard(1), Ok(()));
+        assert_eq!(
+            [heard(2), heard(3)],
+            [Err(Enrollment::MediumRevoked); 2],
+            "before anybody is asked for a sign of life"
+        );
         let unknown = ask(&mut draft, SiteCredential::from_bytes([6; 32]), 3);
         assert_eq!(unknown, Err(Enrollment::NoMedium.into()));
     }

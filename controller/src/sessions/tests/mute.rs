@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     /// A session of a machine that lets nobody ask it anything.
-    async fn mute(&self, who: &Identified) -> Connection {
+    pub(super) async fn mute(&self, who: &Identified) -> Connection {
         let mut transport = quinn::TransportConfig::default();
         transport.max_concurrent_bidi_streams(0_u32.into());
         let mut client = client(self.pki.authority().ca().clone(), ALPN_SESSION, |tls| identified(tls, Some(who)));

@@ -6,11 +6,11 @@ use super::*;
 use crate::fleet::iso::{self, Built};
 use crate::fleet::record::Location;
 
-const CREDENTIAL: SiteCredential = SiteCredential::from_bytes([0x5c; 32]);
+pub(super) const CREDENTIAL: SiteCredential = SiteCredential::from_bytes([0x5c; 32]);
 
 impl World {
     /// Takes note of a sealed ISO with [`CREDENTIAL`], and answers its id.
-    async fn sealed(&self) -> String {
+    pub(super) async fn sealed(&self) -> String {
         let ca = self.pki.fingerprint();
         let add = move |draft: &mut Draft| {
             draft.put(Location { code: "ber1".into(), ..Location::default() });
