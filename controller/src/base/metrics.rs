@@ -84,7 +84,7 @@ labels! {
         HandshakeFailed = "handshake_failed",
         /// Many handshakes are under way: the peer was asked to prove its address. An honest one does, and comes in.
         Retry = "retry",
-        /// Every place is taken, or all that one address gets.
+        /// Every place is taken, or all that one address gets; or another took its place, which it had held for long.
         TooMany = "too_many",
         /// Too often from this address.
         RateLimited = "rate_limited",

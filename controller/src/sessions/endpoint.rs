@@ -17,7 +17,7 @@ use quinn::{
 use rustls::pki_types::CertificateDer;
 use rustls::server::ResolvesServerCert;
 
-use super::places::Place;
+use super::places::{Lost, Place};
 use super::stream::shut;
 use super::{Sessions, UNPROVED};
 use crate::metrics::{Door, Reason};
@@ -128,7 +128,7 @@ pub async fn accept(sessions: Sessions, endpoint: Endpoint) {
             drop(incoming.retry());
             continue;
         }
-        match places.take(incoming.remote_address().ip()) {
+        match places.make(incoming.remote_address().ip()) {
             Some(place) => drop(tokio::spawn(greet(sessions.clone(), incoming, place))),
             None => {
                 count(Reason::TooMany);
@@ -143,10 +143,11 @@ async fn greet(sessions: Sessions, incoming: Incoming, place: Place) {
     let refused = |reason| sessions.0.metrics.refused(Door::Agents, reason);
     // Dropped while it waits, the handshake is over for the peer as well.
     let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, incoming.into_future());
-    let connection = match handshake.await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return refused(refusal(&error)),
-        Err(_) => return refused(Reason::HandshakeTimeout),
+    let connection = match place.hold(handshake).await {
+        Ok(Ok(Ok(connection))) => connection,
+        Ok(Ok(Err(error))) => return refused(refusal(&error)),
+        Ok(Err(_)) => return refused(Reason::HandshakeTimeout),
+        Err(Lost) => return refused(Reason::TooMany),
     };
     match alpn(&connection).as_deref() {
         Some(ALPN_ENROLL) => super::enroll::serve(&sessions, &connection, place).await,

@@ -11,7 +11,7 @@ use muster_protocol::{Digest, MachineId, close};
 use quinn::Connection;
 use tokio::sync::Semaphore;
 
-use super::places::Place;
+use super::places::{Lost, Place};
 use super::registry::Life;
 use super::stream::shut;
 use super::stream::{self, StreamError};
@@ -62,9 +62,9 @@ async fn exchange(sessions: &Sessions, connection: &Connection, handshake: Place
         let request: Request = stream::read(&mut receive, &Semaphore::new(1)).await?;
         Ok((send, request))
     };
-    let (mut send, request) = within(read, "the enrollment request did not come in time").await?;
+    let (mut send, request) = handshake.hold(within(read, "the enrollment request did not come in time")).await??;
     // Those who come without leave get no place among those who have it, and keep nobody from one.
-    let (answer, _place) = match hear(sessions, connection, request) {
+    let (answer, place) = match hear(sessions, connection, request) {
         Err(refusal) => (Err(refusal), handshake),
         Ok(heard) => {
             let place = sessions.0.enrollments.take(remote(connection).ip()).ok_or(Broken::Crowded)?;
@@ -85,7 +85,13 @@ async fn exchange(sessions: &Sessions, connection: &Connection, handshake: Place
         let _ = send.stopped().await;
         Ok(())
     };
-    within(write, "the answer to the enrollment request was not taken in time").await
+    place.hold(within(write, "the answer to the enrollment request was not taken in time")).await?
+}
+
+impl From<Lost> for Broken {
+    fn from(Lost: Lost) -> Self {
+        Self::Crowded
+    }
 }
 
 async fn within<T>(part: impl Future<Output = Result<T, StreamError>>, late: &'static str) -> Result<T, Broken> {

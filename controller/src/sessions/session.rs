@@ -15,7 +15,7 @@ use quinn::{Connection, SendStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::endpoint::WINDOW;
-use super::places::Place;
+use super::places::{Lost, Place};
 use super::registry::{Opening, Peer, Welcomed};
 use super::stream::shut;
 use super::stream::{self, StreamError};
@@ -73,7 +73,7 @@ impl From<StreamError> for End {
 /// `handshake` is its place among those who are not in yet, until its hello.
 pub async fn serve(sessions: &Sessions, connection: Connection, certificate: AgentCertificate, handshake: Place) {
     let (machine, from) = (certificate.machine, remote(&connection));
-    let opened = open(sessions, &connection, certificate).await;
+    let opened = open(sessions, &connection, certificate, &handshake).await;
     drop(handshake);
     let end = match opened {
         Ok(peer) => {
@@ -104,7 +104,12 @@ pub async fn serve(sessions: &Sessions, connection: Connection, certificate: Age
 }
 
 /// The first exchange: afterwards the machine is online.
-async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCertificate) -> Result<Arc<Peer>, End> {
+async fn open(
+    sessions: &Sessions,
+    connection: &Connection,
+    certificate: AgentCertificate,
+    handshake: &Place,
+) -> Result<Arc<Peer>, End> {
     standing(&sessions.0.fleet.state(), certificate.machine, certificate.key, None)?;
     // Taken at once, so that of two sessions of a machine the one that dialed later stays.
     let number = sessions.0.registry.next_number();
@@ -113,7 +118,10 @@ async fn open(sessions: &Sessions, connection: &Connection, certificate: AgentCe
         Ok::<_, End>((send, stream::read::<Call>(&mut receive, &Semaphore::new(1)).await?))
     };
     let no_hello = || End::breach(Reason::HelloLate, format!("no hello within {} s", HELLO_WITHIN.as_secs()));
-    let (mut send, call) = tokio::time::timeout(HELLO_WITHIN, talk).await.map_err(|_| no_hello())??;
+    let crowded =
+        |Lost| End::Refuse(Reason::TooMany, close::BUSY, "too many machines come in at once; try again later".into());
+    let talk = tokio::time::timeout(HELLO_WITHIN, talk);
+    let (mut send, call) = handshake.hold(talk).await.map_err(crowded)?.map_err(|_| no_hello())??;
     let Call::Hello(hello) = call else {
         return refuse(&mut send, Refusal::HelloFirst, Reason::HelloMissing, close::PROTOCOL).await;
     };

@@ -143,6 +143,24 @@ async fn a_flood_of_garbage_keeps_no_machine_out() {
 }
 
 #[tokio::test]
+async fn those_who_say_nothing_keep_no_machine_out_however_many_they_are() {
+    // More than one address has places.
+    const SILENT: usize = 700;
+    let world = world();
+    world.sealed().await;
+    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+    let stranger = client(world.pki.authority().ca().clone(), ALPN_ENROLL, |tls| identified(tls, None));
+    let mut silent = Vec::new();
+    while silent.len() < SILENT || world.sessions.handshakes() < super::super::HANDSHAKES / 2 {
+        assert!(silent.len() < 4 * SILENT, "they do not get the places that they have");
+        silent.push(endpoint.connect_with(stranger.clone(), world.address, CONTROLLER_NAME).expect("dials").await);
+    }
+    everybody_comes_in(&world).await;
+    let gave_way = world.metrics.refusals(Door::Enroll, Reason::TooMany);
+    assert!(gave_way > 0, "those who had waited longest gave way");
+}
+
+#[tokio::test]
 async fn a_machine_that_may_not_come_in_hears_why_in_the_midst_of_a_flood() {
     let world = world();
     let mine = TicketBound::Machine { uuid: None, macs: box_number(1).macs };
