@@ -1,7 +1,8 @@
 //! A site's boot medium: one ISO for CD and USB stick, for BIOS and UEFI machines.
 //!
 //! Called by `muster iso build`. It carries Debian's iPXE, the site's script and its credential, which is its only secret,
-//! and nothing that grows old with the controller: kernel and agent come over the network.
+//! and nothing that grows old with the controller: kernel and agent come over the network, on UEFI machines by HTTPS of the
+//! boot CA that it pins.
 //! A sealed one carries kernel, initramfs and the CA's fingerprint as well, so that nobody on the network has a say in
 //! what its machines run; it is made anew for another image or another CA.
 //! BIOS machines start it by isolinux, UEFI machines by a FAT image in it; on a stick, an MBR and a GPT lead to both.
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::{self, ImageError, Manifest, Part};
 use crate::packages::{Freshness, Package, PackageError, Packages, Tree, at};
 use crate::param::Site;
+use crate::script::Scheme;
 use crate::{EVERYBODY, OWNER, Progress, script, write_whole};
 
 /// The volume's label, by which a running system can tell the medium from a disk.
@@ -45,8 +47,8 @@ pub struct IsoSpec {
 pub enum Kind {
     /// Nothing: kernel and agent come over the network.
     Network {
-        /// What it vouches for its machines with; without one they come as if they had started over the network.
-        credential: Option<SiteCredential>,
+        /// Without it, machines come as if they had started over the network.
+        vouched: Option<Vouched>,
     },
     /// Everything.
     Sealed {
@@ -59,10 +61,21 @@ pub enum Kind {
     },
 }
 
+/// What a medium that asks over the network has from its controller.
+#[derive(Debug, Clone)]
+pub struct Vouched {
+    /// What it vouches for its machines with.
+    pub credential: SiteCredential,
+    /// SHA-256 of the boot CA's certificate in DER: UEFI machines ask nobody else.
+    pub boot_ca: Digest,
+    /// TCP port of the controllers' HTTPS.
+    pub https_port: u16,
+}
+
 impl Kind {
     fn credential(&self) -> Option<&SiteCredential> {
         match self {
-            Self::Network { credential } => credential.as_ref(),
+            Self::Network { vouched } => vouched.as_ref().map(|vouched| &vouched.credential),
             Self::Sealed { credential, .. } => Some(credential),
         }
     }
@@ -94,6 +107,17 @@ pub enum IsoError {
     /// The image for a sealed one.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// Another iPXE than those that are known.
+    #[error(
+        "{package} holds the fingerprint of iPXE's own CA {found} times and not once, so that the boot CA cannot take its \
+         place; make a sealed ISO, or one without a credential"
+    )]
+    Root {
+        /// The package, with its version.
+        package: String,
+        /// How often.
+        found: usize,
+    },
     /// A kernel would not read all of what it is told.
     #[error("the controllers' names are too long: {0} bytes of a kernel command line that may have {COMMAND_LINE}")]
     Controllers(usize),
@@ -110,6 +134,9 @@ pub enum IsoError {
 pub struct IsoManifest {
     /// What it knows.
     pub site: Site,
+    /// Of one that asks by HTTPS: SHA-256 of the boot CA's certificate in DER, 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_ca: Option<String>,
     /// Of a sealed one: the CA that it pins, 64 hex digits, with the kernel and the initramfs that it carries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<Contents>,
@@ -168,7 +195,13 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     let work = scratch.path();
     let parts = match (&spec.kind, image) {
         (Kind::Sealed { credential, ca, .. }, Some(image)) => sealed(&spec.site, credential, *ca, image, &ipxe_files)?,
-        (kind, _) => network(&spec.site, kind.credential(), &ipxe_files),
+        (Kind::Network { vouched: Some(vouched) }, _) => {
+            let [bios, efi] = ipxe_files.as_slice() else { return Err(ipxe.lacks("two programs").into()) };
+            let package = || format!("{} {}", ipxe.name, ipxe.version);
+            let efi = pinned(efi, vouched.boot_ca).map_err(|found| IsoError::Root { package: package(), found })?;
+            network(&spec.site, Some(vouched), [bios, &efi])
+        }
+        _ => network(&spec.site, None, [&ipxe_files[0], &ipxe_files[1]]),
     };
     let efi = efi_image(&parts.efi).map_err(|source| IsoError::Write { path: "boot/efi.img".into(), source })?;
     let own: [(&str, &[u8]); 5] = [
@@ -194,7 +227,12 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     let built = work.join("out.iso");
     let iso = fs::read(&built).map_err(write_error(&built))?;
     let packages = [&ipxe, &isolinux, &syslinux].map(|p| (p.name.clone(), p.version.clone())).into();
-    let manifest = IsoManifest { site: spec.site.clone(), sealed: parts.sealed, iso: Part::of(&iso), packages };
+    let boot_ca = match &spec.kind {
+        Kind::Network { vouched: Some(vouched) } => Some(vouched.boot_ca.to_string()),
+        _ => None,
+    };
+    let manifest =
+        IsoManifest { site: spec.site.clone(), boot_ca, sealed: parts.sealed, iso: Part::of(&iso), packages };
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
     write_whole(&spec.out, &iso, spec.kind.mode()).map_err(write_error(&spec.out))?;
     let beside = manifest_path(&spec.out);
@@ -234,20 +272,39 @@ struct Parts {
     sealed: Option<Contents>,
 }
 
-/// `ipxe` is iPXE for BIOS and for UEFI machines.
-fn network(site: &Site, credential: Option<&SiteCredential>, ipxe: &[Vec<u8>]) -> Parts {
-    let script = script::site(site, credential).into_bytes();
+/// `bios` and `efi` are iPXE.
+fn network(site: &Site, vouched: Option<&Vouched>, [bios, efi]: [&[u8]; 2]) -> Parts {
+    let credential = vouched.map(|vouched| &vouched.credential);
+    let scheme = vouched.map_or(Scheme::Http, |vouched| Scheme::Https { port: vouched.https_port });
+    let script = |scheme| script::site(site, credential, scheme).into_bytes();
     // One choice, taken at once. iPXE as a Linux kernel reads its script from the initrd.
     let menu = "DEFAULT muster\nPROMPT 0\nLABEL muster\n  KERNEL ipxe.lkrn\n  INITRD site.ipxe\n";
     Parts {
         bios: vec![
             ("tree/isolinux/isolinux.cfg", menu.into()),
-            ("tree/isolinux/ipxe.lkrn", ipxe[0].clone()),
-            ("tree/isolinux/site.ipxe", script.clone()),
+            ("tree/isolinux/ipxe.lkrn", bios.to_vec()),
+            ("tree/isolinux/site.ipxe", script(Scheme::Http)),
         ],
-        efi: vec![(EFI_PROGRAM, ipxe[1].clone()), (EFI_SCRIPT, script)],
+        efi: vec![(EFI_PROGRAM, efi.to_vec()), (EFI_SCRIPT, script(scheme))],
         sealed: None,
     }
+}
+
+/// The only root that iPXE believes unless it is built with another: SHA-256 of its project's certificate (TRUSTED in
+/// src/crypto/rootcert.c).
+const IPXE_ROOT: &str = "9faf717b7f8ca2f93c256c79f8ac5591895d66d1ff3bee6397a70d29c65eed1a";
+
+/// iPXE that believes this CA alone, beside those that the firmware holds.
+///
+/// Errors: how often its root is there, where that is not once.
+fn pinned(ipxe: &[u8], ca: Digest) -> Result<Vec<u8>, usize> {
+    let root = IPXE_ROOT.parse::<Digest>().expect("64 hex digits");
+    let places: Vec<usize> =
+        ipxe.windows(32).enumerate().filter(|(_, window)| window == root.as_bytes()).map(|(at, _)| at).collect();
+    let [at] = places.as_slice() else { return Err(places.len()) };
+    let mut pinned = ipxe.to_vec();
+    pinned[*at..at + 32].copy_from_slice(ca.as_bytes());
+    Ok(pinned)
 }
 
 /// Kernel and initramfs for a sealed medium.
@@ -344,4 +401,18 @@ fn run_xorriso(work: &Path) -> Result<(), IsoError> {
     xorriso.args(["-eltorito-alt-boot", "-e", "boot/efi.img", "-no-emul-boot"]);
     xorriso.args(["-isohybrid-mbr", "isohdpfx.bin", "-isohybrid-gpt-basdat", "tree"]);
     crate::run(&mut xorriso).map(drop).map_err(IsoError::Xorriso)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_is_replaced_where_it_is_there_once_and_else_nothing_is() {
+        let (root, ca) = (IPXE_ROOT.parse::<Digest>().expect("hex"), Digest::of(b"ours"));
+        let with = |times: usize| [b"MZ".as_slice(), &root.as_bytes().repeat(times), b"end"].concat();
+        assert_eq!(pinned(&with(1), ca), Ok([b"MZ".as_slice(), ca.as_bytes(), b"end"].concat()));
+        assert_eq!(pinned(&with(0), ca), Err(0));
+        assert_eq!(pinned(&with(2), ca), Err(2));
+    }
 }

@@ -122,6 +122,19 @@ impl Endpoint {
         (port != 0).then_some(Self { host, port })
     }
 
+    /// The address or the DNS name, without brackets.
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name) => name.clone(),
+        }
+    }
+
+    /// The same computer at another port.
+    pub fn at_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port }
+    }
+
     /// Whether it may take IPv6 to get there; what a name stands for is not known here.
     pub fn may_be_ipv6(&self) -> bool {
         !matches!(self.host, Host::Ip(IpAddr::V4(_)))

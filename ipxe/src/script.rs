@@ -18,7 +18,7 @@ use muster_protocol::enroll::{SiteCredential, Ticket};
 
 use crate::param::{BootUrl, Endpoint, Location, Site};
 
-/// Path of [`dispatch`] on the boot HTTP listener.
+/// Path of [`dispatch`] on the controller's listeners for HTTP and HTTPS.
 pub const DISPATCH_PATH: &str = "/boot.ipxe";
 /// Path of the per-machine scripts; the query carries `uuid`, `serialhex`, `macs` (written with hyphens, separated by
 /// commas, some of them empty), `location` and `credential` (possibly empty), `platform` (`pcbios` or `efi`) and `ipxe` (its version).
@@ -38,22 +38,36 @@ pub fn iso_id(credential: &Digest) -> String {
     credential.to_string()[..12].to_owned()
 }
 
+/// How a medium asks its controllers. What comes after its first request goes the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// In the clear, at the ports that the site names.
+    Http,
+    /// Of a controller that proves to be one, at this port.
+    Https {
+        /// TCP.
+        port: u16,
+    },
+}
+
 /// The script on a site's medium: brings up one NIC after the other, tries every controller over each, for ever.
 ///
 /// A NIC that got an address but leads to no controller is closed again, so that the next one's routes count.
 ///
-/// `credential` travels in the clear to whoever answers as a controller: it is worth what a policy makes of it, until
-/// its ISO is revoked.
-pub fn site(site: &Site, credential: Option<&SiteCredential>) -> String {
+/// Over HTTP, `credential` travels in the clear to whoever answers as a controller: it is worth what a policy makes of it,
+/// until its ISO is revoked.
+pub fn site(site: &Site, credential: Option<&SiteCredential>, scheme: Scheme) -> String {
     let Site { location, controllers } = site;
     let vouched = credential.map(|credential| format!("set credential {credential}\n")).unwrap_or_default();
     let name = credential.map(|credential| format!(", ISO {}", iso_id(&credential.digest()))).unwrap_or_default();
+    // Else iPXE asks its project's server to vouch for a CA that it does not know.
+    let alone = if scheme == Scheme::Http { "" } else { "set crosscert none:\n" };
     let mut script = format!(
         "#!ipxe
 # Muster: boot medium of location {location}{name}.
 # Tries every NIC and every controller in turn, for ever.
 set medium site
-{vouched}set round:int32 1
+{vouched}{alone}set round:int32 1
 :round
 echo Muster: location {location}{name}, round ${{round:int32}}
 set nic:int32 0
@@ -78,17 +92,23 @@ echo Muster: net${{nic:int32}} has ${{netX/ip}} gateway ${{netX/gateway}}
 "
     );
     for controller in controllers {
+        let url = match scheme {
+            Scheme::Http => format!("http://{controller}"),
+            Scheme::Https { port } => format!("https://{}", controller.at_port(port)),
+        };
         let _ = write!(
             script,
-            "echo Muster: asking {controller}
-chain --autofree --timeout 15000 http://{controller}{DISPATCH_PATH}?location={location} ||
+            "echo Muster: asking {url}
+chain --autofree --timeout 15000 {url}{DISPATCH_PATH}?location={location} ||
 "
         );
     }
+    script.push_str(":next_nic\necho Muster: net${nic:int32} leads to no controller\n");
+    if scheme != Scheme::Http {
+        script.push_str("echo Muster: where the controller has another boot CA now, this medium has to be made anew\n");
+    }
     script.push_str(
-        ":next_nic
-echo Muster: net${nic:int32} leads to no controller
-inc nic
+        "inc nic
 goto nic
 :last_nic
 iseq ${nic:int32} 0 && echo Muster: no NIC found that iPXE has a driver for ||

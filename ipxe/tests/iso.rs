@@ -9,20 +9,24 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use muster_ipxe::iso::{self, IsoError, IsoSpec, Kind};
+use muster_ipxe::iso::{self, IsoError, IsoSpec, Kind, Vouched};
 use muster_ipxe::packages::Freshness;
 use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, Site};
-use muster_ipxe::script;
+use muster_ipxe::script::{self, Scheme};
 use muster_protocol::Digest;
 use muster_protocol::enroll::SiteCredential;
 
 const CREDENTIAL: SiteCredential = SiteCredential::from_bytes([0x5c; 32]);
 
+fn vouched() -> Vouched {
+    Vouched { credential: CREDENTIAL, boot_ca: Digest::of(b"the boot CA's certificate"), https_port: 8443 }
+}
+
 fn spec(folder: &Path, name: &str) -> IsoSpec {
     let build = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/cache");
     IsoSpec {
         site: Site::new("ber1", &["192.0.2.7", "boot.example:80"], BOOT_PORT).expect("a site"),
-        kind: Kind::Network { credential: Some(CREDENTIAL) },
+        kind: Kind::Network { vouched: Some(vouched()) },
         cache: std::env::var_os("MUSTER_CACHE").map_or_else(build, PathBuf::from),
         out: folder.join(name),
         freshness: Freshness::Cached,
@@ -39,7 +43,7 @@ fn xorriso(arguments: &[&str], folder: &Path) -> String {
 fn an_iso_starts_bios_and_uefi_machines_from_cd_and_from_a_stick() {
     let folder = tempfile::tempdir().expect("a folder");
     let spec = spec(folder.path(), "ber1.iso");
-    iso::build(&spec, &mut |_| {}).expect("an ISO");
+    let manifest = iso::build(&spec, &mut |_| {}).expect("an ISO");
     let mode = fs::metadata(&spec.out).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "its credential is a key");
     let reports = ["-pvd_info", "-report_el_torito", "plain", "-report_system_area", "plain"];
@@ -63,8 +67,8 @@ fn an_iso_starts_bios_and_uefi_machines_from_cd_and_from_a_stick() {
     let extract = ["-osirrox", "on", "-indev", "ber1.iso", "-extract", "/", "files"];
     xorriso(&extract, folder.path());
     let file = |name: &str| fs::read(folder.path().join("files").join(name)).expect(name);
-    let script = script::site(&spec.site, Some(&CREDENTIAL));
-    assert_eq!(String::from_utf8_lossy(&file("isolinux/site.ipxe")), script);
+    let script = |scheme| script::site(&spec.site, Some(&CREDENTIAL), scheme);
+    assert_eq!(String::from_utf8_lossy(&file("isolinux/site.ipxe")), script(Scheme::Http));
     let config = String::from_utf8(file("isolinux/isolinux.cfg")).expect("text");
     assert!(config.contains("KERNEL ipxe.lkrn\n  INITRD site.ipxe\n") && config.contains("PROMPT 0\n"));
 
@@ -74,12 +78,14 @@ fn an_iso_starts_bios_and_uefi_machines_from_cd_and_from_a_stick() {
         volume.root_dir().open_file(path).and_then(|mut f| f.read_to_end(&mut bytes)).expect(path);
         bytes
     };
-    assert_eq!(String::from_utf8_lossy(&read("autoexec.ipxe")), script);
+    assert_eq!(String::from_utf8_lossy(&read("autoexec.ipxe")), script(Scheme::Https { port: 8443 }));
     let program = read("EFI/BOOT/BOOTX64.EFI");
     assert!(
         program.starts_with(b"MZ") && program.windows(13).any(|w| w == b"autoexec.ipxe"),
         "an iPXE that runs the script"
     );
+    let pins = |program: &[u8]| program.windows(32).filter(|w| w == vouched().boot_ca.as_bytes()).count();
+    assert_eq!((pins(&program), manifest.boot_ca), (1, Some(vouched().boot_ca.to_string())), "and believes one CA");
 }
 
 /// An image as far as a medium looks at it.

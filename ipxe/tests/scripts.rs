@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, BootUrl, Endpoint, Location, Site};
-use muster_ipxe::script::{self, Machine, Wait};
+use muster_ipxe::script::{self, Machine, Scheme, Wait};
 use muster_protocol::Digest;
 use muster_protocol::enroll::{SiteCredential, Ticket};
 
@@ -43,8 +43,10 @@ fn check(name: &str, script: &str) {
 fn the_site_script_tries_every_nic_and_every_controller_for_ever() {
     let site = |controllers: &[&str]| Site::new("ber1", controllers, BOOT_PORT).expect("valid");
     let credential = SiteCredential::from_bytes([0x5c; 32]);
-    check("site.ipxe", &script::site(&site(&["192.0.2.7", "boot.example:80"]), Some(&credential)));
-    check("site-ipv6.ipxe", &script::site(&site(&["[2001:db8::7]:8080"]), None));
+    let two = site(&["192.0.2.7", "boot.example:80"]);
+    check("site.ipxe", &script::site(&two, Some(&credential), Scheme::Http));
+    check("site-https.ipxe", &script::site(&two, Some(&credential), Scheme::Https { port: 8443 }));
+    check("site-ipv6.ipxe", &script::site(&site(&["[2001:db8::7]:8080"]), None, Scheme::Http));
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! HTTP for machines that boot: the scripts that iPXE asks for, kernel and initramfs, and nothing else.
+//! What machines that boot ask for: the scripts for iPXE, kernel and initramfs.
 //!
-//! Plain HTTP, so everything here may be seen and asked by anyone on the boot network: a script is worth what its ticket
-//! is worth, which is one enrollment of one machine within minutes. Nothing that a request carries is stored but in that
-//! ticket, and what it carries is read strictly by [`asker`].
-//! `server` mounts [`router`]; the scripts' texts are [`muster_ipxe::script`]'s.
+//! BIOS machines ask by plain HTTP, so everything here may be seen and asked by anyone on the boot network: a script is worth
+//! what its ticket is worth, which is one enrollment of one machine within minutes. Nothing that a request carries is stored
+//! but in that ticket, and what it carries is read strictly by [`asker`].
+//! UEFI machines that start from a site's ISO ask by HTTPS, of the boot CA that it pins.
+//! `server` mounts [`plain`] and [`secure`]; the scripts' texts are [`muster_ipxe::script`]'s.
 
 mod asker;
 mod media;
@@ -44,6 +45,7 @@ use media::Medium;
 pub struct LocalAddress(pub IpAddr);
 
 /// What is needed to answer.
+#[derive(Clone)]
 pub struct Settings {
     /// For tickets, and to know whom not to start.
     pub fleet: Fleet,
@@ -62,8 +64,19 @@ struct Boot {
     scripts: Mutex<Buckets>,
 }
 
-/// The routes.
-pub fn router(settings: Settings) -> Router {
+/// The routes over plain HTTP, and nothing else.
+pub fn plain(settings: Settings) -> Router {
+    let nothing = || async { (StatusCode::NOT_FOUND, "only boot scripts, kernel and initramfs are served here\n") };
+    router(settings).fallback(nothing)
+}
+
+/// The routes beside those for operators. Only an ISO's machines come by HTTPS, so it is what vouches for a newcomer.
+pub fn secure(mut settings: Settings) -> Router {
+    settings.boot.require_credential = true;
+    router(settings)
+}
+
+fn router(settings: Settings) -> Router {
     let medium = |name: &str| Medium::new(settings.boot.images.join(Path::new(name)));
     let boot = Boot {
         kernel: medium(KERNEL),
@@ -80,7 +93,6 @@ pub fn router(settings: Settings) -> Router {
         .route(SCRIPT_PATH, get(machine).head(|| async { (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET")]) }))
         .route(KERNEL_PATH, get(kernel))
         .route(INITRAMFS_PATH, get(initramfs))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "only boot scripts, kernel and initramfs are served here\n") })
         .with_state(Arc::new(boot))
 }
 

@@ -20,6 +20,7 @@ struct World {
     fleet: Fleet,
     pki: Arc<Pki>,
     router: Router,
+    over_https: Router,
     images: std::path::PathBuf,
     _data: tempfile::TempDir,
 }
@@ -47,8 +48,9 @@ fn world_with(change: impl FnOnce(&mut config::Boot)) -> World {
     let (fleet, _) = Fleet::start(MemoryStore::new()).expect("starts");
     let images = boot.images.clone();
     let pki = Arc::new(Pki::open(data.path()).expect("a CA"));
-    let router = router(Settings { fleet: fleet.clone(), pki: pki.clone(), boot, agents_port: 8443 });
-    World { fleet, pki, router, images, _data: data }
+    let settings = Settings { fleet: fleet.clone(), pki: pki.clone(), boot, agents_port: 8443 };
+    let (router, over_https) = (plain(settings.clone()), secure(settings));
+    World { fleet, pki, router, over_https, images, _data: data }
 }
 
 fn world() -> World {
@@ -215,6 +217,7 @@ impl World {
                 sha256: Digest::of(b"iso"),
                 credential: credential.digest(),
                 sealed: None,
+                boot_ca: None,
             };
             iso::add(draft, built)
         };
@@ -231,6 +234,18 @@ async fn what_an_iso_was_built_for_counts_and_not_what_the_request_claims() {
     let state = world.fleet.state();
     let ticket = state.tickets.iter().next().expect("one");
     assert_eq!((ticket.location.as_str(), ticket.iso.as_str()), ("ber1", id.as_str()));
+}
+
+#[tokio::test]
+async fn over_https_a_newcomer_is_started_by_its_isos_word_and_no_other() {
+    let mut world = world();
+    let credential = SiteCredential::from_bytes([7; 32]);
+    world.iso(credential).await;
+    world.router = world.over_https.clone();
+    let nobody = world.get(&ask_from(1, None)).await.text();
+    assert!(nobody.contains("must be started from its site's ISO") && !nobody.contains("muster.ticket"), "{nobody}");
+    assert!(world.get(&ask_from(1, Some(credential))).await.text().contains("muster.ticket="));
+    assert_eq!(world.get("/boot/kernel").await.text(), "0123456789");
 }
 
 #[tokio::test]

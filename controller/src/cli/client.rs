@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use serde_json::{Value, json};
 use ureq::Body;
 
@@ -37,6 +37,11 @@ pub struct Reply {
 impl Client {
     pub(super) fn new(agent: ureq::Agent, url: String, token: String) -> Self {
         Self { agent, url, token }
+    }
+
+    /// The controller's port.
+    pub fn port(&self) -> u16 {
+        self.url.parse::<Uri>().ok().and_then(|url| url.port_u16()).unwrap_or(443)
     }
 
     /// Reads one thing.

@@ -336,6 +336,8 @@ pub struct Iso {
     pub credential: Digest,
     /// The CA that a sealed medium pins, by the SHA-256 of its certificate; `None` for one that asks over the network.
     pub sealed: Option<Digest>,
+    /// The boot CA that another one pins for its UEFI machines, in the same way.
+    pub boot_ca: Option<Digest>,
     /// Built.
     pub created_unix_ms: u64,
     /// Since when it lets nobody join.

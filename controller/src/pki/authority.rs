@@ -31,7 +31,7 @@ pub(super) const OWN_BACKDATE: Duration = Duration::from_secs(24 * 3600);
 
 /// PEM's words for what the file holds.
 pub(super) const KEY: &str = "PRIVATE KEY";
-const CERTIFICATE: &str = "CERTIFICATE";
+pub(super) const CERTIFICATE: &str = "CERTIFICATE";
 
 /// See the module.
 pub struct Authority {
@@ -210,7 +210,7 @@ pub(super) fn params(common_name: &str, from: SystemTime, until: SystemTime) -> 
     params
 }
 
-fn text<'a>(key: Vec<u8>, certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>) -> Vec<u8> {
+pub(super) fn text<'a>(key: Vec<u8>, certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>) -> Vec<u8> {
     let certificates = certificates.into_iter().map(|der| Pem::new(CERTIFICATE, der.to_vec()));
     let blocks: Vec<Pem> = std::iter::once(Pem::new(KEY, key)).chain(certificates).collect();
     blocks.iter().map(block).collect::<String>().into_bytes()
@@ -229,7 +229,7 @@ fn issuer(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
     x509_parser::parse_x509_certificate(der).ok().map(|(_, read)| read.issuer().as_raw().to_vec())
 }
 
-fn describe(ca: &CertificateDer<'_>) -> Described {
+pub(super) fn describe(ca: &CertificateDer<'_>) -> Described {
     let read = x509_parser::parse_x509_certificate(ca).ok().map(|(_, read)| read);
     let name = read.as_ref().and_then(|ca| ca.subject().iter_common_name().next()?.as_str().ok()).unwrap_or_default();
     Described {

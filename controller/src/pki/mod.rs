@@ -1,34 +1,39 @@
 //! The certificate authority: made on first start, signs agents and the controller itself.
 //!
 //! Everything it keeps lies in one folder, `pki` in the data directory: `ca.pem` (the CAs in force, for the controller
-//! alone) and `reset.key` (QUIC's stateless reset key, kept so that agents notice a restart at once). Where the operator
-//! gives a passphrase, both are encrypted ([`vault`]).
+//! alone), `boot.pem` (the boot CA, where there is one: [`boot`]) and `reset.key` (QUIC's stateless reset key, kept so that
+//! agents notice a restart at once). Where the operator gives a passphrase, all of them are encrypted ([`vault`]).
 //! The certificates for people and `curl --cacert` are `ca.crt` in the data directory itself.
 //! It does not decide who gets a certificate (`sessions`), and keeps no list of those it made: a machine's record holds
 //! the key that is in force.
 
 mod agents;
 mod authority;
+mod boot;
 mod own;
 mod vault;
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use muster_protocol::{CONTROLLER_NAME, Digest};
 use pem::Pem;
-use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 
 pub use agents::{AgentCertificate, AgentRequest, AgentVerifier, RequestError};
 pub use authority::{Authority, Described};
-pub use own::OwnCertificate;
+pub use boot::BootAuthority;
+pub use own::{Hosts, OwnCertificate};
 pub use vault::{PassphraseError, Vault};
+
+#[cfg(test)]
+pub(crate) use own::tests as own_tests;
 
 use crate::files;
 use authority::{OWN_BACKDATE, block, params};
@@ -36,6 +41,9 @@ use vault::Found;
 
 /// Everything that makes the CAs, in the folder of secrets; see [`authority`].
 const CA: &str = "ca.pem";
+
+/// What makes the boot CA; see [`boot`].
+const BOOT: &str = "boot.pem";
 
 /// QUIC's stateless reset key: its bytes, or one block of PEM where it is encrypted.
 const RESET: &str = "reset.key";
@@ -55,7 +63,8 @@ pub struct Pki {
     data: PathBuf,
     vault: Vault,
     authority: watch::Sender<Arc<Authority>>,
-    /// Held by whoever replaces the authority.
+    boot: OnceLock<Arc<BootAuthority>>,
+    /// Held by whoever replaces the authority, or makes that for booting.
     changing: Mutex<()>,
     reset_key: [u8; 64],
 }
@@ -102,6 +111,9 @@ pub enum PkiError {
     /// A certificate cannot be made.
     #[error("cannot make a certificate")]
     Certificate(#[source] rcgen::Error),
+    /// An RSA key cannot be made.
+    #[error("cannot make an RSA key")]
+    Key,
     /// There should be a passphrase, and none can be had.
     #[error(transparent)]
     Passphrase(#[from] PassphraseError),
@@ -142,18 +154,19 @@ impl Pki {
         std::fs::create_dir_all(&folder).map_err(|cause| PkiError::File { file: folder.clone(), cause })?;
 
         let file = folder.join(CA);
-        let wrong = || PkiError::Contents { file: file.clone(), expected: "a CA's key and certificate" };
-        let (ca, ca_found) = match read(&file)? {
+        let wrong = || not_a_ca(&file);
+        let (ca, ca_found) = match open_ca(&vault, &file, authority::is_key)? {
             None => (Authority::make()?, Found::ToBeWritten),
-            Some(bytes) => {
-                let blocks = pem::parse_many(&bytes).map_err(|_| wrong())?;
-                let (key, certificates) = blocks.split_first().ok_or_else(wrong)?;
-                let (key, found) = vault.open(&file, key, authority::is_key)?;
-                let text: String = std::iter::once(&key).chain(certificates).map(block).collect();
-                (text.into_bytes(), found)
-            }
+            Some(opened) => opened,
         };
         let authority = Authority::read(&ca).ok_or_else(wrong)?;
+
+        let file = folder.join(BOOT);
+        let boot = open_ca(&vault, &file, boot::is_key)?;
+        let boot_authority = match &boot {
+            None => OnceLock::new(),
+            Some((text, _)) => Arc::new(BootAuthority::read(text).ok_or_else(|| not_a_ca(&file))?).into(),
+        };
 
         let file = folder.join(RESET);
         let wrong = || PkiError::Contents { file: file.clone(), expected: "64 random bytes" };
@@ -170,9 +183,13 @@ impl Pki {
         let reset_key = reset.contents().try_into().map_err(|_| wrong())?;
 
         let authority = watch::Sender::new(Arc::new(authority));
-        let pki = Self { data: data.to_owned(), vault, authority, changing: Mutex::default(), reset_key };
+        let changing = Mutex::default();
+        let pki = Self { data: data.to_owned(), vault, authority, boot: boot_authority, changing, reset_key };
         if ca_found == Found::ToBeWritten {
-            pki.write_ca(&ca)?;
+            pki.write_ca(CA, &ca)?;
+        }
+        if let Some((text, Found::ToBeWritten)) = boot {
+            pki.write_ca(BOOT, &text)?;
         }
         if reset_found == Found::ToBeWritten {
             let sealed = pki.vault.seal(&reset);
@@ -184,13 +201,13 @@ impl Pki {
         Ok(pki)
     }
 
-    /// Writes what makes the CAs, its key encrypted where there is a passphrase.
-    fn write_ca(&self, text: &[u8]) -> Result<(), PkiError> {
+    /// Writes a file that begins with a CA's key, the key encrypted where there is a passphrase.
+    fn write_ca(&self, name: &str, text: &[u8]) -> Result<(), PkiError> {
         let mut blocks = pem::parse_many(text).unwrap_or_default();
         if let Some(key) = blocks.first_mut() {
             *key = self.vault.seal(key);
         }
-        self.write(CA, blocks.iter().map(block).collect::<String>().as_bytes())
+        self.write(name, blocks.iter().map(block).collect::<String>().as_bytes())
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), PkiError> {
@@ -220,6 +237,23 @@ impl Pki {
     /// What boot media carry: agents trust exactly the CA with this fingerprint, until they are told of another.
     pub fn fingerprint(&self) -> Digest {
         Digest::of(self.authority().ca())
+    }
+
+    /// The boot CA, which is made when it is first asked for: half a second of work, and of waiting for the disk.
+    pub fn boot(&self) -> Result<Arc<BootAuthority>, PkiError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(boot) = self.boot.get() {
+            return Ok(boot.clone());
+        }
+        let text = BootAuthority::make()?;
+        let made = Arc::new(BootAuthority::read(&text).ok_or_else(|| not_a_ca(Path::new(BOOT)))?);
+        self.write_ca(BOOT, &text)?;
+        Ok(self.boot.get_or_init(|| made).clone())
+    }
+
+    /// The boot CA where there is one: else there is no medium that could believe it.
+    pub fn boot_made(&self) -> Option<&Arc<BootAuthority>> {
+        self.boot.get()
     }
 
     /// QUIC's stateless reset key (RFC 9000, section 10.3).
@@ -259,7 +293,7 @@ impl Pki {
         if !Arc::ptr_eq(&self.authority(), &change.from) {
             return Err(PkiError::Overtaken);
         }
-        self.write_ca(&change.file)?;
+        self.write_ca(CA, &change.file)?;
         self.authority.send_replace(change.to);
         if let Err(error) = self.publish() {
             // What is there leads to the controller still, and the next start writes it anew.
@@ -281,20 +315,30 @@ impl Pki {
     ) -> Result<Leaf, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Certificate)?;
         let mut params = params(CONTROLLER_NAME, now - OWN_BACKDATE, now + LEAF_LIFETIME);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        for name in std::iter::once(CONTROLLER_NAME).chain(names.iter().map(String::as_str)) {
-            // A name that is an address goes where clients look for addresses.
-            params.subject_alt_names.push(match name.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName(name.try_into().map_err(PkiError::Certificate)?),
-            });
-        }
-        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        serve_as(&mut params, std::iter::once(CONTROLLER_NAME).chain(names.iter().map(String::as_str)), addresses)?;
         let leaf = params.signed_by(&key, &authority.issuer).map_err(PkiError::Certificate)?;
         let chain = std::iter::once(leaf.der().clone()).chain(authority.chain()).collect();
         Ok(Leaf { chain, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()) })
     }
+}
+
+/// Makes it the certificate of a server that is reached by `names` (addresses may be among them) and `addresses`.
+fn serve_as<'a>(
+    params: &mut CertificateParams,
+    names: impl Iterator<Item = &'a str>,
+    addresses: &[IpAddr],
+) -> Result<(), PkiError> {
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    for name in names {
+        // A name that is an address goes where clients look for addresses.
+        params.subject_alt_names.push(match name.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.try_into().map_err(PkiError::Certificate)?),
+        });
+    }
+    params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+    Ok(())
 }
 
 /// The controller's own certificate.
@@ -309,6 +353,20 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the kernel's random source does not fail");
     bytes
+}
+
+/// Opens a file that begins with a CA's key; `None` where there is none.
+fn open_ca(vault: &Vault, file: &Path, is_key: fn(&[u8]) -> bool) -> Result<Option<(Vec<u8>, Found)>, PkiError> {
+    let Some(bytes) = read(file)? else { return Ok(None) };
+    let blocks = pem::parse_many(&bytes).map_err(|_| not_a_ca(file))?;
+    let (key, certificates) = blocks.split_first().ok_or_else(|| not_a_ca(file))?;
+    let (key, found) = vault.open(file, key, is_key)?;
+    let text: String = std::iter::once(&key).chain(certificates).map(block).collect();
+    Ok(Some((text.into_bytes(), found)))
+}
+
+fn not_a_ca(file: &Path) -> PkiError {
+    PkiError::Contents { file: file.to_owned(), expected: "a CA's key and certificate" }
 }
 
 /// What `file` holds; `None` where there is none.

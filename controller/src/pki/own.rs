@@ -1,23 +1,28 @@
 //! The certificate that the controller itself shows, to agents and over HTTPS: made at start, renewed while it runs
-//! and when another CA signs.
+//! and when another CA signs. Who knows RSA alone is an iPXE, and gets one by the boot CA.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::{Authority, LEAF_LIFETIME, Pki, PkiError, provider};
+use super::{Authority, LEAF_LIFETIME, Leaf, Pki, PkiError, provider};
 
 /// Addresses that the certificate names beside the host's names. They are the computer's own, so there are few.
 const ADDRESSES: usize = 256;
+
+/// By what machines that boot reach the controller: addresses and DNS names.
+pub type Hosts = Box<dyn Fn() -> BTreeSet<String> + Send + Sync>;
 
 /// See the module.
 pub struct OwnCertificate {
     pki: Arc<Pki>,
     names: Vec<String>,
+    hosts: Hosts,
     inner: Mutex<Inner>,
 }
 
@@ -26,11 +31,16 @@ struct Inner {
     key: Arc<CertifiedKey>,
     by: Arc<Authority>,
     renew_at: SystemTime,
+    /// By the boot CA, for the same addresses and these hosts; made when somebody asks for it.
+    boot: Option<(BTreeSet<String>, Arc<CertifiedKey>)>,
 }
 
 impl OwnCertificate {
     /// Makes the first one, for `names` (addresses may be among them) and this computer's own name.
-    pub fn new(pki: Arc<Pki>, names: &[String]) -> Result<Self, PkiError> {
+    ///
+    /// That for machines that boot is good for `hosts` as well, as they are when one of them comes: an address that was
+    /// translated on the way is not this computer's.
+    pub fn new(pki: Arc<Pki>, names: &[String], hosts: Hosts) -> Result<Self, PkiError> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let plain =
             |name: &String| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c));
@@ -39,7 +49,7 @@ impl OwnCertificate {
         let addresses = BTreeSet::from([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         let by = pki.authority();
         let (key, renew_at) = issue(&by, &names, &addresses, SystemTime::now())?;
-        Ok(Self { pki, names, inner: Mutex::new(Inner { addresses, key, by, renew_at }) })
+        Ok(Self { pki, names, hosts, inner: Mutex::new(Inner { addresses, key, by, renew_at, boot: None }) })
     }
 
     /// Adds an address of this computer that somebody came by, so that the certificate is good for it.
@@ -47,8 +57,27 @@ impl OwnCertificate {
         let address = address.to_canonical();
         let mut inner = self.inner();
         if inner.addresses.len() < ADDRESSES && inner.addresses.insert(address) {
+            inner.boot = None;
             self.renew(&mut inner, SystemTime::now());
         }
+    }
+
+    /// `None` where there is no boot CA, and so nobody who could believe it.
+    fn for_booting(&self) -> Option<Arc<CertifiedKey>> {
+        let authority = self.pki.boot_made()?;
+        let hosts = (self.hosts)();
+        let mut inner = self.inner();
+        if let Some((of, key)) = &inner.boot
+            && *of == hosts
+        {
+            return Some(key.clone());
+        }
+        let addresses: Vec<IpAddr> = inner.addresses.iter().copied().collect();
+        let names: Vec<String> = self.names.iter().chain(&hosts).cloned().collect();
+        let leaf = authority.sign(&names, &addresses).and_then(certified);
+        let key = leaf.inspect_err(|error| tracing::error!(?error, "no certificate for machines that boot")).ok()?;
+        inner.boot = Some((hosts, key.clone()));
+        Some(key)
     }
 
     fn current(&self, now: SystemTime) -> Arc<CertifiedKey> {
@@ -81,13 +110,24 @@ fn issue(
 ) -> Result<(Arc<CertifiedKey>, SystemTime), PkiError> {
     let addresses: Vec<IpAddr> = addresses.iter().copied().collect();
     let leaf = Pki::sign_controller(by, names, &addresses, now)?;
-    let key = CertifiedKey::from_der(leaf.chain, leaf.key, &provider()).map_err(PkiError::Tls)?;
-    Ok((Arc::new(key), now + LEAF_LIFETIME / 2))
+    Ok((certified(leaf)?, now + LEAF_LIFETIME / 2))
+}
+
+fn certified(leaf: Leaf) -> Result<Arc<CertifiedKey>, PkiError> {
+    CertifiedKey::from_der(leaf.chain, leaf.key, &provider()).map(Arc::new).map_err(PkiError::Tls)
+}
+
+fn is_elliptic(scheme: &SignatureScheme) -> bool {
+    use SignatureScheme::{ECDSA_NISTP256_SHA256, ECDSA_NISTP384_SHA384, ECDSA_NISTP521_SHA512};
+    matches!(scheme, &ECDSA_NISTP256_SHA256 | &ECDSA_NISTP384_SHA384 | &ECDSA_NISTP521_SHA512)
 }
 
 impl ResolvesServerCert for OwnCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current(SystemTime::now()))
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        match hello.signature_schemes().iter().any(is_elliptic) {
+            true => Some(self.current(SystemTime::now())),
+            false => self.for_booting(),
+        }
     }
 }
 
@@ -98,15 +138,99 @@ impl std::fmt::Debug for OwnCertificate {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use rustls::pki_types::{CertificateDer, UnixTime};
     use x509_parser::extensions::GeneralName;
 
-    fn own() -> (tempfile::TempDir, OwnCertificate) {
+    fn own() -> (tempfile::TempDir, Arc<OwnCertificate>) {
         let data = tempfile::tempdir().expect("a temporary folder");
         let pki = Arc::new(Pki::open(data.path()).expect("a CA"));
         let names = ["muster.example.net".to_owned(), "192.0.2.9".to_owned()];
-        (data, OwnCertificate::new(pki, &names).expect("a certificate"))
+        let hosts = || BTreeSet::from(["203.0.113.5".to_owned(), "boot.example.net".to_owned()]);
+        (data, Arc::new(OwnCertificate::new(pki, &names, Box::new(hosts)).expect("a certificate")))
+    }
+
+    /// What stands between a client and [`OwnCertificate`], as far as it goes.
+    fn handshake(own: &Arc<OwnCertificate>, client: rustls::ClientConfig, host: &str) -> Result<(), rustls::Error> {
+        let server = rustls::ServerConfig::builder_with_provider(provider());
+        let server = server.with_protocol_versions(rustls::ALL_VERSIONS)?.with_no_client_auth();
+        let mut server = rustls::ServerConnection::new(Arc::new(server.with_cert_resolver(own.clone())))?;
+        let host = host.to_owned().try_into().expect("a name");
+        let mut client = rustls::ClientConnection::new(Arc::new(client), host)?;
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).expect("memory");
+            server.read_tls(&mut wire.as_slice()).expect("memory");
+            server.process_new_packets()?;
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).expect("memory");
+            client.read_tls(&mut wire.as_slice()).expect("memory");
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[derive(Debug)]
+    struct Clock(u64);
+
+    impl rustls::time_provider::TimeProvider for Clock {
+        fn current_time(&self) -> Option<UnixTime> {
+            Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(self.0)))
+        }
+    }
+
+    /// A client like iPXE: TLS 1.2, RSA alone, one CA, and a clock of its own.
+    pub(crate) fn ipxe(ca: &CertificateDer<'static>, unix_s: u64) -> rustls::ClientConfig {
+        let mut provider = (*provider()).clone();
+        let mapping = provider.signature_verification_algorithms.mapping;
+        let rsa = |(scheme, _): &&(SignatureScheme, _)| *scheme == SignatureScheme::RSA_PKCS1_SHA256;
+        provider.signature_verification_algorithms.mapping =
+            mapping.iter().filter(rsa).copied().collect::<Vec<_>>().leak();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca.clone()).expect("a CA");
+        let client = rustls::ClientConfig::builder_with_details(Arc::new(provider), Arc::new(Clock(unix_s)));
+        let client = client.with_protocol_versions(&[&rustls::version::TLS12]).expect("there is a suite");
+        client.with_root_certificates(roots).with_no_client_auth()
+    }
+
+    #[test]
+    fn a_machine_that_boots_finds_the_controller_true_by_any_of_its_names_in_1970_and_in_2099() {
+        let hosts = ["127.0.0.1", "localhost", "muster.example.net", "192.0.2.9", "203.0.113.5", "boot.example.net"];
+        let (_data, own) = own();
+        let boot = own.pki.boot().expect("made");
+        for (unix_s, host) in [0, 4_070_908_800].into_iter().flat_map(|now| hosts.map(|host| (now, host))) {
+            handshake(&own, ipxe(boot.certificate(), unix_s), host).expect(host);
+        }
+    }
+
+    #[test]
+    fn a_machine_that_pins_another_boot_ca_or_asks_for_another_host_does_not_believe_the_controller() {
+        let ((_data, ours), (_other_data, other)) = (own(), own());
+        let stranger = other.pki.boot().expect("made");
+        ours.pki.boot().expect("made");
+        let error = handshake(&ours, ipxe(stranger.certificate(), 0), "localhost").expect_err("another CA");
+        assert_eq!(error, rustls::CertificateError::UnknownIssuer.into());
+        let error = handshake(&other, ipxe(stranger.certificate(), 0), "other.example.net").expect_err("another host");
+        assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error}");
+    }
+
+    #[test]
+    fn whoever_knows_rsa_alone_is_refused_while_no_medium_can_pin_a_boot_ca() {
+        let ((_data, ours), (_other_data, other)) = (own(), own());
+        let ca = other.pki.boot().expect("made");
+        assert!(handshake(&ours, ipxe(ca.certificate(), 0), "localhost").is_err());
+    }
+
+    #[test]
+    fn whoever_knows_more_never_sees_the_boot_ca() {
+        let (_data, own) = own();
+        own.pki.boot().expect("made");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.pki.authority().ca().clone()).expect("a CA");
+        let client = rustls::ClientConfig::builder_with_provider(provider());
+        let client = client.with_protocol_versions(rustls::ALL_VERSIONS).expect("versions");
+        handshake(&own, client.with_root_certificates(roots).with_no_client_auth(), "localhost").expect("ours");
     }
 
     fn names(key: &CertifiedKey) -> Vec<String> {

@@ -372,6 +372,25 @@ mod tests {
     }
 
     #[test]
+    fn the_boot_ca_is_encrypted_whether_it_was_there_before_the_passphrase_or_not() {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let file = data.path().join("pki/boot.pem");
+        let is_sealed = || std::fs::read(&file).expect("there").starts_with(b"-----BEGIN ENCRYPTED ");
+        let boot = |pki: &Pki| pki.boot_made().expect("there").described();
+        let made = open(data.path(), &[]).expect("opens").boot().expect("made").described();
+        assert!(!is_sealed());
+        assert_eq!(boot(&open(data.path(), &[CORRECT]).expect("opens")), made);
+        assert!(is_sealed() && open(data.path(), &[]).is_err());
+        let replace = [CORRECT, ("MUSTER_PASSPHRASE_NEW", "battery staple")];
+        assert_eq!(boot(&open(data.path(), &replace).expect("opens")), made);
+        let new = [("MUSTER_PASSPHRASE", "battery staple")];
+        assert_eq!(boot(&open(data.path(), &new).expect("opens")), made);
+        std::fs::remove_file(&file).expect("removed");
+        open(data.path(), &new).expect("opens").boot().expect("made");
+        assert!(is_sealed());
+    }
+
+    #[test]
     fn an_encrypted_file_that_is_damaged_is_an_error() {
         let data = tempfile::tempdir().expect("a temporary folder");
         open(data.path(), &[CORRECT]).expect("made");

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use super::idle::Idle;
@@ -30,8 +31,8 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// From the first byte of a request's head to its end, and between two requests of a connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 
-/// Connections at once, for each listener.
-const CONNECTIONS: usize = 1024;
+/// Connections at once, for each listener; for HTTPS as many again of machines that boot.
+pub const CONNECTIONS: usize = 1024;
 
 /// How long requests that are under way may take when the controller stops.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -58,19 +59,21 @@ pub enum Transport {
     Tls(TlsAcceptor, Arc<OwnCertificate>),
 }
 
-/// Serves until `stop` says so, and then what is under way.
+/// Serves so many connections at once until `stop` says so, and then what is under way.
 pub async fn serve(
     listener: TcpListener,
     transport: Transport,
     router: Router,
     metrics: Metrics,
+    connections: usize,
     mut stop: watch::Receiver<bool>,
 ) {
     let door = match transport {
         Transport::Plain => Door::Boot,
         Transport::Tls(..) => Door::Api,
     };
-    let places = Places::new(CONNECTIONS);
+    // A site whose machines all start at once leaves operators their places.
+    let (places, starts) = (Places::new(connections), Places::new(connections));
     let graceful = GracefulShutdown::new();
     let (cut, is_cut) = watch::channel(false);
     loop {
@@ -88,12 +91,13 @@ pub async fn serve(
             }
         };
         // Beyond the limit the connection is dropped: a peer who tries again is better than one who holds a place.
-        let Some(place) = places.take(peer.ip().to_canonical()) else {
+        let source = peer.ip().to_canonical();
+        let Some(mut place) = places.take(source) else {
             metrics.refused(door, Reason::TooMany);
             continue;
         };
         let (transport, router, watcher) = (transport.clone(), router.clone(), graceful.watcher());
-        let (mut is_cut, metrics) = (is_cut.clone(), metrics.clone());
+        let (mut is_cut, metrics, starts) = (is_cut.clone(), metrics.clone(), starts.clone());
         let conversation = async move {
             let Ok(local) = stream.local_addr() else { return };
             let local = local.ip().to_canonical();
@@ -102,12 +106,21 @@ pub async fn serve(
                 Transport::Tls(tls, own) => {
                     own.cover(local);
                     match timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => converse(stream, peer, local, router, watcher).await,
+                        Ok(Ok(stream)) => {
+                            if is_starting(&stream) {
+                                match starts.take(source) {
+                                    Some(its_own) => place = its_own,
+                                    None => return metrics.refused(door, Reason::TooMany),
+                                }
+                            }
+                            converse(stream, peer, local, router, watcher).await;
+                        }
                         Ok(Err(_)) => metrics.refused(door, Reason::HandshakeFailed),
                         Err(_) => metrics.refused(door, Reason::HandshakeTimeout),
                     }
                 }
             }
+            drop(place);
         };
         tokio::spawn(async move {
             // What is cut is dropped where it stands; its peer sees the connection end.
@@ -115,7 +128,6 @@ pub async fn serve(
                 () = conversation => {}
                 _ = is_cut.wait_for(|cut| *cut) => {}
             }
-            drop(place);
         });
     }
     drop(listener);
@@ -124,6 +136,13 @@ pub async fn serve(
         tracing::info!("some requests were cut off by the end of the controller");
     }
     cut.send_replace(true);
+}
+
+/// Whether it is a machine's iPXE: nobody else makes do with the certificate for those who know RSA alone.
+fn is_starting<S>(stream: &TlsStream<S>) -> bool {
+    use rustls::CipherSuite::{TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384};
+    let suite = stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite());
+    matches!(suite, Some(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 | TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384))
 }
 
 type Watcher = hyper_util::server::graceful::Watcher;

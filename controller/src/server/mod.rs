@@ -34,7 +34,7 @@ use crate::boot;
 use crate::clock::now_unix_ms;
 use crate::config::Config;
 use crate::files;
-use crate::fleet::{Ended, Fleet, Refusal, converge};
+use crate::fleet::{Ended, Fleet, Refusal, converge, iso};
 use crate::ial;
 use crate::metrics::{Door, Metrics};
 use crate::pki::{OwnCertificate, Pki, PkiError, Vault};
@@ -43,6 +43,9 @@ use crate::store::{SledStore, Store, StoreError};
 
 /// Silence within a request's body after which it is given up.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
+
+/// Hosts of boot media that the controller's certificate names.
+const NAMED_HOSTS: usize = 256;
 
 /// How long the last changes may take when the controller stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -186,7 +189,9 @@ impl Server {
         witness::begin(&fleet).await;
         let pki = Arc::new(Pki::open_with(&config.data, Vault::from_env().map_err(PkiError::from)?)?);
         first::admin_token(&fleet, &config.data).await?;
-        let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names)?);
+        let known = fleet.clone();
+        let hosts = Box::new(move || iso::hosts(&known.state(), NAMED_HOSTS));
+        let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names, hosts)?);
 
         let udp: Result<Vec<_>, _> = config.listen.agents.iter().map(|at| listen::udp("listen.agents", *at)).collect();
         let tcp = |key, addresses: &[SocketAddr]| -> Result<Vec<_>, PortError> {
@@ -225,14 +230,11 @@ impl Server {
         }
         let agents_port = server.agents.first().map_or(0, SocketAddr::port);
         let tls = http::Transport::Tls(http::tls(own.clone())?, own);
-        let operators = operators(&server, &config, &metrics, pki.clone(), agents_port);
-        let media = boot::router(boot::Settings {
-            fleet: server.fleet.clone(),
-            pki: pki.clone(),
-            boot: config.boot.clone(),
-            agents_port,
-        });
-        let media = metrics.count(Door::Boot, media);
+        let starts =
+            boot::Settings { fleet: server.fleet.clone(), pki: pki.clone(), boot: config.boot.clone(), agents_port };
+        let media = metrics.count(Door::Boot, boot::plain(starts.clone()));
+        let starts = metrics.count(Door::Boot, boot::secure(starts));
+        let operators = operators(&server, &config, &metrics, pki.clone(), agents_port).merge(starts);
         for listener in https {
             let address =
                 server.serve(listener, tls.clone(), operators.clone(), &metrics, &stopped).map_err(in_data)?;
@@ -267,7 +269,8 @@ impl Server {
     ) -> std::io::Result<SocketAddr> {
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        self.listeners.push(tokio::spawn(http::serve(listener, transport, router, metrics.clone(), stopped.clone())));
+        let serve = http::serve(listener, transport, router, metrics.clone(), http::CONNECTIONS, stopped.clone());
+        self.listeners.push(tokio::spawn(serve));
         Ok(address)
     }
 

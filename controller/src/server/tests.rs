@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::fleet::Author;
 use crate::fleet::record::Role;
+use crate::pki::own_tests::ipxe;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -106,6 +107,38 @@ async fn an_audit_log_that_was_cut_is_told_at_the_next_start_and_does_not_keep_t
     assert!(matches!(audit::check(&server.fleet.ledger(), Extent::Whole), Err(audit::Broken::Cut { .. })));
     drop(state);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_site_whose_machines_all_start_at_once_leaves_operators_their_places() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let pki = Arc::new(Pki::open(data.path()).expect("a CA"));
+    let boot = pki.boot().expect("made");
+    let own = Arc::new(OwnCertificate::new(pki, &[], Box::new(Default::default)).expect("a certificate"));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (metrics, (_stop, stopped)) = (Metrics::default(), watch::channel(false));
+    let tls = http::Transport::Tls(http::tls(own.clone()).expect("TLS"), own);
+    tokio::spawn(http::serve(listener, tls, page::router(), metrics.clone(), 8, stopped));
+
+    let machine = TlsConnector::from(Arc::new(ipxe(boot.certificate(), 0)));
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    let mut starting = Vec::new();
+    for number in 0..12 {
+        let stream = TcpStream::connect(address).await.expect("connects");
+        let mut stream = machine.connect(name.clone(), stream).await.expect("the handshake is for all of them");
+        let request = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut first = [0; 12];
+        let answer = tokio::time::timeout(DEADLINE, stream.read_exact(&mut first)).await.expect("in time");
+        // Half of the eight are for one source.
+        assert_eq!(answer.is_ok(), number < 4, "{number}");
+        starting.push(stream);
+    }
+    for _ in 0..4 {
+        let page = https(data.path(), address, "127.0.0.1", &[&version::TLS12], "/").await.expect("TLS");
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    }
 }
 
 #[tokio::test]

@@ -84,6 +84,30 @@ async fn an_iso_is_listed_and_revoked_and_then_lets_nobody_join() {
 }
 
 #[tokio::test]
+async fn an_iso_pins_a_ca_in_force_or_is_refused() {
+    let lab = Lab::new().await;
+    lab.iso(0xab).await;
+    let cas = lab.get("/ca").await.succeeds();
+    let (ca, boot) = (cas.text("/current/fingerprint"), cas.text("/boot/fingerprint"));
+    let pinning = |credential: u8, field: &str, ca: &str| {
+        let mut iso = iso(credential, "ber1");
+        iso[field] = json!(ca);
+        iso
+    };
+    for (field, wrong) in [("sealed_ca", boot), ("boot_ca", ca), ("boot_ca", "abc"), ("sealed_ca", &"0".repeat(64))] {
+        lab.post("/isos", pinning(0x11, field, wrong)).await.refuses(422, "invalid", field);
+    }
+    let mut both = pinning(0x11, "boot_ca", boot);
+    both["sealed_ca"] = json!(ca);
+    lab.post("/isos", both).await.refuses(422, "invalid", "boot_ca");
+    for (credential, field, ca) in [(0x12, "sealed_ca", ca), (0x13, "boot_ca", boot)] {
+        let made = lab.post("/isos", pinning(credential, field, ca)).await.succeeds();
+        assert_eq!((made.text(&format!("/{field}")), &made.body["ca_in_force"]), (ca, &json!(true)));
+    }
+    assert_eq!(lab.get("/isos").await.succeeds().body["items"].as_array().map(Vec::len), Some(3));
+}
+
+#[tokio::test]
 async fn a_policy_approves_whom_it_names_and_is_refused_where_it_names_everybody() {
     let lab = Lab::new().await;
     let stick = lab.iso(0x11).await;

@@ -61,6 +61,7 @@ impl Lab {
             sha256: Digest::of(&[n]),
             credential: Digest::of(&[n, n]),
             sealed: None,
+            boot_ca: None,
         };
         let added = self.server.fleet.change(Author::controller(), move |draft| iso::add(draft, built));
         added.await.expect("added").id

@@ -8,6 +8,7 @@ mod clock;
 mod cycle;
 mod fleet;
 mod hostile;
+mod https;
 mod join;
 mod network;
 mod process;

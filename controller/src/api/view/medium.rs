@@ -27,7 +27,11 @@ pub struct IsoView {
     /// SHA-256 of the CA's certificate that a sealed one pins, in hex; absent for one that asks over the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_ca: Option<String>,
-    /// Whether that CA is in force; with another nothing that starts from it comes in.
+    /// SHA-256 of the boot CA's certificate that another one pins for its UEFI machines, in hex; absent where they ask by
+    /// plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_ca: Option<String>,
+    /// Whether the CA that it pins is in force; with another, what starts from it does not come in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_in_force: Option<bool>,
     /// When it was built.
@@ -42,7 +46,7 @@ pub struct IsoView {
 }
 
 impl IsoView {
-    /// What is known of it. `cas` are those in force.
+    /// What is known of it. `cas` are those in force, the boot CA among them.
     pub fn of(state: &State, iso: &Iso, cas: &[Digest]) -> Self {
         Self {
             id: iso.id.clone(),
@@ -52,7 +56,8 @@ impl IsoView {
             bytes: iso.bytes,
             sha256: iso.sha256.to_string(),
             sealed_ca: iso.sealed.map(|ca| ca.to_string()),
-            ca_in_force: iso.sealed.map(|ca| cas.contains(&ca)),
+            boot_ca: iso.boot_ca.map(|ca| ca.to_string()),
+            ca_in_force: iso.sealed.or(iso.boot_ca).map(|ca| cas.contains(&ca)),
             made: Time(iso.created_unix_ms),
             revoked: iso.revoked_unix_ms.map(Time),
             machines: state.machines.iter().filter(|machine| machine.iso == iso.id).count(),

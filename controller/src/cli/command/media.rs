@@ -4,9 +4,9 @@ use std::error::Error;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use muster_ipxe::image::{self, ImageSpec, Manifest};
-use muster_ipxe::iso::{self, IsoSpec, Kind};
+use muster_ipxe::iso::{self, IsoSpec, Kind, Vouched};
 use muster_ipxe::packages::Freshness;
 use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, Site};
 use muster_protocol::enroll::SiteCredential;
@@ -150,7 +150,7 @@ pub enum IsoCommand {
 #[command(after_help = "Examples:
   muster iso build --location ber1 -o ber1.iso
   muster iso build --location ber1 -o ber1.iso --controller muster.example
-  muster iso build --location ber1 -o ber1.iso --sealed      nothing comes over plain HTTP
+  muster iso build --location ber1 -o ber1.iso --sealed      nothing comes over the network before the agent dials
   dd if=ber1.iso of=/dev/sdX bs=1M               then flash it to a stick")]
 pub struct IsoBuild {
     /// Code of the location where it will be used
@@ -163,7 +163,11 @@ pub struct IsoBuild {
     /// may be given more than once; this host where it is not
     #[arg(long = "controller", value_name = "HOST[:PORT]")]
     controllers: Vec<String>,
-    /// Make an ISO that vouches for nobody and that no controller has to know of
+    /// The controllers' HTTPS port, by which UEFI machines ask; the one by which this command reaches its controller where
+    /// it is not given
+    #[arg(long, value_name = "PORT", value_parser = value_parser!(u16).range(1..), conflicts_with_all = ["sealed", "without_credential"])]
+    https_port: Option<u16>,
+    /// Make an ISO that vouches for nobody, believes anybody, and that no controller has to know of
     #[arg(long)]
     without_credential: bool,
     /// Put kernel, agent and the CA's fingerprint on it too, so that nobody on the network can change what machines start;
@@ -274,13 +278,23 @@ impl IsoBuild {
             false => Some((self.controller()?, new_credential())),
         };
         let kind = match &vouched {
-            Some((client, credential)) if self.sealed => {
-                let ca = text(&client.get("/ca")?, "/current/fingerprint");
-                let ca = ca.parse().map_err(|e| CliError::Failed(format!("the controller's CA: {e}")))?;
-                let image = self.image.clone().map_or_else(|| Ok(config()?.boot.images), Ok::<_, CliError>)?;
-                Kind::Sealed { credential: *credential, ca, image }
+            None => Kind::Network { vouched: None },
+            Some((client, credential)) => {
+                let (cas, credential) = (client.get("/ca")?, *credential);
+                let ca = |pointer| {
+                    let found = text(&cas, pointer).parse();
+                    found.map_err(|e| CliError::Failed(format!("the controller's CA: {e}")))
+                };
+                if self.sealed {
+                    let image = self.image.clone().map_or_else(|| Ok(config()?.boot.images), Ok::<_, CliError>)?;
+                    Kind::Sealed { credential, ca: ca("/current/fingerprint")?, image }
+                } else {
+                    let https_port = self.https_port.unwrap_or_else(|| client.port());
+                    Kind::Network {
+                        vouched: Some(Vouched { credential, boot_ca: ca("/boot/fingerprint")?, https_port }),
+                    }
+                }
             }
-            _ => Kind::Network { credential: vouched.as_ref().map(|(_, credential)| *credential) },
         };
         let (cache, freshness) = (self.packages.cache(), self.packages.freshness());
         let spec = IsoSpec { site, kind, cache, out: self.output.clone(), freshness };
@@ -303,6 +317,7 @@ impl IsoBuild {
                         "sha256": medium.sha256,
                         "credential_sha256": credential.digest().to_string(),
                         "sealed_ca": built.sealed.map(|sealed| sealed.ca),
+                        "boot_ca": built.boot_ca,
                     }),
                 );
                 let noted = noted.inspect_err(|_| {

@@ -3,6 +3,8 @@
 //! Called by the operator API when one was built or is to be revoked, and by the boot listener when a machine shows a
 //! credential.
 
+use std::collections::BTreeSet;
+
 use muster_ipxe::param::{BOOT_PORT, Endpoint};
 use muster_ipxe::script::iso_id;
 use muster_protocol::Digest;
@@ -33,6 +35,8 @@ pub struct Built {
     pub credential: Digest,
     /// The CA that it pins, where it is sealed.
     pub sealed: Option<Digest>,
+    /// The boot CA that it pins, where it is not.
+    pub boot_ca: Option<Digest>,
 }
 
 /// What is wrong with a credential that a medium shows.
@@ -50,7 +54,7 @@ pub enum Wrong {
 ///
 /// Errors: no such location; a text too long; the same credential is on another ISO.
 pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
-    let Built { location, controllers, file, bytes, sha256, credential, sealed } = built;
+    let Built { location, controllers, file, bytes, sha256, credential, sealed, boot_ca } = built;
     if draft.get::<Location>(&location).is_none() {
         return Err(unknown(draft.state(), "location", &location));
     }
@@ -81,6 +85,7 @@ pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
         sha256,
         credential,
         sealed,
+        boot_ca,
         created_unix_ms,
         revoked_unix_ms: None,
     };
@@ -137,6 +142,24 @@ pub fn leave(state: &State, credential: &SiteCredential) -> Result<Ticket, Enrol
     Ok(Ticket { digest: iso.credential, location, iso: iso.id.clone(), joins: true, bound, expires_unix_ms: 0 })
 }
 
+/// By which addresses and DNS names machines reach the controller, as far as its media know: those that are good come first,
+/// and beyond `most` none.
+pub fn hosts(state: &State, most: usize) -> BTreeSet<String> {
+    let mut hosts = BTreeSet::new();
+    for is_good in [true, false] {
+        for iso in state.isos.iter().filter(|iso| iso.is_good() == is_good) {
+            let endpoints = iso.controllers.iter().filter_map(|c| Endpoint::parse("controllers", c, BOOT_PORT).ok());
+            for host in endpoints.map(|endpoint| endpoint.host()) {
+                if hosts.len() >= most {
+                    return hosts;
+                }
+                hosts.insert(host);
+            }
+        }
+    }
+    hosts
+}
+
 /// Whether the ISO with this id lets machines join.
 pub fn is_good(state: &State, id: &str) -> bool {
     state.isos.get(&id.to_owned()).is_some_and(Iso::is_good)
@@ -158,6 +181,7 @@ pub(crate) mod tests {
             sha256: Digest::of(b"iso"),
             credential: Digest::of(credential),
             sealed: None,
+            boot_ca: None,
         };
         add(draft, built).expect("added")
     }
@@ -187,8 +211,8 @@ pub(crate) mod tests {
     fn an_iso_for_no_location_and_a_second_one_with_the_same_credential_are_refused() {
         let mut draft = draft();
         let iso = built(&mut draft, b"secret");
-        let Iso { controllers, file, bytes, sha256, credential, sealed, .. } = iso;
-        let again = Built { location: "ber1".into(), controllers, file, bytes, sha256, credential, sealed };
+        let Iso { controllers, file, bytes, sha256, credential, sealed, boot_ca, .. } = iso;
+        let again = Built { location: "ber1".into(), controllers, file, bytes, sha256, credential, sealed, boot_ca };
         assert!(matches!(add(&mut draft, again.clone()), Err(Refusal::Conflict(_))));
         let nowhere = Built { location: "muc1".into(), credential: Digest::of(b"new"), ..again.clone() };
         assert!(matches!(add(&mut draft, nowhere), Err(Refusal::Invalid { field, .. }) if field == "location"));
@@ -197,5 +221,18 @@ pub(crate) mod tests {
         assert!(matches!(add(&mut draft, escape), Err(Refusal::Invalid { .. })));
         let nobody = Built { controllers: vec![], credential: Digest::of(b"new"), ..again };
         assert!(matches!(add(&mut draft, nobody), Err(Refusal::Invalid { .. })));
+    }
+
+    #[test]
+    fn the_controllers_names_are_those_that_its_media_dial_and_the_good_ones_come_first() {
+        let mut draft = draft();
+        for (name, controllers) in [("old", "a.example:80"), ("new", "[2001:db8::7]:8080"), ("same", "2001:db8::7")] {
+            let iso = built(&mut draft, name.as_bytes());
+            draft.put(Iso { controllers: vec![controllers.into(), "192.0.2.1".into()], ..iso });
+        }
+        revoke(&mut draft, &iso_id(&Digest::of(b"old"))).expect("revoked");
+        let hosts = |most| hosts(draft.state(), most).into_iter().collect::<Vec<_>>();
+        assert_eq!(hosts(9), ["192.0.2.1", "2001:db8::7", "a.example"]);
+        assert_eq!(hosts(2), ["192.0.2.1", "2001:db8::7"]);
     }
 }

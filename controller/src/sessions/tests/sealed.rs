@@ -22,6 +22,7 @@ impl World {
                 sha256: Digest::of(b"iso"),
                 credential: CREDENTIAL.digest(),
                 sealed: Some(ca),
+                boot_ca: None,
             };
             iso::add(draft, built)
         };

@@ -53,14 +53,18 @@ struct AuthorityView {
     behind: usize,
     /// The names of the first hundred of them.
     behind_names: Vec<String>,
-    /// The certificates of all CAs in force, in PEM, as for `curl --cacert`.
+    /// The one that site ISOs pin for their UEFI machines.
+    boot: CaView,
+    /// The certificates of all CAs in force but that one, in PEM, as for `curl --cacert`.
     pem: String,
 }
 
 const NAMES: usize = 100;
 
 impl AuthorityView {
-    fn of(api: &Api) -> Self {
+    async fn of(api: &Api) -> Result<Self, Problem> {
+        let pki = api.pki.clone();
+        let boot = tokio::task::spawn_blocking(move || pki.boot()).await.map_err(broken)?.map_err(failed)?;
         let authority = api.pki.authority();
         let (current, before) = (authority.current(), authority.before());
         let state = api.fleet.state();
@@ -70,7 +74,8 @@ impl AuthorityView {
         }
         let behind = behind_names.len();
         behind_names.truncate(NAMES);
-        Self { current: current.into(), before: before.map(Into::into), behind, behind_names, pem: authority.pem() }
+        let (before, boot) = (before.map(Into::into), boot.described().into());
+        Ok(Self { current: current.into(), before, behind, behind_names, boot, pem: authority.pem() })
     }
 }
 
@@ -90,8 +95,8 @@ struct FinishBody {
 
 /// The CAs in force, and who believes them.
 #[utoipa::path(get, path = "/ca", tag = "controller", responses((status = 200, body = AuthorityView), Refused))]
-async fn show(_: Viewer, State(api): State<Api>) -> Json<AuthorityView> {
-    Json(AuthorityView::of(&api))
+async fn show(_: Viewer, State(api): State<Api>) -> Result<Json<AuthorityView>, Problem> {
+    AuthorityView::of(&api).await.map(Json)
 }
 
 /// Makes a new CA, which signs from now on. The one before is trusted as well until that is ended by `/ca/finish`.
@@ -144,16 +149,19 @@ async fn carry_out<F>(api: Api, caller: Caller, body: Digest, decide: F) -> Resu
 where
     F: FnOnce(&mut Draft) -> Result<(Change, String), Refusal> + Send + 'static,
 {
-    let broken = |error: JoinError| Problem::internal("ca", error.to_string());
     let work = async move {
         if let Outcome::Done(change) = api.once(&caller, body, decide).await? {
             let pki = api.pki.clone();
             let committed = tokio::task::spawn_blocking(move || pki.commit(change)).await;
             committed.map_err(broken)?.map_err(failed)?;
         }
-        Ok(Json(AuthorityView::of(&api)))
+        AuthorityView::of(&api).await.map(Json)
     };
     tokio::spawn(work).await.map_err(broken)?
+}
+
+fn broken(error: JoinError) -> Problem {
+    Problem::internal("ca", error.to_string())
 }
 
 fn failed(error: PkiError) -> Problem {

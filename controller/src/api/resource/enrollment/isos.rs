@@ -34,7 +34,7 @@ async fn list(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<J
     let cursor: String = params.cursor()?.unwrap_or_default();
     params.finish()?;
     let state = api.fleet.state();
-    let cas = api.pki.authority().trusted();
+    let cas = in_force(&api);
     let view = |iso: &_| IsoView::of(&state, iso, &cas);
     Ok(Json(Page::take(state.isos.after(&cursor), limit, |iso| iso.id.clone(), view)))
 }
@@ -50,7 +50,13 @@ async fn show(_: Viewer, State(api): State<Api>, Segment(id): Segment) -> Result
 fn view(api: &Api, id: String) -> Result<Json<IsoView>, Problem> {
     let state = api.fleet.state();
     let iso = state.isos.get(&id).ok_or(Refusal::NotFound { kind: "ISO", name: id })?;
-    Ok(Json(IsoView::of(&state, iso, &api.pki.authority().trusted())))
+    Ok(Json(IsoView::of(&state, iso, &in_force(api))))
+}
+
+/// The CAs that a medium may pin.
+fn in_force(api: &Api) -> Vec<Digest> {
+    let boot = api.pki.boot_made().map(|boot| boot.described().fingerprint);
+    api.pki.authority().trusted().into_iter().chain(boot).collect()
 }
 
 /// A boot medium that was built. Its builder makes the site credential; the controller learns its digest alone.
@@ -71,6 +77,8 @@ struct IsoBody {
     credential_sha256: String,
     /// SHA-256 of the CA's certificate that a sealed one pins, 64 hex digits.
     sealed_ca: Option<String>,
+    /// SHA-256 of the boot CA's certificate that another one pins for its UEFI machines, 64 hex digits.
+    boot_ca: Option<String>,
 }
 
 /// Takes note of a boot medium: from now on its site credential is good.
@@ -82,19 +90,23 @@ async fn add(
     State(api): State<Api>,
     body: Body<IsoBody>,
 ) -> Result<impl IntoResponse, Problem> {
-    let IsoBody { location, controllers, file, bytes, sha256, credential_sha256, sealed_ca } = body.value;
+    let IsoBody { location, controllers, file, bytes, sha256, credential_sha256, sealed_ca, boot_ca } = body.value;
     let digest = |field: &'static str, text: &str| {
         text.parse::<Digest>().map_err(|_| Problem::invalid(field, "must be 64 hex digits"))
     };
     let (sha256, credential) = (digest("sha256", &sha256)?, digest("credential_sha256", &credential_sha256)?);
-    let sealed = sealed_ca.map(|ca| digest("sealed_ca", &ca)).transpose()?;
-    if sealed.is_some_and(|ca| !api.pki.authority().trusted().contains(&ca)) {
-        return Err(Problem::invalid(
-            "sealed_ca",
-            "must be the fingerprint of a CA in force, as GET /api/v1/ca tells it",
-        ));
+    let pinned = |field: &'static str, text: Option<String>, of: &dyn Fn(&Digest) -> bool| {
+        let ca = text.map(|text| digest(field, &text)).transpose()?;
+        let wrong = || Problem::invalid(field, "must be the fingerprint of a CA in force, as GET /api/v1/ca tells it");
+        if ca.as_ref().is_none_or(of) { Ok(ca) } else { Err(wrong()) }
+    };
+    let sealed = pinned("sealed_ca", sealed_ca, &|ca| api.pki.authority().trusted().contains(ca))?;
+    let is_boot_ca = |ca: &Digest| api.pki.boot_made().is_some_and(|boot| boot.described().fingerprint == *ca);
+    let boot_ca = pinned("boot_ca", boot_ca, &is_boot_ca)?;
+    if sealed.is_some() && boot_ca.is_some() {
+        return Err(Problem::invalid("boot_ca", "is not for a sealed one, which asks nobody for anything"));
     }
-    let built = Built { location, controllers, file, bytes, sha256, credential, sealed };
+    let built = Built { location, controllers, file, bytes, sha256, credential, sealed, boot_ca };
     let outcome =
         api.once(&caller, body.digest, move |draft| iso::add(draft, built).map(|iso| (iso.id.clone(), iso.id))).await?;
     let (Outcome::Done(id) | Outcome::Repeated { subject: id }) = outcome;

@@ -65,6 +65,7 @@ const AUTHORITY: &[Column] = &[
     Column("CA before", |a| text(a, "/before/fingerprint")),
     Column("its name", |a| text(a, "/before/name")),
     Column("it expires", |a| text(a, "/before/expires")),
+    Column("boot CA", |a| text(a, "/boot/fingerprint")),
     Column("know only that", |a| match a["before"] {
         Value::Null => String::new(),
         _ => {
