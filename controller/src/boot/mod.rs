@@ -61,7 +61,15 @@ struct Boot {
     settings: Settings,
     kernel: Medium,
     initramfs: Medium,
-    scripts: Mutex<Buckets>,
+    scripts: Mutex<Scripts>,
+}
+
+/// How many scripts one source gets. Who comes with less takes nothing from its neighbors who come with more: anybody can
+/// call himself a newcomer, or a member by a MAC that he has seen; an ISO's credential has to be had.
+struct Scripts {
+    vouched: Buckets,
+    members: Buckets,
+    newcomers: Buckets,
 }
 
 /// The routes over plain HTTP, and nothing else.
@@ -78,10 +86,11 @@ pub fn secure(mut settings: Settings) -> Router {
 
 fn router(settings: Settings) -> Router {
     let medium = |name: &str| Medium::new(settings.boot.images.join(Path::new(name)));
+    let buckets = || Buckets::new(STARTS, ONE_MORE_START);
     let boot = Boot {
         kernel: medium(KERNEL),
         initramfs: medium(INITRAMFS),
-        scripts: Mutex::new(Buckets::new(STARTS, ONE_MORE_START)),
+        scripts: Mutex::new(Scripts { vouched: buckets(), members: buckets(), newcomers: buckets() }),
         settings,
     };
     let kernel = |State(boot): State<Arc<Boot>>, headers: HeaderMap| async move { boot.kernel.serve(&headers).await };
@@ -153,18 +162,19 @@ impl Boot {
             Some(credential) => iso::check(&state, &credential.digest()).map_or_else(Vouched::Wrong, Vouched::By),
         };
         let may_join = may_join(&iso, self.settings.boot.require_credential);
-        may_start(&state, &asker, may_join).inspect_err(|_| {
+        let claimed = may_start(&state, &asker, may_join).inspect_err(|_| {
             if let Vouched::Wrong(wrong) = iso {
                 tracing::warn!(%from, macs = ?asker.macs, problem = %wrong, "a machine may not join");
             }
         })?;
         {
             let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            if !scripts.has(from.ip(), now) {
-                return Err(Wait::Busy);
-            }
-            scripts.take(from.ip(), now);
+            let bucket = match (&iso, claimed) {
+                (Vouched::By(_), _) => &mut scripts.vouched,
+                (_, Claimed::Member) => &mut scripts.members,
+                (_, Claimed::Newcomer) => &mut scripts.newcomers,
+            };
+            bucket.draw(from.ip(), Instant::now()).ok_or(Wait::Busy)?;
         }
         let controllers = match self.settings.boot.controllers.as_slice() {
             [] => vec![sent_to(headers, local, self.settings.agents_port).ok_or(Wait::Busy)?],
@@ -217,12 +227,21 @@ fn may_join(vouched: &Vouched<'_>, is_asked_for: bool) -> Result<(), Wait> {
     }
 }
 
-/// Whether this box gets a ticket. One that an operator keeps out would be refused at enrollment anyway; here its screen
+/// Who a box is by what it says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claimed {
+    /// A machine that is in.
+    Member,
+    /// Any other.
+    Newcomer,
+}
+
+/// Whether this box gets a ticket, and who it says that it is. One that an operator keeps out would be refused at enrollment anyway; here its screen
 /// says so before anything is loaded.
 ///
 /// An ISO lets machines join; those that are in need none. Who says here that it is in may be another all the same: its
 /// ticket does not let it join.
-fn may_start(state: &fleet::State, asker: &Asker, may_join: Result<(), Wait>) -> Result<(), Wait> {
+fn may_start(state: &fleet::State, asker: &Asker, may_join: Result<(), Wait>) -> Result<Claimed, Wait> {
     let identity = Identity {
         uuid: asker.uuid,
         system_serial: asker.serial.clone(),
@@ -235,11 +254,11 @@ fn may_start(state: &fleet::State, asker: &Asker, may_join: Result<(), Wait>) ->
     match identity::find_booting(state, &identity) {
         Match::Known(id) => match lifecycle(id) {
             Some(Lifecycle::Rejected) => Err(Wait::Rejected),
-            Some(Lifecycle::Pending) => may_join,
-            _ => Ok(()),
+            Some(Lifecycle::Pending) => may_join.map(|()| Claimed::Newcomer),
+            _ => Ok(Claimed::Member),
         },
         // A box of a machine that was retired is new: it joins anew, and waits for an operator.
-        Match::New | Match::Doubtful(_) => may_join,
+        Match::New | Match::Doubtful(_) => may_join.map(|()| Claimed::Newcomer),
     }
 }
 

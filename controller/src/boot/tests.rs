@@ -225,6 +225,20 @@ impl World {
     }
 }
 
+impl World {
+    /// A machine of the fleet with this MAC.
+    async fn member(&self, mac: u8) {
+        let join = move |draft: &mut fleet::Draft| {
+            let bearer = ticket::issue(draft, Grant::bearer("ber1", 60_000))?;
+            let macs = vec![Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, mac])];
+            let identity = Identity { macs, ..Identity::default() };
+            let id = enrollment::enroll(draft, &bearer, identity, Seen::default(), bearer.digest())?.machine;
+            machine::approve(draft, id)
+        };
+        self.fleet.change(Author::controller(), join).await.expect("approved");
+    }
+}
+
 #[tokio::test]
 async fn what_an_iso_was_built_for_counts_and_not_what_the_request_claims() {
     let world = world();
@@ -255,17 +269,7 @@ async fn a_revoked_or_unknown_iso_starts_nobody_who_is_not_in() {
     let id = world.iso(credential).await;
     let unknown = world.get(&ask_from(1, Some(SiteCredential::from_bytes([8; 32])))).await.text();
     assert!(unknown.contains("revoked") && !unknown.contains("muster.ticket"), "{unknown}");
-    let member = world
-        .fleet
-        .change(Author::controller(), move |draft| {
-            let bearer = ticket::issue(draft, Grant::bearer("ber1", 60_000))?;
-            let identity =
-                Identity { macs: vec![Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 2])], ..Identity::default() };
-            let id = enrollment::enroll(draft, &bearer, identity, Seen::default(), bearer.digest())?.machine;
-            machine::approve(draft, id)
-        })
-        .await;
-    member.expect("approved");
+    world.member(2).await;
     let revoked = id.clone();
     world.fleet.change(Author::controller(), move |draft| iso::revoke(draft, &id)).await.expect("revoked");
     assert!(world.get(&ask_from(1, Some(credential))).await.text().contains("this boot medium was revoked"));
@@ -368,6 +372,24 @@ async fn a_source_that_asks_without_end_has_to_wait() {
         assert!(scripts < 10_000, "scripts are given without end");
     }
     assert!(scripts >= STARTS, "{scripts}");
+}
+
+#[tokio::test]
+async fn strangers_who_ask_without_end_keep_no_machine_beside_them_from_starting() {
+    let world = world();
+    let credential = SiteCredential::from_bytes([7; 32]);
+    world.iso(credential).await;
+    world.member(2).await;
+    let all = async |ask: &str| while world.get(ask).await.text().contains("muster.ticket") {};
+    all(&ask_from(1, None)).await;
+    assert!(world.get(&ask_from(3, None)).await.text().contains("cannot start this machine now"));
+    assert!(world.get(&ask_from(2, None)).await.text().contains("muster.ticket"), "a machine of the fleet");
+    // Whoever has seen its MAC can say that he is it.
+    all(&ask_from(2, None)).await;
+    for mac in [2, 3] {
+        let vouched = world.get(&ask_from(mac, Some(credential))).await.text();
+        assert!(vouched.contains("muster.ticket"), "whoever comes from an ISO: {vouched}");
+    }
 }
 
 #[tokio::test]
