@@ -36,7 +36,7 @@ use crate::fleet::ticket::Grant;
 use crate::fleet::{self, Author, Fleet, iso, ticket};
 use crate::metrics::Reason;
 use crate::pki::Pki;
-use crate::sessions::limit::{Buckets, ONE_MORE_START, STARTS};
+use crate::sessions::limit::{self, Buckets, ONE_MORE_START, STARTS};
 pub use asker::Asker;
 use media::Medium;
 
@@ -62,6 +62,7 @@ struct Boot {
     kernel: Medium,
     initramfs: Medium,
     scripts: Mutex<Scripts>,
+    failures: Mutex<Buckets>,
 }
 
 /// How many scripts one source gets. Who comes with less takes nothing from its neighbors who come with more: anybody can
@@ -91,6 +92,7 @@ fn router(settings: Settings) -> Router {
         kernel: medium(KERNEL),
         initramfs: medium(INITRAMFS),
         scripts: Mutex::new(Scripts { vouched: buckets(), members: buckets(), newcomers: buckets() }),
+        failures: Mutex::new(limit::failures()),
         settings,
     };
     let kernel = |State(boot): State<Arc<Boot>>, headers: HeaderMap| async move { boot.kernel.serve(&headers).await };
@@ -130,14 +132,19 @@ async fn machine(
     let asker = match Asker::read(query.as_deref().unwrap_or_default()) {
         Ok(asker) => asker,
         Err(problem) => {
-            tracing::warn!(%from, %problem, "boot script refused");
+            if let Some(left_out) = boot.tells_of(from.ip()) {
+                tracing::warn!(%from, %problem, left_out, "boot script refused");
+            }
             return text(StatusCode::BAD_REQUEST, problem + "\n");
         }
     };
+    let macs = asker.macs.clone();
     match boot.start(asker, from, &headers, local).await {
         Ok(script) => text(StatusCode::OK, script),
         Err(why) => {
-            tracing::info!(%from, ?why, "a machine has to wait");
+            if let Some(left_out) = boot.tells_of(from.ip()) {
+                tracing::info!(%from, ?macs, ?why, left_out, "a machine has to wait");
+            }
             let mut response = text(StatusCode::OK, script::wait(why));
             response.extensions_mut().insert(match why {
                 Wait::Rejected => Reason::Rejected,
@@ -151,6 +158,11 @@ async fn machine(
 }
 
 impl Boot {
+    /// Whether the log gets what led to nothing, and how many it did not get from there before.
+    fn tells_of(&self, source: IpAddr) -> Option<u64> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).draw(source, Instant::now())
+    }
+
     /// The script that starts the agent on this machine, with a ticket of its own.
     async fn start(&self, asker: Asker, from: SocketAddr, headers: &HeaderMap, local: IpAddr) -> Result<String, Wait> {
         if !self.kernel.exists() || !self.initramfs.exists() {
@@ -162,11 +174,7 @@ impl Boot {
             Some(credential) => iso::check(&state, &credential.digest()).map_or_else(Vouched::Wrong, Vouched::By),
         };
         let may_join = may_join(&iso, self.settings.boot.require_credential);
-        let claimed = may_start(&state, &asker, may_join).inspect_err(|_| {
-            if let Vouched::Wrong(wrong) = iso {
-                tracing::warn!(%from, macs = ?asker.macs, problem = %wrong, "a machine may not join");
-            }
-        })?;
+        let claimed = may_start(&state, &asker, may_join)?;
         {
             let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
             let bucket = match (&iso, claimed) {

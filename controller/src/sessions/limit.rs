@@ -21,6 +21,18 @@ pub const STARTS: u32 = 500;
 /// After this time it gets one more. Each one is a write.
 pub const ONE_MORE_START: Duration = Duration::from_millis(200);
 
+/// Attempts from one source that led to nothing and are written in the log, and from there may get into the event feed.
+/// All are answered and counted: who fails on purpose fails beside honest machines.
+pub const FAILURES: u32 = 20;
+
+/// After this time one more is.
+const ONE_MORE_FAILURE: Duration = Duration::from_secs(3);
+
+/// What failures leave behind.
+pub fn failures() -> Buckets {
+    Buckets::new(FAILURES, ONE_MORE_FAILURE)
+}
+
 /// Whoever has a bucket.
 pub trait Source: Clone + Eq + Hash {
     /// The one that stands for all that share a bucket with this one.

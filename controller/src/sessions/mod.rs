@@ -48,13 +48,6 @@ const ENROLLMENTS: usize = 512;
 /// Newcomers that the event feed is told of at once: a delivery may be unpacked in one day.
 const NEWCOMERS: u32 = 1000;
 
-/// Enrollments from one source that led to nothing and are written in the log, and from there may get into the event feed.
-/// All are answered and counted: who fails on purpose fails beside honest machines.
-const FAILURES: u32 = 20;
-
-/// After this time one more is.
-const ONE_MORE_FAILURE: Duration = Duration::from_secs(3);
-
 /// Enrollments with one good ticket, or with the key of one machine, that are looked at in earnest: whoever has a ticket may
 /// still be refused and try again, and whoever has a key may ask for certificates without end.
 const TRIES: u32 = 20;
@@ -108,7 +101,7 @@ impl Sessions {
             reunion: Mutex::new(reunion),
             handshakes: Places::new(HANDSHAKES),
             enrollments: Places::new(ENROLLMENTS),
-            failures: Mutex::new(limit::Buckets::new(FAILURES, ONE_MORE_FAILURE)),
+            failures: Mutex::new(limit::failures()),
             tried: Mutex::new(limit::Buckets::new(TRIES, ONE_MORE_TRY)),
             telling: Semaphore::new(follow::TOLD_AT_ONCE),
             told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),

@@ -202,7 +202,7 @@ fn check_error(reply: &Reply, status: u16, source: &str) -> Result<()> {
 }
 
 #[test]
-fn a_boot_request_with_nonsense_in_it_gets_a_script_that_says_so_and_no_more() -> Result<()> {
+fn a_boot_request_with_nonsense_in_it_is_told_so_changes_nothing_and_fills_no_log() -> Result<()> {
     let controller = controller("refusals-boot")?;
     let before = everything(&controller)?;
     let boot: Http = controller.boot();
@@ -215,6 +215,11 @@ fn a_boot_request_with_nonsense_in_it_gets_a_script_that_says_so_and_no_more() -
     for path in ["/boot/../../etc/passwd", "/boot/%2e%2e/%2e%2e/etc/passwd", "/api/v1/machines", "/v1/auth/verify"] {
         ensure!(plain(path)?.status == 404, "{path} is nothing that this port serves");
     }
+    for _ in 0..200 {
+        plain("/boot/script?uuid=7")?;
+    }
+    let lines = controller.log()?.lines().filter(|line| line.contains("boot script refused")).count();
+    ensure!((1..100).contains(&lines), "{lines} lines in the log");
     ensure!(everything(&controller)? == before, "nothing changed");
     Ok(())
 }

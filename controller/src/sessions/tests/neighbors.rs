@@ -191,7 +191,10 @@ async fn failures_are_all_counted_and_few_of_one_source_are_in_the_event_feed() 
     assert_eq!([counted(Reason::TicketUnknown), counted(Reason::Malformed)], [FAILED / 2; 2]);
     // As many as there are at once, and what came to it meanwhile.
     let events = told(Ipv4Addr::LOCALHOST);
-    assert!((super::super::FAILURES as usize..super::super::TOLD as usize).contains(&events), "{events} events");
+    assert!(
+        (crate::sessions::limit::FAILURES as usize..super::super::TOLD as usize).contains(&events),
+        "{events} events"
+    );
 
     let neighbor = Ipv4Addr::new(127, 0, 0, 2);
     let answer = attempt_from(&world, neighbor, &bad).await;
