@@ -22,7 +22,7 @@ use crate::clock::now_unix_ms;
 use crate::fleet::enrollment::{self, Seen, room};
 use crate::fleet::identity::{self, Match};
 use crate::fleet::record::Machine;
-use crate::fleet::{self, Author, State, iso};
+use crate::fleet::{self, Author, State};
 use crate::metrics::{Door, Reason};
 use crate::pki::AgentRequest;
 
@@ -31,7 +31,7 @@ use crate::pki::AgentRequest;
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves one connection of ALPN `muster-enroll/1`; `handshake` is the place that it had until now, and keeps until its
-/// request was read and comes with leave.
+/// request was read.
 pub async fn serve(sessions: &Sessions, connection: &Connection, handshake: Place) {
     match exchange(sessions, connection, handshake).await {
         Ok(()) => shut(connection, close::DONE, "enrollment is over"),
@@ -64,12 +64,17 @@ async fn exchange(sessions: &Sessions, connection: &Connection, handshake: Place
     };
     let (mut send, request) = handshake.hold(within(read, "the enrollment request did not come in time")).await??;
     // Those who come without leave get no place among those who have it, and keep nobody from one.
-    let (answer, place) = match hear(sessions, connection, request) {
+    let (answer, handshake) = match hear(sessions, connection, request) {
         Err(refusal) => (Err(refusal), handshake),
         Ok(heard) => {
-            let place = sessions.0.enrollments.take(remote(connection).ip()).ok_or(Broken::Crowded)?;
+            let from = remote(connection).ip();
+            let deciding = sessions.0.enrollments.take(from).ok_or(Broken::Crowded)?;
             drop(handshake);
-            (decide(sessions, connection, heard).await, place)
+            let answer = decide(sessions, connection, heard).await;
+            // That place gives way to nobody, so nobody has it for as long as he likes: whoever is waited for has one that
+            // does, and a moment for it as in the beginning.
+            drop(deciding);
+            (answer, sessions.0.handshakes.make(from).ok_or(Broken::Crowded)?)
         }
     };
     let answer = match answer {
@@ -85,7 +90,7 @@ async fn exchange(sessions: &Sessions, connection: &Connection, handshake: Place
         let _ = send.stopped().await;
         Ok(())
     };
-    place.hold(within(write, "the answer to the enrollment request was not taken in time")).await?
+    handshake.hold(within(write, "the answer to the enrollment request was not taken in time")).await?
 }
 
 impl From<Lost> for Broken {
@@ -249,13 +254,11 @@ impl Sessions {
         self.0.tried.lock().unwrap_or_else(PoisonError::into_inner).draw(leave, Instant::now()).is_some()
     }
 
-    /// Who shows a sealed medium's credential is heard as often as there are boot scripts for the others. Those who show a
-    /// revoked one take nothing from their neighbors who show a good one.
+    /// Who shows a sealed medium's credential is heard as often as there are boot scripts for the others. Those who show
+    /// another's, a revoked one's too, take nothing from him.
     fn may_ask_without_ticket(&self, source: IpAddr, credential: &SiteCredential) -> bool {
-        let is_good = iso::check(&self.0.fleet.state(), &credential.digest()).is_ok();
-        let starts = if is_good { &self.0.sealed } else { &self.0.revoked };
-        let mut starts = starts.lock().unwrap_or_else(PoisonError::into_inner);
-        starts.draw(source, Instant::now()).is_some()
+        let mut sealed = self.0.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        sealed.draw((credential.digest(), source), Instant::now()).is_some()
     }
 
     /// A request that was understood and is refused.

@@ -14,8 +14,8 @@ use muster_protocol::Digest;
 /// Sources that are remembered. Beyond, the one that was heard of longest ago is forgotten.
 const SOURCES: usize = 4096;
 
-/// Boot scripts that one source gets at once, and enrollments without one: a site whose machines all start again is one
-/// source where it is behind a router that translates addresses.
+/// Boot scripts that one source gets at once, and enrollments without one by each sealed ISO: a site whose machines all
+/// start again is one source where it is behind a router that translates addresses.
 pub const STARTS: u32 = 500;
 
 /// After this time it gets one more. Each one is a write.
@@ -53,6 +53,13 @@ impl Source for String {}
 
 /// Leave to enroll: a ticket or a key, by what is stored of it.
 impl Source for Digest {}
+
+/// Leave that many have, such as a boot medium's: copies of it in one household are one.
+impl Source for (Digest, IpAddr) {
+    fn whole(self) -> Self {
+        (self.0, self.1.whole())
+    }
+}
 
 /// A bucket for each source.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ mod reunion;
 mod session;
 mod stream;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ const HANDSHAKES: usize = 1024;
 /// somebody else's address are these and no more.
 const UNPROVED: usize = HANDSHAKES / 4;
 
-/// Enrollments at once that come with leave.
+/// Enrollments at once that come with leave and are decided.
 const ENROLLMENTS: usize = 512;
 
 /// Newcomers that the event feed is told of at once: a delivery may be unpacked in one day.
@@ -79,8 +79,7 @@ struct Shared {
     telling: Semaphore,
     told: Mutex<limit::Ration>,
     newcomers: Mutex<limit::Ration>,
-    sealed: Mutex<limit::Buckets>,
-    revoked: Mutex<limit::Buckets>,
+    sealed: Mutex<limit::Buckets<(Digest, IpAddr)>>,
 }
 
 impl Sessions {
@@ -107,7 +106,6 @@ impl Sessions {
             told: Mutex::new(limit::Ration::new(TOLD, ONE_MORE_TOLD)),
             newcomers: Mutex::new(limit::Ration::new(NEWCOMERS, ONE_MORE_TOLD)),
             sealed: Mutex::new(limit::Buckets::new(limit::STARTS, limit::ONE_MORE_START)),
-            revoked: Mutex::new(limit::Buckets::new(limit::STARTS, limit::ONE_MORE_START)),
         }));
         tokio::spawn(session::watch_records(Arc::downgrade(&sessions.0), sessions.0.fleet.watch()));
         sessions

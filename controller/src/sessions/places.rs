@@ -83,8 +83,12 @@ impl Places {
         let source = peer.whole();
         let mut taken = self.taken();
         let own = taken.of(source);
-        let most = || taken.by.iter().max_by_key(|(_, places)| places.len()).map(|(source, _)| *source);
-        let from = if own >= self.0.each { Some(source) } else { most().filter(|_| taken.all >= self.0.all) };
+        let from = match own >= self.0.each {
+            true => Some(source),
+            // Only where there is no room: this looks at all sources.
+            false if taken.all >= self.0.all => taken.most(),
+            false => None,
+        };
         if let Some(from) = from {
             if taken.warns() {
                 tracing::warn!(%peer, its_own = own, all = taken.all, "too many connections; the oldest give way");
@@ -115,6 +119,11 @@ impl Places {
 impl Taken {
     fn of(&self, source: IpAddr) -> usize {
         self.by.get(&source).map_or(0, BTreeMap::len)
+    }
+
+    /// Who has most.
+    fn most(&self) -> Option<IpAddr> {
+        self.by.iter().max_by_key(|(_, places)| places.len()).map(|(source, _)| *source)
     }
 
     fn warns(&mut self) -> bool {

@@ -140,22 +140,71 @@ async fn a_flood_of_garbage_keeps_no_machine_out() {
     amid_a_flood(&world, b"\0\0\0\x04\xff\xff\xff\xff", everybody_comes_in(&world)).await;
 }
 
+/// Two addresses that somebody hostile has, one of them the honest machines'.
+const HOSTILE: [Ipv4Addr; 2] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)];
+
+/// A way out from each of them.
+fn ways_out() -> [Endpoint; 2] {
+    HOSTILE.map(|source| Endpoint::client((source, 0).into()).expect("a port"))
+}
+
 #[tokio::test]
 async fn those_who_say_nothing_keep_no_machine_out_however_many_they_are() {
-    // More than one address has places.
-    const SILENT: usize = 700;
     let world = world();
     world.sealed().await;
-    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
     let stranger = client(world.pki.authority().ca().clone(), ALPN_ENROLL, |tls| identified(tls, None));
-    let mut silent = Vec::new();
-    while silent.len() < SILENT || world.sessions.handshakes() < super::super::HANDSHAKES / 2 {
-        assert!(silent.len() < 4 * SILENT, "they do not get the places that they have");
-        silent.push(endpoint.connect_with(stranger.clone(), world.address, CONTROLLER_NAME).expect("dials").await);
+    let (mut silent, from) = (Vec::new(), ways_out());
+    let gave_way = || world.metrics.refusals(Door::Enroll, Reason::TooMany);
+    while world.sessions.handshakes() < super::super::HANDSHAKES || gave_way() == 0 {
+        assert!(silent.len() < 8 * super::super::HANDSHAKES, "they do not get the places that they have");
+        for endpoint in &from {
+            silent.push(endpoint.connect_with(stranger.clone(), world.address, CONTROLLER_NAME).expect("dials").await);
+        }
+    }
+    let before = gave_way();
+    everybody_comes_in(&world).await;
+    assert!(gave_way() > before, "those who had waited longest gave way");
+}
+
+#[tokio::test]
+async fn those_who_do_not_take_their_answers_keep_no_machine_out() {
+    // From each address as many as would take every place among the enrollments that one has, and more.
+    const TICKETS: u32 = 14;
+    let world = world();
+    world.sealed().await;
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(0_u32.into());
+    let mut deaf = client(world.pki.authority().ca().clone(), ALPN_ENROLL, |tls| identified(tls, None));
+    deaf.transport_config(Arc::new(transport));
+    let (mut held, from) = (Vec::new(), ways_out());
+    for ticket in 0..TICKETS * 2 {
+        // Such a ticket is for those who are in, and no box here is.
+        let grant = Grant { joins: false, ..Grant::bearer("ber1", 60_000) };
+        let issue = move |draft: &mut Draft| ticket::issue(draft, grant);
+        let useless = world.fleet.change(Author::controller(), issue).await.expect("issued");
+        let bytes = asked(&useless, request().1, 99);
+        for _ in 1..super::super::TRIES {
+            let dialing = from[ticket as usize % 2].connect_with(deaf.clone(), world.address, CONTROLLER_NAME);
+            let connection = dialing.expect("dials").await.expect("there is room");
+            let (mut send, receive) = connection.open_bi().await.expect("the connection is up");
+            send.write_all(&bytes).await.expect("it is heard");
+            send.finish().expect("it is open");
+            held.push((connection, receive));
+        }
+    }
+    // Each was refused for its ticket, or for want of a place.
+    let refused = |reason| world.metrics.refusals(Door::Enroll, reason);
+    while refused(Reason::IsoMissing) + refused(Reason::TooMany) < held.len() as u64 {
+        tokio::task::yield_now().await;
+    }
+    for (number, source) in [(201, HOSTILE[0]), (202, HOSTILE[1]), (203, Ipv4Addr::new(127, 0, 0, 3))] {
+        let good = asked(&world.ticket(TicketBound::Bearer).await, request().1, number);
+        let answer = attempt_from(&world, source, &good).await;
+        assert!(matches!(answer, Some(enroll::Answer::Enrolled { .. })), "{source} is not let in: {answer:?}");
     }
     everybody_comes_in(&world).await;
-    let gave_way = world.metrics.refusals(Door::Enroll, Reason::TooMany);
-    assert!(gave_way > 0, "those who had waited longest gave way");
+    let is_held = |(connection, _): &&(Connection, quinn::RecvStream)| connection.close_reason().is_none();
+    assert!(held.iter().filter(is_held).count() > 0, "they were gone before the honest machines came");
 }
 
 #[tokio::test]

@@ -11,6 +11,10 @@ pub(super) const CREDENTIAL: SiteCredential = SiteCredential::from_bytes([0x5c; 
 impl World {
     /// Takes note of a sealed ISO with [`CREDENTIAL`], and answers its id.
     pub(super) async fn sealed(&self) -> String {
+        self.sealed_with(CREDENTIAL).await
+    }
+
+    async fn sealed_with(&self, credential: SiteCredential) -> String {
         let ca = self.pki.fingerprint();
         let add = move |draft: &mut Draft| {
             draft.put(Location { code: "ber1".into(), ..Location::default() });
@@ -20,7 +24,7 @@ impl World {
                 file: "/srv/ber1.iso".into(),
                 bytes: 1,
                 sha256: Digest::of(b"iso"),
-                credential: CREDENTIAL.digest(),
+                credential: credential.digest(),
                 sealed: Some(ca),
                 boot_ca: None,
             };
@@ -66,9 +70,11 @@ async fn a_machine_from_a_sealed_iso_needs_no_ticket_until_the_iso_is_revoked() 
 }
 
 #[tokio::test]
-async fn who_shows_an_isos_credential_without_end_has_to_wait() {
+async fn who_shows_an_isos_credential_without_end_has_to_wait_and_those_of_another_iso_have_not() {
     let world = world();
     world.sealed().await;
+    let other = SiteCredential::from_bytes([0x5d; 32]);
+    world.sealed_with(other).await;
     let (mut heard, mut csr) = (0, None);
     let refusal = loop {
         let request = enroll::Request { leave: Leave::Site(CREDENTIAL), csr: request().1, identity: box_number(1) };
@@ -81,6 +87,7 @@ async fn who_shows_an_isos_credential_without_end_has_to_wait() {
     };
     assert_eq!(refusal, Refusal::Busy);
     assert!(heard >= crate::sessions::limit::STARTS, "{heard}");
+    assert_eq!(refused(&world.enroll_by_medium(other, 2).await), None, "the ration is the ISO's own");
 
     // Whoever has the key of a machine is that machine, and is not counted.
     let holder = csr.expect("it was heard once");
