@@ -59,6 +59,7 @@ pub struct Settings {
 
 struct Boot {
     settings: Settings,
+    wants: Wants,
     kernel: Medium,
     initramfs: Medium,
     scripts: Mutex<Scripts>,
@@ -73,19 +74,25 @@ struct Scripts {
     newcomers: Buckets,
 }
 
-/// The routes over plain HTTP, and nothing else.
+/// The routes over plain HTTP.
 pub fn plain(settings: Settings) -> Router {
-    let nothing = || async { (StatusCode::NOT_FOUND, "only boot scripts, kernel and initramfs are served here\n") };
-    router(settings).fallback(nothing)
+    router(settings, Wants::Nothing)
 }
 
-/// The routes beside those for operators. Only an ISO's machines come by HTTPS, so it is what vouches for a newcomer.
-pub fn secure(mut settings: Settings) -> Router {
-    settings.boot.require_credential = true;
-    router(settings)
+/// The routes over HTTPS, for machines that start from an ISO that is known here, and nobody else.
+pub fn secure(settings: Settings) -> Router {
+    router(settings, Wants::Medium)
 }
 
-fn router(settings: Settings) -> Router {
+/// What whoever asks for a boot script has to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Nothing,
+    /// The credential of an ISO that is known here. One that is revoked will do for machines that are in.
+    Medium,
+}
+
+fn router(settings: Settings, wants: Wants) -> Router {
     let medium = |name: &str| Medium::new(settings.boot.images.join(Path::new(name)));
     let buckets = || Buckets::new(STARTS, ONE_MORE_START);
     let boot = Boot {
@@ -93,6 +100,7 @@ fn router(settings: Settings) -> Router {
         initramfs: medium(INITRAMFS),
         scripts: Mutex::new(Scripts { vouched: buckets(), members: buckets(), newcomers: buckets() }),
         failures: Mutex::new(limit::failures()),
+        wants,
         settings,
     };
     let kernel = |State(boot): State<Arc<Boot>>, headers: HeaderMap| async move { boot.kernel.serve(&headers).await };
@@ -104,6 +112,7 @@ fn router(settings: Settings) -> Router {
         .route(SCRIPT_PATH, get(machine).head(|| async { (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET")]) }))
         .route(KERNEL_PATH, get(kernel))
         .route(INITRAMFS_PATH, get(initramfs))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "only boot scripts, kernel and initramfs are served here\n") })
         .with_state(Arc::new(boot))
 }
 
@@ -173,6 +182,11 @@ impl Boot {
             None => Vouched::Nothing,
             Some(credential) => iso::check(&state, &credential.digest()).map_or_else(Vouched::Wrong, Vouched::By),
         };
+        match iso {
+            Vouched::Nothing if self.wants == Wants::Medium => return Err(Wait::NoCredential),
+            Vouched::Wrong(iso::Wrong::Unknown) if self.wants == Wants::Medium => return Err(Wait::Revoked),
+            _ => {}
+        }
         let may_join = may_join(&iso, self.settings.boot.require_credential);
         let claimed = may_start(&state, &asker, may_join)?;
         {

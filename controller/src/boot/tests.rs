@@ -251,13 +251,19 @@ async fn what_an_iso_was_built_for_counts_and_not_what_the_request_claims() {
 }
 
 #[tokio::test]
-async fn over_https_a_newcomer_is_started_by_its_isos_word_and_no_other() {
+async fn over_https_nobody_is_started_who_shows_no_known_iso_whatever_machine_he_says_that_he_is() {
     let mut world = world();
     let credential = SiteCredential::from_bytes([7; 32]);
     world.iso(credential).await;
+    world.member(2).await;
     world.router = world.over_https.clone();
-    let nobody = world.get(&ask_from(1, None)).await.text();
-    assert!(nobody.contains("must be started from its site's ISO") && !nobody.contains("muster.ticket"), "{nobody}");
+    for mac in [1, 2] {
+        let nobody = world.get(&ask_from(mac, None)).await.text();
+        assert!(nobody.contains("must be started from its site's ISO"), "{nobody}");
+        let unknown = world.get(&ask_from(mac, Some(SiteCredential::from_bytes([8; 32])))).await.text();
+        assert!(unknown.contains("this boot medium was revoked"), "{unknown}");
+    }
+    assert_eq!(world.tickets(), 0);
     assert!(world.get(&ask_from(1, Some(credential))).await.text().contains("muster.ticket="));
     assert_eq!(world.get("/boot/kernel").await.text(), "0123456789");
 }

@@ -38,6 +38,11 @@ impl<K: Ord + Clone, R> Table<K, R> {
         self.0.values().map(Arc::as_ref)
     }
 
+    /// Whether nothing was changed between the one and the other. That nothing was is known at once, and may be missed.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+
     /// The records whose keys come after `key`, in order.
     pub fn after<'a>(&'a self, key: &K) -> impl Iterator<Item = &'a R> + use<'a, K, R> {
         use std::ops::Bound::{Excluded, Unbounded};

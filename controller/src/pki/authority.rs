@@ -14,7 +14,7 @@ use muster_protocol::{Digest, MachineId};
 use pem::Pem;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -81,7 +81,7 @@ impl Authority {
                 return None;
             }
         }
-        let issuer = Issuer::from_ca_cert_der(&ca, key).ok()?;
+        let issuer = is_of(&ca, &key).then(|| Issuer::from_ca_cert_der(&ca, key).ok())??;
         let mut roots = rustls::RootCertStore::empty();
         for ca in std::iter::once(&ca).chain(before.as_ref().map(|before| &before.ca)) {
             roots.add(ca.clone()).ok()?;
@@ -219,6 +219,12 @@ pub(super) fn text<'a>(key: Vec<u8>, certificates: impl IntoIterator<Item = &'a 
 /// With the line ends of this system: the crate's own choice is that of mail.
 pub(super) fn block(pem: &Pem) -> String {
     pem::encode_config(pem, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
+}
+
+/// Whether this certificate is for this key.
+pub(super) fn is_of(der: &CertificateDer<'_>, key: &KeyPair) -> bool {
+    x509_parser::parse_x509_certificate(der)
+        .is_ok_and(|(_, read)| read.public_key().raw == key.subject_public_key_info())
 }
 
 fn subject(der: &CertificateDer<'_>) -> Option<Vec<u8>> {

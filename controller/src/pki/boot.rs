@@ -20,7 +20,7 @@ use rsa::RsaPrivateKey;
 use rsa::pkcs8::EncodePrivateKey;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::authority::{CERTIFICATE, Described, KEY, describe, params, text};
+use super::authority::{CERTIFICATE, Described, KEY, describe, is_of, params, text};
 use super::{Leaf, PkiError, random, serve_as};
 
 /// What every TLS client that knows RSA takes, iPXE's included.
@@ -57,7 +57,8 @@ impl BootAuthority {
             return None;
         }
         let ca = CertificateDer::from(ca.contents().to_vec());
-        let issuer = Issuer::from_ca_cert_der(&ca, key_pair(key.contents())?).ok()?;
+        let key = key_pair(key.contents())?;
+        let issuer = is_of(&ca, &key).then(|| Issuer::from_ca_cert_der(&ca, key).ok())??;
         Some(Self { issuer, ca })
     }
 
@@ -100,7 +101,7 @@ fn timeless(common_name: &str) -> CertificateParams {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::{Pki, Vault};
+    use super::super::{BootAuthority, Pki, Vault};
 
     #[test]
     fn it_is_made_when_it_is_asked_for_and_is_the_same_from_then_on() {
@@ -126,7 +127,10 @@ mod tests {
         let ecdsa = std::fs::read(data.path().join("pki/ca.pem")).expect("there");
         let swapped = pem::encode_many(&[blocks[1].clone(), blocks[0].clone()]).into_bytes();
         let lonely = pem::encode(&blocks[0]).into_bytes();
-        for wrong in [b"nothing".to_vec(), ecdsa, swapped, lonely] {
+        let other = BootAuthority::make().expect("made");
+        let other = pem::parse_many(other).expect("PEM");
+        let halves = pem::encode_many(&[other[0].clone(), blocks[1].clone()]).into_bytes();
+        for wrong in [b"nothing".to_vec(), ecdsa, swapped, lonely, halves] {
             std::fs::write(&file, &wrong).expect("written");
             let error = Pki::open(data.path()).err().expect("refused").to_string();
             assert!(error.contains("pki/boot.pem does not hold a CA's key"), "{error}");

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 pub use agents::{AgentCertificate, AgentRequest, AgentVerifier, RequestError};
 pub use authority::{Authority, Described};
 pub use boot::BootAuthority;
-pub use own::{Hosts, OwnCertificate};
+pub use own::{ForBooting, Hosts, OwnCertificate};
 pub use vault::{PassphraseError, Vault};
 
 #[cfg(test)]

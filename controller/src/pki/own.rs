@@ -1,12 +1,11 @@
 //! The certificate that the controller itself shows, to agents and over HTTPS: made at start, renewed while it runs
-//! and when another CA signs. Who knows RSA alone is an iPXE, and gets one by the boot CA.
+//! and when another CA signs. Machines that boot get one by the boot CA: see [`ForBooting`].
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -16,7 +15,8 @@ use super::{Authority, LEAF_LIFETIME, Leaf, Pki, PkiError, provider};
 const ADDRESSES: usize = 256;
 
 /// By what machines that boot reach the controller: addresses and DNS names.
-pub type Hosts = Box<dyn Fn() -> BTreeSet<String> + Send + Sync>;
+/// As long as they are the same, so is the pointer.
+pub type Hosts = Box<dyn Fn() -> Arc<BTreeSet<String>> + Send + Sync>;
 
 /// See the module.
 pub struct OwnCertificate {
@@ -32,7 +32,7 @@ struct Inner {
     by: Arc<Authority>,
     renew_at: SystemTime,
     /// By the boot CA, for the same addresses and these hosts; made when somebody asks for it.
-    boot: Option<(BTreeSet<String>, Arc<CertifiedKey>)>,
+    boot: Option<(Arc<BTreeSet<String>>, Arc<CertifiedKey>)>,
 }
 
 impl OwnCertificate {
@@ -68,12 +68,12 @@ impl OwnCertificate {
         let hosts = (self.hosts)();
         let mut inner = self.inner();
         if let Some((of, key)) = &inner.boot
-            && *of == hosts
+            && Arc::ptr_eq(of, &hosts)
         {
             return Some(key.clone());
         }
         let addresses: Vec<IpAddr> = inner.addresses.iter().copied().collect();
-        let names: Vec<String> = self.names.iter().chain(&hosts).cloned().collect();
+        let names: Vec<String> = self.names.iter().chain(hosts.iter()).cloned().collect();
         let leaf = authority.sign(&names, &addresses).and_then(certified);
         let key = leaf.inspect_err(|error| tracing::error!(?error, "no certificate for machines that boot")).ok()?;
         inner.boot = Some((hosts, key.clone()));
@@ -117,17 +117,19 @@ fn certified(leaf: Leaf) -> Result<Arc<CertifiedKey>, PkiError> {
     CertifiedKey::from_der(leaf.chain, leaf.key, &provider()).map(Arc::new).map_err(PkiError::Tls)
 }
 
-fn is_elliptic(scheme: &SignatureScheme) -> bool {
-    use SignatureScheme::{ECDSA_NISTP256_SHA256, ECDSA_NISTP384_SHA384, ECDSA_NISTP521_SHA512};
-    matches!(scheme, &ECDSA_NISTP256_SHA256 | &ECDSA_NISTP384_SHA384 | &ECDSA_NISTP521_SHA512)
+impl ResolvesServerCert for OwnCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current(SystemTime::now()))
+    }
 }
 
-impl ResolvesServerCert for OwnCertificate {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        match hello.signature_schemes().iter().any(is_elliptic) {
-            true => Some(self.current(SystemTime::now())),
-            false => self.for_booting(),
-        }
+/// The same controller for machines that boot: shows its certificate by the boot CA, and none where there is no such CA.
+#[derive(Debug)]
+pub struct ForBooting(pub Arc<OwnCertificate>);
+
+impl ResolvesServerCert for ForBooting {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.for_booting()
     }
 }
 
@@ -140,6 +142,7 @@ impl std::fmt::Debug for OwnCertificate {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use rustls::SignatureScheme;
     use rustls::pki_types::{CertificateDer, UnixTime};
     use x509_parser::extensions::GeneralName;
 
@@ -147,15 +150,20 @@ pub(crate) mod tests {
         let data = tempfile::tempdir().expect("a temporary folder");
         let pki = Arc::new(Pki::open(data.path()).expect("a CA"));
         let names = ["muster.example.net".to_owned(), "192.0.2.9".to_owned()];
-        let hosts = || BTreeSet::from(["203.0.113.5".to_owned(), "boot.example.net".to_owned()]);
+        let hosts = Arc::new(BTreeSet::from(["203.0.113.5".to_owned(), "boot.example.net".to_owned()]));
+        let hosts = move || hosts.clone();
         (data, Arc::new(OwnCertificate::new(pki, &names, Box::new(hosts)).expect("a certificate")))
     }
 
     /// What stands between a client and [`OwnCertificate`], as far as it goes.
-    fn handshake(own: &Arc<OwnCertificate>, client: rustls::ClientConfig, host: &str) -> Result<(), rustls::Error> {
+    fn handshake(
+        own: Arc<dyn ResolvesServerCert>,
+        client: rustls::ClientConfig,
+        host: &str,
+    ) -> Result<(), rustls::Error> {
         let server = rustls::ServerConfig::builder_with_provider(provider());
         let server = server.with_protocol_versions(rustls::ALL_VERSIONS)?.with_no_client_auth();
-        let mut server = rustls::ServerConnection::new(Arc::new(server.with_cert_resolver(own.clone())))?;
+        let mut server = rustls::ServerConnection::new(Arc::new(server.with_cert_resolver(own)))?;
         let host = host.to_owned().try_into().expect("a name");
         let mut client = rustls::ClientConnection::new(Arc::new(client), host)?;
         while client.is_handshaking() || server.is_handshaking() {
@@ -180,6 +188,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn boot(own: &Arc<OwnCertificate>, client: rustls::ClientConfig, host: &str) -> Result<(), rustls::Error> {
+        handshake(Arc::new(ForBooting(own.clone())), client, host)
+    }
+
     /// A client like iPXE: TLS 1.2, RSA alone, one CA, and a clock of its own.
     pub(crate) fn ipxe(ca: &CertificateDer<'static>, unix_s: u64) -> rustls::ClientConfig {
         let mut provider = (*provider()).clone();
@@ -198,9 +210,9 @@ pub(crate) mod tests {
     fn a_machine_that_boots_finds_the_controller_true_by_any_of_its_names_in_1970_and_in_2099() {
         let hosts = ["127.0.0.1", "localhost", "muster.example.net", "192.0.2.9", "203.0.113.5", "boot.example.net"];
         let (_data, own) = own();
-        let boot = own.pki.boot().expect("made");
+        let ca = own.pki.boot().expect("made");
         for (unix_s, host) in [0, 4_070_908_800].into_iter().flat_map(|now| hosts.map(|host| (now, host))) {
-            handshake(&own, ipxe(boot.certificate(), unix_s), host).expect(host);
+            boot(&own, ipxe(ca.certificate(), unix_s), host).expect(host);
         }
     }
 
@@ -209,28 +221,36 @@ pub(crate) mod tests {
         let ((_data, ours), (_other_data, other)) = (own(), own());
         let stranger = other.pki.boot().expect("made");
         ours.pki.boot().expect("made");
-        let error = handshake(&ours, ipxe(stranger.certificate(), 0), "localhost").expect_err("another CA");
+        let error = boot(&ours, ipxe(stranger.certificate(), 0), "localhost").expect_err("another CA");
         assert_eq!(error, rustls::CertificateError::UnknownIssuer.into());
-        let error = handshake(&other, ipxe(stranger.certificate(), 0), "other.example.net").expect_err("another host");
+        let error = boot(&other, ipxe(stranger.certificate(), 0), "other.example.net").expect_err("another host");
         assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error}");
     }
 
     #[test]
-    fn whoever_knows_rsa_alone_is_refused_while_no_medium_can_pin_a_boot_ca() {
+    fn who_boots_is_shown_no_certificate_and_makes_no_ca_while_no_medium_can_pin_one() {
         let ((_data, ours), (_other_data, other)) = (own(), own());
         let ca = other.pki.boot().expect("made");
-        assert!(handshake(&ours, ipxe(ca.certificate(), 0), "localhost").is_err());
+        let refused = boot(&ours, ipxe(ca.certificate(), 0), "localhost").expect_err("refused");
+        assert!(matches!(refused, rustls::Error::General(_)), "by the controller: {refused}");
+        assert!(ours.pki.boot_made().is_none());
     }
 
     #[test]
-    fn whoever_knows_more_never_sees_the_boot_ca() {
+    fn whoever_does_not_boot_never_sees_the_boot_ca() {
         let (_data, own) = own();
         own.pki.boot().expect("made");
         let mut roots = rustls::RootCertStore::empty();
         roots.add(own.pki.authority().ca().clone()).expect("a CA");
         let client = rustls::ClientConfig::builder_with_provider(provider());
         let client = client.with_protocol_versions(rustls::ALL_VERSIONS).expect("versions");
-        handshake(&own, client.with_root_certificates(roots).with_no_client_auth(), "localhost").expect("ours");
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        handshake(own.clone(), client, "localhost").expect("ours");
+        let ca = own.pki.boot().expect("there");
+        assert!(
+            handshake(own.clone(), ipxe(ca.certificate(), 0), "localhost").is_err(),
+            "also to whoever knows RSA alone"
+        );
     }
 
     fn names(key: &CertifiedKey) -> Vec<String> {

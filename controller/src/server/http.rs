@@ -11,18 +11,22 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustls::ServerConfig;
+use rustls::SignatureScheme::{ECDSA_NISTP256_SHA256, ECDSA_NISTP384_SHA384, ECDSA_NISTP521_SHA512};
+use rustls::server::{Acceptor, ResolvesServerCert};
+use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use super::idle::Idle;
 use crate::boot::LocalAddress;
 use crate::metrics::{Door, Metrics, Reason};
-use crate::pki::{self, OwnCertificate};
+use crate::pki::{self, ForBooting, OwnCertificate};
 use crate::sessions::places::Places;
 
 /// A TLS handshake that takes longer is given up.
@@ -31,7 +35,7 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// From the first byte of a request's head to its end, and between two requests of a connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 
-/// Connections at once, for each listener; for HTTPS as many again of machines that boot.
+/// Connections at once, for each listener; for HTTPS as many again of machines that start.
 pub const CONNECTIONS: usize = 1024;
 
 /// How long requests that are under way may take when the controller stops.
@@ -40,23 +44,47 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// After a failed accept: out of files, most likely, and then it fails again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// TLS 1.2 and 1.3 with the controller's certificate.
-pub fn tls(own: Arc<OwnCertificate>) -> Result<TlsAcceptor, rustls::Error> {
-    let mut tls = rustls::ServerConfig::builder_with_provider(pki::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(own);
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(tls)))
-}
-
 /// How connections are opened.
 #[derive(Clone)]
 pub enum Transport {
-    /// As they come.
+    /// As they come, from machines that start.
     Plain,
-    /// With TLS, and a certificate that covers the address that they came by.
-    Tls(TlsAcceptor, Arc<OwnCertificate>),
+    /// With TLS.
+    Tls(Arc<Tls>),
+}
+
+/// TLS, for two kinds of clients that are told apart by how they begin: iPXE knows RSA alone. Machines that start are shown a
+/// certificate by the boot CA, and served by a router of their own.
+pub struct Tls {
+    own: Arc<OwnCertificate>,
+    operators: Arc<ServerConfig>,
+    starting: Arc<ServerConfig>,
+    starts: Router,
+}
+
+impl Tls {
+    /// TLS 1.2 and 1.3 with the controller's certificate; `starts` is what machines that start are served.
+    pub fn new(own: Arc<OwnCertificate>, starts: Router) -> Result<Self, rustls::Error> {
+        let config = |versions: &[_], resolver: Arc<dyn ResolvesServerCert>| -> Result<_, rustls::Error> {
+            let config = ServerConfig::builder_with_provider(pki::provider()).with_protocol_versions(versions)?;
+            Ok(config.with_no_client_auth().with_cert_resolver(resolver))
+        };
+        let mut operators = config(&[&TLS13, &TLS12], own.clone())?;
+        operators.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let starting = config(&[&TLS12], Arc::new(ForBooting(own.clone())))?;
+        Ok(Self { own, operators: operators.into(), starting: starting.into(), starts })
+    }
+
+    /// A connection, and whether it is a machine's that starts.
+    async fn open(&self, stream: TcpStream, local: IpAddr) -> std::io::Result<(TlsStream<TcpStream>, bool)> {
+        self.own.cover(local);
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let is_elliptic =
+            |scheme| matches!(scheme, &ECDSA_NISTP256_SHA256 | &ECDSA_NISTP384_SHA384 | &ECDSA_NISTP521_SHA512);
+        let starts = !begun.client_hello().signature_schemes().iter().any(is_elliptic);
+        let config = if starts { &self.starting } else { &self.operators };
+        Ok((begun.into_stream(config.clone()).await?, starts))
+    }
 }
 
 /// Serves so many connections at once until `stop` says so, and then what is under way.
@@ -102,23 +130,19 @@ pub async fn serve(
             let Ok(local) = stream.local_addr() else { return };
             let local = local.ip().to_canonical();
             match transport {
-                Transport::Plain => converse(stream, peer, local, router, watcher).await,
-                Transport::Tls(tls, own) => {
-                    own.cover(local);
-                    match timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => {
-                            if is_starting(&stream) {
-                                match starts.take(source) {
-                                    Some(its_own) => place = its_own,
-                                    None => return metrics.refused(door, Reason::TooMany),
-                                }
-                            }
-                            converse(stream, peer, local, router, watcher).await;
+                Transport::Plain => converse(stream, peer, local, router, Speaks::Http1, watcher).await,
+                Transport::Tls(tls) => match timeout(HANDSHAKE_WITHIN, tls.open(stream, local)).await {
+                    Ok(Ok((stream, false))) => converse(stream, peer, local, router, Speaks::Any, watcher).await,
+                    Ok(Ok((stream, true))) => match starts.take(source) {
+                        Some(its_own) => {
+                            place = its_own;
+                            converse(stream, peer, local, tls.starts.clone(), Speaks::Http1, watcher).await;
                         }
-                        Ok(Err(_)) => metrics.refused(door, Reason::HandshakeFailed),
-                        Err(_) => metrics.refused(door, Reason::HandshakeTimeout),
-                    }
-                }
+                        None => metrics.refused(Door::Boot, Reason::TooMany),
+                    },
+                    Ok(Err(_)) => metrics.refused(door, Reason::HandshakeFailed),
+                    Err(_) => metrics.refused(door, Reason::HandshakeTimeout),
+                },
             }
             drop(place);
         };
@@ -138,16 +162,17 @@ pub async fn serve(
     cut.send_replace(true);
 }
 
-/// Whether it is a machine's iPXE: nobody else makes do with the certificate for those who know RSA alone.
-fn is_starting<S>(stream: &TlsStream<S>) -> bool {
-    use rustls::CipherSuite::{TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384};
-    let suite = stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite());
-    matches!(suite, Some(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 | TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384))
+/// What a connection may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Any,
+    /// One request at a time: what machines load is large, and nobody needs more than one of it.
+    Http1,
 }
 
 type Watcher = hyper_util::server::graceful::Watcher;
 
-async fn converse<S>(stream: S, peer: SocketAddr, local: IpAddr, router: Router, watcher: Watcher)
+async fn converse<S>(stream: S, peer: SocketAddr, local: IpAddr, router: Router, speaks: Speaks, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -166,6 +191,9 @@ where
         .initial_connection_window_size(256 * 1024)
         .initial_stream_window_size(64 * 1024)
         .keep_alive_interval(HEAD_WITHIN);
+    if speaks == Speaks::Http1 {
+        builder = builder.http1_only();
+    }
     let connection = builder.serve_connection(TokioIo::new(Idle::new(stream)), service).into_owned();
     // A peer that breaks off is no news.
     let _ = watcher.watch(connection).await;

@@ -17,10 +17,11 @@ mod witness;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -34,18 +35,16 @@ use crate::boot;
 use crate::clock::now_unix_ms;
 use crate::config::Config;
 use crate::files;
+use crate::fleet::state::Table;
 use crate::fleet::{Ended, Fleet, Refusal, converge, iso};
 use crate::ial;
 use crate::metrics::{Door, Metrics};
-use crate::pki::{OwnCertificate, Pki, PkiError, Vault};
+use crate::pki::{Hosts, OwnCertificate, Pki, PkiError, Vault};
 use crate::sessions::{ListenError, Port, Sessions};
 use crate::store::{SledStore, Store, StoreError};
 
 /// Silence within a request's body after which it is given up.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
-
-/// Hosts of boot media that the controller's certificate names.
-const NAMED_HOSTS: usize = 256;
 
 /// How long the last changes may take when the controller stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -112,6 +111,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         // Before anything else: a signal during the start must not be lost.
         let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Process)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Process)?;
+        open_files();
         let mut server = Server::start(config).await?;
         // All arms are cancel-safe; whatever comes first ends the process.
         let ended = tokio::select! {
@@ -128,6 +128,14 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     // Nothing that still runs may hold the process: what was acknowledged is on the disk.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// As many open files as the system lets this process have: each connection is one, and each download.
+fn open_files() {
+    let limit = Rlimit { current: getrlimit(Resource::Nofile).maximum, ..getrlimit(Resource::Nofile) };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the number of open files");
+    }
 }
 
 /// One line per state change, to standard error. `MUSTER_LOG` sets the level, as `debug` or `muster_controller=debug`.
@@ -189,9 +197,7 @@ impl Server {
         witness::begin(&fleet).await;
         let pki = Arc::new(Pki::open_with(&config.data, Vault::from_env().map_err(PkiError::from)?)?);
         first::admin_token(&fleet, &config.data).await?;
-        let known = fleet.clone();
-        let hosts = Box::new(move || iso::hosts(&known.state(), NAMED_HOSTS));
-        let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names, hosts)?);
+        let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names, hosts(fleet.clone()))?);
 
         let udp: Result<Vec<_>, _> = config.listen.agents.iter().map(|at| listen::udp("listen.agents", *at)).collect();
         let tcp = |key, addresses: &[SocketAddr]| -> Result<Vec<_>, PortError> {
@@ -229,12 +235,12 @@ impl Server {
             server.ports.push(port);
         }
         let agents_port = server.agents.first().map_or(0, SocketAddr::port);
-        let tls = http::Transport::Tls(http::tls(own.clone())?, own);
         let starts =
             boot::Settings { fleet: server.fleet.clone(), pki: pki.clone(), boot: config.boot.clone(), agents_port };
         let media = metrics.count(Door::Boot, boot::plain(starts.clone()));
         let starts = metrics.count(Door::Boot, boot::secure(starts));
-        let operators = operators(&server, &config, &metrics, pki.clone(), agents_port).merge(starts);
+        let operators = operators(&server, &config, &metrics, pki.clone(), agents_port);
+        let tls = http::Transport::Tls(Arc::new(http::Tls::new(own, starts)?));
         for listener in https {
             let address =
                 server.serve(listener, tls.clone(), operators.clone(), &metrics, &stopped).map_err(in_data)?;
@@ -315,6 +321,19 @@ impl Server {
             tracing::warn!("something still holds the database; the end of the process will close it");
         }
     }
+}
+
+/// By what machines that boot reach the controller, looked for again where media have changed.
+fn hosts(fleet: Fleet) -> Hosts {
+    let known = Mutex::new((Table::default(), Arc::default()));
+    Box::new(move || {
+        let isos = fleet.state().isos.clone();
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.0.is_same(&isos) {
+            *known = (isos.clone(), Arc::new(iso::hosts(&isos)));
+        }
+        known.1.clone()
+    })
 }
 
 /// What HTTPS serves.

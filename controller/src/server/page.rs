@@ -20,6 +20,6 @@ const PAGE: &str = "<!doctype html>
 <ul>
 <li>Operators: <code>muster machine list</code>, or the API at <a href=\"/api/v1/openapi.json\">/api/v1/openapi.json</a>.</li>
 <li>Cycle: the Infrastructure Abstraction Layer is at <code>/v1/</code>.</li>
-<li>Machines boot from the HTTP port, 8080 unless it was configured otherwise.</li>
+<li>Machines boot from here where their ISO asks by HTTPS, and from the HTTP port, 8080 unless it was configured otherwise.</li>
 </ul>
 ";

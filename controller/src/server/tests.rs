@@ -114,11 +114,12 @@ async fn a_site_whose_machines_all_start_at_once_leaves_operators_their_places()
     let data = tempfile::tempdir().expect("a temporary folder");
     let pki = Arc::new(Pki::open(data.path()).expect("a CA"));
     let boot = pki.boot().expect("made");
-    let own = Arc::new(OwnCertificate::new(pki, &[], Box::new(Default::default)).expect("a certificate"));
+    let own = Arc::new(OwnCertificate::new(pki, &[], Box::new(Arc::default)).expect("a certificate"));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("bound");
     let (metrics, (_stop, stopped)) = (Metrics::default(), watch::channel(false));
-    let tls = http::Transport::Tls(http::tls(own.clone()).expect("TLS"), own);
+    let starts = Router::new().route("/", axum::routing::get(|| async { "a boot script" }));
+    let tls = http::Transport::Tls(Arc::new(http::Tls::new(own, starts).expect("TLS")));
     tokio::spawn(http::serve(listener, tls, page::router(), metrics.clone(), 8, stopped));
 
     let machine = TlsConnector::from(Arc::new(ipxe(boot.certificate(), 0)));
@@ -137,7 +138,7 @@ async fn a_site_whose_machines_all_start_at_once_leaves_operators_their_places()
     }
     for _ in 0..4 {
         let page = https(data.path(), address, "127.0.0.1", &[&version::TLS12], "/").await.expect("TLS");
-        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+        assert!(page.starts_with("HTTP/1.1 200") && page.contains("Muster controller"), "{page}");
     }
 }
 
@@ -232,6 +233,10 @@ async fn boot_media_are_served_over_plain_http() {
     let head = fetch(&get("/boot/kernel").replace("GET", "HEAD")).await;
     assert!(head.contains("content-length: 6\r\n") && head.ends_with("\r\n\r\n"), "{head}");
     assert!(fetch(&get("/api/v1/machines")).await.starts_with("HTTP/1.1 404"));
+    // A connection is for one download at a time: HTTP/2 would have many.
+    assert!(!fetch("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.contains("\0\0"));
+    let over_https = https(data.path(), server.https[0], "localhost", &[&version::TLS12], "/boot/kernel").await;
+    assert!(over_https.expect("TLS").starts_with("HTTP/1.1 404"), "that is for machines that start");
     server.stop().await;
 }
 

@@ -10,7 +10,6 @@ mod rotation;
 mod sealed;
 mod twins;
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -62,7 +61,7 @@ fn world() -> World {
     let agents = crate::config::Config::with_data(data.path().into()).agents;
     let metrics = Metrics::default();
     let sessions = Sessions::start(fleet.clone(), pki.clone(), agents, metrics.clone());
-    let own = Arc::new(OwnCertificate::new(pki.clone(), &[], Box::new(BTreeSet::new)).expect("a certificate"));
+    let own = Arc::new(OwnCertificate::new(pki.clone(), &[], Box::new(Arc::default)).expect("a certificate"));
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = sessions.listen(own.clone(), socket).expect("listens").address().expect("bound");
     World { fleet, pki, sessions, own, address, metrics, _data: data }
@@ -591,7 +590,7 @@ fn an_agent_notices_at_once_that_its_controller_was_killed_and_started_again() {
     started_again.block_on(async {
         let sessions =
             Sessions::start(fleet, pki.clone(), crate::config::Config::with_data("".into()).agents, Metrics::default());
-        let own = Arc::new(OwnCertificate::new(pki, &[], Box::new(BTreeSet::new)).expect("a certificate"));
+        let own = Arc::new(OwnCertificate::new(pki, &[], Box::new(Arc::default)).expect("a certificate"));
         let bind = async {
             loop {
                 match UdpSocket::bind(address) {

@@ -104,6 +104,7 @@ async fn changes(lab: &Lab) -> Vec<Change> {
         delete("/tokens/{id}", ""),
         post("/ial/credentials", "/ial/credentials", json!({"hub": "berlin"})),
         delete("/ial/credentials/{key}", ""),
+        post("/ca/boot", "/ca/boot", json!({})),
         post("/ca/rotate", "/ca/rotate", json!({})),
         post("/ca/finish", "/ca/finish", json!({"force": true})),
     ]

@@ -39,6 +39,20 @@ async fn only_an_admin_changes_the_ca_and_every_change_has_an_author() {
 }
 
 #[tokio::test]
+async fn a_boot_ca_is_made_once_by_an_operator_and_by_nobody_who_only_looks() {
+    let lab = Lab::new().await;
+    let boot = |token: &str| lab.ask(Method::POST, "/ca/boot").token(Some(token)).json(json!({})).send();
+    boot(&lab.viewer).await.refuses(403, "forbidden", "Authorization");
+    assert_eq!(lab.get("/ca").await.succeeds().body["boot"], Value::Null);
+    let made = boot(&lab.operator).await.succeeds().text("/boot/fingerprint").to_owned();
+    assert_eq!(boot(&lab.operator).await.succeeds().text("/boot/fingerprint"), made);
+    assert_eq!(lab.get("/ca").await.succeeds().text("/boot/fingerprint"), made);
+    let audit = lab.ask(Method::GET, "/audit?action=ca.boot-made").token(Some(&lab.admin)).send().await.succeeds();
+    let lines = audit.body["items"].as_array().expect("a list");
+    assert_eq!((lines.len(), &lines[0]["after"]["ca"]), (1, &json!(made)));
+}
+
+#[tokio::test]
 async fn an_overlap_ends_only_by_force_while_machines_would_be_lost() {
     let lab = Lab::new().await;
     lab.online("S1").await;

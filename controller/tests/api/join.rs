@@ -87,7 +87,7 @@ async fn an_iso_is_listed_and_revoked_and_then_lets_nobody_join() {
 async fn an_iso_pins_a_ca_in_force_or_is_refused() {
     let lab = Lab::new().await;
     lab.iso(0xab).await;
-    let cas = lab.get("/ca").await.succeeds();
+    let cas = lab.post("/ca/boot", json!({})).await.succeeds();
     let (ca, boot) = (cas.text("/current/fingerprint"), cas.text("/boot/fingerprint"));
     let pinning = |credential: u8, field: &str, ca: &str| {
         let mut iso = iso(credential, "ber1");

@@ -5,12 +5,13 @@ use muster_agent::identity;
 use muster_protocol::enroll::{self, Identity, Leave, Ticket};
 use muster_protocol::frame;
 use muster_protocol::{ALPN_ENROLL, ALPN_SESSION, close};
+use muster_tests::child::Process;
 use muster_tests::controller::Controller;
 use muster_tests::cycle::Cycle;
 use muster_tests::http::{Http, Reply};
-use muster_tests::lab::{LOCATION, text};
+use muster_tests::lab::{LOCATION, SOON, text};
 use muster_tests::peer::{self, Peer};
-use muster_tests::{namespace, scratch};
+use muster_tests::{eventually, namespace, scratch};
 use serde_json::{Value, json};
 
 /// A controller with one location and no machines, in a namespace of its own.
@@ -222,6 +223,23 @@ fn a_boot_request_with_nonsense_in_it_is_told_so_changes_nothing_and_fills_no_lo
     ensure!((1..100).contains(&lines), "{lines} lines in the log");
     ensure!(everything(&controller)? == before, "nothing changed");
     Ok(())
+}
+
+#[test]
+fn the_controller_may_have_as_many_files_open_as_the_system_lets_it() -> Result<()> {
+    let folder = scratch::scratch("refusals-files")?;
+    std::fs::write(folder.join("muster.toml"), "[listen]\nagents = []\nhttps = []\nboot = []\n")?;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -Sn 256 && exec \"$0\" serve --config \"$1/muster.toml\" --data \"$1/data\""]);
+    command.arg(muster_tests::artifacts::muster()?).arg(&folder);
+    let process = Process::start("muster serve", &mut command, &folder.join("controller.log"))?;
+    eventually(SOON, "its limit is the highest", || {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id()))?;
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).context("there is one")?;
+        let [soft, hard] = [0, 1].map(|n| line["Max open files".len()..].split_whitespace().nth(n).map(str::to_owned));
+        ensure!(soft == hard && soft.as_deref() != Some("256"), "{line}");
+        Ok(())
+    })
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub struct IsoView {
     /// plain HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_ca: Option<String>,
-    /// Whether the CA that it pins is in force; with another, what starts from it does not come in.
+    /// Whether the CA that it pins is in force. With another nothing that starts from a sealed one comes in, and of what
+    /// starts from another no UEFI machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_in_force: Option<bool>,
     /// When it was built.

@@ -280,7 +280,10 @@ impl IsoBuild {
         let kind = match &vouched {
             None => Kind::Network { vouched: None },
             Some((client, credential)) => {
-                let (cas, credential) = (client.get("/ca")?, *credential);
+                let (cas, credential) = match self.sealed {
+                    true => (client.get("/ca")?, *credential),
+                    false => (client.post("/ca/boot", json!({}))?, *credential),
+                };
                 let ca = |pointer| {
                     let found = text(&cas, pointer).parse();
                     found.map_err(|e| CliError::Failed(format!("the controller's CA: {e}")))
@@ -328,8 +331,14 @@ impl IsoBuild {
                 format!("ISO {}", text(&noted, "/id"))
             }
         };
+        let by_https = match &spec.kind {
+            Kind::Network { vouched: Some(vouched) } => {
+                format!("; UEFI machines by HTTPS at port {}", vouched.https_port)
+            }
+            _ => String::new(),
+        };
         print(&format!(
-            "{}: {}, {}{id}, for location {}, asks {}\n",
+            "{}: {}, {}{id}, for location {}, asks {}{by_https}\n",
             spec.out.display(),
             bytes(medium.bytes),
             if self.sealed { "sealed " } else { "" },

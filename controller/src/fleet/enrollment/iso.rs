@@ -13,6 +13,7 @@ use muster_protocol::enroll::{Refusal as Enrollment, SiteCredential};
 use super::policy;
 use crate::fleet::location::unknown;
 use crate::fleet::record::{Iso, IsoRule, Location, Ticket, TicketBound};
+use crate::fleet::state::Table;
 use crate::fleet::{Draft, Facts, Refusal, State};
 
 /// The most media that are kept, revoked ones included.
@@ -38,6 +39,9 @@ pub struct Built {
     /// The boot CA that it pins, where it is not.
     pub boot_ca: Option<Digest>,
 }
+
+/// Addresses and DNS names of controllers on good media: a certificate names them all, and iPXE has to read it.
+const HOSTS: usize = 64;
 
 /// What is wrong with a credential that a medium shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +93,14 @@ pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
         created_unix_ms,
         revoked_unix_ms: None,
     };
+    let isos = draft.state().isos.iter().filter(|known| known.is_good() && known.boot_ca.is_some());
+    let named: BTreeSet<String> = isos.flat_map(dialed).collect();
+    if iso.boot_ca.is_some() && dialed(&iso).any(|host| !named.contains(&host) && named.len() >= HOSTS) {
+        return Err(Refusal::Exhausted(format!(
+            "the ISOs that are good name {HOSTS} addresses and names of controllers, and no more have room in a \
+             certificate; revoke ISOs that are not used, or name their controllers alike"
+        )));
+    }
     let kind = if iso.sealed.is_some() { "sealed" } else { "network" };
     let facts = Facts::of([("file", iso.file.clone()), ("kind", kind.to_owned()), ("location", iso.location.clone())]);
     draft.audit("iso.built", &iso.id, Facts::none(), facts);
@@ -142,22 +154,22 @@ pub fn leave(state: &State, credential: &SiteCredential) -> Result<Ticket, Enrol
     Ok(Ticket { digest: iso.credential, location, iso: iso.id.clone(), joins: true, bound, expires_unix_ms: 0 })
 }
 
-/// By which addresses and DNS names machines reach the controller, as far as its media know: those that are good come first,
-/// and beyond `most` none.
-pub fn hosts(state: &State, most: usize) -> BTreeSet<String> {
+/// By which addresses and DNS names UEFI machines reach the controller, as far as their media know: at most [`HOSTS`], those
+/// of good media first, and of these the oldest.
+pub fn hosts(isos: &Table<String, Iso>) -> BTreeSet<String> {
+    let mut pinning: Vec<&Iso> = isos.iter().filter(|iso| iso.boot_ca.is_some()).collect();
+    pinning.sort_by_key(|iso| (!iso.is_good(), iso.created_unix_ms));
     let mut hosts = BTreeSet::new();
-    for is_good in [true, false] {
-        for iso in state.isos.iter().filter(|iso| iso.is_good() == is_good) {
-            let endpoints = iso.controllers.iter().filter_map(|c| Endpoint::parse("controllers", c, BOOT_PORT).ok());
-            for host in endpoints.map(|endpoint| endpoint.host()) {
-                if hosts.len() >= most {
-                    return hosts;
-                }
-                hosts.insert(host);
-            }
+    for host in pinning.into_iter().flat_map(dialed) {
+        if hosts.len() < HOSTS {
+            hosts.insert(host);
         }
     }
     hosts
+}
+
+fn dialed(iso: &Iso) -> impl Iterator<Item = String> {
+    iso.controllers.iter().filter_map(|at| Endpoint::parse("controllers", at, BOOT_PORT).ok()).map(|at| at.host())
 }
 
 /// Whether the ISO with this id lets machines join.
@@ -224,15 +236,37 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_controllers_names_are_those_that_its_media_dial_and_the_good_ones_come_first() {
+    fn the_controllers_names_are_those_that_uefi_machines_dial_and_the_oldest_good_ones_stay() {
         let mut draft = draft();
-        for (name, controllers) in [("old", "a.example:80"), ("new", "[2001:db8::7]:8080"), ("same", "2001:db8::7")] {
-            let iso = built(&mut draft, name.as_bytes());
-            draft.put(Iso { controllers: vec![controllers.into(), "192.0.2.1".into()], ..iso });
+        let pinning = |draft: &mut Draft, name: &str, controllers: Vec<String>| {
+            let iso = Iso { boot_ca: Some(Digest::of(b"boot CA")), controllers, ..built(draft, name.as_bytes()) };
+            draft.put(iso.clone());
+            iso
+        };
+        let old = pinning(&mut draft, "old", vec!["a.example:80".into()]);
+        pinning(&mut draft, "new", vec!["[2001:db8::7]:8080".into(), "192.0.2.2".into()]);
+        built(&mut draft, b"over HTTP alone");
+        let named = |draft: &Draft| hosts(&draft.state().isos).into_iter().collect::<Vec<_>>();
+        assert_eq!(named(&draft), ["192.0.2.2", "2001:db8::7", "a.example"]);
+        for number in 3..HOSTS {
+            pinning(&mut draft, &number.to_string(), vec![format!("{number}.example")]);
         }
-        revoke(&mut draft, &iso_id(&Digest::of(b"old"))).expect("revoked");
-        let hosts = |most| hosts(draft.state(), most).into_iter().collect::<Vec<_>>();
-        assert_eq!(hosts(9), ["192.0.2.1", "2001:db8::7", "a.example"]);
-        assert_eq!(hosts(2), ["192.0.2.1", "2001:db8::7"]);
+        assert_eq!(named(&draft).len(), HOSTS);
+        let one_more = |host: &str| Built {
+            location: "ber1".into(),
+            controllers: vec![host.into()],
+            file: "/srv/more.iso".into(),
+            bytes: 1,
+            sha256: Digest::of(b"iso"),
+            credential: Digest::of(host.as_bytes()),
+            sealed: None,
+            boot_ca: Some(Digest::of(b"boot CA")),
+        };
+        assert!(matches!(add(&mut draft, one_more("more.example")), Err(Refusal::Exhausted(_))));
+        add(&mut draft, one_more("192.0.2.2")).expect("a host that is named already");
+        revoke(&mut draft, &old.id).expect("revoked");
+        add(&mut draft, one_more("more.example")).expect("there is room now");
+        let names = named(&draft);
+        assert!(names.contains(&"more.example".into()) && !names.contains(&"a.example".into()), "{names:?}");
     }
 }

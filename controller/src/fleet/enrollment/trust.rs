@@ -44,6 +44,12 @@ pub fn sealed_for(state: &State, ca: Digest) -> impl Iterator<Item = &Iso> {
     state.isos.iter().filter(move |iso| iso.sealed == Some(ca) && is_used(iso))
 }
 
+/// Writes down that a boot CA was made.
+pub fn boot_made(draft: &mut Draft, ca: Digest) {
+    draft.audit("ca.boot-made", ca, Facts::none(), Facts::one("ca", ca));
+    draft.event("ca.boot-made", ca, "the boot CA was made, which ISOs pin for their UEFI machines");
+}
+
 /// Writes down that the CA is changed, before it is.
 pub fn rotated(draft: &mut Draft, from: Digest, to: Digest) {
     draft.audit("ca.rotated", to, Facts::one("ca", from), Facts::one("ca", to));

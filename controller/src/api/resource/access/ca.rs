@@ -10,7 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::Api;
-use crate::api::http::{Admin, Body, Caller, Problem, Refused, Viewer};
+use crate::api::http::{Admin, Body, Caller, Operator, Problem, Refused, Viewer};
+use crate::api::resource::machines::Nothing;
 use crate::api::view::Time;
 use crate::fleet::answered::Outcome;
 use crate::fleet::enrollment::trust::{self, Lost};
@@ -18,7 +19,7 @@ use crate::fleet::{Draft, Refusal};
 use crate::pki::{Change, Described, PkiError};
 
 pub(in super::super) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(show)).routes(routes!(rotate)).routes(routes!(finish))
+    OpenApiRouter::new().routes(routes!(show)).routes(routes!(boot)).routes(routes!(rotate)).routes(routes!(finish))
 }
 
 /// One CA.
@@ -53,8 +54,9 @@ struct AuthorityView {
     behind: usize,
     /// The names of the first hundred of them.
     behind_names: Vec<String>,
-    /// The one that site ISOs pin for their UEFI machines.
-    boot: CaView,
+    /// The one that site ISOs pin for their UEFI machines; absent before the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<CaView>,
     /// The certificates of all CAs in force but that one, in PEM, as for `curl --cacert`.
     pem: String,
 }
@@ -62,9 +64,7 @@ struct AuthorityView {
 const NAMES: usize = 100;
 
 impl AuthorityView {
-    async fn of(api: &Api) -> Result<Self, Problem> {
-        let pki = api.pki.clone();
-        let boot = tokio::task::spawn_blocking(move || pki.boot()).await.map_err(broken)?.map_err(failed)?;
+    fn of(api: &Api) -> Self {
         let authority = api.pki.authority();
         let (current, before) = (authority.current(), authority.before());
         let state = api.fleet.state();
@@ -74,15 +74,10 @@ impl AuthorityView {
         }
         let behind = behind_names.len();
         behind_names.truncate(NAMES);
-        let (before, boot) = (before.map(Into::into), boot.described().into());
-        Ok(Self { current: current.into(), before, behind, behind_names, boot, pem: authority.pem() })
+        let (before, boot) = (before.map(Into::into), api.pki.boot_made().map(|boot| boot.described().into()));
+        Self { current: current.into(), before, behind, behind_names, boot, pem: authority.pem() }
     }
 }
-
-/// Nothing to say.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct RotateBody {}
 
 /// How to finish.
 #[derive(Deserialize, ToSchema)]
@@ -95,18 +90,42 @@ struct FinishBody {
 
 /// The CAs in force, and who believes them.
 #[utoipa::path(get, path = "/ca", tag = "controller", responses((status = 200, body = AuthorityView), Refused))]
-async fn show(_: Viewer, State(api): State<Api>) -> Result<Json<AuthorityView>, Problem> {
-    AuthorityView::of(&api).await.map(Json)
+async fn show(_: Viewer, State(api): State<Api>) -> Json<AuthorityView> {
+    Json(AuthorityView::of(&api))
+}
+
+/// Makes the boot CA that site ISOs pin for their UEFI machines. Where there is one, nothing changes.
+#[utoipa::path(post, path = "/ca/boot", tag = "controller", request_body = Nothing,
+    responses((status = 200, body = AuthorityView), Refused))]
+async fn boot(
+    Operator(caller): Operator,
+    State(api): State<Api>,
+    _: Body<Nothing>,
+) -> Result<Json<AuthorityView>, Problem> {
+    let work = async move {
+        if api.pki.boot_made().is_none() {
+            let pki = api.pki.clone();
+            let made = tokio::task::spawn_blocking(move || pki.boot()).await.map_err(broken)?.map_err(failed)?;
+            let ca = made.described().fingerprint;
+            let audit = move |draft: &mut Draft| {
+                trust::boot_made(draft, ca);
+                Ok(())
+            };
+            api.fleet.change(caller.author, audit).await?;
+        }
+        Ok(Json(AuthorityView::of(&api)))
+    };
+    tokio::spawn(work).await.map_err(broken)?
 }
 
 /// Makes a new CA, which signs from now on. The one before is trusted as well until that is ended by `/ca/finish`.
-#[utoipa::path(post, path = "/ca/rotate", tag = "controller", request_body = RotateBody,
+#[utoipa::path(post, path = "/ca/rotate", tag = "controller", request_body = Nothing,
     params(("Idempotency-Key" = Option<String>, Header, description = "repeats nothing for 24 hours")),
     responses((status = 200, body = AuthorityView), Refused))]
 async fn rotate(
     Admin(caller): Admin,
     State(api): State<Api>,
-    body: Body<RotateBody>,
+    body: Body<Nothing>,
 ) -> Result<Json<AuthorityView>, Problem> {
     let change = api.pki.rotation().map_err(failed)?;
     let decide = move |draft: &mut Draft| {
@@ -155,7 +174,7 @@ where
             let committed = tokio::task::spawn_blocking(move || pki.commit(change)).await;
             committed.map_err(broken)?.map_err(failed)?;
         }
-        AuthorityView::of(&api).await.map(Json)
+        Ok(Json(AuthorityView::of(&api)))
     };
     tokio::spawn(work).await.map_err(broken)?
 }
