@@ -22,7 +22,7 @@ use crate::image::{self, ImageError, Manifest, Part};
 use crate::packages::{Freshness, Package, PackageError, Packages, Tree, at};
 use crate::param::Site;
 use crate::script::Scheme;
-use crate::{EVERYBODY, OWNER, Progress, script, write_whole};
+use crate::{EVERYBODY, OWNER, Progress, Written, script};
 
 /// The volume's label, by which a running system can tell the medium from a disk.
 pub const LABEL: &str = "MUSTER";
@@ -161,10 +161,10 @@ pub struct Contents {
 const COMMAND_LINE: usize = 2048 - 64;
 
 /// Builds an ISO of about 5 MB, in a second where the packages are there; a sealed one has twice the image's size more,
-/// because BIOS and UEFI machines cannot read each other's part of it.
+/// because BIOS and UEFI machines cannot read each other's part of it. [`Built::keep`] puts it in its place.
 ///
-/// Errors: see [`IsoError`]; an ISO that was there before is then still whole.
-pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<IsoManifest, IsoError> {
+/// Errors: see [`IsoError`].
+pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Built, IsoError> {
     if spec.out.extension().is_none_or(|e| e != "iso") {
         return Err(IsoError::Name { path: spec.out.clone() });
     }
@@ -234,11 +234,33 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<I
     let manifest =
         IsoManifest { site: spec.site.clone(), boot_ca, sealed: parts.sealed, iso: Part::of(&iso), packages };
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-    write_whole(&spec.out, &iso, spec.kind.mode()).map_err(write_error(&spec.out))?;
-    let beside = manifest_path(&spec.out);
-    write_whole(&beside, &json, EVERYBODY).map_err(write_error(&beside))?;
+    let iso = Written::beside(&spec.out, &iso, spec.kind.mode()).map_err(write_error(&spec.out))?;
+    let path = manifest_path(&spec.out);
+    let described = Written::beside(&path, &json, EVERYBODY).map_err(write_error(&path))?;
     progress(Progress { percent: 100, step: "done" });
-    Ok(manifest)
+    Ok(Built { manifest, iso, described })
+}
+
+/// An ISO that is whole and on the disk, and has not yet taken the place of the one that may be there. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Built {
+    /// What it is made of.
+    pub manifest: IsoManifest,
+    iso: Written,
+    described: Written,
+}
+
+impl Built {
+    /// Puts it where it is to be.
+    ///
+    /// Errors: [`IsoError::Write`]; an ISO that was there before is then still there.
+    pub fn keep(self) -> Result<IsoManifest, IsoError> {
+        for written in [&self.described, &self.iso] {
+            let path = &written.path;
+            written.take_place().map_err(|source| IsoError::Write { path: path.clone(), source })?;
+        }
+        Ok(self.manifest)
+    }
 }
 
 /// The ISOs in `folder` that were built here and are still whole, by file name.

@@ -14,7 +14,7 @@ pub mod script;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// How far a piece of work is. Told whenever it changes, and while nothing else does.
@@ -51,14 +51,38 @@ const EVERYBODY: u32 = 0o644;
 /// Its owner alone.
 const OWNER: u32 = 0o600;
 
-/// Replaces `path` by a file with these bytes, on the disk and whole, or leaves it as it was. It has its mode, less the
-/// umask, from the beginning.
+/// A file that is whole and on the disk, beside the one whose place it is to take. Dropped, it is gone.
+#[derive(Debug)]
+struct Written {
+    new: PathBuf,
+    path: PathBuf,
+}
+
+impl Written {
+    /// It has its mode, less the umask, from the beginning.
+    fn beside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let written = Self { new: path.with_file_name(name), path: path.to_owned() };
+        let mut file = create(&written.new, mode)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(written)
+    }
+
+    /// Replaces what was there, or leaves it as it was.
+    fn take_place(&self) -> io::Result<()> {
+        fs::rename(&self.new, &self.path)
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.new);
+    }
+}
+
+/// Replaces `path` by a file with these bytes, or leaves it as it was.
 fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let written = create(&new, mode).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
-        let _ = fs::remove_file(&new);
-    })
+    Written::beside(path, bytes, mode)?.take_place()
 }

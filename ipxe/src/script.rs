@@ -105,7 +105,7 @@ chain --autofree --timeout 15000 {url}{DISPATCH_PATH}?location={location} ||
     }
     script.push_str(":next_nic\necho Muster: net${nic:int32} leads to no controller\n");
     if scheme != Scheme::Http {
-        script.push_str("echo Muster: where the controller has another boot CA now, this medium has to be made anew\n");
+        script.push_str("echo Muster: they are asked by HTTPS alone; where they answer and it does not work, this medium is of another boot CA: make it anew\n");
     }
     script.push_str(
         "inc nic

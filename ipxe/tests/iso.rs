@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use muster_ipxe::iso::{self, IsoError, IsoSpec, Kind, Vouched};
+use muster_ipxe::iso::{self, IsoError, IsoManifest, IsoSpec, Kind, Vouched};
 use muster_ipxe::packages::Freshness;
 use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, Site};
 use muster_ipxe::script::{self, Scheme};
@@ -33,6 +33,10 @@ fn spec(folder: &Path, name: &str) -> IsoSpec {
     }
 }
 
+fn build(spec: &IsoSpec) -> Result<IsoManifest, IsoError> {
+    iso::build(spec, &mut |_| {})?.keep()
+}
+
 fn xorriso(arguments: &[&str], folder: &Path) -> String {
     let output = Command::new("xorriso").args(arguments).current_dir(folder).output().expect("xorriso starts");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -43,7 +47,7 @@ fn xorriso(arguments: &[&str], folder: &Path) -> String {
 fn an_iso_starts_bios_and_uefi_machines_from_cd_and_from_a_stick() {
     let folder = tempfile::tempdir().expect("a folder");
     let spec = spec(folder.path(), "ber1.iso");
-    let manifest = iso::build(&spec, &mut |_| {}).expect("an ISO");
+    let manifest = build(&spec).expect("an ISO");
     let mode = fs::metadata(&spec.out).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "its credential is a key");
     let reports = ["-pvd_info", "-report_el_torito", "plain", "-report_system_area", "plain"];
@@ -116,10 +120,10 @@ fn a_sealed_iso_carries_kernel_and_initramfs_for_both_kinds_of_firmware_and_pins
     let folder = tempfile::tempdir().expect("a folder");
     let kernel = vec![0x4b; 3_000_000];
     let spec = sealed(folder.path(), "ber1.iso", image(folder.path(), &kernel));
-    let manifest = iso::build(&spec, &mut |_| {}).expect("an ISO");
+    let manifest = build(&spec).expect("an ISO");
     let contents = manifest.sealed.as_ref().expect("sealed");
     assert_eq!(contents.ca, Digest::of(b"the CA's certificate").to_string());
-    assert_eq!(iso::build(&spec, &mut |_| {}).expect("an ISO"), manifest, "the same inputs, the same bytes");
+    assert_eq!(build(&spec).expect("an ISO"), manifest, "the same inputs, the same bytes");
 
     xorriso(&["-osirrox", "on", "-indev", "ber1.iso", "-extract", "/", "files"], folder.path());
     let file = |name: &str| fs::read(folder.path().join("files").join(name)).expect(name);
@@ -157,7 +161,8 @@ fn the_same_site_gives_the_same_bytes() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut percents = vec![];
     let one = iso::build(&spec(folder.path(), "one.iso"), &mut |p| percents.push(p.percent)).expect("an ISO");
-    let two = iso::build(&spec(folder.path(), "two.iso"), &mut |_| {}).expect("an ISO");
+    let one = one.keep().expect("kept");
+    let two = build(&spec(folder.path(), "two.iso")).expect("an ISO");
     assert_eq!(one, two);
     assert!(percents.is_sorted() && percents.last() == Some(&100));
 }
@@ -165,7 +170,7 @@ fn the_same_site_gives_the_same_bytes() {
 #[test]
 fn isos_are_listed_while_they_are_whole() {
     let folder = tempfile::tempdir().expect("a folder");
-    let manifest = iso::build(&spec(folder.path(), "ber1.iso"), &mut |_| {}).expect("an ISO");
+    let manifest = build(&spec(folder.path(), "ber1.iso")).expect("an ISO");
     fs::write(folder.path().join("other.iso"), b"somebody else's").expect("a file");
     let listed = iso::list(folder.path()).expect("a list");
     assert_eq!(listed, [(folder.path().join("ber1.iso"), manifest)]);
@@ -180,4 +185,26 @@ fn a_medium_is_not_written_over_what_is_no_iso() {
         let refused = iso::build(&spec(folder.path(), name), &mut |_| {});
         assert!(matches!(refused, Err(IsoError::Name { .. })), "{name}");
     }
+}
+
+#[test]
+fn an_iso_that_is_not_kept_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = || {
+        let names = fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("there").file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let kept = build(&spec(folder.path(), "ber1.iso")).expect("an ISO");
+    let before = names();
+    drop(iso::build(&sealed(folder.path(), "ber1.iso", image(folder.path(), b"kernel")), &mut |_| {}).expect("built"));
+    fs::remove_dir_all(folder.path().join("image")).expect("removed");
+    assert_eq!(
+        (names(), iso::list(folder.path()).expect("a list")),
+        (before, vec![(folder.path().join("ber1.iso"), kept)])
+    );
+
+    fs::create_dir(folder.path().join("new.iso.json")).expect("made");
+    let refused = build(&spec(folder.path(), "new.iso"));
+    assert!(matches!(refused, Err(IsoError::Write { path, .. }) if path.ends_with("new.iso.json")));
+    assert!(!folder.path().join("new.iso").exists(), "nothing is left half done");
 }

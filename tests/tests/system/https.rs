@@ -48,7 +48,7 @@ fn a_uefi_machine_starts_over_https_whatever_its_clock_says_and_by_the_controlle
     spec.clock = HardwareClock::Year(1970);
     let machine = Machine::start(&spec, &lab.folder.join("machine-1970"))?;
     machine.console.wait_for(
-        "where the controller has another boot CA now, this medium has to be made anew",
+        "where they answer and it does not work, this medium is of another boot CA: make it anew",
         0,
         BOOT,
     )?;

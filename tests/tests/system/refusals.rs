@@ -288,6 +288,15 @@ fn the_iso_command_names_what_is_wrong_and_leaves_no_file() -> Result<()> {
         ensure!(said.contains(names), "{arguments:?}: {said}");
         ensure!(!iso.exists(), "{arguments:?}: no file is left");
     }
+    // One that its controller does not take note of takes nobody's place.
+    let good = ["iso", "build", "--location", LOCATION, "--controller", "10.0.2.2", "--output", output];
+    controller.muster(&good)?;
+    let before = (std::fs::read(&iso)?, std::fs::read(iso.with_extension("iso.json"))?);
+    let made = controller.muster_json(&["token", "create", "looks", "--role", "viewer"])?;
+    let said = refused(controller.command(&good)?.env("MUSTER_TOKEN", text(&made, "/token")?))?;
+    ensure!(said.contains("operator"), "{said}");
+    ensure!((std::fs::read(&iso)?, std::fs::read(iso.with_extension("iso.json"))?) == before, "it is there still");
+    ensure!(!iso.with_extension("iso.new").exists(), "and nothing is left beside it");
     Ok(())
 }
 

@@ -305,9 +305,12 @@ impl IsoBuild {
         let built = iso::build(&spec, &mut |now| progress.show(now.percent.into(), now.step));
         progress.clear();
         let built = built.map_err(|e| failed(&e))?;
-        let medium = built.iso;
+        let medium = built.manifest.iso.clone();
         let id = match vouched {
-            None => "without a credential".to_owned(),
+            None => {
+                built.keep().map_err(|e| failed(&e))?;
+                "without a credential".to_owned()
+            }
             Some((client, credential)) => {
                 let file = std::path::absolute(&spec.out).unwrap_or_else(|_| spec.out.clone());
                 let noted = client.post(
@@ -319,16 +322,17 @@ impl IsoBuild {
                         "bytes": medium.bytes,
                         "sha256": medium.sha256,
                         "credential_sha256": credential.digest().to_string(),
-                        "sealed_ca": built.sealed.map(|sealed| sealed.ca),
-                        "boot_ca": built.boot_ca,
+                        "sealed_ca": built.manifest.sealed.as_ref().map(|sealed| &sealed.ca),
+                        "boot_ca": built.manifest.boot_ca,
                     }),
                 );
-                let noted = noted.inspect_err(|_| {
-                    // What its controller does not know of would only be turned away.
-                    drop(std::fs::remove_file(&spec.out));
-                    drop(std::fs::remove_file(iso::manifest_path(&spec.out)));
+                // What its controller does not know of would only be turned away, and takes nobody's place.
+                let id = text(&noted?, "/id");
+                built.keep().map_err(|e| {
+                    drop(client.post(&format!("/isos/{}/revoke", escape(&id)), json!({})));
+                    failed(&e)
                 })?;
-                format!("ISO {}", text(&noted, "/id"))
+                format!("ISO {id}")
             }
         };
         let by_https = match &spec.kind {
