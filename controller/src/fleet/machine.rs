@@ -111,6 +111,7 @@ pub fn reject(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
     match machine.lifecycle {
         Lifecycle::Pending => move_to(draft, machine, Lifecycle::Rejected, "machine.rejected", "was rejected"),
         Lifecycle::Rejected => Ok(machine),
+        Lifecycle::Retired => Err(Refusal::Conflict(format!("{} is retired and does not come back", machine.name))),
         _ => Err(Refusal::Conflict(format!("{} is no longer pending; retire it instead", machine.name))),
     }
 }

@@ -51,3 +51,18 @@ async fn retiring_asks_first_does_all_that_it_can_and_reports_every_failure() {
     assert!(line.contains("Z by token:"), "{line}");
     lab.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_becomes_a_machine_that_it_does_not_look_like_only_where_that_is_confirmed() {
+    let lab = Lab::new().await;
+    let (known, other) = (lab.pending("S1").await.to_string(), lab.pending("S2").await.to_string());
+    lab.says(&["machine", "approve", &known]).await;
+    lab.says(&["machine", "rename", &known, "kitchen"]).await;
+    let resolve = ["machine", "resolve", &other, "--same-as", "kitchen"];
+    let asked = lab.refuses(1, &resolve).await;
+    assert!(asked.contains("does not look like kitchen") && asked.contains("add --yes"), "{asked}");
+    assert_eq!(lab.json(&["machine", "show", &other]).await["lifecycle"], "pending", "nothing was changed");
+    assert!(lab.says(&[&resolve[..], &["--yes"]].concat()).await.contains("kitchen"));
+    assert_eq!(lab.json(&["machine", "list"]).await.as_array().map(Vec::len), Some(1));
+    lab.server.stop().await;
+}

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use crate::cli::ask;
 use crate::cli::client::{Client, escape, with_query};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
@@ -99,6 +100,9 @@ pub struct Resolve {
     /// It is a machine of its own
     #[arg(long)]
     separate: bool,
+    /// Do not ask where that machine is none of those that it may be; needed where nobody can be asked
+    #[arg(short, long)]
+    yes: bool,
     #[command(flatten)]
     connect: Connect,
 }
@@ -225,14 +229,7 @@ impl MachineCommand {
             Self::Approve(approve) => approve.run(),
             Self::Reject(reject) => reject.run(),
             Self::Retire(retire) => retire.run(),
-            Self::Resolve(Resolve { machine, same_as, separate: _, connect }) => {
-                let body = match same_as {
-                    Some(other) => json!({"same_as": other}),
-                    None => json!({"separate": true}),
-                };
-                said(&connect.client()?.post(&format!("{}/resolve", path(&machine)), body)?);
-                Ok(())
-            }
+            Self::Resolve(resolve) => resolve.run(),
             Self::Label(Label { machine, labels, connect }) => {
                 change(&connect, &machine, json!({"labels": labels.into_iter().collect::<BTreeMap<_, _>>()}))
             }
@@ -241,6 +238,29 @@ impl MachineCommand {
                 change(&connect, &machine, json!({"maintenance": wish == Switch::On}))
             }
         }
+    }
+}
+
+impl Resolve {
+    fn run(self) -> Result<(), CliError> {
+        let client = self.connect.client()?;
+        let body = match &self.same_as {
+            None => json!({"separate": true}),
+            Some(other) => {
+                let (waits, known) = (client.get(&path(&self.machine))?, client.get(&path(other))?);
+                let is_likely = waits["may_be"].as_array().is_some_and(|all| all.contains(&known["name"]));
+                let (one, other) = (text(&waits, "/name"), text(&known, "/name"));
+                let problem =
+                    format!("{one} does not look like {other}, whose name, configuration and lease it would get");
+                if !is_likely && !self.yes && !ask::is_meant(&format!("{problem}.")).unwrap_or_default() {
+                    let problem = format!("not confirmed, nothing was changed: {problem}; to do it, add --yes");
+                    return Err(CliError::Failed(problem));
+                }
+                json!({"same_as": known["id"]})
+            }
+        };
+        said(&client.post(&format!("{}/resolve", path(&self.machine)), body)?);
+        Ok(())
     }
 }
 
