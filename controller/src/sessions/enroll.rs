@@ -68,12 +68,20 @@ async fn exchange(sessions: &Sessions, connection: &Connection, handshake: Place
         Err(refusal) => (Err(refusal), handshake),
         Ok(heard) => {
             let from = remote(connection).ip();
-            let deciding = sessions.0.enrollments.take(from).ok_or(Broken::Crowded)?;
+            let asking = sessions.0.asking.make(from).ok_or(Broken::Crowded)?;
             drop(handshake);
-            let answer = decide(sessions, connection, heard).await;
-            // That place gives way to nobody, so nobody has it for as long as he likes: whoever is waited for has one that
-            // does, and a moment for it as in the beginning.
-            drop(deciding);
+            let answer = match asking.hold(sessions.others(&heard)).await? {
+                Err(refusal) => Err(refusal),
+                Ok(others) => {
+                    let deciding = sessions.0.enrollments.take(from).ok_or(Broken::Crowded)?;
+                    drop(asking);
+                    let answer = decide(sessions, connection, heard, others).await;
+                    // That place gives way to nobody, so nobody has it for as long as he likes: whoever is waited for, and
+                    // whoever waits for another, has one that does.
+                    drop(deciding);
+                    answer
+                }
+            };
             (answer, sessions.0.handshakes.make(from).ok_or(Broken::Crowded)?)
         }
     };
@@ -130,14 +138,14 @@ fn hear(sessions: &Sessions, connection: &Connection, request: Request) -> Resul
     if may_ask { Ok(Heard { leave, csr, identity }) } else { Err(Refusal::Busy) }
 }
 
-async fn decide(sessions: &Sessions, connection: &Connection, heard: Heard) -> Result<Answer, Refusal> {
+async fn decide(
+    sessions: &Sessions,
+    connection: &Connection,
+    heard: Heard,
+    (alive, asked): Others,
+) -> Result<Answer, Refusal> {
     let Heard { leave, csr, identity } = heard;
     let (from, key) = (remote(connection), csr.digest());
-    // Who proves to be a machine is asked about nobody, and waits for nobody.
-    let (alive, asked) = match enrollment::is_holder(&sessions.0.fleet.state(), key) {
-        true => (Vec::new(), Asked::new()),
-        false => sessions.alive_of(&identity).await?,
-    };
     let mut seen = Seen { alive, ..Seen::default() };
     let (live, claimed) = (sessions.clone(), identity.clone());
     let author = Author::new("enrollment", Some(from), RequestId::fresh().as_str());
@@ -183,7 +191,18 @@ async fn decide(sessions: &Sessions, connection: &Connection, heard: Heard) -> R
 /// The session of each machine that looks like a box, in which it was asked for a sign of life.
 type Asked = HashMap<MachineId, Option<u64>>;
 
+/// Which machines that look like a box are alive, and who was asked for it.
+type Others = (Vec<MachineId>, Asked);
+
 impl Sessions {
+    /// Who proves to be a machine is asked about nobody, and waits for nobody.
+    async fn others(&self, heard: &Heard) -> Result<Others, Refusal> {
+        match enrollment::is_holder(&self.0.fleet.state(), heard.csr.digest()) {
+            true => Ok((Vec::new(), Asked::new())),
+            false => self.alive_of(&heard.identity).await,
+        }
+    }
+
     /// Which of the machines that this identity looks like are alive in a session: then this is another box, and two live
     /// machines are never merged. A machine that started anew does not answer any more.
     ///
@@ -191,7 +210,7 @@ impl Sessions {
     /// for it. The numbers are those of the sessions that each of them had; see [`Self::came_since`].
     ///
     /// Errors: [`Refusal::Busy`] where one that is in cannot be asked now, [`Refusal::Awaited`].
-    async fn alive_of(&self, identity: &Identity) -> Result<(Vec<MachineId>, Asked), Refusal> {
+    async fn alive_of(&self, identity: &Identity) -> Result<Others, Refusal> {
         let state = self.0.fleet.state();
         let (mut there, mut asked) = (Vec::new(), Asked::new());
         for id in identity::candidates(&state, identity) {

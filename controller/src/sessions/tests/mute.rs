@@ -57,7 +57,7 @@ async fn a_look_alike_that_waits_for_approval_and_comes_back_again_and_again_doe
     let _first = world.mute(&others[0]).await;
     let claim = async { world.enrolls(&identity).await.map(|who| who.machine) };
     let again = async {
-        while world.sessions.0.enrollments.count() == 0 {
+        while world.sessions.0.asking.count() == 0 {
             tokio::task::yield_now().await;
         }
         world.session(&others[0]).await

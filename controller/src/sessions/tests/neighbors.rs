@@ -208,6 +208,35 @@ async fn those_who_do_not_take_their_answers_keep_no_machine_out() {
 }
 
 #[tokio::test]
+async fn those_who_look_like_a_machine_that_takes_no_question_keep_no_other_out() {
+    let world = world();
+    world.sealed().await;
+    let member = world.enroll(&world.ticket(TicketBound::Bearer).await, box_number(99)).await.expect("enrolls");
+    let id = member.machine;
+    world.fleet.change(Author::controller(), move |draft| machine::approve(draft, id)).await.expect("approved");
+    let _mute = world.mute(&member).await;
+    let like = client(world.pki.authority().ca().clone(), ALPN_ENROLL, |tls| identified(tls, None));
+    let [from, _] = ways_out();
+    let (mut held, mut tries, mut ticket) = (Vec::new(), 0, None);
+    // More than one address has places for, where they do not give way.
+    while world.sessions.0.asking.count() <= super::super::ENROLLMENTS / 2 {
+        assert!(held.len() < 20 * super::super::ENROLLMENTS, "they are not asked about");
+        if tries % (super::super::TRIES - 1) == 0 {
+            ticket = Some(world.ticket(TicketBound::Bearer).await);
+        }
+        tries += 1;
+        let bytes = asked(ticket.as_ref().expect("just made"), request().1, 99);
+        let dialing = from.connect_with(like.clone(), world.address, CONTROLLER_NAME).expect("dials");
+        let connection = dialing.await.expect("there is room");
+        let (mut send, receive) = connection.open_bi().await.expect("the connection is up");
+        send.write_all(&bytes).await.expect("it is heard");
+        send.finish().expect("it is open");
+        held.push((connection, receive));
+    }
+    everybody_comes_in(&world).await;
+}
+
+#[tokio::test]
 async fn a_machine_that_may_not_come_in_hears_why_in_the_midst_of_a_flood() {
     let world = world();
     let mine = TicketBound::Machine { uuid: None, macs: box_number(1).macs };
@@ -282,7 +311,7 @@ async fn a_request_that_fails_anyway_asks_no_machine_and_changes_nothing() {
     let after = world.fleet.state();
     let of = |state: &crate::fleet::State| (state.machines.len(), state.tickets.len());
     assert_eq!(of(&before), of(&after));
-    assert_eq!(world.sessions.0.enrollments.count(), 0);
+    assert_eq!((world.sessions.0.asking.count(), world.sessions.0.enrollments.count()), (0, 0));
 }
 
 #[tokio::test]
