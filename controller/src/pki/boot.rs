@@ -133,7 +133,10 @@ mod tests {
         for wrong in [b"nothing".to_vec(), ecdsa, swapped, lonely, halves] {
             std::fs::write(&file, &wrong).expect("written");
             let error = Pki::open(data.path()).err().expect("refused").to_string();
-            assert!(error.contains("pki/boot.pem does not hold a CA's key"), "{error}");
+            assert!(
+                error.contains("pki/boot.pem does not hold the boot CA's key") && error.contains("delete it"),
+                "{error}"
+            );
             assert_eq!(std::fs::read(&file).expect("there"), wrong);
         }
     }

@@ -108,6 +108,15 @@ pub enum PkiError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// The boot CA's file holds something else.
+    #[error(
+        "{} does not hold the boot CA's key and certificate; restore it from a backup, or delete it and make the ISOs anew",
+        file.display()
+    )]
+    Boot {
+        /// Which one.
+        file: PathBuf,
+    },
     /// A certificate cannot be made.
     #[error("cannot make a certificate")]
     Certificate(#[source] rcgen::Error),
@@ -366,7 +375,11 @@ fn open_ca(vault: &Vault, file: &Path, is_key: fn(&[u8]) -> bool) -> Result<Opti
 }
 
 fn not_a_ca(file: &Path) -> PkiError {
-    PkiError::Contents { file: file.to_owned(), expected: "a CA's key and certificate" }
+    let file = file.to_owned();
+    match file.ends_with(BOOT) {
+        true => PkiError::Boot { file },
+        false => PkiError::Contents { file, expected: "a CA's key and certificate" },
+    }
 }
 
 /// What `file` holds; `None` where there is none.

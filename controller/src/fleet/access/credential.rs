@@ -94,6 +94,14 @@ fn facts(record: &Credential) -> Facts {
 
 /// Makes a credential useless at once. The hub's leases stay.
 pub fn revoke(draft: &mut Draft, key: &str) -> Result<(), Refusal> {
+    let of = |record: &&Credential| record.hub == key;
+    let of: Vec<String> = draft.state().credentials.iter().filter(of).map(|record| record.key.clone()).collect();
+    if draft.get::<Credential>(&key.to_owned()).is_none() && !of.is_empty() {
+        return Err(Refusal::invalid(
+            "key",
+            format!("{key} is a hub; give the API key of one of its: {}", of.join(", ")),
+        ));
+    }
     let record = draft.need::<Credential>(&key.to_owned())?;
     draft.audit("credential.revoked", key, facts(&record), Facts::none());
     draft.event("credential.revoked", key, format!("{} may no longer use the IAL with {key}", record.hub));
@@ -135,6 +143,8 @@ mod tests {
         ] {
             assert_eq!(check(draft.state(), Shown { key, secret, hub_id: "" }), Err(Wrong::Credentials), "{key}");
         }
+        let by_hub = revoke(&mut draft, "acme").expect_err("a hub may have several").to_string();
+        assert!(by_hub.contains(&record.key), "{by_hub}");
         revoke(&mut draft, &record.key).expect("revoked");
         assert_eq!(check(draft.state(), shown), Err(Wrong::Credentials));
         assert!(revoke(&mut draft, &record.key).is_err());

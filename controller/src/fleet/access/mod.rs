@@ -54,6 +54,11 @@ pub fn create(
 
 /// Makes a token useless at once. The last admin token that is good stays.
 pub fn revoke(draft: &mut Draft, id: &str) -> Result<(), Refusal> {
+    let named = |token: &&Token| token.name == id;
+    let named: Vec<String> = draft.state().tokens.iter().filter(named).map(|token| token.id.clone()).collect();
+    if draft.get::<Token>(&id.to_owned()).is_none() && !named.is_empty() {
+        return Err(Refusal::invalid("id", format!("{id} is a token's name; give its id: {}", named.join(", "))));
+    }
     let token = draft.need::<Token>(&id.to_owned())?;
     let now = draft.now_unix_ms();
     let is_good_admin = |t: &Token| t.role == Role::Admin && t.expires_unix_ms.is_none_or(|at| at > now);
@@ -146,6 +151,8 @@ mod tests {
         for wrong in [&text[..text.len() - 1], "", "muster_", "muster_00000000_", &text.replace("muster_", "")] {
             assert_eq!(check(draft.state(), wrong, 0), Err(Unfit::Unknown), "{wrong}");
         }
+        let by_name = revoke(&mut draft, "ci").expect_err("names are given again").to_string();
+        assert!(by_name.contains(&format!("give its id: {}", token.id)), "{by_name}");
         revoke(&mut draft, &token.id).expect("revoked");
         assert_eq!(check(draft.state(), &text, 0), Err(Unfit::Unknown));
     }
