@@ -93,9 +93,9 @@ pub fn add(draft: &mut Draft, built: Built) -> Result<Iso, Refusal> {
         created_unix_ms,
         revoked_unix_ms: None,
     };
-    let isos = draft.state().isos.iter().filter(|known| known.is_good() && known.boot_ca.is_some());
-    let named: BTreeSet<String> = isos.flat_map(dialed).collect();
-    if iso.boot_ca.is_some() && dialed(&iso).any(|host| !named.contains(&host) && named.len() >= HOSTS) {
+    let pinning = draft.state().isos.iter().filter(|known| known.is_good() && known.boot_ca.is_some());
+    let named: BTreeSet<String> = pinning.chain([&iso]).flat_map(dialed).collect();
+    if iso.boot_ca.is_some() && named.len() > HOSTS {
         return Err(Refusal::Exhausted(format!(
             "the ISOs that are good name {HOSTS} addresses and names of controllers, and no more have room in a \
              certificate; revoke ISOs that are not used, or name their controllers alike"
@@ -265,6 +265,8 @@ pub(crate) mod tests {
         assert!(matches!(add(&mut draft, one_more("more.example")), Err(Refusal::Exhausted(_))));
         add(&mut draft, one_more("192.0.2.2")).expect("a host that is named already");
         revoke(&mut draft, &old.id).expect("revoked");
+        let both = Built { controllers: vec!["more.example".into(), "one.example".into()], ..one_more("both") };
+        assert!(matches!(add(&mut draft, both), Err(Refusal::Exhausted(_))), "there is room for one of them");
         add(&mut draft, one_more("more.example")).expect("there is room now");
         let names = named(&draft);
         assert!(names.contains(&"more.example".into()) && !names.contains(&"a.example".into()), "{names:?}");
