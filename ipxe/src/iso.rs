@@ -196,10 +196,10 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<B
     let parts = match (&spec.kind, image) {
         (Kind::Sealed { credential, ca, .. }, Some(image)) => sealed(&spec.site, credential, *ca, image, &ipxe_files)?,
         (Kind::Network { vouched: Some(vouched) }, _) => {
-            let [bios, efi] = ipxe_files.as_slice() else { return Err(ipxe.lacks("two programs").into()) };
             let package = || format!("{} {}", ipxe.name, ipxe.version);
-            let efi = pinned(efi, vouched.boot_ca).map_err(|found| IsoError::Root { package: package(), found })?;
-            network(&spec.site, Some(vouched), [bios, &efi])
+            let efi = pinned(&ipxe_files[1], vouched.boot_ca)
+                .map_err(|found| IsoError::Root { package: package(), found })?;
+            network(&spec.site, Some(vouched), [&ipxe_files[0], &efi])
         }
         _ => network(&spec.site, None, [&ipxe_files[0], &ipxe_files[1]]),
     };

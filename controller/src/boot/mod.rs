@@ -182,12 +182,11 @@ impl Boot {
             None => Vouched::Nothing,
             Some(credential) => iso::check(&state, &credential.digest()).map_or_else(Vouched::Wrong, Vouched::By),
         };
-        match iso {
-            Vouched::Nothing if self.wants == Wants::Medium => return Err(Wait::NoCredential),
-            Vouched::Wrong(iso::Wrong::Unknown) if self.wants == Wants::Medium => return Err(Wait::Revoked),
-            _ => {}
+        let wants_medium = self.wants == Wants::Medium;
+        let may_join = may_join(&iso, wants_medium || self.settings.boot.require_credential);
+        if wants_medium && matches!(iso, Vouched::Nothing | Vouched::Wrong(iso::Wrong::Unknown)) {
+            may_join?;
         }
-        let may_join = may_join(&iso, self.settings.boot.require_credential);
         let claimed = may_start(&state, &asker, may_join)?;
         {
             let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,8 +257,8 @@ enum Claimed {
     Newcomer,
 }
 
-/// Whether this box gets a ticket, and who it says that it is. One that an operator keeps out would be refused at enrollment anyway; here its screen
-/// says so before anything is loaded.
+/// Whether this box gets a ticket, and who it says that it is. One that an operator keeps out would be refused at enrollment
+/// anyway; here its screen says so before anything is loaded.
 ///
 /// An ISO lets machines join; those that are in need none. Who says here that it is in may be another all the same: its
 /// ticket does not let it join.

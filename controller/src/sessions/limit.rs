@@ -83,12 +83,12 @@ impl<S: Source> Buckets<S> {
     }
 
     /// Whether there is anything left for `source`.
-    pub fn has(&self, source: S, now: Instant) -> bool {
+    fn has(&self, source: S, now: Instant) -> bool {
         self.left(self.sources.get(&source.whole()), now) > 0
     }
 
     /// Takes one from the bucket of `source`.
-    pub fn take(&mut self, source: S, now: Instant) {
+    fn take(&mut self, source: S, now: Instant) {
         let source = source.whole();
         if self.sources.len() >= SOURCES && !self.sources.contains_key(&source) {
             let oldest = self.sources.iter().min_by_key(|(_, bucket)| bucket.at).map(|(source, _)| source.clone());

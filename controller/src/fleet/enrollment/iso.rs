@@ -184,6 +184,11 @@ pub(crate) mod tests {
 
     /// An ISO for a location that is made for it.
     pub(crate) fn built(draft: &mut Draft, credential: &[u8]) -> Iso {
+        noted(draft, Digest::of(credential))
+    }
+
+    /// The same, by the digest of its credential.
+    pub(crate) fn noted(draft: &mut Draft, credential: Digest) -> Iso {
         draft.put(Location { code: "ber1".into(), ..Location::default() });
         let built = Built {
             location: "ber1".into(),
@@ -191,7 +196,7 @@ pub(crate) mod tests {
             file: "/tmp/ber1.iso".into(),
             bytes: 1,
             sha256: Digest::of(b"iso"),
-            credential: Digest::of(credential),
+            credential,
             sealed: None,
             boot_ca: None,
         };

@@ -3,8 +3,8 @@
 use muster_protocol::enroll::{Refusal, SiteCredential};
 
 use super::*;
-use crate::fleet::iso::{self, Built};
-use crate::fleet::record::Location;
+use crate::fleet::iso;
+use crate::fleet::record::Iso;
 
 pub(super) const CREDENTIAL: SiteCredential = SiteCredential::from_bytes([0x5c; 32]);
 
@@ -17,18 +17,9 @@ impl World {
     async fn sealed_with(&self, credential: SiteCredential) -> String {
         let ca = self.pki.fingerprint();
         let add = move |draft: &mut Draft| {
-            draft.put(Location { code: "ber1".into(), ..Location::default() });
-            let built = Built {
-                location: "ber1".into(),
-                controllers: vec!["192.0.2.1:8443".into()],
-                file: "/srv/ber1.iso".into(),
-                bytes: 1,
-                sha256: Digest::of(b"iso"),
-                credential: credential.digest(),
-                sealed: Some(ca),
-                boot_ca: None,
-            };
-            iso::add(draft, built)
+            let iso = Iso { sealed: Some(ca), ..iso::tests::noted(draft, credential.digest()) };
+            draft.put(iso.clone());
+            Ok(iso)
         };
         self.fleet.change(Author::controller(), add).await.expect("added").id
     }
