@@ -1,7 +1,7 @@
 //! The network of the real machine against this machine's kernel, iproute2 and dnsmasq, in namespaces of its own.
 //!
-//! VLANs are not here: many kernels that tests run on have none. Their bytes are in `netlink_bytes`, their behavior is
-//! tried in booted machines.
+//! Many kernels that tests run on have no VLANs. What needs more than every kernel has is ignored here, and run with all the
+//! rest in the machines' own kernel by `tests/tests/system/kernel.rs`.
 
 #[path = "network_kernel/lab.rs"]
 mod lab;
@@ -575,7 +575,7 @@ fn refused_by(peer: &str) -> Option<()> {
 }
 
 #[test]
-#[ignore = "needs a kernel with 8021q, which is not everywhere: run it in a booted machine"]
+#[ignore = "needs a kernel with 8021q: run in a booted machine by tests/tests/system/kernel.rs"]
 fn vlans_are_made_changed_and_undone() {
     let lab = Lab::new();
     lab.peer_ip("link set lan0 up");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::scratch;
 
@@ -32,6 +33,11 @@ pub fn image() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Where tests keep Debian's packages, so that only the first run downloads anything.
+pub fn package_cache() -> PathBuf {
+    std::env::var_os("MUSTER_CACHE").map_or_else(|| scratch::build().join("cache"), PathBuf::from)
+}
+
 /// The agent as it runs on machines.
 pub fn agent() -> Result<PathBuf> {
     let target = muster()?.ancestors().nth(2).map(PathBuf::from).context("a program lies in target/PROFILE")?;
@@ -40,6 +46,34 @@ pub fn agent() -> Result<PathBuf> {
         bail!("there is no agent at {}; run `make agent` first", program.display());
     }
     Ok(program)
+}
+
+/// The workspace's test programs whose names match `pattern` (`network_kernel*`), in their order.
+///
+/// Asks cargo, which builds what is not built yet, exactly as it does for all tests; so none of them is stale.
+pub fn test_programs(pattern: &str) -> Result<Vec<PathBuf>> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.args(["test", "--workspace", "--test", pattern, "--no-run", "--locked", "--offline"]);
+    cargo.args(["--quiet", "--message-format=json"]).current_dir(scratch::repository());
+    // What cargo says of this test's own package to this test: build scripts that look at it would be run again.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|start| name.to_string_lossy().starts_with(start))
+        {
+            cargo.env_remove(name);
+        }
+    }
+    let mut programs = Vec::new();
+    for line in output(&mut cargo)?.lines() {
+        let message: Value = serde_json::from_str(line).with_context(|| format!("{line:?} is no JSON"))?;
+        if message["reason"] == "compiler-artifact"
+            && message["profile"]["test"] == true
+            && let Some(program) = message["executable"].as_str()
+        {
+            programs.push(PathBuf::from(program));
+        }
+    }
+    programs.sort();
+    Ok(programs)
 }
 
 /// Runs a command to its end and answers with its standard output.

@@ -14,4 +14,4 @@ pub use host::eventually::eventually;
 pub use host::{child, http, namespace, scratch, slot, wire};
 pub use players::{cycle, peer, simulated, stalled};
 pub use qemu::disks;
-pub use stage::{controller, lab, site};
+pub use stage::{controller, guest, lab, site};

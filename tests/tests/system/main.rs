@@ -10,6 +10,7 @@ mod fleet;
 mod hostile;
 mod https;
 mod join;
+mod kernel;
 mod network;
 mod process;
 mod refusals;

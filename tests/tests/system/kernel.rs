@@ -1,0 +1,43 @@
+//! The agent's kernel tests, in the kernel that machines run: hosts may lack what it has.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use muster_tests::guest::{Ended, Guest};
+use muster_tests::slot::Slot;
+use muster_tests::{artifacts, scratch};
+
+/// A minute on a processor of its own.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Everything in `agent/tests/network_kernel*.rs`, what the host's kernel cannot run included.
+#[test]
+fn the_kernel_of_machines_does_what_the_agent_asks_of_it() -> Result<()> {
+    let programs = artifacts::test_programs("network_kernel*")?;
+    ensure!(!programs.is_empty(), "agent/tests/network_kernel.rs is there");
+    let _slot = Slot::take()?;
+    let guest = Guest {
+        programs: &programs,
+        arguments: "--include-ignored --test-threads=6",
+        commands: &["ip", "bridge", "dnsmasq"],
+        modules: &["8021q", "bonding", "bridge", "veth", "dummy", "macvlan", "vrf"],
+    };
+    for ended in guest.run(&scratch::scratch("kernel")?, DEADLINE)? {
+        check(&ended).with_context(|| ended.output.join("\n"))?;
+    }
+    Ok(())
+}
+
+/// Of this program there were tests, all were run, and all passed.
+fn check(ended: &Ended) -> Result<()> {
+    let Ended { program, status, output } = ended;
+    let summary = output.iter().rev().find_map(|line| line.strip_prefix("test result: "));
+    let summary = summary.with_context(|| format!("{program} has no summary"))?;
+    let count = |what: &str| -> Result<u32> {
+        let (before, _) = summary.split_once(what).with_context(|| format!("no {what:?} in {summary:?}"))?;
+        Ok(before.split_whitespace().last().unwrap_or_default().parse()?)
+    };
+    ensure!(*status == 0 && summary.starts_with("ok."), "{program} ended with {status}: {summary}");
+    ensure!(count(" passed")? > 0 && count(" failed")? == 0 && count(" ignored")? == 0, "{program}: {summary}");
+    Ok(())
+}
