@@ -36,6 +36,9 @@ impl Author {
     }
 }
 
+/// More than any one thing writes, be it a machine that is given up with its operations and its lease.
+const ONE_THING: usize = 100;
+
 /// Of what was changed, and of the reason why it was not.
 const AUDITED_WORDS: usize = 512;
 
@@ -164,9 +167,10 @@ impl Draft {
     }
 
     /// Whether one more thing can be changed in this batch: the other half of the store's limit is left for what that
-    /// may write. Whoever goes over the whole fleet in one change stops here, and goes on in the next.
+    /// may write. Whoever goes over the whole fleet in one change stops here, and goes on in the next; what the last thing
+    /// writes must fit into what one change may write.
     pub fn has_room(&self) -> bool {
-        self.writes.len() < BATCH_LIMIT / 2
+        self.writes.len() < BATCH_LIMIT / 2 - ONE_THING
     }
 
     /// Runs one change on the draft and takes back what it wrote if it refuses or panics, or if no store takes it: what
