@@ -3,6 +3,7 @@
 //! The sessions implement [`Live`]; tests have a fleet of their own making.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use muster_protocol::hello::Progress;
@@ -10,6 +11,11 @@ use muster_protocol::to_agent::{Answer, Call};
 use muster_protocol::{BootId, MachineId};
 
 pub use crate::fleet::enrollment::Alive;
+use crate::fleet::rollout::keep::Contacts;
+use crate::fleet::rollout::waves::Contact;
+
+/// How long a controller that has just started waits for machines to dial in before it counts them as away.
+const SETTLE_MS: u64 = 120_000;
 
 /// Whether a machine can be spoken with now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,4 +69,15 @@ pub trait Live: Send + Sync + 'static {
     /// Asks an online machine and waits for its answer, within a limit of the implementation's choice.
     /// Only for calls that change nothing: what changes a machine goes through the fleet.
     fn call(&self, machine: MachineId, call: Call) -> BoxFuture<'_, Result<Answer, CallError>>;
+}
+
+/// Who is in contact, for rollouts. Who was not seen since the controller started is not taken for away before everybody
+/// could dial in.
+pub fn contacts(live: Arc<dyn Live>, started_unix_ms: u64) -> Contacts {
+    Arc::new(move |machine| match live.presence(machine) {
+        Presence::Online(session) => Contact::Online { since_unix_ms: session.since_unix_ms },
+        Presence::Offline { since_unix_ms } => {
+            Contact::Offline { since_unix_ms: since_unix_ms.unwrap_or(started_unix_ms + SETTLE_MS) }
+        }
+    })
 }

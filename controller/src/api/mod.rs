@@ -28,7 +28,7 @@ use crate::fleet::{Draft, Fleet, Refusal};
 use crate::pki::Pki;
 use http::door::{self, Door};
 use http::{Caller, Problem};
-pub use live::{Alive, CallError, Live, Presence, Session};
+pub use live::{Alive, CallError, Live, Presence, Session, contacts};
 pub use resource::openapi;
 
 /// Where the API lives.

@@ -7,7 +7,7 @@
 use muster_protocol::Digest;
 
 use super::record::Answered;
-use super::{Draft, Refusal};
+use super::{Draft, Refusal, State};
 
 /// How long a repetition is recognized.
 pub const KEPT_MS: u64 = 24 * 3600 * 1000;
@@ -46,16 +46,26 @@ pub fn once<T>(
 ) -> Result<Outcome<T>, Refusal> {
     let Some(key) = key else { return decide(draft).map(|(value, _)| Outcome::Done(value)) };
     let now = draft.now_unix_ms();
-    if let Some(before) = draft.get::<Answered>(&key.key).filter(|before| before.at_unix_ms + KEPT_MS > now) {
-        if before.request != key.request {
-            return Err(Refusal::invalid("Idempotency-Key", "was used for another request; take a new one"));
-        }
-        return Ok(Outcome::Repeated { subject: before.subject.clone() });
+    if let Some(subject) = repeated(draft.state(), Some(key), now)? {
+        return Ok(Outcome::Repeated { subject });
     }
     let (value, subject) = decide(draft)?;
     forget_old(draft);
     draft.put(Answered { key: key.key, request: key.request, subject, at_unix_ms: now });
     Ok(Outcome::Done(value))
+}
+
+/// What came of the same request before, if it was made; for whoever would have to do much before [`once`].
+///
+/// Errors: [`Refusal::Invalid`] where the key was used for another request.
+pub fn repeated(state: &State, key: Option<RequestKey>, now_unix_ms: u64) -> Result<Option<String>, Refusal> {
+    let Some(key) = key else { return Ok(None) };
+    match state.answered.get(&key.key).filter(|before| before.at_unix_ms + KEPT_MS > now_unix_ms) {
+        Some(before) if before.request != key.request => {
+            Err(Refusal::invalid("Idempotency-Key", "was used for another request; take a new one"))
+        }
+        before => Ok(before.map(|before| before.subject.clone())),
+    }
 }
 
 /// Drops a few that are too old, and the oldest where there are too many.

@@ -17,6 +17,7 @@ pub mod location;
 pub mod machine;
 pub mod operation;
 pub mod record;
+pub mod rollout;
 pub mod state;
 mod writer;
 

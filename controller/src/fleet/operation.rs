@@ -344,6 +344,7 @@ fn end(draft: &mut Draft, mut operation: Operation, state: OperationState, recei
     operation.state = state;
     draft.event(kind, operation.id, format!("{}{text}", describe(&operation.kind)));
     draft.put(operation.clone());
+    super::rollout::settled(draft, &operation);
     super::lease::ended(draft, &operation)
 }
 

@@ -16,6 +16,7 @@ use super::record::{
     Address, Answered, AuditHead, Credential, DesiredState, Event, Iso, Lease, Location, Machine, MachineInventory,
     ModelCard, Operation, Policy, Subnet, Ticket, Token,
 };
+use super::rollout::record::{Member, MemberKey, Rollout};
 
 /// Records by key.
 #[derive(Debug, Clone)]
@@ -166,6 +167,7 @@ macro_rules! tables {
             $($(#[$doc])* pub $field: Table<$key, $record>,)*
             unfinished: OrdSet<(MachineId, OperationId)>,
             ended: OrdSet<(u64, OperationId)>,
+            rolling: OrdMap<MachineId, MemberKey>,
             marks: Marks,
         }
 
@@ -233,6 +235,10 @@ tables! {
     credentials: Credential by String = |r| r.key.clone(), "credential/", "IAL credential";
     /// Machines in hubs' hands.
     leases: Lease by String = |r| r.id.clone(), "lease/", "lease";
+    /// Templates on their way over many machines.
+    rollouts: Rollout by u64 = |r| r.number, "rollout/", "rollout";
+    /// Their machines.
+    members: Member by MemberKey = |r| r.key, "rollout-member/", "rollout's machine", indexed by State::index_member;
     /// Requests that may be repeated.
     answered: Answered by Digest = |r| r.key, "answered/", "answered request";
     /// The change feed.
@@ -269,6 +275,11 @@ impl State {
         self.machines.get(&machine).is_some_and(|machine| machine.lifecycle.is_in())
     }
 
+    /// Where a machine stands in the rollout that it is at work for.
+    pub fn rolling(&self, machine: MachineId) -> Option<MemberKey> {
+        self.rolling.get(&machine).copied()
+    }
+
     /// What machines are found by.
     pub fn marks(&self) -> &Marks {
         &self.marks
@@ -285,6 +296,14 @@ impl State {
             (false, false) => drop(self.unfinished.remove(&unfinished)),
             (true, true) => drop(self.ended.insert((ended, operation.id))),
             (true, false) => drop(self.ended.remove(&(ended, operation.id))),
+        }
+    }
+
+    fn index_member(&mut self, member: &Member, is_there: bool) {
+        match (member.is_given(), is_there) {
+            (false, _) => {}
+            (true, true) => drop(self.rolling.insert(member.machine, member.key)),
+            (true, false) => drop(self.rolling.remove(&member.machine)),
         }
     }
 

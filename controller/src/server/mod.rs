@@ -35,8 +35,9 @@ use crate::boot;
 use crate::clock::now_unix_ms;
 use crate::config::Config;
 use crate::files;
+use crate::fleet::converge::Agents;
 use crate::fleet::state::Table;
-use crate::fleet::{Ended, Fleet, Refusal, converge, iso};
+use crate::fleet::{Ended, Fleet, Refusal, converge, iso, rollout};
 use crate::ial;
 use crate::metrics::{Door, Metrics};
 use crate::pki::{Hosts, OwnCertificate, Pki, PkiError, Vault};
@@ -165,8 +166,8 @@ pub struct Server {
     pub sessions: Sessions,
     ports: Vec<Port>,
     listeners: Vec<JoinHandle<()>>,
-    /// The converge loop, and the one that looks after leases.
-    loops: [JoinHandle<()>; 2],
+    /// The converge loop, and those that look after leases and rollouts.
+    loops: [JoinHandle<()>; 3],
     witness: JoinHandle<()>,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<Ended>,
@@ -212,6 +213,9 @@ impl Server {
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
         let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
         let leases = tokio::spawn(ial::keep(fleet.clone(), ial::presence(sessions.clone())));
+        let contacts = api::contacts(Arc::new(sessions.clone()), now_unix_ms());
+        let rollouts = rollout::keep::keep(fleet.clone(), contacts, sessions.changes());
+        let rollouts = tokio::spawn(rollouts);
         let witness = tokio::spawn(witness::daily(fleet.clone(), config.audit.keep));
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
@@ -222,7 +226,7 @@ impl Server {
             sessions,
             ports: Vec::new(),
             listeners: Vec::new(),
-            loops: [converge, leases],
+            loops: [converge, leases, rollouts],
             witness,
             stop,
             ended,
@@ -282,12 +286,13 @@ impl Server {
 
     /// Resolves when the controller cannot go on: then the process must end, and its next start recovers.
     pub async fn failed(&mut self) -> ServeError {
-        let [converge, leases] = &mut self.loops;
+        let [converge, leases, rollouts] = &mut self.loops;
         // The loops end with the writer, whose word is the better one; by themselves they end only where they panic.
         let alone = async {
             let part = tokio::select! {
                 _ = converge => "converge loop",
                 _ = leases => "lease keeper",
+                _ = rollouts => "rollout keeper",
             };
             tokio::time::sleep(Duration::from_secs(1)).await;
             part

@@ -85,6 +85,10 @@ async fn changes(lab: &Lab) -> Vec<Change> {
         post("/machines/{machine}/apply", machine(online, "/apply"), json!({"document": document})),
         post("/machines/{machine}/power", machine(online, "/power"), json!({"action": "reboot"})),
         post("/operations/{operation}/cancel", "", Value::Null),
+        post("/rollouts", "/rollouts", json!({"document": document, "selector": {"labels": "rack=4"}})),
+        post("/rollouts/{rollout}/pause", "/rollouts/1/pause", json!({})),
+        post("/rollouts/{rollout}/resume", "/rollouts/1/resume", json!({})),
+        post("/rollouts/{rollout}/cancel", "/rollouts/1/cancel", json!({})),
         post("/leases/{lease}/end", format!("/leases/{lease}/end"), json!({})),
         post("/machines/{machine}/clean", machine(unclean, "/clean"), json!({})),
         post("/machines/{machine}/write-off", machine(gone, "/write-off"), json!({})),
@@ -150,7 +154,7 @@ async fn every_change_that_the_api_can_make_is_in_the_audit_log_with_its_author(
         let methods = item.as_object().expect("methods").keys().filter(|method| *method != "get");
         known.extend(methods.map(|method| (method.clone(), path.replace("/api/v1", ""))));
     }
-    for reads in ["/machines/{machine}/plan", "/machines/{machine}/diff"] {
+    for reads in ["/machines/{machine}/plan", "/machines/{machine}/diff", "/rollouts/plan", "/rollouts/diff"] {
         assert!(known.remove(&("post".to_owned(), reads.to_owned())));
     }
     assert_eq!(called, known, "a change that the API can make is not asked for here");

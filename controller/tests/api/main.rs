@@ -11,3 +11,4 @@ mod join;
 mod lab;
 mod lease;
 mod read;
+mod rollout;

@@ -21,7 +21,8 @@ use crate::api::PREFIX;
 use crate::fleet::{Author, Fleet};
 
 /// What changes nothing although it is a POST: a document travels in its body.
-const READ_BY_POST: [&str; 2] = ["/machines/{machine}/plan", "/machines/{machine}/diff"];
+const READ_BY_POST: [&str; 4] =
+    ["/machines/{machine}/plan", "/machines/{machine}/diff", "/rollouts/plan", "/rollouts/diff"];
 
 /// See the module; clones are the same door.
 #[derive(Clone)]

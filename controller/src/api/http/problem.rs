@@ -3,6 +3,8 @@
 //! `code` is stable and for programs, `field` says which part of the request is meant, `detail` is for people and names the
 //! remedy. More than one problem with a document is listed in `problems`.
 
+use std::fmt;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -68,6 +70,9 @@ pub struct ProblemView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Finding)]
 pub struct Finding {
+    /// Name of the machine that it is wrong for, where it is about several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// Counted from 1.
     pub line: usize,
     /// Counted from 1.
@@ -150,18 +155,37 @@ impl Problem {
 
     /// A netplan or Butane text with everything that is wrong with it.
     pub fn document(problems: Vec<DocumentProblem>) -> Self {
+        Self::findings(problems.into_iter().map(Finding::from).collect())
+    }
+
+    /// The same, for a text that is about several machines.
+    pub fn findings(problems: Vec<Finding>) -> Self {
         let detail = match problems.as_slice() {
             [] => "the document was refused".to_owned(),
             [only] => only.to_string(),
             [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
         };
-        let findings = problems.into_iter().map(|DocumentProblem { line, column, field, problem }| Finding {
-            line,
-            column,
-            field,
-            problem,
-        });
-        Self { problems: findings.collect(), ..Self::document_invalid("document", detail) }
+        Self { problems, ..Self::document_invalid("document", detail) }
+    }
+}
+
+impl From<DocumentProblem> for Finding {
+    fn from(DocumentProblem { line, column, field, problem }: DocumentProblem) -> Self {
+        Self { machine: None, line, column, field, problem }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { machine, line, column, field, problem } = self;
+        if let Some(machine) = machine {
+            write!(f, "{machine}: ")?;
+        }
+        write!(f, "line {line}, column {column}: ")?;
+        if !field.is_empty() {
+            write!(f, "{field}: ")?;
+        }
+        f.write_str(problem)
     }
 }
 

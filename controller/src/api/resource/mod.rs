@@ -11,6 +11,7 @@ mod machines;
 mod models;
 mod operations;
 mod power;
+mod rollouts;
 mod site;
 mod subnets;
 
@@ -31,6 +32,7 @@ pub(super) fn router() -> (Router<Api>, OpenApi) {
         .merge(desired::router())
         .merge(power::router())
         .merge(operations::router())
+        .merge(rollouts::router())
         .merge(locations::router())
         .merge(models::router())
         .merge(leases::router())

@@ -9,6 +9,7 @@ pub mod medium;
 pub mod observed;
 pub mod operation;
 pub mod plan;
+pub mod rollout;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,0 +1,172 @@
+//! Rollouts over the whole road: the controller's one writer and its sessions, real QUIC, and real agents on simulated
+//! machines that prove their new networks or go back to what they had.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_agent::keep::Keep;
+use muster_agent::machine::Machine as _;
+use muster_agent::options::{Endpoint, Manage, Options, Pace as AgentPace, WhenRefused};
+use muster_agent::sim::{SimMachine, Wire};
+use muster_controller::api::{Live, Presence};
+use muster_controller::config::Config;
+use muster_controller::fleet::answered::Outcome;
+use muster_controller::fleet::rollout::check::prepare;
+use muster_controller::fleet::rollout::create::{Wish, create};
+use muster_controller::fleet::rollout::record::{MemberState, Pace, Rollout, RolloutState, WaveSize, members};
+use muster_controller::fleet::rollout::select::Selector;
+use muster_controller::fleet::ticket::Grant;
+use muster_controller::fleet::{Author, State, machine, ticket};
+use muster_controller::server::Server;
+use muster_protocol::{BootId, Digest, Generation, MachineId};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// How many machines.
+const COUNT: u16 = 6;
+
+/// The only way to the controller.
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+
+struct Road {
+    server: Server,
+    machines: Vec<(MachineId, Arc<SimMachine>)>,
+    _data: tempfile::TempDir,
+}
+
+impl Road {
+    /// A controller with machines that are in, each with its number as a label.
+    async fn open() -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let mut config = Config::with_data(data.path().into());
+        let any = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        (config.listen.agents, config.listen.https, config.listen.boot) = (any.clone(), any.clone(), any);
+        config.agents.confirm_within = Duration::from_secs(5);
+        let server = Server::start(config).await.expect("starts");
+        let ca = CertificateDer::from_pem_file(data.path().join("ca.crt")).expect("the CA's certificate");
+        let mut road = Self { server, machines: Vec::new(), _data: data };
+        for number in 1..=COUNT {
+            let sim = Arc::new(SimMachine::new(number));
+            sim.set_wire(Wire::Gateway(GATEWAY));
+            road.plug_in(number, &sim, Digest::of(&ca)).await;
+            let macs = sim.identity().macs;
+            let known = |state: &State| state.machines.iter().find(|m| m.identity.macs == macs).map(|m| m.id);
+            let id = road.until("a machine dials in", known).await;
+            let admit = move |draft: &mut muster_controller::fleet::Draft| {
+                machine::approve(draft, id)?;
+                machine::rename(draft, id, &format!("m{number}"))?;
+                machine::label(draft, id, BTreeMap::from([("n".into(), Some(number.to_string()))]))
+            };
+            road.server.fleet.change(Author::controller(), admit).await.expect("admitted");
+            road.machines.push((id, sim));
+        }
+        // An approval has agents dial anew.
+        let all_there = |state: &State| {
+            let is_there = |id| state.inventories.get(&id).is_some() && road.is_online(id);
+            road.machines.iter().all(|(id, _)| is_there(*id)).then_some(())
+        };
+        road.until("all are online", all_there).await;
+        road
+    }
+
+    async fn plug_in(&self, number: u16, sim: &Arc<SimMachine>, ca: Digest) {
+        let issue = |draft: &mut muster_controller::fleet::Draft| ticket::issue(draft, Grant::bearer("ber1", 60_000));
+        let made = self.server.fleet.change(Author::controller(), issue).await.expect("a ticket");
+        let (host, port) = (self.server.agents[0].ip().to_string(), self.server.agents[0].port());
+        let options = Options {
+            controllers: vec![Endpoint { host, port }],
+            ca,
+            leave: Some((&made).into()),
+            time_unix_s: 0,
+            lease: None,
+            manage: Manage::ALL,
+            keep: Keep::memory(),
+            boot: BootId::from_bytes([number as u8; 16]),
+            refused: WhenRefused::End,
+            pace: AgentPace { backoff_first: Duration::from_millis(20), ..AgentPace::default() },
+        };
+        tokio::spawn(muster_agent::run(options, sim.clone()));
+    }
+
+    fn is_online(&self, id: MachineId) -> bool {
+        matches!(self.server.sessions.presence(id), Presence::Online(_))
+    }
+
+    /// Waits until the durable state, with who is online, has it.
+    async fn until<T>(&self, what: &str, find: impl Fn(&State) -> Option<T>) -> T {
+        let look = async {
+            // Presence is no part of the state, so it is looked at again now and then.
+            let mut again = tokio::time::interval(Duration::from_millis(50));
+            loop {
+                if let Some(found) = find(&self.server.fleet.state()) {
+                    return found;
+                }
+                again.tick().await;
+            }
+        };
+        let found = tokio::time::timeout(DEADLINE, look).await;
+        found.unwrap_or_else(|_| {
+            let state = self.server.fleet.state();
+            let events: Vec<String> = state.events.iter().map(|e| format!("{} {}", e.kind, e.text)).collect();
+            panic!("not in time: {what}\n{}", events.join("\n"))
+        })
+    }
+
+    /// Rolls a static network with this gateway out, and answers the rollout when it is over.
+    async fn rolls_out(&self, gateway: &str) -> Rollout {
+        let template = format!(
+            "network:\n  ethernets:\n    lan:\n      match: {{macaddress: \"{{{{ primary.mac }}}}\"}}\n      \
+             addresses: [\"10.77.9.{{{{ labels.n }}}}/16\"]\n      routes: [{{to: default, via: {gateway}}}]\n"
+        );
+        let machines = prepare(&self.server.fleet.state(), &Selector::default(), &template).expect("it is right");
+        let pace = Pace { canary: 1, wave: WaveSize::Percent(50), soak_ms: 500, max_failures: 0 };
+        let wish = Wish { selector: "all machines".into(), template: Digest::of(template.as_bytes()), pace, machines };
+        let sessions = self.server.sessions.clone();
+        let online = move |id| matches!(sessions.presence(id), Presence::Online(_));
+        let created = create(&self.server.fleet, Author::controller(), None, wish, online).await;
+        let Ok(Outcome::Done(number)) = created else { panic!("{created:?}") };
+        let over = |state: &State| state.rollouts.get(&number).filter(|rollout| rollout.state.is_ended()).cloned();
+        self.until("the rollout is over", over).await
+    }
+
+    /// What each machine's kernel says of its first NIC, in the order of their numbers.
+    fn addresses(&self) -> Vec<String> {
+        let of = |sim: &SimMachine| {
+            let link = sim.observe().expect("observed").network.links.remove(0);
+            link.addresses.into_iter().map(|address| address.net.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        self.machines.iter().map(|(_, sim)| of(sim)).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_gateway_ends_with_the_canary_and_the_right_one_reaches_every_machine() {
+    let road = Road::open().await;
+    let before = road.addresses();
+
+    let stopped = road.rolls_out("10.77.0.99").await;
+    let RolloutState::Stopped { why } = &stopped.state else { panic!("{stopped:?}") };
+    assert!(why.starts_with("m1: reverted: "), "{why}");
+    let state = road.server.fleet.state();
+    let generation = |id: &MachineId| state.machines.get(id).expect("there").generation;
+    let generations: Vec<_> = road.machines.iter().map(|(id, _)| generation(id)).collect();
+    assert_eq!(generations, [1, 0, 0, 0, 0, 0].map(Generation), "no other machine was given anything");
+    let is_waiting = |state: &MemberState| matches!(state, MemberState::Waiting { .. });
+    assert_eq!(members(&state, stopped.number).filter(|member| is_waiting(&member.state)).count(), 5);
+    assert_eq!(road.addresses(), before, "the canary is as it was, and so is every other machine");
+
+    let finished = road.rolls_out("10.77.0.1").await;
+    assert_eq!(finished.state, RolloutState::Finished);
+    let expected: Vec<String> = (1..=COUNT).map(|n| format!("10.77.9.{n}/16")).collect();
+    assert_eq!(road.addresses(), expected);
+    assert!(road.machines.iter().all(|(id, _)| road.is_online(*id)));
+    let state = road.server.fleet.state();
+    let is_confirmed = |state: &MemberState| matches!(state, MemberState::Confirmed { .. });
+    assert!(members(&state, finished.number).all(|member| is_confirmed(&member.state)));
+    drop(state);
+    road.server.stop().await;
+}
