@@ -236,8 +236,9 @@ fn refused(status: u16, body: &Value) -> CliError {
 
 fn finding(finding: &Value) -> String {
     let text = |key: &str| finding[key].as_str().unwrap_or_default();
-    let field = if text("field").is_empty() { String::new() } else { format!("{}: ", text("field")) };
-    format!("line {}, column {}: {field}{}", finding["line"], finding["column"], text("problem"))
+    let [machine, field] =
+        ["machine", "field"].map(|key| if text(key).is_empty() { String::new() } else { format!("{}: ", text(key)) });
+    format!("{machine}line {}, column {}: {field}{}", finding["line"], finding["column"], text("problem"))
 }
 
 /// A path with the parameters that have a value.
@@ -287,6 +288,11 @@ mod tests {
             refused(422, &document).to_string(),
             "line 4, column 7: network.bonds: not yet\nline 9, column 1: not YAML"
         );
+        let several = json!({"code": "document-invalid", "field": "document", "detail": "…", "problems": [
+            {"machine": "kitchen", "line": 4, "column": 7, "field": "template", "problem": "labels.ip is not known of it"},
+        ]});
+        let expected = "kitchen: line 4, column 7: template: labels.ip is not known of it";
+        assert_eq!(refused(422, &several).to_string(), expected);
         assert!(matches!(refused(502, &Value::Null), CliError::Connect(_)));
     }
 

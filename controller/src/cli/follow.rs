@@ -11,14 +11,15 @@ use super::error::CliError;
 use super::show::text;
 
 /// How long a controller may be away before following is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The moving sign.
 const SPINNER: [char; 8] = ['⣾', '⣽', '⣻', '⢿', '⡿', '⣟', '⣯', '⣷'];
 
 /// Progress of long work, on standard error.
 pub struct Progress {
-    watched: bool,
+    /// Whether it is a terminal, where the line moves.
+    pub watched: bool,
     said: String,
     turn: usize,
     began: Instant,

@@ -38,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   muster machine list --lifecycle pending          see who waits for approval
   muster machine approve ber1-3f2a9c               let one in
   muster apply -m ber1-3f2a9c -f network.yaml      make a document what it should be
+  muster apply -l role=web -f web.yaml             roll a template out, wave after wave
   muster events --follow                           watch what happens";
 
 /// Runs the command that the process was started with.

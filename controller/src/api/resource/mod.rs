@@ -11,7 +11,6 @@ mod machines;
 mod models;
 mod operations;
 mod power;
-mod rollouts;
 mod site;
 mod subnets;
 
@@ -32,7 +31,6 @@ pub(super) fn router() -> (Router<Api>, OpenApi) {
         .merge(desired::router())
         .merge(power::router())
         .merge(operations::router())
-        .merge(rollouts::router())
         .merge(locations::router())
         .merge(models::router())
         .merge(leases::router())

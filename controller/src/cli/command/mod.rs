@@ -33,19 +33,25 @@ pub enum Command {
     /// Policies: rules by which machines are approved without an operator's hand
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// What a machine would do for a document; changes nothing
+    /// What machines would do for a document; changes nothing
     ///
-    /// The machine itself is asked. Steps that destroy name the disk by its identity.
+    /// The machines themselves are asked. Steps that destroy name the disk by its identity.
     Plan(desired::PlanArgs),
-    /// How a document differs from what is desired of a machine
+    /// How a document differs from what is desired of machines
     ///
-    /// The machine is not asked: this compares what was applied last with the document.
+    /// No machine is asked: this compares what was applied last with the document.
     Diff(desired::DiffArgs),
-    /// Make a document what a machine should be
+    /// Make a document what a machine should be, or roll a template out over many
     ///
     /// What the document leaves out stays as it is. The machine keeps the change only after it reached the controller over
     /// it, and undoes it by itself otherwise. An offline machine follows when it comes back.
+    ///
+    /// Over machines that are selected it is a rollout: a canary first, then waves; it stops by itself where a machine
+    /// undoes the change or refuses it, and leaves those of later waves as they are.
     Apply(desired::ApplyArgs),
+    /// Rollouts: one template over many machines, wave after wave
+    #[command(subcommand)]
+    Rollout(desired::rollout::RolloutCommand),
     /// Reboot a machine or power it off
     #[command(subcommand)]
     Power(power::PowerCommand),
@@ -102,6 +108,7 @@ impl Command {
             Self::Plan(command) => command.run(),
             Self::Diff(command) => command.run(),
             Self::Apply(command) => command.run(),
+            Self::Rollout(command) => command.run(),
             Self::Power(command) => command.run(),
             Self::Operation(command) => command.run(),
             Self::Location(command) => command.run(),

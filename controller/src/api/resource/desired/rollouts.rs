@@ -1,7 +1,5 @@
 //! Rollouts: begun, seen, held and ended.
 
-mod several;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +14,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::several::SelectorBody;
-use super::machines::Nothing;
+use super::super::machines::Nothing;
+use super::several::{self, SelectorBody};
 use crate::api::http::{Body, Caller, Operator, Page, Params, Problem, Refused, Segment, Viewer, etag};
 use crate::api::view::rollout::{MEMBER_WORDS, MemberView, RolloutView, member_word};
 use crate::api::{Api, PREFIX};

@@ -1,4 +1,8 @@
-//! What a machine should be: plan, apply, diff, and what its kernel says now.
+//! What a machine should be: plan, apply, diff, and what its kernel says now. What many should be is in `several` and
+//! `rollouts`.
+
+mod rollouts;
+mod several;
 
 use axum::Json;
 use axum::extract::State;
@@ -29,6 +33,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(plan))
         .routes(routes!(diff))
         .routes(routes!(apply))
+        .merge(rollouts::router())
 }
 
 /// What a machine should be.
@@ -184,7 +189,10 @@ async fn apply(
 }
 
 /// The answer to whatever begins an operation.
-pub(super) fn accepted(api: &Api, outcome: Outcome<String>) -> Result<impl IntoResponse + use<>, Problem> {
+pub(in crate::api::resource) fn accepted(
+    api: &Api,
+    outcome: Outcome<String>,
+) -> Result<impl IntoResponse + use<>, Problem> {
     let (Outcome::Done(id) | Outcome::Repeated { subject: id }) = outcome;
     let gone = || Refusal::NotFound { kind: "operation", name: id.clone() };
     let state = api.fleet.state();

@@ -1,4 +1,8 @@
-//! `muster plan`, `muster diff`, `muster apply`.
+//! `muster plan`, `muster diff`, `muster apply`: for one machine here, for many in `fleet`, and what comes of that in
+//! `rollout`.
+
+mod fleet;
+pub mod rollout;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
+use self::fleet::{Pace, Selection};
 use super::machine::path;
 use crate::api::view::Time;
 use crate::cli::ask;
@@ -19,20 +24,35 @@ use crate::clock::now_unix_ms;
 /// For a machine that has just left to come back.
 const COMES_BACK: Duration = Duration::from_secs(5);
 
-/// A document about a machine.
+/// A document about a machine, or a template about many.
 #[derive(Debug, Args)]
 struct Target {
-    /// Id, unique beginning of an id, or name
-    #[arg(short, long)]
-    machine: String,
-    /// netplan, Butane, or both in one file; - is standard input
+    #[command(flatten)]
+    whom: Whom,
+    /// netplan, Butane, or both in one file, for many machines with {{ … }} where they differ; - is standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
+}
+
+/// One machine, or which ones.
+#[derive(Debug, Args)]
+struct Whom {
+    /// Id, unique beginning of an id, or name; for many machines give --selector, --location, --role or --all instead
+    #[arg(short, long, conflicts_with_all = ["labels", "location", "role", "all"],
+          required_unless_present_any = ["labels", "location", "role", "all"])]
+    machine: Option<String>,
+    #[command(flatten)]
+    several: Selection,
 }
 
 impl Target {
     fn read(&self) -> Result<String, CliError> {
         ask::document(&self.file)
+    }
+
+    /// Where the one machine is found; `None` where it is about several.
+    fn machine(&self) -> Option<String> {
+        self.whom.machine.as_deref().map(path)
     }
 
     /// The file's name before each line of a refusal about it.
@@ -49,11 +69,15 @@ impl Target {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  muster plan -m kitchen -f storage.yaml")]
+#[command(after_help = "Examples:
+  muster plan -m kitchen -f storage.yaml
+  muster plan -l rack=b2 -f network.yaml --limit 3")]
 pub struct PlanArgs {
     #[command(flatten)]
     target: Target,
+    /// Of many machines, ask so many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100), conflicts_with = "machine")]
+    limit: u16,
     #[command(flatten)]
     show: Show,
     #[command(flatten)]
@@ -64,6 +88,9 @@ pub struct PlanArgs {
 pub struct DiffArgs {
     #[command(flatten)]
     target: Target,
+    /// Of many machines, tell of so many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100), conflicts_with = "machine")]
+    limit: u16,
     #[command(flatten)]
     show: Show,
     #[command(flatten)]
@@ -74,18 +101,21 @@ pub struct DiffArgs {
 #[command(after_help = "Examples:
   muster apply -m kitchen -f network.yaml
   muster apply -m kitchen -f storage.yaml --permit-destroy
-  muster apply -m kitchen -f storage.yaml --permit-destroy=serial:WD-WX12345")]
+  muster apply -m kitchen -f storage.yaml --permit-destroy=serial:WD-WX12345
+  muster apply -l role=web,rack!=b2 -f network.yaml --canary 2 --wave 10% --soak 2m")]
 pub struct ApplyArgs {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    pace: Pace,
     /// Permit what the plan destroys, or only what these disks carry; the plan is shown first
     #[arg(long, value_name = "DISK,…", num_args = 0..=1, require_equals = true, default_missing_value = "",
-          value_delimiter = ',')]
+          value_delimiter = ',', conflicts_with_all = ["labels", "location", "role", "all"])]
     permit_destroy: Option<Vec<String>>,
     /// Do not ask before anything is destroyed; needed where nobody can be asked and no disk is named
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with_all = ["labels", "location", "role", "all"])]
     yes: bool,
-    /// Do not wait until the machine has carried it out
+    /// Do not wait until it is carried out
     #[arg(long)]
     no_wait: bool,
     #[command(flatten)]
@@ -95,15 +125,20 @@ pub struct ApplyArgs {
 impl PlanArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let document = self.target.read()?;
-        let plan = plan(&self.connect.client()?, &self.target, &document)?;
-        self.show.one(&plan, steps);
+        let client = self.connect.client()?;
+        match self.target.machine() {
+            Some(machine) => self.show.one(&plan(&client, &self.target, &machine, &document)?, steps),
+            None => {
+                let plans = self.target.whom.several.ask(&client, "plan", &document, self.limit);
+                self.show.one(&plans.map_err(|error| self.target.named(error))?, fleet::plans);
+            }
+        }
         Ok(())
     }
 }
 
-fn plan(client: &Client, target: &Target, document: &str) -> Result<Value, CliError> {
-    let path = format!("{}/plan", path(&target.machine));
-    client.post(&path, json!({"document": document})).map_err(|error| target.named(error))
+fn plan(client: &Client, target: &Target, machine: &str, document: &str) -> Result<Value, CliError> {
+    client.post(&format!("{machine}/plan"), json!({"document": document})).map_err(|error| target.named(error))
 }
 
 /// A plan for people.
@@ -144,9 +179,12 @@ fn is_online(client: &Client, machine: &str) -> Result<bool, CliError> {
 impl DiffArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let document = self.target.read()?;
-        let path = format!("{}/diff", path(&self.target.machine));
-        let diff = self.connect.client()?.post(&path, json!({"document": document}));
-        self.show.one(&diff.map_err(|error| self.target.named(error))?, changes);
+        let client = self.connect.client()?;
+        let (diff, people): (_, fn(&Value) -> String) = match self.target.machine() {
+            Some(machine) => (client.post(&format!("{machine}/diff"), json!({"document": document})), changes),
+            None => (self.target.whom.several.ask(&client, "diff", &document, self.limit), fleet::diffs),
+        };
+        self.show.one(&diff.map_err(|error| self.target.named(error))?, people);
         Ok(())
     }
 }
@@ -173,15 +211,18 @@ impl ApplyArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let document = self.target.read()?;
         let client = self.connect.client()?;
+        let Some(machine) = self.target.machine() else {
+            let begun = self.target.whom.several.roll_out(&client, &document, &self.pace);
+            return rollout::begun(&client, &begun.map_err(|error| self.target.named(error))?, self.no_wait);
+        };
         let permit = match &self.permit_destroy {
             None => None,
-            Some(disks) => self.permit(&client, &document, disks)?,
+            Some(disks) => self.permit(&client, &machine, &document, disks)?,
         };
         let mut body = json!({"document": document});
         if let Some(permit) = permit {
             body["permit"] = permit;
         }
-        let machine = path(&self.target.machine);
         let applied = client.post(&format!("{machine}/apply"), body);
         let operation = applied.map_err(|error| self.target.named(error))?;
         let generation = text(&operation, "/generation");
@@ -197,9 +238,15 @@ impl ApplyArgs {
     }
 
     /// Shows the plan and answers the permit for what it destroys; `None` where it destroys nothing.
-    fn permit(&self, client: &Client, document: &str, permitted: &[String]) -> Result<Option<Value>, CliError> {
+    fn permit(
+        &self,
+        client: &Client,
+        machine: &str,
+        document: &str,
+        permitted: &[String],
+    ) -> Result<Option<Value>, CliError> {
         let permitted: Vec<&str> = permitted.iter().map(String::as_str).filter(|disk| !disk.is_empty()).collect();
-        let plan = plan(client, &self.target, document)?;
+        let plan = plan(client, &self.target, machine, document)?;
         let disks = plan["destroys"].as_array().cloned().unwrap_or_default();
         if disks.is_empty() {
             return Ok(None);
