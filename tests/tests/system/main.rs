@@ -14,4 +14,5 @@ mod kernel;
 mod network;
 mod process;
 mod refusals;
+mod rollout;
 mod sealed;
