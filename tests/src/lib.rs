@@ -11,7 +11,7 @@ pub mod qemu;
 pub mod stage;
 
 pub use host::eventually::eventually;
-pub use host::{child, http, namespace, scratch, slot, wire};
+pub use host::{child, http, namespace, scratch, slot, switch};
 pub use players::{cycle, peer, simulated, stalled};
 pub use qemu::disks;
-pub use stage::{controller, guest, lab, site};
+pub use stage::{controller, ground, guest, lab, site};

@@ -1,4 +1,4 @@
-//! What tests take from the host and give back: processes, folders, namespaces, wires, HTTP, time,
+//! What tests take from the host and give back: processes, folders, namespaces, switches, HTTP, time,
 //! and a turn at its processors.
 //!
 //! Knows nothing of Muster.
@@ -9,4 +9,4 @@ pub mod http;
 pub mod namespace;
 pub mod scratch;
 pub mod slot;
-pub mod wire;
+pub mod switch;

@@ -63,6 +63,17 @@ impl Machine {
         self.qmp()?.run("system_reset")
     }
 
+    /// Pulls the cable of a NIC, counted from zero, or puts it in.
+    pub fn plug(&self, nic: usize, is_in: bool) -> Result<()> {
+        self.qmp()?.run_with("set_link", serde_json::json!({ "name": format!("net{nic}"), "up": is_in }))
+    }
+
+    /// Kills every process but PID 1, as Alt, SysRq and I do; only where the kernel's command line allows it.
+    pub fn kill_processes(&self) -> Result<()> {
+        let key = |name| serde_json::json!({ "type": "qcode", "data": name });
+        self.qmp()?.run_with("send-key", serde_json::json!({ "keys": [key("alt"), key("sysrq"), key("i")] }))
+    }
+
     /// Writes what a person in front of the machine would see to `screen.png` in its folder.
     pub fn screenshot(&self) -> Result<PathBuf> {
         let path = self.folder.join("screen.png");

@@ -123,9 +123,9 @@ pub enum Net {
         /// What DHCP tells a boot ROM to load.
         bootfile: Option<String>,
     },
-    /// One end of a [`crate::wire::Wire`].
-    Wire {
-        /// The wire's end, where frames for the machine are sent from.
+    /// A port of a [`crate::switch::Switch`].
+    Port {
+        /// The switch's end, where frames for the machine are sent from.
         far: PathBuf,
         /// The machine's end.
         near: PathBuf,
@@ -233,7 +233,7 @@ impl Net {
                 let bootfile = bootfile.as_ref().map(|url| format!(",bootfile={url}")).unwrap_or_default();
                 format!("-netdev user,id=net{i},net=10.0.{subnet}.0/24,host=10.0.{subnet}.2{bootfile}")
             }
-            Self::Wire { far, near } => format!(
+            Self::Port { far, near } => format!(
                 "-netdev dgram,id=net{i},remote.type=unix,remote.path={},local.type=unix,local.path={}",
                 text(far)?,
                 text(near)?

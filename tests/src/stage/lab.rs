@@ -20,6 +20,9 @@ pub const WIPE: Duration = Duration::from_secs(360);
 /// For what takes a second or two on an idle processor.
 pub const SOON: Duration = Duration::from_secs(60);
 
+/// A short time to confirm, so that what cannot be confirmed is undone soon.
+pub const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
+
 /// The one location.
 pub const LOCATION: &str = "lab1";
 
@@ -34,19 +37,19 @@ pub struct Lab {
 
 impl Lab {
     /// Moves the calling thread into a namespace of its own and starts a controller there, reached by agents at the
-    /// address `dialed`, or at whatever address they booted from where there is none.
-    pub fn open(name: &str, dialed: Option<&str>) -> Result<Self> {
+    /// addresses `dialed`, or at whatever address they booted from where there are none.
+    pub fn open(name: &str, dialed: &[&str]) -> Result<Self> {
         let slot = Slot::take()?;
         namespace::enter()?;
         Self::open_here(&scratch::scratch(name)?, dialed, slot)
     }
 
     /// The same in the namespace that the thread is in.
-    pub fn open_here(folder: &Path, dialed: Option<&str>, slot: Slot) -> Result<Self> {
+    pub fn open_here(folder: &Path, dialed: &[&str], slot: Slot) -> Result<Self> {
         let images = artifacts::image()?;
-        let dialed = dialed.map(|address| format!("controllers = [\"{address}:8443\"]")).unwrap_or_default();
-        // A short time to confirm, so that what cannot be confirmed is undone soon.
-        let config = format!("[boot]\nimages = {images:?}\n{dialed}\n[agents]\nconfirm_within = \"10s\"\n");
+        let dialed = if dialed.is_empty() { String::new() } else { format!("controllers = {dialed:?}\n") };
+        let confirm = CONFIRM_WITHIN.as_secs();
+        let config = format!("[boot]\nimages = {images:?}\n{dialed}[agents]\nconfirm_within = \"{confirm}s\"\n");
         let controller = Controller::start(folder, &config)?;
         controller.muster(&["location", "add", LOCATION, "--name", "The lab"])?;
         Ok(Self { folder: folder.to_owned(), controller, _slot: slot })

@@ -2,6 +2,7 @@
 //! and a guest that is nothing but the machines' kernel.
 
 pub mod controller;
+pub mod ground;
 pub mod guest;
 pub mod lab;
 pub mod site;

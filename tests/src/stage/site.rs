@@ -20,26 +20,35 @@ use muster_protocol::VlanTag;
 use crate::child::Process;
 use crate::namespace::ip;
 use crate::qemu::Net;
-use crate::wire::{Carries, Wire};
+use crate::switch::{Port, Switch, Tap};
 
 /// The address that agents dial.
-pub const CONTROLLER: &str = "10.99.0.1";
+pub const CONTROLLER: &str = "10.99.0.1:8443";
 
 /// See the module.
 pub struct Site {
-    wire: Wire,
+    switch: Switch,
     _dhcp: Process,
 }
 
 impl Site {
     /// Builds it in this thread's namespace; the DHCP server's log lies in `folder`.
     pub fn build(folder: &Path) -> Result<Self> {
-        ip(&["addr", "add", &format!("{CONTROLLER}/32"), "dev", "lo"])?;
+        ip(&["addr", "add", "10.99.0.1/32", "dev", "lo"])?;
         ip(&["addr", "add", "fd99::1/128", "dev", "lo", "nodad"])?;
-        let wire = Wire::plug(&[
-            ("plain", Carries::Untagged, &["10.77.0.1/24", "fd77::1/64"]),
-            ("office", Carries::Vlan(VlanTag::try_from(42)?), &["10.77.42.1/24", "fd77:42::1/64"]),
-        ])?;
+        let [plain, office] = [VlanTag::try_from(1)?, VlanTag::try_from(42)?];
+        let tap = |name: &str, vlan, addresses: [&str; 2]| Tap {
+            name: name.into(),
+            vlan,
+            addresses: addresses.map(str::to_owned).into(),
+        };
+        let switch = Switch::start(
+            &[Port { untagged: plain, tagged: vec![office] }],
+            &[
+                tap("plain", plain, ["10.77.0.1/24", "fd77::1/64"]),
+                tap("office", office, ["10.77.42.1/24", "fd77:42::1/64"]),
+            ],
+        )?;
         let mut dhcp = Command::new("dnsmasq");
         dhcp.args(
             "--keep-in-foreground --conf-file=/dev/null --user= --group= --port=0 --log-dhcp --log-facility=-"
@@ -50,12 +59,12 @@ impl Site {
         .arg("--dhcp-boot=http://10.77.0.1:8080/boot.ipxe")
         .arg(format!("--dhcp-leasefile={}", folder.join("leases").display()));
         let dhcp = Process::start("dnsmasq", &mut dhcp, &folder.join("dnsmasq.log"))?;
-        Ok(Self { wire, _dhcp: dhcp })
+        Ok(Self { switch, _dhcp: dhcp })
     }
 
     /// The port that the machine's NIC is plugged into.
     pub fn port(&self) -> Net {
-        self.wire.net()
+        self.switch.net(0)
     }
 }
 

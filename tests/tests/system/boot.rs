@@ -15,7 +15,7 @@ const OFFLINE_WITHIN: Duration = Duration::from_secs(30);
 /// BIOS, CD: inventory, reboot, a controller that is killed, and the plug.
 #[test]
 fn a_machine_on_cd_and_bios_is_inventoried_reboots_outlives_its_controller_and_is_missed() -> Result<()> {
-    let mut lab = Lab::open("bios-cd", None)?;
+    let mut lab = Lab::open("bios-cd", &[])?;
     let spec = lab::machine(Firmware::Bios, Boot::Cd(lab.iso()?))?;
     let mut machine = Machine::start(&spec, &lab.folder.join("machine"))?;
 
@@ -51,7 +51,7 @@ fn a_machine_on_cd_and_bios_is_inventoried_reboots_outlives_its_controller_and_i
 /// UEFI, stick: inventory, a disk that is prepared and kept, and off means off.
 #[test]
 fn a_machine_on_a_stick_and_uefi_prepares_a_disk_keeps_its_data_and_stays_away_when_switched_off() -> Result<()> {
-    let lab = Lab::open("uefi-stick", None)?;
+    let lab = Lab::open("uefi-stick", &[])?;
     let spec = lab::machine(Firmware::Uefi, Boot::Usb(lab.iso()?))?;
     let folder = lab.folder.join("machine");
     let mut machine = Machine::start(&spec, &folder)?;

@@ -14,7 +14,7 @@ const YEAR_S: i64 = 31_556_952;
 
 #[test]
 fn a_machine_at_1970_or_2099_joins_sets_its_clock_and_stays() -> Result<()> {
-    let mut lab = Lab::open("wrong-clock", None)?;
+    let mut lab = Lab::open("wrong-clock", &[])?;
     let mut spec = lab::machine(Firmware::Bios, Boot::Cd(lab.iso()?))?;
     let mut boot = None;
     for year in [1970, 2099] {

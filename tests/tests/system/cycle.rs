@@ -10,7 +10,7 @@ use serde_json::json;
 
 #[test]
 fn cycle_provisions_restarts_and_decommissions_a_machine_and_nothing_of_it_is_left_on_its_disks() -> Result<()> {
-    let lab = Lab::open("cycle", None)?;
+    let lab = Lab::open("cycle", &[])?;
     let spec = lab::machine(Firmware::Bios, Boot::Cd(lab.iso()?))?;
     let folder = lab.folder.join("machine");
     let _machine = Machine::start(&spec, &folder)?;

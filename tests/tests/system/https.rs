@@ -11,7 +11,7 @@ use muster_tests::qemu::{Boot, Firmware, HardwareClock, Machine};
 #[test]
 fn a_uefi_machine_starts_over_https_whatever_its_clock_says_and_by_the_controller_alone_that_its_iso_pins() -> Result<()>
 {
-    let mut lab = Lab::open("https", None)?;
+    let mut lab = Lab::open("https", &[])?;
     lab.controller.kill();
     // Nothing is there to fall back on.
     OpenOptions::new().append(true).open(lab.folder.join("muster.toml"))?.write_all(b"\n[listen]\nboot = []\n")?;

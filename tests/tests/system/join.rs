@@ -42,7 +42,7 @@ fn twin(lab: &Lab, number: u8) -> Result<(Spec, String)> {
 
 #[test]
 fn twins_from_one_iso_are_two_machines_approved_by_claim_code_and_policy_and_outlive_their_iso() -> Result<()> {
-    let lab = Lab::open("join", None)?;
+    let lab = Lab::open("join", &[])?;
     lab.iso()?;
     let isos = lab.controller.muster_json(&["iso", "list"])?;
     let iso = text(&isos, "/0/id")?.to_owned();
@@ -95,7 +95,7 @@ fn twins_from_one_iso_are_two_machines_approved_by_claim_code_and_policy_and_out
 /// Of a box whose only NIC was exchanged nobody can know, so somebody is asked; and a rejected one is told so.
 #[test]
 fn a_machine_with_another_nic_is_a_question_and_a_rejected_one_reads_so_on_its_screen() -> Result<()> {
-    let lab = Lab::open("doubt", None)?;
+    let lab = Lab::open("doubt", &[])?;
     lab.iso()?;
     let (mut spec, mac) = twin(&lab, 1)?;
     let folder = lab.folder.join("machine");
@@ -142,7 +142,7 @@ fn a_machine_with_another_nic_is_a_question_and_a_rejected_one_reads_so_on_its_s
 /// Two ways in which machines speak to their TPMs; a TPM is a part like others, and goes from one box to the next.
 #[test]
 fn a_tpm_makes_its_machine_known_in_another_box_and_another_tpm_in_the_same_box_is_a_question() -> Result<()> {
-    let lab = Lab::open("tpm", None)?;
+    let lab = Lab::open("tpm", &[])?;
     let images = artifacts::image()?;
     let start = |name: &str, mut spec: Spec, state: &tempfile::TempDir, model| -> Result<Machine> {
         let cmdline = lab.command_line(&spec)?;
@@ -194,7 +194,7 @@ fn a_tpm_makes_its_machine_known_in_another_box_and_another_tpm_in_the_same_box_
 /// Replayed, another machine's, and no ticket at all: the screen says which, and the operator is told.
 #[test]
 fn a_machine_whose_ticket_is_no_good_says_why_on_its_console_and_raises_an_event() -> Result<()> {
-    let lab = Lab::open("tickets", None)?;
+    let lab = Lab::open("tickets", &[])?;
     let images = artifacts::image()?;
     let start = |number: u8, cmdline: &str| -> Result<(Machine, String)> {
         let (mut spec, mac) = twin(&lab, number)?;

@@ -13,6 +13,7 @@ mod join;
 mod kernel;
 mod network;
 mod process;
+mod pushes;
 mod refusals;
 mod rollout;
 mod sealed;

@@ -22,7 +22,7 @@ fn a_machine_booted_by_its_network_card_keeps_a_good_network_and_undoes_a_bad_on
     namespace::enter()?;
     let folder = scratch::scratch("network")?;
     let site = Site::build(&folder)?;
-    let lab = Lab::open_here(&folder, Some(site::CONTROLLER), slot)?;
+    let lab = Lab::open_here(&folder, &[site::CONTROLLER], slot)?;
     let mut spec = lab::machine(Firmware::Bios, Boot::Network)?;
     spec.nics[0].net = site.port();
     let mac = spec.nics[0].mac;

@@ -10,7 +10,7 @@ use muster_tests::{artifacts, eventually};
 
 #[test]
 fn a_sealed_iso_starts_machines_whatever_their_clocks_say_and_asks_nobody_over_http() -> Result<()> {
-    let mut lab = Lab::open("sealed", None)?;
+    let mut lab = Lab::open("sealed", &[])?;
     lab.controller.kill();
     OpenOptions::new().append(true).open(lab.folder.join("muster.toml"))?.write_all(b"\n[listen]\nboot = []\n")?;
     lab.controller.start_again()?;

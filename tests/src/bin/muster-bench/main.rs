@@ -31,7 +31,7 @@ const SESSION_IS_UP: &str = "in session with";
 const RESIDENT: &str = "the agent takes ";
 
 fn main() -> Result<()> {
-    let lab = Lab::open("bench", None)?;
+    let lab = Lab::open("bench", &[])?;
     let image = artifacts::image()?;
     let (kernel, initramfs) = (image.join("kernel"), image.join("initramfs"));
     let empty = floor::empty_initramfs(&lab.folder)?;

@@ -59,7 +59,7 @@ fn folder() -> std::path::PathBuf {
 
 fn play(steps: &mut Steps) -> Result<Stage> {
     let lab = steps.step("a controller starts on its embedded database, with one location", || {
-        let lab = Lab::open_here(&scratch::scratch("run")?, None, Slot::take()?)?;
+        let lab = Lab::open_here(&scratch::scratch("run")?, &[], Slot::take()?)?;
         let said = format!("https://127.0.0.1:{PORT}, data in {}", lab.controller.data().display());
         Ok((lab, said))
     })?;

@@ -1,0 +1,41 @@
+//! Every entry of `right.txt` is kept.
+
+use anyhow::{Context, Result, ensure};
+use muster_tests::eventually;
+use muster_tests::ground::{Ground, Seat};
+use muster_tests::lab::{Lab, SOON};
+use muster_tests::site::is_alive;
+use serde_json::json;
+
+use super::table::{self, Push};
+use super::{Went, carry_out, side_by_side};
+
+#[test]
+fn every_right_push_is_kept() -> Result<()> {
+    let lists = table::read(include_str!("right.txt"))?;
+    let ground = Ground::open("right-pushes", lists.len())?;
+    side_by_side(&ground, |lab, seat, went, failures| {
+        for push in &lists[seat.number - 1].pushes {
+            match check(push, lab, seat) {
+                Ok(how) => went.push(how),
+                Err(error) => failures.push(format!("{}: {error:#}", push.name)),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Pushes it, and sees that it is in force: the machine is where it should be, and would do nothing more.
+fn check(push: &Push, lab: &Lab, seat: &Seat) -> Result<Went> {
+    let (operation, went) = carry_out(push, lab, seat)?;
+    let document = push.document(seat);
+    ensure!(operation["state"] == "succeeded", "{operation}\n{document}");
+    for address in &push.found_at {
+        let address = seat.fill(address).parse().with_context(|| address.clone())?;
+        eventually(SOON, "the machine has its address", || is_alive(address))?;
+    }
+    let path = format!("/api/v1/machines/{}/plan", seat.id);
+    let plan = lab.controller.api()?.post(&path, &json!({ "document": document }))?;
+    ensure!(plan["steps"].as_array().is_some_and(Vec::is_empty), "there is nothing left to do: {plan}");
+    Ok(went)
+}
