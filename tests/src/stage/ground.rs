@@ -3,14 +3,13 @@
 //!
 //! ```text
 //!  seat N      ┌ port 1: untagged VLAN 1, tagged 42 and 66      VLAN V is 10.N.V.0/24, router .1
-//!  machine ────┼ port 2: untagged VLAN 2, tagged 43             DHCP in 1, 2 and 42
+//!  machine ────┼ port 2: untagged VLAN 2, tagged 42, 43, 66     DHCP in 1, 2 and 42
 //!  of 3 NICs   └ port 3: untagged VLAN 3, nobody there          VLAN 66 is fd00:N:66::/64, router ::1, advertised; no IPv4
 //!  controller: 10.99.0.1 and fd99::1, behind the routers
 //!  10.N.1.66 and 10.N.42.66 are somebody else's
 //! ```
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use muster_protocol::VlanTag;
@@ -22,7 +21,7 @@ use crate::namespace::ip;
 use crate::qemu::{Boot, Firmware, Machine, Nic, Spec};
 use crate::slot::Slot;
 use crate::switch::{Port, Switch, Tap};
-use crate::{artifacts, eventually, namespace, scratch};
+use crate::{artifacts, eventually, namespace, scratch, site};
 
 /// Where machines dial.
 pub const CONTROLLERS: [&str; 2] = ["10.99.0.1:8443", "[fd99::1]:8443"];
@@ -102,7 +101,7 @@ impl Seat {
         let port = |untagged, tagged: &[u16]| -> Result<Port> {
             Ok(Port { untagged: vlan(untagged)?, tagged: tagged.iter().map(|&tag| vlan(tag)).collect::<Result<_>>()? })
         };
-        let switch = Switch::start(&[port(1, &[42, SIX])?, port(2, &[43])?, port(3, &[])?], &taps)?;
+        let switch = Switch::start(&[port(1, &[42, SIX])?, port(2, &[42, 43, SIX])?, port(3, &[])?], &taps)?;
 
         let mut spec = lab::machine(Firmware::Bios, Boot::Network)?;
         spec.uuid = format!("4c4c4544-0042-3510-8052-b4c04f4e{number:04}");
@@ -206,21 +205,16 @@ fn tap(number: usize, tag: u16) -> String {
 
 /// One server for all seats.
 fn serve_dhcp(seats: &[Seat], folder: &Path) -> Result<Process> {
-    let mut dhcp = Command::new("dnsmasq");
-    dhcp.args(
-        "--keep-in-foreground --conf-file=/dev/null --user= --group= --port=0 --log-dhcp --log-facility=-".split(' '),
-    )
-    .args("--bind-dynamic --enable-ra --no-ping --dhcp-authoritative".split(' '))
-    .arg(format!("--dhcp-leasefile={}", folder.join("leases").display()));
+    let mut options = vec!["--no-ping".to_owned(), "--dhcp-authoritative".to_owned()];
     for number in seats.iter().map(|seat| seat.number) {
         for tag in NETWORKS.into_iter().filter_map(|(tag, has_dhcp)| has_dhcp.then_some(tag)) {
-            let name = tap(number, tag);
-            dhcp.arg(format!("--interface={name}"))
-                .arg(format!("--dhcp-range=set:{name},10.{number}.{tag}.100,10.{number}.{tag}.200,255.255.255.0,1h"))
-                .arg(format!("--dhcp-option=tag:{name},option:router,10.{number}.{tag}.1"));
+            let (name, net) = (tap(number, tag), format!("10.{number}.{tag}"));
+            options.push(format!("--interface={name}"));
+            options.push(format!("--dhcp-range=set:{name},{net}.100,{net}.200,255.255.255.0,1h"));
+            options.push(format!("--dhcp-option=tag:{name},option:router,{net}.1"));
         }
-        dhcp.arg(format!("--interface={}", tap(number, SIX)))
-            .arg(format!("--dhcp-range=fd00:{number}:{SIX}::,ra-only,64,1h"));
+        options.push(format!("--interface={}", tap(number, SIX)));
+        options.push(format!("--dhcp-range=fd00:{number}:{SIX}::,ra-only,64,1h"));
     }
-    Process::start("dnsmasq", &mut dhcp, &folder.join("dnsmasq.log"))
+    site::serve_dhcp(&options.join(" "), folder)
 }

@@ -14,10 +14,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use muster_protocol::VlanTag;
 
 use crate::child::Process;
+use crate::eventually;
+use crate::lab::SOON;
 use crate::namespace::ip;
 use crate::qemu::Net;
 use crate::switch::{Port, Switch, Tap};
@@ -49,16 +51,9 @@ impl Site {
                 tap("office", office, ["10.77.42.1/24", "fd77:42::1/64"]),
             ],
         )?;
-        let mut dhcp = Command::new("dnsmasq");
-        dhcp.args(
-            "--keep-in-foreground --conf-file=/dev/null --user= --group= --port=0 --log-dhcp --log-facility=-"
-                .split(' '),
-        )
-        .args("--interface=plain --bind-dynamic --enable-ra --dhcp-range=fd77::,ra-only".split(' '))
-        .args("--dhcp-range=10.77.0.100,10.77.0.200,255.255.255.0,2m --dhcp-option=option:router,10.77.0.1".split(' '))
-        .arg("--dhcp-boot=http://10.77.0.1:8080/boot.ipxe")
-        .arg(format!("--dhcp-leasefile={}", folder.join("leases").display()));
-        let dhcp = Process::start("dnsmasq", &mut dhcp, &folder.join("dnsmasq.log"))?;
+        let options = "--interface=plain --dhcp-range=fd77::,ra-only --dhcp-boot=http://10.77.0.1:8080/boot.ipxe \
+                       --dhcp-range=10.77.0.100,10.77.0.200,255.255.255.0,2m --dhcp-option=option:router,10.77.0.1";
+        let dhcp = serve_dhcp(options, folder)?;
         Ok(Self { switch, _dhcp: dhcp })
     }
 
@@ -66,6 +61,28 @@ impl Site {
     pub fn port(&self) -> Net {
         self.switch.net(0)
     }
+}
+
+/// Starts dnsmasq in this thread's namespace with `options`, words without blanks in them, and waits until it serves; its
+/// log and its leases lie in `folder`.
+pub(super) fn serve_dhcp(options: &str, folder: &Path) -> Result<Process> {
+    let log = folder.join("dnsmasq.log");
+    let mut dhcp = Command::new("dnsmasq");
+    dhcp.args(
+        "--keep-in-foreground --conf-file=/dev/null --user= --group= --port=0 --log-dhcp --log-facility=-".split(' '),
+    )
+    .args(["--bind-dynamic", "--enable-ra"])
+    .args(options.split_whitespace())
+    .arg(format!("--dhcp-leasefile={}", folder.join("leases").display()))
+    // All that run at one time would write the same one.
+    .arg(format!("--pid-file={}", folder.join("dnsmasq.pid").display()));
+    let server = Process::start("dnsmasq", &mut dhcp, &log)?;
+    eventually(SOON, "the DHCP server serves", || {
+        let said = std::fs::read_to_string(&log)?;
+        ensure!(said.contains("started, version"), "{said}");
+        Ok(())
+    })?;
+    Ok(server)
 }
 
 /// Whether somebody has this address: a port that nobody listens on is refused by its owner, and by nobody else.
