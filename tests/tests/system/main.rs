@@ -11,7 +11,6 @@ mod hostile;
 mod https;
 mod join;
 mod kernel;
-mod network;
 mod process;
 mod pushes;
 mod refusals;

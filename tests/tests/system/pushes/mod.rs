@@ -4,6 +4,7 @@
 //! A new push is one more entry in `wrong.txt` or `right.txt`; [`table`] says how they are written, and
 //! [`muster_tests::ground`] what there is. How long each took stands in `build/tests/*-pushes/pushes.txt`.
 
+mod by_card;
 mod cut;
 mod right;
 mod table;
