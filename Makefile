@@ -14,8 +14,8 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 
 .PHONY: help run test bench fuzz fuzz-briefly build image agent debug setup
 
-# What strangers send is read by these, and what hardware says; see fuzz/fuzz_targets.
-FUZZ := frames enrollment ticket boot_query tpm
+# What strangers, hardware, and servers on a machine's network say is read by these; see fuzz/fuzz_targets.
+FUZZ := frames enrollment ticket boot_query tpm leases
 # No sanitizer, so that the pinned compiler is enough: there is no unsafe code to look into, and a panic, an overflow, a
 # hang or too much memory is a crash all the same.
 FUZZING := --sanitizer none --codegen-units 16
@@ -62,7 +62,7 @@ build: agent
 	$(CARGO) build --release --locked -p muster-controller
 
 # The image is made anew only where the agent, the packages or the program that makes it are others.
-image: agent debug build/packages
+image: agent debug build/packages build/netplan
 	@$(BUILD)/debug/muster image build --agent $(BUILD)/$(MUSL)/agent/muster-agent --output build/image
 
 # Tests build ISOs in namespaces, where there is no network: what an ISO is made of is fetched here, by making one.
@@ -70,6 +70,10 @@ build/packages: | debug
 	@mkdir -p build
 	@$(BUILD)/debug/muster iso build --location lab1 --controller 10.0.2.2 --without-credential --output build/lab.iso
 	@touch $@
+
+# netplan's own examples, which documents are tested with.
+build/netplan: | debug
+	@$(BUILD)/debug/muster-examples $@
 
 # The smallest agent; the other profiles are for reading its backtraces.
 agent: setup

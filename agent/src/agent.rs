@@ -1,5 +1,6 @@
 //! One agent's parts: what its loops share. [`run`](crate::run) sets them going.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Agent {
     pub outbox: watch::Sender<Outbox>,
     /// Where it stands with its controller, for the console.
     pub status: watch::Sender<Status>,
+    /// By which address the controller was reached last.
+    pub controller: watch::Sender<Option<SocketAddr>>,
     /// The one loop that changes the machine.
     pub reconciler: Arc<Reconciler>,
     session: Mutex<Session>,
@@ -80,12 +83,14 @@ impl Agent {
     pub fn new(options: Options, machine: Arc<dyn Machine>) -> (Arc<Self>, Jobs) {
         let outbox = watch::Sender::new(Outbox::default());
         let (keep, boot, manage) = (options.keep.clone(), options.boot, options.manage);
-        let (reconciler, jobs) = Reconciler::new(machine.clone(), keep, boot, manage, outbox.clone());
+        let controller = watch::Sender::new(None);
+        let seen = controller.subscribe();
+        let (reconciler, jobs) = Reconciler::new(machine.clone(), keep, boot, manage, outbox.clone(), seen);
         let clock = Clock::new(options.time_unix_s);
         let trust = Trust::load(options.keep.clone(), options.ca);
         let session = Mutex::new(Session::new(boot, manage));
         let status = watch::Sender::new(Status::default());
-        (Arc::new(Self { options, machine, clock, trust, outbox, status, reconciler, session }), jobs)
+        (Arc::new(Self { options, machine, clock, trust, outbox, status, controller, reconciler, session }), jobs)
     }
 
     /// What sessions decide by. Held for a decision, never across a wait.

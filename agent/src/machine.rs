@@ -5,7 +5,7 @@
 //! Nothing here decides anything: plans are made in `plan`, from data to data.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,15 +51,17 @@ pub trait Machine: Send + Sync + 'static {
     /// Destroys what a disk carries, its partitions included, and proves it by reading back.
     fn wipe(&self, disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError>;
 
-    /// Whether packets to this address would leave the machine at all.
+    /// A socket for packets to this address, new each time, so that nothing of a network that is gone sticks to it. Where a
+    /// way is given, they take it and no other.
     ///
     /// Errors: there is no route, or (a simulated machine) nobody who would carry them.
-    fn route(&self, to: IpAddr) -> Result<(), MachineError>;
+    fn socket(&self, to: IpAddr, way: Option<&plan::network::NewWay>) -> Result<UdpSocket, MachineError>;
 
     /// Neighbors that were asked for and did not answer (ARP, neighbor discovery), as far as the kernel remembers.
     fn unanswered(&self) -> Vec<IpAddr>;
 
-    /// Sets the clock to milliseconds since 1970 UTC. Best effort.
+    /// A controller says that it is this now, in milliseconds since 1970 UTC: sets the clock by it, unless it is near that
+    /// already. Best effort.
     fn set_clock(&self, unix_ms: u64);
 
     /// Writes what is in flight to the disks, then acts. Returns only where it failed, or on a machine that is no PID 1's.

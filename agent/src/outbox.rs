@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Progress, Times};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
 use muster_protocol::{Digest, Generation, OperationId};
+
+use crate::plan::network::NewWay;
 
 /// How many ended operations are remembered, so that a repeated request is answered with the result it had.
 const REMEMBERED_WORK: usize = 16;
@@ -23,10 +25,12 @@ pub struct Outbox {
     work: Vec<(OperationId, Work, Told)>,
     /// What the machine is made of, and its digest; `None` before the first look.
     pub inventory: Option<(Arc<Inventory>, Digest)>,
-    /// What must be answered over a way that is newer than the change.
+    /// What the controller must be asked over a connection of its own.
     pub proof: Option<Proof>,
-    /// The number of the connection that was begun last; each attempt takes the next.
-    pub connection: u64,
+    /// How often the network became another one: what was begun before may be waiting for an answer that cannot come.
+    pub changes: u64,
+    /// The last of them after which a session was heard of.
+    pub heard: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,19 +39,33 @@ enum Told {
     Yes,
 }
 
-/// A change that is kept only if the controller answers over it.
+/// A way to the controller that is to be proven, by an exchange over a connection that is begun for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// Which generation is in force.
+    /// Which generation is in force, or is to be.
     pub generation: Generation,
-    /// Digest of its desired state.
-    pub desired: Digest,
-    /// Only connections with a greater number prove anything: this one was begun before the change.
-    pub begun_before: u64,
+    /// What is asked.
+    pub asked: Asked,
     /// What came of it.
     pub answer: Proven,
     /// Why the last attempt to reach the controller failed, empty before the first.
     pub trouble: String,
+}
+
+/// What a proof asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// Whether the controller answers over a way that stands beside the present one, and goes on to.
+    Beside(NewWay),
+    /// Whether it answers over the network as it is.
+    Reach,
+    /// Whether it answers over the network as it is, and takes note that it does.
+    Confirm {
+        /// Digest of the desired state that is in force.
+        desired: Digest,
+        /// How long it took.
+        times: Times,
+    },
 }
 
 /// What came of asking for a proof.
@@ -55,7 +73,7 @@ pub struct Proof {
 pub enum Proven {
     /// Nothing yet.
     Waiting,
-    /// The controller heard, over the new way.
+    /// The controller heard.
     Yes,
 }
 
@@ -93,14 +111,8 @@ impl Outbox {
         }
     }
 
-    /// What the session of this connection says next; `None` where the controller knows everything.
-    /// A proof goes first: a deadline runs.
-    pub fn next(&self, heard: &Heard, connection: u64) -> Option<Call> {
-        if let Some(proof) = self.waiting_proof()
-            && connection > proof.begun_before
-        {
-            return Some(Call::Confirm { generation: proof.generation, desired: proof.desired });
-        }
+    /// What a session says next; `None` where the controller knows everything.
+    pub fn next(&self, heard: &Heard) -> Option<Call> {
         if let Some((inventory, digest)) = &self.inventory
             && heard.inventory != Some(*digest)
         {
@@ -113,12 +125,8 @@ impl Outbox {
         untold.map(|(operation, state, _)| Call::Work { operation: *operation, state: state.clone() })
     }
 
-    /// Whether a proof waits that this connection is too old for.
-    pub fn needs_newer_than(&self, connection: u64) -> bool {
-        self.waiting_proof().is_some_and(|proof| connection <= proof.begun_before)
-    }
-
-    fn waiting_proof(&self) -> Option<&Proof> {
+    /// The proof that waits for its answer.
+    pub fn waiting_proof(&self) -> Option<&Proof> {
         self.proof.as_ref().filter(|proof| proof.answer == Proven::Waiting)
     }
 
@@ -129,12 +137,6 @@ impl Outbox {
             return;
         }
         match call {
-            // A controller that wants another generation by now was reached all the same, and will send that one.
-            Call::Confirm { generation, .. } => {
-                if let Some(proof) = self.proof.as_mut().filter(|proof| proof.generation == generation) {
-                    proof.answer = Proven::Yes;
-                }
-            }
             Call::Inventory(inventory) => heard.inventory = Some(inventory.digest()),
             Call::Progress(progress) => heard.progress = progress,
             Call::Work { operation, state } => {
@@ -143,7 +145,7 @@ impl Outbox {
                     entry.2 = Told::Yes;
                 }
             }
-            Call::Hello(_) | Call::Renew { .. } => {}
+            Call::Hello(_) | Call::Renew { .. } | Call::Confirm { .. } | Call::Prove { .. } => {}
         }
     }
 
@@ -152,7 +154,9 @@ impl Outbox {
         match call {
             Call::Progress(progress) => !progress.is_settled(),
             Call::Work { state, .. } => !is_ended(state),
-            Call::Hello(_) | Call::Inventory(_) | Call::Confirm { .. } | Call::Renew { .. } => false,
+            Call::Hello(_) | Call::Inventory(_) | Call::Confirm { .. } | Call::Prove { .. } | Call::Renew { .. } => {
+                false
+            }
         }
     }
 
@@ -174,42 +178,16 @@ mod tests {
         Heard { progress: outbox.progress.clone(), inventory: outbox.inventory.as_ref().map(|(_, digest)| *digest) }
     }
 
-    fn proof() -> Proof {
-        Proof {
-            generation: Generation(3),
-            desired: Digest::of(b""),
-            begun_before: 5,
-            answer: Proven::Waiting,
-            trouble: String::new(),
-        }
-    }
-
-    #[test]
-    fn only_a_connection_begun_after_the_change_proves_it() {
-        let mut outbox = Outbox { proof: Some(proof()), ..Outbox::default() };
-        let mut heard = heard(&outbox);
-        assert_eq!(outbox.next(&heard, 5), None);
-        assert!(outbox.needs_newer_than(5));
-        assert!(!outbox.needs_newer_than(6));
-        let call = outbox.next(&heard, 6).expect("something to say");
-        assert!(matches!(call, Call::Confirm { generation: Generation(3), .. }));
-        outbox.answered(&mut heard, call.clone(), &Answer::Refused(Refusal::Busy));
-        assert_eq!(outbox.next(&heard, 6), Some(call.clone()), "busy is no answer");
-        outbox.answered(&mut heard, call, &Answer::Refused(Refusal::Outdated));
-        assert_eq!(outbox.proof.as_ref().map(|p| p.answer), Some(Proven::Yes), "whoever refuses was reached");
-        assert_eq!(outbox.next(&heard, 6), None);
-    }
-
     #[test]
     fn what_changed_while_it_was_told_is_told_again() {
         let mut outbox = Outbox::default();
         let mut heard = heard(&outbox);
         let applying = |percent| Progress::Applying { generation: Generation(1), percent, step: String::new() };
         outbox.progress = applying(10);
-        let call = outbox.next(&heard, 1).expect("something to say");
+        let call = outbox.next(&heard).expect("something to say");
         outbox.progress = applying(20);
         outbox.answered(&mut heard, call, &Answer::Accepted);
-        assert_eq!(outbox.next(&heard, 1), Some(Call::Progress(applying(20))));
+        assert_eq!(outbox.next(&heard), Some(Call::Progress(applying(20))));
     }
 
     #[test]
@@ -218,12 +196,12 @@ mod tests {
         let mut heard = heard(&outbox);
         let operation = OperationId::from_bytes([1; 16]);
         outbox.set_work(operation, Work::Failed { why: "no such disk".into() });
-        let call = outbox.next(&heard, 1).expect("something to say");
-        assert_eq!(outbox.next(&heard, 2), Some(call.clone()), "another session tells it as well");
+        let call = outbox.next(&heard).expect("something to say");
+        assert_eq!(outbox.next(&heard), Some(call.clone()), "another session tells it as well");
         outbox.answered(&mut heard, call.clone(), &Answer::Accepted);
-        assert_eq!(outbox.next(&heard, 2), None);
+        assert_eq!(outbox.next(&heard), None);
         outbox.repeat_work(&operation);
-        assert_eq!(outbox.next(&heard, 2), Some(call));
+        assert_eq!(outbox.next(&heard), Some(call));
     }
 
     #[test]
@@ -232,9 +210,9 @@ mod tests {
         let digest = inventory.digest();
         let outbox = Outbox { inventory: Some((Arc::new(inventory), digest)), ..Outbox::default() };
         let mut known = heard(&outbox);
-        assert_eq!(outbox.next(&known, 1), None);
+        assert_eq!(outbox.next(&known), None);
         known.inventory = None;
-        assert!(matches!(outbox.next(&known, 1), Some(Call::Inventory(_))));
+        assert!(matches!(outbox.next(&known), Some(Call::Inventory(_))));
     }
 
     #[test]

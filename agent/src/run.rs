@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::contact::dial::{self, Ended};
+use crate::contact::prove;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::reconcile::Jobs;
@@ -41,6 +42,7 @@ pub async fn run_agent(agent: &Arc<Agent>, jobs: Jobs) -> Ended {
     };
     tokio::select! {
         ended = dial::dial(agent) => ended,
+        () = prove::prove(agent) => std::future::pending().await,
         () = work => std::future::pending().await,
     }
 }

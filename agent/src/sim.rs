@@ -5,14 +5,14 @@
 //! A test says who carries its packets ([`Wire`]) and which steps fail ([`Faults`]).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use muster_protocol::desired::AcceptRa;
+use muster_protocol::desired::{AcceptRa, MAIN_TABLE, Privacy};
 use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
 use muster_protocol::observed::{
-    Address, Admin, Contents, Dhcp4, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route,
+    Address, Admin, Contents, Dhcp, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
 };
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::to_controller::WipeReceipt;
@@ -20,6 +20,7 @@ use muster_protocol::{DiskId, Mac};
 
 use crate::machine::{Machine, MachineError, Percent};
 use crate::plan;
+use crate::plan::network::NewWay;
 use crate::plan::network::twin::Twin;
 use crate::plan::storage::apply_to_model;
 
@@ -77,8 +78,14 @@ impl SimMachine {
             carrier,
             mtu: 1500,
             addresses,
-            dhcp4: Dhcp4::Off,
+            driver: "simulated".into(),
+            port: None,
+            neighbors: Vec::new(),
+            dhcp4: Dhcp::Off,
+            dhcp6: Dhcp::Off,
             accept_ra: AcceptRa::Default,
+            privacy: Privacy::Off,
+            wake_on_lan: WakeOnLan::Off,
         };
         let net = ipnet::Ipv4Net::new(address, 16).map(Into::into).expect("16 is a prefix length");
         let routes = vec![Route {
@@ -86,14 +93,15 @@ impl SimMachine {
             via: Some(Ipv4Addr::new(10, 77, 0, 1).into()),
             link: 2,
             metric: 0,
+            table: MAIN_TABLE,
             origin: Origin::Static,
         }];
         let first = link(2, Carrier::Present, vec![Address { net, origin: Origin::Static }]);
         let network = Network {
             links: vec![first, link(3, Carrier::Absent, Vec::new())],
             routes,
-            nameservers: Vec::new(),
-            search: Vec::new(),
+            hostname: format!("sim{number}"),
+            ..Network::default()
         };
         let disk = |letter: char| Disk {
             name: format!("sd{letter}"),
@@ -166,10 +174,11 @@ impl World {
         self.network.observe().routes.iter().filter_map(default)
     }
 
-    fn is_carried(&self) -> bool {
+    fn is_carried(&self, way: Option<&NewWay>) -> bool {
         let usable = |index: u32, gateway: IpAddr| {
             self.network.observe().links.iter().any(|link| {
                 link.index == index
+                    && way.is_none_or(|way| way.link == link.name)
                     && link.admin == Admin::Up
                     && link.carrier == Carrier::Present
                     && link.addresses.iter().any(|address| address.net.contains(&gateway))
@@ -295,10 +304,13 @@ impl Machine for SimMachine {
         Ok(WipeReceipt { disk: disk.clone(), method: "simulated".into(), bytes, verified_bytes, milliseconds: 1 })
     }
 
-    fn route(&self, to: IpAddr) -> Result<(), MachineError> {
-        let carried = self.world().is_carried();
-        let lost = || MachineError::os(format!("reach {to}"), io::Error::from(io::ErrorKind::NetworkUnreachable));
-        carried.then_some(()).ok_or_else(lost)
+    fn socket(&self, to: IpAddr, way: Option<&NewWay>) -> Result<UdpSocket, MachineError> {
+        let failed = |error: io::Error| MachineError::os(format!("reach {to}"), error);
+        if !self.world().is_carried(way) {
+            return Err(failed(io::Error::from(io::ErrorKind::NetworkUnreachable)));
+        }
+        let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        UdpSocket::bind((any, 0)).map_err(failed)
     }
 
     fn unanswered(&self) -> Vec<IpAddr> {

@@ -15,8 +15,8 @@ use muster_agent::linux::network::Network;
 use muster_agent::machine::chain;
 use muster_agent::options;
 use muster_agent::plan::network::{Step, differences, plan, revert};
-use muster_protocol::desired::{self, AcceptRa, Reach, Select, Settings};
-use muster_protocol::observed::{self, Address, Admin, Dhcp4, LinkKind, Origin};
+use muster_protocol::desired::{self, AcceptRa, Ethernet, LeaseUse, MAIN_TABLE, Reach, Select, Settings};
+use muster_protocol::observed::{self, Address, Admin, Dhcp, LinkKind, Origin};
 use serde_json::Value;
 
 fn net(text: &str) -> IpNet {
@@ -28,13 +28,15 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn route(to: &str, via: &str, metric: Option<u32>, reach: Reach) -> desired::Route {
-    desired::Route { to: net(to), via: ip(via), metric, reach }
+    desired::Route { to: net(to), via: Some(ip(via)), metric, table: MAIN_TABLE, reach }
 }
 
 /// A document for `eth0`.
 fn eth0(settings: Settings) -> desired::Network {
-    let select = Select::Mac(MAC.parse().expect("a MAC"));
-    desired::Network { links: vec![desired::Link::Ethernet { id: "lan".to_owned(), select, settings }] }
+    let select = Select { mac: Some(MAC.parse().expect("a MAC")), ..Select::default() };
+    let kind = desired::LinkKind::Ethernet(Ethernet { select, ..Ethernet::default() });
+    let links = vec![desired::Link { id: "lan".to_owned(), kind, settings }];
+    desired::Network { links, ..desired::Network::default() }
 }
 
 fn link(network: &Network) -> observed::Link {
@@ -50,11 +52,11 @@ fn apply(network: &Network, steps: &[Step]) {
 
 /// Applies a document and proves that it is in force.
 fn make_so(network: &Network, desired: &desired::Network) {
-    let steps = plan(desired, &network.observe().expect("observed")).expect("it fits");
+    let steps = plan(desired, &network.observe().expect("observed"), &[]).expect("it fits");
     apply(network, &steps);
     let now = network.observe().expect("observed");
     assert_eq!(differences(desired, &now), Vec::<String>::new());
-    assert_eq!(plan(desired, &now), Ok(Vec::new()));
+    assert_eq!(plan(desired, &now, &[]), Ok(Vec::new()));
 }
 
 /// What a revert owes, in comparable form.
@@ -134,7 +136,7 @@ fn sees_what_iproute2_shows() {
     assert_eq!((eth0.mtu, eth0.admin, eth0.kind), (1400, Admin::Up, LinkKind::Ethernet));
     assert_eq!((eth0.mac.to_string().as_str(), eth0.accept_ra), (MAC, AcceptRa::Default));
     let kinds: Vec<_> = seen.links.iter().map(|link| (link.name.as_str(), &link.kind)).collect();
-    assert!(kinds.contains(&("br0", &LinkKind::Foreign("bridge".to_owned()))), "{kinds:?}");
+    assert!(kinds.iter().any(|(name, kind)| *name == "br0" && matches!(kind, LinkKind::Bridge(_))), "{kinds:?}");
     assert!(kinds.contains(&("mac0", &LinkKind::Foreign("macvlan".to_owned()))), "{kinds:?}");
     assert!(!kinds.iter().any(|(name, _)| *name == "lo"), "{kinds:?}");
 
@@ -150,6 +152,7 @@ fn sees_what_iproute2_shows() {
     let routes: BTreeSet<String> = seen
         .routes
         .iter()
+        .filter(|route| route.table == MAIN_TABLE)
         .map(|route| {
             let via = route.via.map_or("-".to_owned(), |via| via.to_string());
             let dev = seen.links.iter().find(|link| link.index == route.link).map_or("?", |link| link.name.as_str());
@@ -179,8 +182,8 @@ fn whole() -> desired::Network {
         nameservers: vec![ip("192.0.2.53"), ip("2001:db8::53")],
         search: vec!["example.org".to_owned()],
         mtu: Some(1420),
-        dhcp4: desired::Dhcp4::Off,
         accept_ra: AcceptRa::Off,
+        ..Settings::default()
     })
 }
 
@@ -239,7 +242,7 @@ fn each_step_may_be_repeated() {
     lab.ip("address add 192.0.2.5/24 dev eth0");
     let network = lab.network(None);
     let before = network.observe().expect("observed");
-    let steps = plan(&whole(), &before).expect("it fits");
+    let steps = plan(&whole(), &before, &[]).expect("it fits");
     for step in &steps {
         apply(&network, &[step.clone(), step.clone()]);
     }
@@ -268,7 +271,7 @@ fn a_default_route_is_there_at_every_moment_of_a_change() {
     // The old address is the first of its prefix: without care, the kernel takes the new one away with it.
     for next in [on("192.0.2.6/24", "192.0.2.2"), on("192.0.2.6/24", "192.0.2.1"), on("203.0.113.6/24", "203.0.113.1")]
     {
-        for step in plan(&next, &network.observe().expect("observed")).expect("it fits") {
+        for step in plan(&next, &network.observe().expect("observed"), &[]).expect("it fits") {
             apply(&network, std::slice::from_ref(&step));
             let shown = shown_routes(&lab);
             assert!(shown.iter().any(|route| route.starts_with("0.0.0.0/0")), "gone after {step:?}");
@@ -295,11 +298,11 @@ fn an_address_that_somebody_else_has_is_told() {
     lab.peer_ip("address add 2001:db8::7/64 dev lan0 nodad");
     let network = lab.network(None);
     let desired = eth0(Settings { addresses: vec![net("2001:db8::7/64")], ..Settings::default() });
-    let steps = plan(&desired, &network.observe().expect("observed")).expect("it fits");
+    let steps = plan(&desired, &network.observe().expect("observed"), &[]).expect("it fits");
     let failed = steps.iter().find_map(|step| network.apply(step).err()).expect("a duplicate");
     assert_eq!(
         chain(&failed),
-        "could not wait until the IPv6 addresses of eth0 are known to be unique: \
+        "could not wait until the addresses of eth0 are known to be unique: \
          2001:db8::7 is in use by another machine on this link"
     );
 }
@@ -310,7 +313,7 @@ fn the_kernels_reason_is_told() {
     let network = lab.network(None);
     lab.ip("link set eth0 up");
     let refused = |desired| {
-        let steps: Vec<Step> = plan(&desired, &network.observe().expect("observed")).expect("it fits");
+        let steps: Vec<Step> = plan(&desired, &network.observe().expect("observed"), &[]).expect("it fits");
         chain(&steps.iter().find_map(|step| network.apply(step).err()).expect("refused"))
     };
     let own = eth0(Settings {
@@ -344,8 +347,8 @@ fn searches(lab: &Lab) -> usize {
 
 fn bound(network: &Network) -> Option<observed::Lease> {
     match link(network).dhcp4 {
-        Dhcp4::Bound(lease) => Some(lease),
-        Dhcp4::Off | Dhcp4::Searching => None,
+        Dhcp::Bound(_, lease) => Some(*lease),
+        Dhcp::Off | Dhcp::Searching(_) => None,
     }
 }
 
@@ -369,7 +372,7 @@ fn dhcp_sets_address_route_and_resolver_and_takes_them_away() {
     let lab = lab_with_dhcp("");
     let network = lab.network(None);
     let before = network.observe().expect("observed");
-    let dhcp = eth0(Settings { dhcp4: desired::Dhcp4::On, ..Settings::default() });
+    let dhcp = eth0(Settings { dhcp4: desired::Dhcp::On(LeaseUse::default()), ..Settings::default() });
     make_so(&network, &dhcp);
     let lease = leased(&network);
     assert_eq!(lease.server, ip("192.0.2.1"));
@@ -392,7 +395,7 @@ fn a_lease_is_renewed_in_time() {
     // As early as dnsmasq lets it be set.
     let lab = lab_with_dhcp("--dhcp-option=option:T1,3 --dhcp-option=option:T2,60");
     let network = lab.network(None);
-    make_so(&network, &eth0(Settings { dhcp4: desired::Dhcp4::On, ..Settings::default() }));
+    make_so(&network, &eth0(Settings { dhcp4: desired::Dhcp::On(LeaseUse::default()), ..Settings::default() }));
     let lease = leased(&network);
     let searches = searches(&lab);
     eventually("two renewals", || (lab.logged("DHCPACK(lan0)") >= 3).then_some(()));
@@ -449,7 +452,7 @@ fn every_nic_gets_an_address_where_no_lease_was_handed_over_however_late_it_appe
     lab.ip("link add eth1 type veth peer name eth2");
     eventually("the late one is up and asks", || {
         let links = network.observe().expect("observed").links;
-        links.iter().find(|link| link.name == "eth1" && link.dhcp4 == Dhcp4::Searching).map(|link| link.admin)
+        links.iter().find(|link| link.name == "eth1" && matches!(link.dhcp4, Dhcp::Searching(_))).map(|link| link.admin)
     });
 }
 
@@ -457,7 +460,7 @@ fn every_nic_gets_an_address_where_no_lease_was_handed_over_however_late_it_appe
 fn a_cable_plugged_in_again_asks_whether_the_lease_still_holds() {
     let lab = lab_with_dhcp("");
     let network = lab.network(None);
-    make_so(&network, &eth0(Settings { dhcp4: desired::Dhcp4::On, ..Settings::default() }));
+    make_so(&network, &eth0(Settings { dhcp4: desired::Dhcp::On(LeaseUse::default()), ..Settings::default() }));
     leased(&network);
     // A slow server is asked twice.
     let (searched, yes) = (lab.logged("DHCPDISCOVER(lan0)"), lab.logged("DHCPACK(lan0)"));
@@ -487,7 +490,7 @@ fn static_replaces_a_lease_and_a_revert_gets_it_back() {
     };
     make_so(&network, &eth0(settings));
     let seen = network.observe().expect("observed");
-    assert_eq!(seen.links[0].dhcp4, Dhcp4::Off);
+    assert_eq!(seen.links[0].dhcp4, Dhcp::Off);
     assert_eq!((seen.nameservers, seen.routes.len()), (vec![ip("192.0.2.54")], 1));
     let shown = lab.json("-4 address show dev eth0");
     assert!(shown[0]["addr_info"][0].get("dynamic").is_none(), "it does not end: {shown:?}");
@@ -503,7 +506,7 @@ fn routes_that_need_a_lease_wait_for_it() {
     let lab = lab_with_dhcp("");
     let network = lab.network(None);
     let settings = Settings {
-        dhcp4: desired::Dhcp4::On,
+        dhcp4: desired::Dhcp::On(LeaseUse::default()),
         routes: vec![route("198.51.100.0/24", "192.0.2.9", None, Reach::Prefix)],
         ..Settings::default()
     };
@@ -515,7 +518,7 @@ fn routes_that_need_a_lease_wait_for_it() {
 fn classless_routes_of_a_lease_are_taken() {
     let lab = lab_with_dhcp("--dhcp-option=121,198.51.100.0/24,192.0.2.9,0.0.0.0/0,203.0.113.1");
     let network = lab.network(None);
-    make_so(&network, &eth0(Settings { dhcp4: desired::Dhcp4::On, ..Settings::default() }));
+    make_so(&network, &eth0(Settings { dhcp4: desired::Dhcp::On(LeaseUse::default()), ..Settings::default() }));
     leased(&network);
     let wanted =
         ["0.0.0.0/0 via 203.0.113.1 dev eth0 metric 1024", "198.51.100.0/24 via 192.0.2.9 dev eth0 metric 1024"];
@@ -563,7 +566,8 @@ fn with_office(tag: u16, settings: Settings) -> desired::Network {
     let mut network = eth0(lan);
     let tag = muster_protocol::VlanTag::try_from(tag).expect("a tag");
     let id = "office".to_owned();
-    network.links.push(desired::Link::Vlan { id, tag, parent: "lan".to_owned(), settings });
+    let kind = desired::LinkKind::Vlan { tag, parent: "lan".to_owned() };
+    network.links.push(desired::Link { id, kind, settings });
     network
 }
 

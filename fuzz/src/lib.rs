@@ -5,7 +5,7 @@ use std::path::Path;
 use muster_protocol::desired::{Desired, Permit, Problem};
 use muster_protocol::enroll::{self, Identity, Leave, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
-use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Welcome};
+use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
 use muster_protocol::inventory::{
     Attachment, Carrier, Cpu, Dimm, Disk, Inventory, Medium, Memory, Nic, PciId, Transport,
 };
@@ -163,8 +163,14 @@ pub fn frames() -> Vec<Vec<u8>> {
         boot: BootId::from_bytes([3; 16]),
         agent: "0.1.0".into(),
         inventory: digest,
-        progress: Progress::Reverted { generation: Generation(7), why: "no gateway".into() },
+        progress: Progress::Reverted {
+            generation: Generation(7),
+            reason: Reason::NoGateway,
+            why: "no gateway".into(),
+            times: Times::default(),
+        },
     };
+    let confirm = to_controller::Call::Confirm { generation: Generation(7), desired: digest, times: Times::default() };
     let receipt =
         WipeReceipt { disk: disk.clone(), method: "zeroed".into(), bytes: 512, verified_bytes: 512, milliseconds: 9 };
     let welcome = Welcome {
@@ -202,7 +208,8 @@ pub fn frames() -> Vec<Vec<u8>> {
         kind(4, value(&to_controller::Call::Hello(hello))),
         kind(4, value(&to_controller::Call::Inventory(Box::new(inventory())))),
         kind(4, value(&to_controller::Call::Work { operation, state: Work::Done { receipts: vec![receipt] } })),
-        kind(4, value(&to_controller::Call::Confirm { generation: Generation(7), desired: digest })),
+        kind(4, value(&confirm)),
+        kind(4, value(&to_controller::Call::Prove { generation: Generation(7) })),
         kind(5, value(&to_controller::Answer::Welcome(welcome))),
         kind(5, value(&to_controller::Answer::Renewed { certificates: vec![vec![0x30]] })),
     ]

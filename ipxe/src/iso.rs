@@ -174,7 +174,7 @@ pub fn build(spec: &IsoSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result<B
         Kind::Sealed { image, .. } => Some(read_image(image)?),
     };
     let mut packages = Packages::open(&spec.cache, spec.freshness)?;
-    let ipxe = packages.ipxe(&mut at(0, progress))?;
+    let ipxe = packages.get_recent("ipxe", &mut at(0, progress))?;
     let isolinux = packages.get("isolinux", &mut at(30, progress))?;
     let syslinux = packages.get("syslinux-common", &mut at(50, progress))?;
 

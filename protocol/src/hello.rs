@@ -111,16 +111,64 @@ pub enum Progress {
     Reverted {
         /// Which one failed.
         generation: Generation,
-        /// For the operator.
+        /// Why, in one word.
+        reason: Reason,
+        /// Why, for the operator.
         why: String,
+        /// How long it took.
+        times: Times,
     },
     /// Failed, and could not be undone.
     RevertFailed {
         /// Which one failed.
         generation: Generation,
-        /// For the operator: both causes.
+        /// Why it was to be undone, in one word.
+        reason: Reason,
+        /// For the operator: both causes, and what was done at last.
         why: String,
+        /// How long it took.
+        times: Times,
     },
+}
+
+/// Why a change was not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reason {
+    /// The kernel, or a program, would not do a step.
+    StepFailed,
+    /// A link that should carry it has no carrier.
+    NoCarrier,
+    /// No DHCP server gave a lease.
+    NoLease,
+    /// Another machine has one of the addresses.
+    DuplicateAddress,
+    /// The gateway does not answer.
+    NoGateway,
+    /// No route leads to the controller.
+    NoRoute,
+    /// The controller did not answer over the new network.
+    ControllerSilent,
+    /// What was read back is not what was desired.
+    VerifyDiffers,
+    /// The agent was restarted in the middle.
+    Interrupted,
+}
+
+/// How long the phases of a change took, in milliseconds; 0 where there was no such phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// Storage, and what was made beside the present way to the controller.
+    pub make_ms: u32,
+    /// Until the controller had answered over the new way for long enough, the present one still being there.
+    pub prove_beside_ms: u32,
+    /// The rest of the steps.
+    pub switch_ms: u32,
+    /// Until what is read back was what is desired.
+    pub verify_ms: u32,
+    /// Until the controller had answered, or was given up.
+    pub prove_ms: u32,
+    /// Until all was as before.
+    pub revert_ms: u32,
 }
 
 impl Progress {

@@ -194,6 +194,11 @@ impl Mac {
     pub const fn as_bytes(&self) -> &[u8; 6] {
         &self.0
     }
+
+    /// Whether a single NIC can have it: it is no group's, and not all zeros.
+    pub const fn is_unicast(&self) -> bool {
+        self.0[0] & 1 == 0 && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+    }
 }
 
 impl fmt::Display for Mac {

@@ -175,8 +175,10 @@ pub struct Step {
 pub enum Impact {
     /// Nobody notices.
     None,
-    /// A link or an address goes away for seconds.
-    Interrupts,
+    /// Addresses or routes go, and whoever talks over them with them.
+    AddressesChange,
+    /// A link goes away for seconds, and all that is on it.
+    LinkDrops,
     /// The machine may lose its way to the controller, which is why the step is confirmed or undone.
     ControlPath,
     /// What this disk carries is lost.

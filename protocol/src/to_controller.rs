@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded::{self, at_most};
 use crate::frame::Message;
-use crate::hello::{Hello, Progress, Welcome};
+use crate::hello::{Hello, Progress, Times, Welcome};
 use crate::ids::{Digest, DiskId, Generation, OperationId};
 use crate::inventory::{self, Inventory};
 
@@ -23,6 +23,8 @@ pub enum Call {
         generation: Generation,
         /// [`Digest::of_value`] of its [`crate::desired::Desired`].
         desired: Digest,
+        /// How long it took up to now.
+        times: Times,
     },
     /// How far a wipe is.
     Work {
@@ -37,7 +39,20 @@ pub enum Call {
         #[serde(deserialize_with = "at_most::<{ bounded::CSR_BYTES }, _, _>")]
         csr: Vec<u8>,
     },
+    /// "I reach you over the way that I shall have": changes nothing, and is repeated to see that the way holds.
+    /// The first request of a connection may be this instead of a hello. Such a connection is a proof and no session: it
+    /// takes the place of none, [`PROOF_REQUESTS`] of this and of [`Call::Confirm`] are answered on it, and it ends after
+    /// [`PROOF_SECONDS`].
+    Prove {
+        /// The generation that is to be.
+        generation: Generation,
+    },
 }
+
+/// The most requests of a connection that proves a way.
+pub const PROOF_REQUESTS: usize = 64;
+/// The longest life of a connection that proves a way, in seconds.
+pub const PROOF_SECONDS: u64 = 60;
 
 impl Message for Call {
     // An inventory with every list full has about 45 KiB, and a store takes no larger value.

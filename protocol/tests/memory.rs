@@ -191,7 +191,30 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         via: None,
         link: 0,
         metric: 0,
+        table: 0,
         origin: observed::Origin::Kernel,
+    };
+    let bond = observed::Link {
+        index: 0,
+        name: String::new(),
+        mac: Mac::from_bytes([0; 6]),
+        permanent_mac: Mac::from_bytes([0; 6]),
+        driver: String::new(),
+        kind: observed::LinkKind::Bond(Box::new(observed::Bond {
+            options: [(desired::BondOption::UpDelay, 0)].into(),
+            ..Default::default()
+        })),
+        port: None,
+        admin: observed::Admin::Up,
+        carrier: Carrier::Absent,
+        mtu: 0,
+        addresses: Vec::new(),
+        neighbors: Vec::new(),
+        dhcp4: observed::Dhcp::Off,
+        dhcp6: observed::Dhcp::Off,
+        accept_ra: desired::AcceptRa::Off,
+        privacy: desired::Privacy::Off,
+        wake_on_lan: observed::WakeOnLan::Off,
     };
     let network = |network| Answer::Observed(Box::new(observed::Observed { network, ..observed::Observed::default() }));
     let digest = muster_protocol::Digest::from_bytes([0; 32]);
@@ -203,7 +226,8 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         ("disks and partitions", disks(DISKS, 22)),
         ("partitions", disks(46, 128)),
         ("too many disks", disks(14_000, 0)),
-        ("routes", network(observed::Network { routes: vec![route; 13_000], ..Default::default() })),
+        ("routes", network(observed::Network { routes: vec![route; 8_192], ..Default::default() })),
+        ("links", network(observed::Network { links: vec![bond; 2_048], ..Default::default() })),
         ("too many domains", network(observed::Network { search: vec![String::new(); 100_000], ..Default::default() })),
     ] {
         let (bytes, decoded) = cost::<Answer>(&value(&answer));

@@ -4,49 +4,35 @@
 //! It moves frames and waits; what is said in a session is `talk`'s and `session`'s business.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use muster_protocol::enroll::{Answer, Leave, Refusal, Request, Ticket};
-use muster_protocol::hello::{Progress, Standing};
+use muster_protocol::hello::Standing;
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{ALPN_ENROLL, ALPN_SESSION, close, to_controller};
 use quinn::Connection;
-use tokio::net::lookup_host;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::Backoff;
-use super::identity::{self, Credentials, IdentityError};
+use super::identity::{self, Credentials};
 use super::quic::{self, QuicError};
+use super::reach::{self, Trouble};
 use super::session::Due;
 use super::talk::{self, End, HelloError};
-use super::tls::{self, Time};
 use crate::agent::{Agent, Contact};
-use crate::machine::{self, MachineError, chain};
-use crate::options::{Endpoint, WhenRefused};
-use crate::outbox::Outbox;
+use crate::machine;
+use crate::options::WhenRefused;
 use crate::random;
 
-/// For one name to resolve.
-const RESOLVE: Duration = Duration::from_secs(5);
-/// Addresses are tried side by side, each this much after the one before (RFC 8305 says 250 ms).
-const STAGGER: Duration = Duration::from_millis(250);
-/// The most addresses of one attempt.
-const ADDRESSES: usize = 16;
 /// A session of this length was a success: the next wait begins small again.
 const SUCCESS: Duration = Duration::from_secs(10);
 /// Between two looks for a way to a controller.
 const NO_ROUTE: Duration = Duration::from_millis(250);
-/// While a change waits for its proof, attempts are not further apart.
-const PROVING: Duration = Duration::from_secs(1);
 /// Between attempts to enroll that can only succeed after somebody did something.
 const REFUSED: Duration = Duration::from_secs(60);
 /// A controller that has just started is believed that it needs so long.
 const AWAITED: Duration = Duration::from_secs(300);
-/// Clocks that differ by less are left alone.
-const CLOCK_SLACK_MS: u64 = 1_000;
 
 /// Why an agent ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,33 +43,6 @@ pub enum Ended {
     Refused(Refusal),
     /// There is neither a certificate nor a ticket to get one with ([`WhenRefused::End`]).
     NoTicket,
-}
-
-/// Why an attempt failed. What people read on the console: it says what to do where they can do something.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    #[error("could not find the address of {0}: {1}; check the name, and the resolver in the network's DHCP")]
-    Resolve(Endpoint, String),
-    #[error("{}", chain(.0))]
-    Route(MachineError),
-    #[error(transparent)]
-    Quic(#[from] QuicError),
-    #[error(transparent)]
-    Hello(#[from] HelloError),
-    #[error("the controller does not accept this machine's certificate: {0}")]
-    CertificateRefused(String),
-    #[error("enrollment refused: {0}")]
-    Enrollment(Refusal),
-    #[error("this machine has no certificate and was given no ticket to enroll with; boot it through its boot script")]
-    NoTicket,
-    #[error("{}", chain(.0))]
-    Identity(#[from] IdentityError),
-    #[error("{}", chain(.0))]
-    Power(MachineError),
-    #[error("no controller could be tried")]
-    Nobody,
-    #[error("the network was changed while a controller was dialed")]
-    Overtaken,
 }
 
 /// What to do after an attempt.
@@ -180,15 +139,11 @@ impl Dialer<'_> {
         if let Some(at) = self.boot_again_at {
             delay = delay.min(at.saturating_duration_since(Instant::now()));
         }
-        self.agent.outbox.send_if_modified(|out| {
-            let proof = out.proof.as_mut();
-            proof.map(|proof| proof.trouble = text).is_some()
-        });
         let mut outbox = self.agent.outbox.subscribe();
-        let proving = timeout(delay, outbox.wait_for(|out| out.proof.is_some())).await.is_ok();
-        if proving {
-            // Nothing else is awaited so dearly, and no herd dials with it: only this machine was changed.
-            sleep(delay.min(PROVING)).await;
+        let changes = outbox.borrow_and_update().changes;
+        // A network that is another one by now may be the one that leads there.
+        if timeout(delay, outbox.wait_for(|out| out.changes != changes)).await.is_ok() {
+            self.backoff.reset();
         }
     }
 
@@ -236,7 +191,7 @@ impl Dialer<'_> {
         };
         let csr = identity::signing_request(&key)?;
         let identity = machine::blocking(&self.agent.machine, |machine| machine.identity()).await;
-        let (connection, _) = self.connect(ALPN_ENROLL, None).await?;
+        let connection = self.connect(ALPN_ENROLL, None).await?;
         let answer = quic::ask(&connection, &Request { leave, csr, identity }).await;
         quic::end(&connection, close::DONE, "enrollment is over");
         Ok(answer?)
@@ -268,7 +223,7 @@ impl Dialer<'_> {
             status.contact = Contact::Dialing;
             status.machine = Some(own.machine);
         });
-        let (connection, number) = match self.connect(ALPN_SESSION, Some(&own)).await {
+        let connection = match self.connect(ALPN_SESSION, Some(&own)).await {
             Ok(connected) => connected,
             Err(trouble) => return Next::Wait(trouble),
         };
@@ -282,6 +237,7 @@ impl Dialer<'_> {
         self.set_clock(welcome.time_unix_ms).await;
         agent.session().welcomed(welcome.standing.clone());
         let address = connection.remote_address();
+        agent.controller.send_replace(Some(address));
         crate::info!("in session with {address} as {}", welcome.name);
         agent.status.send_modify(|status| {
             status.contact = match welcome.standing {
@@ -293,18 +249,20 @@ impl Dialer<'_> {
             status.trouble.clear();
         });
         let begun = Instant::now();
-        let end = talk::converse(agent, &connection, number, heard, &mut own).await;
+        let changes = agent.outbox.borrow().changes;
+        let end = talk::converse(agent, &connection, heard, &mut own).await;
         self.own = Some(own);
         if begun.elapsed() >= SUCCESS {
             self.backoff.reset();
         }
         agent.status.send_modify(|status| status.contact = Contact::Dialing);
         match end {
-            End::ProveAnew => {
+            End::Lost(error) if talk::asks_for_a_new_hello(&error) => Next::AtOnce,
+            // The network is another one: there is nothing to wait for.
+            End::Lost(QuicError::Late) if changes != agent.outbox.borrow().changes => {
                 self.backoff.reset();
                 Next::AtOnce
             }
-            End::Lost(error) if talk::asks_for_a_new_hello(&error) => Next::AtOnce,
             End::Lost(error) => Next::Wait(self.judge(error.into())),
             End::Power(due) => self.power_due(due).await,
         }
@@ -357,86 +315,13 @@ impl Dialer<'_> {
     /// The controller's word counts from now on: for certificates, and for whatever else asks the machine for the time.
     async fn set_clock(&self, unix_ms: u64) {
         self.agent.clock.set(unix_ms);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        if now.abs_diff(unix_ms) > CLOCK_SLACK_MS {
-            machine::blocking(&self.agent.machine, move |machine| machine.set_clock(unix_ms)).await;
-        }
+        machine::blocking(&self.agent.machine, move |machine| machine.set_clock(unix_ms)).await;
     }
 
-    /// Opens a connection to whichever controller answers first. The number says when it was begun.
-    async fn connect(&mut self, alpn: &[u8], own: Option<&Credentials>) -> Result<(Connection, u64), Trouble> {
-        let agent = self.agent;
-        let mut number = 0;
-        agent.outbox.send_modify(|out| {
-            out.connection += 1;
-            number = out.connection;
-        });
-        // A sealed medium may be years old, and the hardware clock anything: the first controller that proves to be one of
-        // the right CA is asked for the time.
-        let is_sealed = matches!(agent.options.leave, Some(Leave::Site(_)));
-        let time = if own.is_none() && is_sealed && !agent.clock.is_told() { Time::Unknown } else { Time::Known };
-        let tls = tls::config(alpn, agent.trust.cas(), &agent.clock, time, own);
-        let tls = tls.map_err(|error| QuicError::Local(error.to_string()))?;
-        let mut failed = None;
-        let mut addresses = Vec::new();
-        for endpoint in &agent.options.controllers {
-            match resolve(endpoint).await {
-                Ok(found) => addresses.extend(found),
-                Err(trouble) => failed = Some(trouble),
-            }
-        }
-        addresses.sort_by_key(|address| Some(*address) != self.preferred);
-        addresses.truncate(ADDRESSES);
-        let mut attempts = JoinSet::new();
-        for address in addresses {
-            let ip = address.ip();
-            if let Err(error) = machine::blocking(&agent.machine, move |machine| machine.route(ip)).await {
-                failed = Some(Trouble::Route(error));
-                continue;
-            }
-            let (tls, delay) = (tls.clone(), STAGGER * attempts.len() as u32);
-            attempts.spawn(async move {
-                sleep(delay).await;
-                quic::connect(address, tls).await
-            });
-        }
-        // A handshake over a network that is not the machine's any more only loses time.
-        let mut outbox = agent.outbox.subscribe();
-        let progress = outbox.borrow().progress.clone();
-        let is_undone = |now: &Progress| matches!(now, Progress::Reverted { .. } | Progress::RevertFailed { .. });
-        let changed =
-            |out: &Outbox| out.needs_newer_than(number) || is_undone(&out.progress) && out.progress != progress;
-        let mut overtaken = pin!(async move { outbox.wait_for(changed).await.is_ok() });
-        loop {
-            // Both are cancel-safe: a handshake that is done stays in the set.
-            let attempt = tokio::select! {
-                attempt = attempts.join_next() => attempt,
-                _ = &mut overtaken => return Err(Trouble::Overtaken),
-            };
-            let Some(attempt) = attempt else { break };
-            match attempt {
-                Ok(Ok(connection)) => {
-                    self.preferred = Some(connection.remote_address());
-                    return Ok((connection, number));
-                }
-                Ok(Err(error)) => failed = Some(error.into()),
-                Err(error) => failed = Some(QuicError::Local(error.to_string()).into()),
-            }
-        }
-        Err(failed.unwrap_or(Trouble::Nobody))
-    }
-}
-
-/// All addresses of a controller, IPv6 and IPv4. Asked anew each time: an address may have moved.
-async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Trouble> {
-    let failed = |why: &dyn std::fmt::Display| Trouble::Resolve(endpoint.clone(), why.to_string());
-    let Endpoint { host, port } = endpoint;
-    if let Ok(ip) = host.parse() {
-        return Ok(vec![SocketAddr::new(ip, *port)]);
-    }
-    match timeout(RESOLVE, lookup_host((host.as_str(), *port))).await {
-        Err(_) => Err(failed(&"no resolver answers")),
-        Ok(Err(error)) => Err(failed(&error)),
-        Ok(Ok(found)) => Ok(found.collect()),
+    /// Opens a connection to whichever controller answers first.
+    async fn connect(&mut self, alpn: &[u8], own: Option<&Credentials>) -> Result<Connection, Trouble> {
+        let connection = reach::reach(self.agent, alpn, own, self.preferred, None).await?;
+        self.preferred = Some(connection.remote_address());
+        Ok(connection)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Used by `dial` (connecting) and `talk` (frames). It knows bytes and limits, not what messages mean.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,13 +61,13 @@ pub enum QuicError {
     Local(String),
 }
 
-/// Connects to one address over a socket of its own.
-///
-/// The socket is new each time, so that nothing of a network that is gone (source address, route, interface) sticks to it.
-pub async fn connect(address: SocketAddr, tls: rustls::ClientConfig) -> Result<Connection, QuicError> {
+/// Connects to one address over this socket, which is nobody else's.
+pub async fn connect(
+    address: SocketAddr,
+    socket: UdpSocket,
+    tls: rustls::ClientConfig,
+) -> Result<Connection, QuicError> {
     let local = |error: &dyn std::fmt::Display| QuicError::Local(error.to_string());
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).map_err(|e| local(&e))?;
     let mut endpoint_config = EndpointConfig::default();
     // Random ids make a restarted controller's stateless resets certain; hashed ones collide now and then.
     endpoint_config.cid_generator(|| Box::new(RandomIds));

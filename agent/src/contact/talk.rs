@@ -28,6 +28,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// Between two reports of how far something is.
 const PASSING: Duration = Duration::from_millis(500);
+/// For an answer that shows that the session has outlived a change.
+const OUTLIVED: Duration = Duration::from_millis(1500);
 /// Before asking again a controller that was busy.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -36,8 +38,6 @@ const BUSY: Duration = Duration::from_secs(2);
 pub enum End {
     /// The connection failed, was closed, or carried what is not the protocol.
     Lost(QuicError),
-    /// A change must be proven over a newer connection.
-    ProveAnew,
     /// A power command was accepted and its answer has arrived, or had its time.
     Power(Due),
 }
@@ -77,19 +77,13 @@ pub async fn hello(agent: &Agent, connection: &Connection) -> Result<(Welcome, H
     Ok((welcome, Heard { progress: outbox.progress, inventory }))
 }
 
-/// Keeps the session until it ends. `number` is this connection's, for proofs; `own` is renewed on the way.
-pub async fn converse(
-    agent: &Arc<Agent>,
-    connection: &Connection,
-    number: u64,
-    heard: Heard,
-    own: &mut Credentials,
-) -> End {
+/// Keeps the session until it ends. `own` is renewed on the way.
+pub async fn converse(agent: &Arc<Agent>, connection: &Connection, heard: Heard, own: &mut Credentials) -> End {
     let end = tokio::select! {
         end = listen(agent, connection) => end,
-        end = tell(agent, connection, number, heard) => end,
+        end = tell(agent, connection, heard) => end,
+        end = outlived(agent, connection) => end,
         end = renew(agent, connection, own) => end,
-        end = superseded(agent, number) => end,
     };
     // What was accepted is done, even where the session broke before its answer had arrived.
     let end = match agent.session().take_due() {
@@ -100,7 +94,6 @@ pub async fn converse(
         End::Lost(QuicError::Frame(error)) => quic::end(connection, close::PROTOCOL, &error.to_string()),
         End::Lost(QuicError::Late) => quic::end(connection, close::PROTOCOL, "a request was not finished in time"),
         End::Lost(_) => quic::end(connection, close::DONE, "the session is lost"),
-        End::ProveAnew => quic::end(connection, close::DONE, "the network was changed: dialing anew"),
         End::Power(_) => quic::end(connection, close::DONE, "the machine is going down"),
     }
     end
@@ -180,10 +173,10 @@ async fn arrives(send: &SendStream) {
 }
 
 /// Tells what there is to tell, one thing at a time.
-async fn tell(agent: &Agent, connection: &Connection, number: u64, mut heard: Heard) -> End {
+async fn tell(agent: &Agent, connection: &Connection, mut heard: Heard) -> End {
     let mut changes = agent.outbox.subscribe();
     loop {
-        let next = changes.borrow_and_update().next(&heard, number);
+        let next = changes.borrow_and_update().next(&heard);
         let Some(call) = next else {
             if changes.changed().await.is_err() {
                 // The agent itself is going: whoever runs it ends this as well.
@@ -204,7 +197,7 @@ async fn tell(agent: &Agent, connection: &Connection, number: u64, mut heard: He
             to_controller::Answer::Refused(to_controller::Refusal::Busy) => sleep(BUSY).await,
             _ if passing => {
                 // What matters does not wait behind what passes.
-                let matters = |out: &Outbox| out.next(&heard, number).is_some_and(|call| !Outbox::is_passing(&call));
+                let matters = |out: &Outbox| out.next(&heard).is_some_and(|call| !Outbox::is_passing(&call));
                 let _ = timeout(PASSING, changes.wait_for(matters)).await;
             }
             _ => {}
@@ -212,13 +205,26 @@ async fn tell(agent: &Agent, connection: &Connection, number: u64, mut heard: He
     }
 }
 
-/// Ends the session when a change must be proven that it is too old for, whatever it is waiting for.
-async fn superseded(agent: &Agent, number: u64) -> End {
-    // The error says that the outbox is gone, and with it the agent: whoever runs it ends this as well.
-    if agent.outbox.subscribe().wait_for(|out| out.needs_newer_than(number)).await.is_err() {
-        std::future::pending::<()>().await;
+/// Asks after each change of the network whether the session has outlived it. What has not ends, so that another is begun
+/// at once: it would be missed only after its idle time.
+async fn outlived(agent: &Agent, connection: &Connection) -> End {
+    let mut outbox = agent.outbox.subscribe();
+    let mut seen = outbox.borrow_and_update().changes;
+    loop {
+        // A welcome, or an answer, after the last change.
+        agent.outbox.send_modify(|out| out.heard = seen);
+        if outbox.wait_for(|out| out.changes != seen).await.is_err() {
+            // The agent itself is going: whoever runs it ends this as well.
+            std::future::pending::<()>().await;
+        }
+        seen = outbox.borrow_and_update().changes;
+        let generation = outbox.borrow().progress.generation().unwrap_or_default();
+        let call = Call::Prove { generation };
+        let asked = timeout(OUTLIVED, quic::ask::<_, to_controller::Answer>(connection, &call));
+        if let Err(error) = asked.await.unwrap_or(Err(QuicError::Late)) {
+            return End::Lost(error);
+        }
     }
-    End::ProveAnew
 }
 
 /// Asks for a new certificate when it is time to, or when another CA signs them now, and again until it is there.

@@ -104,8 +104,8 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
         Progress::Applying { generation, step, .. } => line("Applying", &format!("generation {generation}: {step}")),
         Progress::Confirmed { generation } => line("In force", &format!("generation {generation}")),
         Progress::Refused { generation, why } => line("Refused", &format!("generation {generation}: {why}")),
-        Progress::Reverted { generation, why } => line("Reverted", &format!("generation {generation}: {why}")),
-        Progress::RevertFailed { generation, why } => {
+        Progress::Reverted { generation, why, .. } => line("Reverted", &format!("generation {generation}: {why}")),
+        Progress::RevertFailed { generation, why, .. } => {
             line("Broken", &format!("generation {generation} failed and could not be undone: {why}"));
         }
     }
@@ -175,6 +175,7 @@ mod tests {
     use super::*;
     use crate::machine::Machine;
     use crate::sim::SimMachine;
+    use muster_protocol::hello::{Reason, Times};
     use muster_protocol::{Generation, MachineId};
     use std::sync::Arc;
 
@@ -189,7 +190,8 @@ mod tests {
         let (outbox, _) = tokio::sync::watch::channel(outbox);
         outbox.send_modify(|out| {
             out.inventory = Some((Arc::new(inventory), digest));
-            out.progress = Progress::Reverted { generation: Generation(4), why };
+            out.progress =
+                Progress::Reverted { generation: Generation(4), reason: Reason::NoRoute, why, times: Times::default() };
         });
         let status = Status {
             contact: Contact::Pending { claim: "KX4M-7QPD".into(), awaits: Awaits::Approval },

@@ -13,6 +13,7 @@ pub mod tpm;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::sync::Arc;
 
 use muster_protocol::enroll::Identity;
 use muster_protocol::inventory::Inventory;
@@ -23,7 +24,11 @@ use muster_protocol::{BootId, DiskId};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::machine::{Machine, MachineError, Percent, SETTLES_WITHIN};
+use crate::plan::network::NewWay;
 use crate::{options, plan, random};
+
+/// Clocks that differ by less from the controller's are left alone.
+const CLOCK_SLACK_MS: u64 = 1_000;
 
 /// This machine.
 pub struct LinuxMachine {
@@ -44,7 +49,11 @@ pub enum Role {
 impl LinuxMachine {
     /// Opens what is needed to look, and asks the TPM who it is. Changes nothing.
     pub fn new(role: Role, lease: Option<options::Lease>) -> Result<Self, MachineError> {
-        Ok(Self { network: network::Network::new(lease)?, role, tpm: tpm::Asked::begin(tpm::DEVICE) })
+        let network = network::Network::new(lease)?;
+        if role == Role::Owner {
+            network.keep_clock(Arc::new(network::ntp::SystemClock));
+        }
+        Ok(Self { network, role, tpm: tpm::Asked::begin(tpm::DEVICE) })
     }
 
     /// Brings all links up, and keeps the lease that was handed over or gets others. For machines that just booted.
@@ -96,11 +105,24 @@ impl Machine for LinuxMachine {
         storage::wipe(disk, progress)
     }
 
-    fn route(&self, to: IpAddr) -> Result<(), MachineError> {
+    fn socket(&self, to: IpAddr, way: Option<&NewWay>) -> Result<UdpSocket, MachineError> {
         let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        // Connecting a UDP socket sends nothing: the kernel looks for a route and a source address, and that is the question.
-        let connected = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((to, 9)));
-        connected.map_err(|error| MachineError::os(format!("find a route to {to}"), error))
+        let source = way.and_then(|way| way.source).filter(|source| source.is_ipv4() == to.is_ipv4()).unwrap_or(any);
+        let open = || {
+            let socket = UdpSocket::bind((source, 0))?;
+            if let Some(way) = way {
+                network::sockopt::bind_to_link(&socket, &way.link)?;
+            }
+            // Connecting sends nothing: the kernel looks for a route and a source address, and that is the question.
+            // A socket that is connected would stick to what it found, so it is another one.
+            let asks = UdpSocket::bind((source, 0))?;
+            if let Some(way) = way {
+                network::sockopt::bind_to_link(&asks, &way.link)?;
+            }
+            asks.connect((to, 9))?;
+            Ok(socket)
+        };
+        open().map_err(|error: std::io::Error| MachineError::os(format!("find a route to {to}"), error))
     }
 
     fn unanswered(&self) -> Vec<IpAddr> {
@@ -111,12 +133,19 @@ impl Machine for LinuxMachine {
         if self.role == Role::Guest {
             return;
         }
-        let seconds = || clock_gettime(ClockId::Realtime).tv_sec;
-        let before = seconds();
+        let now = clock_gettime(ClockId::Realtime);
+        let now_ms = now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000);
+        // NTP servers are nearer to the truth than a message that took a while; a controller's word is what they may not
+        // leave.
+        let is_kept = self.network.hear_time(i64::try_from(unix_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000));
+        if is_kept || now_ms.abs_diff(i64::try_from(unix_ms).unwrap_or(i64::MAX)) <= CLOCK_SLACK_MS {
+            return;
+        }
         let time = Timespec { tv_sec: (unix_ms / 1000) as i64, tv_nsec: (unix_ms % 1000 * 1_000_000) as i64 };
         match clock_settime(ClockId::Realtime, time) {
             Ok(()) => {
-                crate::info!("the clock was at {before} s since 1970 and is set to {} by the controller's", seconds())
+                let (before, now) = (now.tv_sec, unix_ms / 1000);
+                crate::info!("the clock was at {before} s since 1970 and is set to {now} by the controller's")
             }
             Err(error) => crate::warn!("could not set the clock: {error}"),
         }

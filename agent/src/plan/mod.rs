@@ -6,6 +6,8 @@
 pub mod network;
 pub mod storage;
 
+use std::net::IpAddr;
+
 use muster_protocol::desired::{Checked, Desired, Permit};
 use muster_protocol::observed::Observed;
 use muster_protocol::to_agent::{self, Impact};
@@ -38,10 +40,11 @@ pub struct Plan {
 /// Plans `desired` for a machine that is as `observed`.
 ///
 /// Errors: the first thing that does not fit.
-pub fn plan(desired: &Checked<Desired>, observed: &Observed) -> Result<Plan, Impossible> {
+pub fn plan(desired: &Checked<Desired>, observed: &Observed, controllers: &[IpAddr]) -> Result<Plan, Impossible> {
     let desired = desired.get();
     let storage = desired.storage.as_ref().map_or(Ok(Vec::new()), |want| storage::plan(want, &observed.disks))?;
-    let network = desired.network.as_ref().map_or(Ok(Vec::new()), |want| network::plan(want, &observed.network))?;
+    let network =
+        desired.network.as_ref().map_or(Ok(Vec::new()), |want| network::plan(want, &observed.network, controllers))?;
     let steps: Vec<to_agent::Step> =
         storage.iter().map(storage::Step::describe).chain(network.iter().map(network::Step::describe)).collect();
     // Equal words over other contents are another plan: a permit must not outlive what it was given for.

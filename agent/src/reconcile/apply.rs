@@ -1,26 +1,34 @@
-//! One generation: its steps, the proof, and the way back.
+//! One generation: its steps, the proofs, and the way back.
 //!
-//! Storage steps first, then network steps (see [`plan::Plan`]), then everything is read back, then the controller must
-//! answer over a connection that was begun after the change. Where the network was touched and any of this fails, it is
-//! set back to what was observed before. Storage steps are never undone: they added, or they were permitted.
+//! Storage steps first, then network steps (see [`plan::Plan`]). Where the new way to the controller can stand beside the
+//! present one, the controller must answer over it before the present one is touched. At the end everything is read back,
+//! and the controller must answer over a connection that was begun after the change. Where the network was touched and
+//! any of this fails, it is set back to what was observed before. Storage steps are never undone: they added, or they were
+//! permitted.
 
 use std::time::Duration;
 
 use muster_protocol::desired::{Checked, Desired};
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::observed::{self, Observed};
 use muster_protocol::{Digest, Generation};
 use tokio::time::{Instant, sleep};
 
+use super::undo::{self, DeadMan};
 use super::{Reconciler, diagnose};
 use crate::machine::{MachineError, chain};
-use crate::outbox::{Proof, Proven};
+use crate::outbox::{Asked, Proof, Proven};
+use crate::plan::network::{Change, NewWay, Step};
 use crate::plan::{self, Plan};
 
 /// How long the kernel may take until what was set is what it says: carriers, IPv6 address checks, leases.
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
 /// How long undoing may take.
 const REVERT_WITHIN: Duration = Duration::from_secs(20);
+/// How much longer than the proof the dead man waits: steps wait for leases and for spanning tree.
+const DEAD_MAN_WAITS: Duration = Duration::from_secs(60);
+/// For the controller to answer over a network that could not be set back, before more is tried.
+const REACH_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// An accepted generation.
@@ -38,6 +46,7 @@ pub struct Work {
 
 /// How far it came before it failed.
 struct Failure {
+    reason: Reason,
     why: String,
     storage_steps_done: usize,
     network: Touched,
@@ -49,16 +58,26 @@ enum Touched {
     Yes,
 }
 
+/// A step that has begun, for telling how far the whole is.
+#[derive(Clone)]
+struct Begun {
+    generation: Generation,
+    step: String,
+    number: usize,
+    count: usize,
+}
+
 impl Reconciler {
     /// Carries it out to the end, whatever the end is.
     pub(super) async fn do_apply(&self, work: Work) {
         let generation = work.generation;
-        let outcome = match self.carry_out(&work).await {
+        let mut times = Times::default();
+        let outcome = match self.carry_out(&work, &mut times).await {
             Ok(()) => {
                 self.note(|kept| kept.confirmed = Some(work.desired.get().clone()));
                 Progress::Confirmed { generation }
             }
-            Err(failure) => self.give_up(&work, failure).await,
+            Err(failure) => self.give_up(&work, failure, times).await,
         };
         crate::info!("generation {generation}: {outcome:?}");
         self.settle(outcome);
@@ -69,44 +88,74 @@ impl Reconciler {
         self.set_progress(outcome);
     }
 
-    async fn carry_out(&self, work: &Work) -> Result<(), Failure> {
-        let Work { generation, plan, .. } = work;
-        let count = plan.shown.steps.len();
-        let mut step_number = 0;
-        let mut begin = |network: Touched| {
-            let step = plan.shown.steps.get(step_number).map(|s| s.action.clone()).unwrap_or_default();
-            let begun = Begun { generation: *generation, step, number: step_number, count };
-            step_number += 1;
-            (begun, network)
-        };
-        let failed = |begun: &Begun, network, error: MachineError| Failure {
-            why: format!("{}: {}", begun.step, chain(&error)),
-            storage_steps_done: begun.number.min(plan.storage.len()),
-            network,
-        };
-        for step in &plan.storage {
-            let (begun, network) = begin(Touched::No);
-            self.apply_storage(step.clone(), begun.clone()).await.map_err(|error| failed(&begun, network, error))?;
+    async fn carry_out(&self, work: &Work, times: &mut Times) -> Result<(), Failure> {
+        let plan = &work.plan;
+        let begun = Instant::now();
+        for (number, step) in plan.storage.iter().enumerate() {
+            let done = self.apply_storage(step.clone(), work.begin(number)).await;
+            done.map_err(|error| Failure {
+                reason: Reason::StepFailed,
+                why: format!("{}: {}", work.begin(number).step, chain(&error)),
+                storage_steps_done: number,
+                network: Touched::No,
+            })?;
         }
-        if !plan.network.is_empty() {
-            self.note(|kept| kept.before = Some(work.before.network.clone()));
-        }
-        for step in &plan.network {
-            let (begun, network) = begin(Touched::Yes);
-            self.set_progress(begun.at(0));
-            let step = step.clone();
-            let done = self.blocking(move |machine| machine.apply_network(&step)).await;
-            done.map_err(|error| failed(&begun, network, error))?;
-        }
-        let late = |why| Failure {
+        let failed = |(reason, why)| Failure {
+            reason,
             why,
             storage_steps_done: plan.storage.len(),
             network: if plan.network.is_empty() { Touched::No } else { Touched::Yes },
         };
+        if !plan.network.is_empty() {
+            self.note(|kept| kept.before = Some(work.before.network.clone()));
+        }
+        let proof = plan.network.iter().position(|step| matches!(step.change, Change::Prove(_)));
+        self.take(work, 0..proof.unwrap_or(0)).await.map_err(failed)?;
+        times.make_ms = milliseconds(begun);
+        if let Some(Step { change: Change::Prove(way), .. }) = proof.and_then(|at| plan.network.get(at)) {
+            let begun = Instant::now();
+            let proven = self.prove_beside(work, way, begun + work.within).await;
+            times.prove_beside_ms = milliseconds(begun);
+            proven.map_err(failed)?;
+        }
+        let machine = &self.machine;
+        // It ends with this, or the network is set back without us.
+        let _dead_man = (!plan.network.is_empty())
+            .then(|| DeadMan::arm(machine, &work.before.network, work.within + DEAD_MAN_WAITS, REVERT_WITHIN));
+        let begun = Instant::now();
+        let switched = self.take(work, proof.map_or(0, |at| at + 1)..plan.network.len()).await;
+        if !plan.network.is_empty() {
+            self.outbox.send_modify(|out| out.changes += 1);
+        }
+        times.switch_ms = milliseconds(begun);
+        switched.map_err(failed)?;
         // The seconds to prove it in begin here; reading back is part of them.
-        let deadline = Instant::now() + work.within;
-        self.verify(work).await.map_err(late)?;
-        self.prove(work, deadline).await.map_err(late)
+        let begun = Instant::now();
+        let deadline = begun + work.within;
+        let verified = self.verify(work).await;
+        times.verify_ms = milliseconds(begun);
+        verified.map_err(|why| failed((Reason::VerifyDiffers, why)))?;
+        let begun = Instant::now();
+        let proven = self.confirm(work, deadline, *times).await;
+        times.prove_ms = milliseconds(begun);
+        proven.map_err(failed)
+    }
+
+    /// Takes some of the network's steps.
+    async fn take(&self, work: &Work, steps: std::ops::Range<usize>) -> Result<(), (Reason, String)> {
+        for at in steps {
+            let Some(step) = work.plan.network.get(at).cloned() else { continue };
+            let begun = work.begin(work.plan.storage.len() + at);
+            self.set_progress(begun.at(0));
+            let reason = match step.change {
+                Change::AwaitLease { .. } => Reason::NoLease,
+                Change::AwaitUnique { .. } => Reason::DuplicateAddress,
+                _ => Reason::StepFailed,
+            };
+            let done = self.blocking(move |machine| machine.apply_network(&step)).await;
+            done.map_err(|error| (reason, format!("{}: {}", begun.step, chain(&error))))?;
+        }
+        Ok(())
     }
 
     async fn apply_storage(&self, step: plan::storage::Step, begun: Begun) -> Result<(), MachineError> {
@@ -157,83 +206,114 @@ impl Reconciler {
         Ok(Observed { network, disks: Vec::new() })
     }
 
-    /// Waits until the controller has answered over a way that is newer than the change.
+    /// Waits until the controller has answered over a way that stands beside the present one, and has gone on to.
+    async fn prove_beside(&self, work: &Work, way: &NewWay, deadline: Instant) -> Result<(), (Reason, String)> {
+        let step = format!("waiting for the controller's answer by {}, beside the present way", way.link);
+        self.set_progress(Progress::Applying { generation: work.generation, percent: 90, step });
+        match self.ask(work.generation, Asked::Beside(way.clone()), Some(deadline)).await {
+            Ok(()) => Ok(()),
+            Err(trouble) => Err(self.why_silent(work, Some(way), trouble).await),
+        }
+    }
+
+    /// Waits until the controller has answered over the network as it is, and has taken note of it.
     ///
-    /// Where no network step was taken, the session that is up will do, and there is no deadline: nothing would be undone.
-    async fn prove(&self, work: &Work, deadline: Instant) -> Result<(), String> {
+    /// Where no network step was taken there is no deadline: nothing would be undone.
+    async fn confirm(&self, work: &Work, deadline: Instant, times: Times) -> Result<(), (Reason, String)> {
         let step = "waiting for the controller's answer over the new network".to_owned();
         self.set_progress(Progress::Applying { generation: work.generation, percent: 99, step });
-        let touched = !work.plan.network.is_empty();
-        self.outbox.send_modify(|out| {
-            let begun_before = if touched { out.connection } else { 0 };
-            let (generation, desired) = (work.generation, work.contents);
-            out.proof =
-                Some(Proof { generation, desired, begun_before, answer: Proven::Waiting, trouble: String::new() });
-        });
+        let deadline = (!work.plan.network.is_empty()).then_some(deadline);
+        match self.ask(work.generation, Asked::Confirm { desired: work.contents, times }, deadline).await {
+            Ok(()) => Ok(()),
+            Err(trouble) => Err(self.why_silent(work, None, trouble).await),
+        }
+    }
+
+    /// Has a proof made. Errors: why the last attempt failed, empty where there was none.
+    async fn ask(&self, generation: Generation, asked: Asked, deadline: Option<Instant>) -> Result<(), String> {
+        let (answer, trouble) = (Proven::Waiting, String::new());
+        self.outbox.send_modify(|out| out.proof = Some(Proof { generation, asked, answer, trouble }));
         let mut outbox = self.outbox.subscribe();
         let answered = outbox.wait_for(|out| out.proof.as_ref().is_none_or(|proof| proof.answer == Proven::Yes));
-        let in_time = match touched {
-            true => tokio::time::timeout_at(deadline, answered).await.is_ok(),
-            false => answered.await.is_ok(),
+        let in_time = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, answered).await.is_ok(),
+            None => answered.await.is_ok(),
         };
         let mut proof = None;
         self.outbox.send_modify(|out| proof = out.proof.take());
-        if in_time {
-            return Ok(());
-        }
-        let mut causes = vec![format!("the controller did not answer within {} s", work.within.as_secs())];
+        if in_time { Ok(()) } else { Err(proof.map(|proof| proof.trouble).unwrap_or_default()) }
+    }
+
+    /// What there is to be seen of why the controller did not answer.
+    async fn why_silent(&self, work: &Work, way: Option<&NewWay>, trouble: String) -> (Reason, String) {
+        let seconds = work.within.as_secs();
+        let mut said = match way {
+            Some(way) => vec![format!("the controller did not answer by {} within {seconds} s", way.link)],
+            None => vec![format!("the controller did not answer within {seconds} s")],
+        };
+        let mut reason = Reason::ControllerSilent;
+        let controllers = self.controllers();
         if let Some(network) = work.desired.get().network.clone() {
             let seen = self.blocking(|machine| (machine.observe_network(), machine.unanswered())).await;
             if let (Ok(observed), unanswered) = seen {
-                causes.extend(diagnose::diagnose(&network, &observed, &unanswered));
+                let causes = diagnose::diagnose(&network, &observed, &unanswered, way, &controllers);
+                reason = causes.first().map_or(reason, |(first, _)| *first);
+                said.extend(causes.into_iter().map(|(_, text)| text));
             }
         }
-        causes.extend(proof.map(|proof| proof.trouble).filter(|text| !text.is_empty()));
-        Err(causes.join("; "))
+        said.extend(Some(trouble).filter(|text| !text.is_empty()));
+        (reason, said.join("; "))
     }
 
-    async fn give_up(&self, work: &Work, failure: Failure) -> Progress {
-        let Failure { mut why, storage_steps_done, network } = failure;
+    async fn give_up(&self, work: &Work, failure: Failure, times: Times) -> Progress {
+        let Failure { reason, mut why, storage_steps_done, network } = failure;
         let generation = work.generation;
         if storage_steps_done > 0 {
             why.push_str(&format!("; {storage_steps_done} storage steps were done before and stay"));
         }
         if network == Touched::No {
-            return Progress::Reverted { generation, why };
+            return Progress::Reverted { generation, reason, why, times };
         }
         let step = "undoing the network's change".to_owned();
         self.set_progress(Progress::Applying { generation, percent: 99, step });
-        self.revert(generation, work.before.network.clone(), why).await
+        self.revert(generation, work.before.network.clone(), reason, why, times).await
     }
 
-    /// Sets the network back and reads back that it is so.
-    async fn revert(&self, generation: Generation, before: observed::Network, why: String) -> Progress {
+    /// Sets the network back and reads back that it is so; where that fails, whatever may lead home is tried.
+    async fn revert(
+        &self,
+        generation: Generation,
+        before: observed::Network,
+        reason: Reason,
+        why: String,
+        mut times: Times,
+    ) -> Progress {
         crate::warn!("generation {generation} is undone: {why}");
-        let deadline = Instant::now() + REVERT_WITHIN;
+        let begun = Instant::now();
         loop {
             let wanted = before.clone();
-            let left = self
-                .blocking(move |machine| {
-                    let now = machine.observe_network().map_err(|error| chain(&error))?;
-                    let steps = plan::network::revert(&wanted, &now);
-                    let mut left = Vec::new();
-                    for step in &steps {
-                        // One step that fails does not keep the others from being undone.
-                        let error = machine.apply_network(step).err();
-                        let error = error.map_or_else(String::new, |error| format!(": {}", chain(&error)));
-                        left.push(format!("{}{error}", step.describe().action));
-                    }
-                    Ok::<_, String>(left)
-                })
-                .await;
+            let left = self.blocking(move |machine| undo::back(machine, &wanted)).await;
             let left = match left {
                 // Nothing to do on a fresh look: it is as it was.
-                Ok(left) if left.is_empty() => return Progress::Reverted { generation, why },
+                Ok(left) if left.is_empty() => {
+                    times.revert_ms = milliseconds(begun);
+                    self.outbox.send_modify(|out| out.changes += 1);
+                    return Progress::Reverted { generation, reason, why, times };
+                }
                 Ok(left) => left.join("; "),
                 Err(error) => error,
             };
-            if Instant::now() >= deadline {
-                return Progress::RevertFailed { generation, why: format!("{why}; undoing it did not hold: {left}") };
+            if begun.elapsed() >= REVERT_WITHIN {
+                self.outbox.send_modify(|out| out.changes += 1);
+                let deadline = Instant::now() + REACH_WITHIN;
+                let done = match self.ask(generation, Asked::Reach, Some(deadline)).await {
+                    Ok(()) => "the controller answers all the same".to_owned(),
+                    Err(_) => self.blocking(undo::last_resort).await,
+                };
+                times.revert_ms = milliseconds(begun);
+                self.outbox.send_modify(|out| out.changes += 1);
+                let why = format!("{why}; undoing it did not hold: {left}; at last: {done}");
+                return Progress::RevertFailed { generation, reason, why, times };
             }
             sleep(LOOK_AGAIN).await;
         }
@@ -242,9 +322,10 @@ impl Reconciler {
     /// The agent died in the middle of a generation: what is known is what was before.
     pub(super) async fn undo_interrupted(&self, generation: Generation, before: Option<observed::Network>) {
         let why = "the agent was restarted in the middle; storage steps that were done stay".to_owned();
+        let (reason, times) = (Reason::Interrupted, Times::default());
         let outcome = match before {
-            Some(network) => self.revert(generation, network, why).await,
-            None => Progress::Reverted { generation, why },
+            Some(network) => self.revert(generation, network, reason, why, times).await,
+            None => Progress::Reverted { generation, reason, why, times },
         };
         self.settle(outcome);
     }
@@ -255,7 +336,7 @@ impl Reconciler {
         let Some(network) = desired.network else { return };
         self.blocking(move |machine| {
             let restored = machine.observe_network().map_err(|error| chain(&error)).and_then(|observed| {
-                let steps = plan::network::plan(&network, &observed).map_err(|error| error.to_string())?;
+                let steps = plan::network::plan(&network, &observed, &[]).map_err(|error| error.to_string())?;
                 steps.iter().try_for_each(|step| machine.apply_network(step).map_err(|error| chain(&error)))
             });
             if let Err(why) = restored {
@@ -266,13 +347,13 @@ impl Reconciler {
     }
 }
 
-/// A step that has begun, for telling how far the whole is.
-#[derive(Clone)]
-struct Begun {
-    generation: Generation,
-    step: String,
-    number: usize,
-    count: usize,
+impl Work {
+    /// The step of this number, storage first.
+    fn begin(&self, number: usize) -> Begun {
+        let steps = &self.plan.shown.steps;
+        let step = steps.get(number).map(|step| step.action.clone()).unwrap_or_default();
+        Begun { generation: self.generation, step, number, count: steps.len() }
+    }
 }
 
 impl Begun {
@@ -282,4 +363,8 @@ impl Begun {
         let percent = (done * 97 / (self.count.max(1) * 100)) as u8;
         Progress::Applying { generation: self.generation, percent, step: self.step.clone() }
     }
+}
+
+fn milliseconds(since: Instant) -> u32 {
+    u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
 }

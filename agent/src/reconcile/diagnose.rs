@@ -4,38 +4,60 @@
 
 use std::net::IpAddr;
 
-use muster_protocol::desired::{Network, Select};
+use muster_protocol::desired::{self, LinkKind, Network};
+use muster_protocol::hello::Reason;
 use muster_protocol::inventory::Carrier;
-use muster_protocol::{desired, observed};
+use muster_protocol::observed::{self, Dhcp};
 
+use crate::plan::network::{NewWay, next_hop};
 use crate::sort;
 
 /// What is visibly wrong, most likely cause first; empty where nothing is.
-/// `unanswered` are neighbors that were asked for and did not answer (ARP, neighbor discovery).
-pub fn diagnose(desired: &Network, observed: &observed::Network, unanswered: &[IpAddr]) -> Vec<String> {
+/// `unanswered` are neighbors that were asked for and did not answer (ARP, neighbor discovery); `way` is the one that was
+/// tried, where it was not the one in use; `controllers` are the addresses that were tried.
+pub fn diagnose(
+    desired: &Network,
+    observed: &observed::Network,
+    unanswered: &[IpAddr],
+    way: Option<&NewWay>,
+    controllers: &[IpAddr],
+) -> Vec<(Reason, String)> {
     let mut causes = Vec::new();
-    for link in desired.links.iter().filter_map(|link| find(link, observed)) {
-        if link.carrier == Carrier::Absent {
-            causes.push(format!("no carrier on {}", link.name));
+    let is_tried = |link: &&observed::Link| way.is_none_or(|way| way.link == link.name);
+    let links = || desired.links.iter().filter_map(|link| find(link, observed)).filter(is_tried);
+    for link in links().filter(|link| link.carrier == Carrier::Absent) {
+        causes.push((Reason::NoCarrier, format!("no carrier on {}", link.name)));
+    }
+    for link in links() {
+        for (dhcp, name) in [(&link.dhcp4, "DHCP"), (&link.dhcp6, "DHCPv6")] {
+            if matches!(dhcp, Dhcp::Searching(_)) {
+                causes.push((Reason::NoLease, format!("no lease by {name} on {}", link.name)));
+            }
         }
     }
+    let tried = |route: &&observed::Route| {
+        way.is_none_or(|way| observed.links.iter().any(|link| link.index == route.link && link.name == way.link))
+    };
     let gateways = |route: &observed::Route| if route.to.prefix_len() == 0 { route.via } else { None };
-    let mut gateways: Vec<IpAddr> = observed.routes.iter().filter_map(gateways).collect();
+    let mut gateways: Vec<IpAddr> = observed.routes.iter().filter(tried).filter_map(gateways).collect();
     sort::short(&mut gateways, Ord::cmp);
     gateways.dedup();
     for gateway in gateways.iter().filter(|gateway| unanswered.contains(gateway)) {
-        causes.push(format!("the gateway {gateway} does not answer"));
+        causes.push((Reason::NoGateway, format!("the gateway {gateway} does not answer")));
     }
-    if gateways.is_empty() {
-        causes.push("there is no default route".to_owned());
+    let reachable = controllers.iter().any(|controller| next_hop(observed, *controller).is_some());
+    if gateways.is_empty() && way.is_none() && !reachable {
+        causes.push((Reason::NoRoute, "there is no default route".to_owned()));
     }
     causes
 }
 
 fn find<'a>(link: &desired::Link, observed: &'a observed::Network) -> Option<&'a observed::Link> {
-    observed.links.iter().find(|there| match link {
-        desired::Link::Ethernet { select: Select::Mac(mac), .. } => there.permanent_mac == *mac,
-        desired::Link::Ethernet { select: Select::Name(name), .. } => there.name == *name,
-        desired::Link::Vlan { id, .. } => there.name == *id,
+    observed.links.iter().find(|there| match &link.kind {
+        LinkKind::Ethernet(ethernet) => match ethernet.select.mac {
+            Some(mac) => there.permanent_mac == mac,
+            None => there.name == *ethernet.set_name.as_ref().unwrap_or(&link.id),
+        },
+        LinkKind::Bond(_) | LinkKind::Bridge(_) | LinkKind::Vlan { .. } => there.name == link.id,
     })
 }

@@ -12,7 +12,9 @@ mod kept;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod undo;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ pub struct Reconciler {
     boot: BootId,
     manage: Manage,
     outbox: watch::Sender<Outbox>,
+    /// By which address the controller was reached last.
+    controller: watch::Receiver<Option<SocketAddr>>,
     state: Mutex<State>,
     /// One offer is judged at a time, from the rule to the acceptance.
     one_offer: tokio::sync::Mutex<()>,
@@ -93,13 +97,14 @@ impl Reconciler {
         boot: BootId,
         manage: Manage,
         outbox: watch::Sender<Outbox>,
+        controller: watch::Receiver<Option<SocketAddr>>,
     ) -> (Arc<Self>, Jobs) {
         let kept = kept::load(&keep, boot);
         outbox.send_modify(|out| out.progress = kept.progress.clone());
         let (jobs, queue) = mpsc::channel(1);
         let state = Mutex::new(State { kept, busy: Busy::Nothing });
         let (one_offer, settled) = Default::default();
-        (Arc::new(Self { machine, keep, boot, manage, outbox, state, one_offer, settled, jobs }), queue)
+        (Arc::new(Self { machine, keep, boot, manage, outbox, controller, state, one_offer, settled, jobs }), queue)
     }
 
     /// Waits for [`Machine::settle`], once for all who ask: what is looked at earlier lacks disks.
@@ -215,7 +220,8 @@ impl Reconciler {
     ) -> Result<(muster_protocol::desired::Checked<Desired>, plan::Plan, Observed), Refusal> {
         let desired = check(desired).map_err(Refusal::Invalid)?;
         let observed = self.observe().await?;
-        let plan = plan::plan(&desired, &observed).map_err(|impossible| Refusal::Impossible(impossible.to_string()))?;
+        let plan = plan::plan(&desired, &observed, &self.controllers())
+            .map_err(|impossible| Refusal::Impossible(impossible.to_string()))?;
         Ok((desired, plan, observed))
     }
 
@@ -224,6 +230,11 @@ impl Reconciler {
         self.settled().await;
         let observed = self.blocking(|machine| machine.observe()).await;
         observed.map_err(|error| Refusal::Impossible(chain(&error)))
+    }
+
+    /// The address by which the controller is reached, where it is known.
+    fn controllers(&self) -> Vec<IpAddr> {
+        self.controller.borrow().iter().map(SocketAddr::ip).collect()
     }
 
     fn enqueue(&self, job: Accepted) -> Result<(), Refusal> {

@@ -1,9 +1,12 @@
 //! The loop against the simulated machine and a controller that answers, or does not. Time is paused.
 
 use super::*;
-use crate::outbox::Proven;
+use crate::outbox::{Asked, Proven};
 use crate::sim::{Faults, SimMachine, Wire};
-use muster_protocol::desired::{Dhcp4, Link, Network, Permit, Reach, Route, Select, Settings, Storage, Table};
+use muster_protocol::desired::{
+    Ethernet, Link, LinkKind, MAIN_TABLE, Network, Permit, Reach, Route, Select, Settings, Storage, Table,
+};
+use muster_protocol::hello::Reason;
 use muster_protocol::observed::Contents;
 use muster_protocol::{DiskId, Generation, desired};
 use tokio::task::JoinHandle;
@@ -18,6 +21,8 @@ struct Lab {
     outbox: watch::Sender<Outbox>,
     reconciler: Arc<Reconciler>,
     running: JoinHandle<()>,
+    /// What was asked of the controller and answered, in words.
+    proofs: Arc<Mutex<Vec<String>>>,
 }
 
 impl Lab {
@@ -27,14 +32,15 @@ impl Lab {
 
     fn with(machine: Arc<SimMachine>, keep: Keep) -> Self {
         let (outbox, _) = watch::channel(Outbox::default());
-        outbox.send_modify(|out| out.connection = 1);
-        let (reconciler, jobs) = Reconciler::new(machine.clone(), keep.clone(), BOOT, Manage::ALL, outbox.clone());
+        let (_, controller) = watch::channel(Some("203.0.113.1:8443".parse().expect("an address")));
+        let (reconciler, jobs) =
+            Reconciler::new(machine.clone(), keep.clone(), BOOT, Manage::ALL, outbox.clone(), controller);
         let running = reconciler.clone();
         let running = tokio::spawn(async move {
             running.recover().await;
             running.run(jobs).await;
         });
-        Self { machine, keep, outbox, reconciler, running }
+        Self { machine, keep, outbox, reconciler, running, proofs: Arc::default() }
     }
 
     /// A new process on the same machine in the same boot.
@@ -46,15 +52,21 @@ impl Lab {
 
     /// A controller that answers confirmations from now on, wherever the machine's packets arrive.
     fn answer_confirmations(&self) -> JoinHandle<()> {
-        let (outbox, machine) = (self.outbox.clone(), self.machine.clone());
+        let (outbox, machine, proofs) = (self.outbox.clone(), self.machine.clone(), self.proofs.clone());
         tokio::spawn(async move {
             let mut asked = outbox.subscribe();
             let waiting = |out: &Outbox| out.proof.as_ref().is_some_and(|p| p.answer == Proven::Waiting);
             while asked.wait_for(waiting).await.is_ok() {
-                let arrives = machine.route([192, 0, 2, 1].into()).is_ok();
+                let way = outbox.borrow().waiting_proof().and_then(|proof| match &proof.asked {
+                    Asked::Beside(way) => Some(way.clone()),
+                    Asked::Reach | Asked::Confirm { .. } => None,
+                });
+                let arrives = machine.socket([192, 0, 2, 1].into(), way.as_ref()).is_ok();
                 outbox.send_modify(|out| {
                     if let Some(proof) = out.proof.as_mut().filter(|_| arrives) {
                         proof.answer = Proven::Yes;
+                        let asked = way.as_ref().map_or("as it is".to_owned(), |way| format!("by {}", way.link));
+                        proofs.lock().expect("no test panics with it").push(asked);
                     }
                 });
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -87,15 +99,17 @@ fn network(gateway: &str) -> Desired {
         addresses: vec!["10.0.5.7/24".parse().expect("an address")],
         routes: vec![Route {
             to: "0.0.0.0/0".parse().expect("a prefix"),
-            via: gateway.parse().expect("an address"),
+            via: Some(gateway.parse().expect("an address")),
             metric: None,
+            table: MAIN_TABLE,
             reach: Reach::Prefix,
         }],
-        dhcp4: Dhcp4::Off,
         ..Settings::default()
     };
-    let links = vec![Link::Ethernet { id: "lan".into(), select: Select::Name("eth0".into()), settings }];
-    Desired { network: Some(Network { links }), storage: None }
+    let select = Select { name: Some("eth0".into()), ..Select::default() };
+    let kind = LinkKind::Ethernet(Ethernet { select, ..Ethernet::default() });
+    let links = vec![Link { id: "lan".into(), kind, settings }];
+    Desired { network: Some(Network { links, ..Network::default() }), storage: None }
 }
 
 fn disk() -> DiskId {
@@ -136,12 +150,29 @@ async fn a_change_that_the_controller_answers_over_is_confirmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_answer_must_come_over_a_connection_begun_after_the_change() {
+async fn a_new_way_is_proven_before_the_present_one_is_given_up() {
     let lab = Lab::new();
-    lab.apply(1, &network(GATEWAY)).await;
+    lab.machine.set_wire(Wire::Gateway(GATEWAY.parse().expect("an address")));
+    lab.answer_confirmations();
+    assert_eq!(lab.apply(1, &network(GATEWAY)).await, Answer::Accepted);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
+    assert_eq!(*lab.proofs.lock().expect("no test panics with it"), ["by eth0", "as it is"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_way_that_does_not_answer_never_costs_the_present_one() {
+    let lab = Lab::new();
+    let before = lab.network();
+    lab.machine.set_wire(Wire::Gateway("10.77.0.1".parse().expect("an address")));
     let mut outbox = lab.outbox.subscribe();
-    let out = outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives");
-    assert!(out.needs_newer_than(1), "the session that is up proves nothing");
+    lab.apply(1, &network("10.0.5.99")).await;
+    outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives");
+    let present = |network: &muster_protocol::observed::Network| network.routes[0].clone();
+    assert_eq!(present(&lab.network()), present(&before), "it is in use meanwhile");
+    let outcome = lab.settled().await;
+    assert!(why(&outcome).contains("did not answer by eth0 within 20 s"), "{outcome:?}");
+    assert_eq!(lab.network(), before);
+    assert_eq!(lab.outbox.borrow().changes, 1, "nothing but the undoing");
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,8 +185,9 @@ async fn reverts_when_the_gateway_is_wrong() {
     assert_eq!(lab.apply(1, &network("10.0.5.99")).await, Answer::Accepted);
     let outcome = lab.settled().await;
     assert!(matches!(outcome, Progress::Reverted { generation: Generation(1), .. }), "{outcome:?}");
-    assert!(why(&outcome).contains("did not answer within 20 s"), "{outcome:?}");
+    assert!(why(&outcome).contains("did not answer by eth0 within 20 s"), "{outcome:?}");
     assert!(why(&outcome).contains("the gateway 10.0.5.99 does not answer"), "{outcome:?}");
+    assert!(matches!(outcome, Progress::Reverted { reason: Reason::NoGateway, .. }), "{outcome:?}");
     assert_eq!(lab.network(), before);
     assert!(begun.elapsed() <= Duration::from_secs(30), "back in contact within the budget");
 }
@@ -194,8 +226,10 @@ async fn says_so_when_the_revert_fails() {
     lab.apply(1, &network(GATEWAY)).await;
     let outcome = lab.settled().await;
     assert!(matches!(outcome, Progress::RevertFailed { .. }), "{outcome:?}");
-    assert!(why(&outcome).contains("did not answer within 20 s"), "{outcome:?}");
+    assert!(why(&outcome).contains("did not answer by eth0 within 20 s"), "{outcome:?}");
     assert!(why(&outcome).contains("remove address 10.0.5.7/24"), "{outcome:?}");
+    assert!(why(&outcome).contains("at last: "), "{outcome:?}");
+    assert_eq!(lab.network().links[0].dhcp4.lease_use(), Some(Default::default()), "whatever may lead home is tried");
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,9 +263,6 @@ async fn a_plan_that_destroys_needs_a_permit_that_names_plan_and_disk() {
 async fn a_change_without_network_steps_is_confirmed_over_the_session_that_is_up() {
     let lab = Lab::new();
     lab.apply(1, &storage()).await;
-    let mut outbox = lab.outbox.subscribe();
-    let out = outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives").clone();
-    assert!(!out.needs_newer_than(1));
     // Nothing would be undone, so nothing is given up: the controller may be away for an hour.
     tokio::time::sleep(Duration::from_secs(3600)).await;
     lab.answer_confirmations();
@@ -315,10 +346,10 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
     let lab = Lab::new();
     let before = lab.network();
     let mut elsewhere = network(GATEWAY);
-    if let Some(Network { links }) = &mut elsewhere.network
-        && let Link::Ethernet { select, .. } = &mut links[0]
+    if let Some(Network { links, .. }) = &mut elsewhere.network
+        && let LinkKind::Ethernet(ethernet) = &mut links[0].kind
     {
-        *select = Select::Name("eth9".into());
+        ethernet.select.name = Some("eth9".into());
     }
     let Answer::Refused(Refusal::Impossible(why)) = lab.apply(1, &elsewhere).await else { panic!("is refused") };
     assert!(why.contains("network.ethernets.lan"), "{why}");
@@ -371,7 +402,8 @@ async fn what_is_asked_right_after_the_boot_waits_for_the_disks() {
 async fn an_agent_that_only_observes_changes_nothing() {
     let (outbox, _) = watch::channel(Outbox::default());
     let machine = Arc::new(SimMachine::new(1));
-    let (reconciler, _jobs) = Reconciler::new(machine, Keep::memory(), BOOT, Manage::default(), outbox);
+    let (_, controller) = watch::channel(None);
+    let (reconciler, _jobs) = Reconciler::new(machine, Keep::memory(), BOOT, Manage::default(), outbox, controller);
     for desired in [network(GATEWAY), storage()] {
         assert!(
             matches!(reconciler.plan(desired.clone()).await, Answer::Planned(_)),

@@ -139,6 +139,11 @@ impl Controller {
         (connection, hello)
     }
 
+    /// Takes the next connection that proves a way.
+    pub async fn proof(&self) -> Connection {
+        self.accept(ALPN_SESSION).await
+    }
+
     /// The next thing that the agent says, answered with this.
     pub async fn told(&self, connection: &Connection, answer: Answer) -> Call {
         let (mut send, mut receive) = connection.accept_bi().await.expect("a stream");

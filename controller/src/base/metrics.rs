@@ -11,7 +11,8 @@ use axum::response::Response;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $text:literal,)* }) => {
@@ -96,6 +97,10 @@ labels! {
         HelloLate = "hello_late",
         /// A second hello.
         HelloAgain = "hello_again",
+        /// A connection that proves a way, and on which something else was asked.
+        ProofMisused = "proof_misused",
+        /// One that asked too often, or lasted too long.
+        ProofOver = "proof_over",
         /// No common version.
         Version = "version",
         /// A frame or body that is announced, or is, larger than its kind allows.
@@ -169,10 +174,26 @@ struct Refused {
 }
 
 /// The counters; clones are the same ones.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Metrics {
     refusals: Family<Refused, Counter>,
     enrollments: Counter,
+    outcomes: Family<[(&'static str, &'static str); 2], Counter>,
+    phases: Family<[(&'static str, &'static str); 1], Histogram>,
+}
+
+/// Upper ends of what a phase of a change may take, in seconds.
+const PHASE_SECONDS: [f64; 9] = [0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            refusals: Family::default(),
+            enrollments: Counter::default(),
+            outcomes: Family::default(),
+            phases: Family::new_with_constructor(|| Histogram::new(PHASE_SECONDS)),
+        }
+    }
 }
 
 impl Metrics {
@@ -189,6 +210,25 @@ impl Metrics {
     /// A machine enrolled.
     pub fn enrolled(&self) {
         self.enrollments.inc();
+    }
+
+    /// A machine came out of a change of its configuration: how, why in one word, and what each phase took in
+    /// milliseconds. Phases of none are not counted. All words are ours, and few.
+    pub fn came_out(
+        &self,
+        outcome: &'static str,
+        reason: &'static str,
+        phases: impl IntoIterator<Item = (&'static str, u32)>,
+    ) {
+        self.outcomes.get_or_create(&[("outcome", outcome), ("reason", reason)]).inc();
+        for (phase, ms) in phases.into_iter().filter(|(_, ms)| *ms > 0) {
+            self.phases.get_or_create(&[("phase", phase)]).observe(f64::from(ms) / 1000.0);
+        }
+    }
+
+    /// How often changes came out like this since the controller started.
+    pub fn outcomes(&self, outcome: &'static str, reason: &'static str) -> u64 {
+        self.outcomes.get(&[("outcome", outcome), ("reason", reason)]).map_or(0, |counter| counter.get())
     }
 
     /// Counts what `router` refuses: by the [`Reason`] in a response's extensions, else by its status.
@@ -209,6 +249,10 @@ impl Metrics {
         let mut registry = Registry::default();
         registry.register("muster_refusals", "What was refused, where and why", self.refusals.clone());
         registry.register("muster_enrollments", "Certificates given to machines that booted", self.enrollments.clone());
+        let outcomes = "How machines came out of changes of their configuration, and why they were not kept";
+        registry.register("muster_outcomes", outcomes, self.outcomes.clone());
+        let phases = "How long the phases of these changes took, by the machines' clocks";
+        registry.register_with_unit("muster_change_phase", phases, Unit::Seconds, self.phases.clone());
         registry
     }
 }
@@ -235,5 +279,24 @@ mod tests {
         assert!(text.contains("muster_refusals_total{door=\"enroll\",reason=\"ticket_unknown\"} 2\n"), "{text}");
         assert_eq!(metrics.refusals(Door::Enroll, Reason::TicketUnknown), 2);
         assert_eq!(metrics.refusals(Door::Agents, Reason::TicketUnknown), 0);
+    }
+
+    #[test]
+    fn how_changes_come_out_is_written_by_outcome_reason_and_phase() {
+        let metrics = Metrics::default();
+        metrics.came_out("confirmed", "", [("make", 1_500), ("switch", 0)]);
+        metrics.came_out("reverted", "no-gateway", [("make", 500), ("switch", 40)]);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics.registry()).expect("a text takes everything");
+        for line in [
+            "muster_outcomes_total{outcome=\"confirmed\",reason=\"\"} 1\n",
+            "muster_outcomes_total{outcome=\"reverted\",reason=\"no-gateway\"} 1\n",
+            "muster_change_phase_seconds_sum{phase=\"make\"} 2.0\n",
+            "muster_change_phase_seconds_count{phase=\"make\"} 2\n",
+            "muster_change_phase_seconds_bucket{le=\"0.5\",phase=\"make\"} 1\n",
+            "muster_change_phase_seconds_count{phase=\"switch\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
     }
 }

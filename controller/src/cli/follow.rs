@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::client::{Client, Reply, escape};
 use super::error::CliError;
 use super::show::text;
+use crate::fleet::operation::outcome::seconds;
 
 /// How long a controller may be away before following is given up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,9 +69,36 @@ pub fn follow(client: &Client, operation: &Value) -> Result<Value, CliError> {
     match ended["state"].as_str() {
         Some("succeeded") => Ok(ended),
         Some("cancelled") => Err(CliError::Failed(format!("{}: cancelled", text(&ended, "/description")))),
-        _ => Err(CliError::Failed(format!("{}: {}", text(&ended, "/description"), text(&ended, "/error")))),
+        _ => {
+            let took = match took(&ended) {
+                took if took.is_empty() => took,
+                took => format!("; it took {took}"),
+            };
+            Err(CliError::Failed(format!("{}: {}{took}", text(&ended, "/description"), text(&ended, "/error"))))
+        }
     }
 }
+
+/// How long a change took its machine, in all and by phase: `4.2 s (made 1.1 s, …)`. Empty where it has not said.
+pub fn took(operation: &Value) -> String {
+    let ms = |field: &str| operation["times"][field].as_u64().unwrap_or_default();
+    let phases = PHASES.iter().map(|(field, word)| (ms(field), word)).filter(|(ms, _)| *ms > 0);
+    let phases: Vec<_> = phases.map(|(ms, word)| format!("{word} {}", seconds(ms))).collect();
+    match phases.is_empty() {
+        true => String::new(),
+        false => format!("{} ({})", seconds(ms("total_ms")), phases.join(", ")),
+    }
+}
+
+/// The phases of a change, and what each has done.
+const PHASES: [(&str, &str); 6] = [
+    ("make_ms", "made"),
+    ("prove_beside_ms", "proven beside"),
+    ("switch_ms", "switched"),
+    ("verify_ms", "verified"),
+    ("prove_ms", "proven"),
+    ("revert_ms", "reverted"),
+];
 
 fn until_over(client: &Client, id: &str, progress: &mut Progress) -> Result<Value, CliError> {
     // On a terminal the line moves every second; elsewhere only news matter.

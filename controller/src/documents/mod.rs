@@ -11,7 +11,9 @@
 //! | `renderer: networkd` or `NetworkManager` | read and ignored: the agent is the renderer |
 //! | `optional` | read and ignored: an agent waits for no link at boot |
 //! | `gateway4`, `gateway6` | netplan deprecates them; they become default routes |
-//! | keys at netplan's default, such as `dhcp6: false`, `link-local: [ipv6]`, a route's `scope: global` | accepted |
+//! | keys at what happens anyway, such as `link-local: [ipv6]`, `dhcp-identifier: mac`, a route's `scope: global` | accepted |
+//! | `dhcp6-overrides` with what DHCPv6 has none of | accepted where `dhcp4-overrides` says the same, as netplan wants it |
+//! | `hostname`, `ntp`, a link's `neighbors` | Muster's own: netplan has no word for them |
 //! | `disks[].device` | only names that say which disk it is, see `device.rs` |
 //! | `path` | where the filesystem is mounted; `with_mount_unit: false` beside it leaves it unmounted |
 //! | any other key | refused by name with its line, never ignored |
@@ -21,6 +23,7 @@ mod network;
 mod reader;
 mod render;
 mod storage;
+pub(crate) mod words;
 mod yaml;
 
 use std::fmt;

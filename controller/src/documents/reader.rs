@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use super::DocumentProblem;
+use super::words::{Form, truth};
 use super::yaml::{Node, Place, Value};
 
 /// Problems after this many are counted and not listed.
@@ -206,14 +207,17 @@ impl Findings {
         let node = fields.get(key)?;
         let path = fields.path(key);
         let text = self.item_text(node, &path, "true or false")?;
-        match text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" | "y" => Some(true),
-            "false" | "no" | "off" | "n" => Some(false),
-            _ => {
-                self.wrong(node, &path, "true or false");
-                None
-            }
+        let value = truth(text);
+        if value.is_none() {
+            self.wrong(node, &path, "true or false");
         }
+        value
+    }
+
+    /// A number in the form in which its dialect writes it.
+    pub(super) fn formed(&mut self, fields: &Fields<'_>, key: &str, form: Form) -> Option<u32> {
+        let node = fields.get(key)?;
+        self.item_formed(node, &fields.path(key), form)
     }
 
     /// Refuses any value of `key` but those that say what happens anyway.
@@ -221,10 +225,11 @@ impl Findings {
         let Some(node) = fields.get(key) else { return };
         let fine = match &node.value {
             Value::Text(text) => allowed.contains(&text.as_str()),
-            Value::List(list) => {
+            // None of them is another thing than all of them.
+            Value::List(list) if !list.is_empty() => {
                 list.iter().all(|item| matches!(&item.value, Value::Text(text) if allowed.contains(&text.as_str())))
             }
-            Value::Nothing | Value::Map(_) => false,
+            Value::List(_) | Value::Nothing | Value::Map(_) => false,
         };
         if !fine {
             let problem = format!("not supported yet; supported here: {}", allowed.join(", "));
@@ -254,6 +259,16 @@ impl Findings {
         let value = text.parse().ok();
         if value.is_none() {
             self.wrong(node, path, expected);
+        }
+        value
+    }
+
+    pub(super) fn item_formed(&mut self, node: &Node, path: &str, form: Form) -> Option<u32> {
+        let expected = form.expected();
+        let text = self.item_text(node, path, &expected)?;
+        let value = form.read(text);
+        if value.is_none() {
+            self.wrong(node, path, &expected);
         }
         value
     }

@@ -255,6 +255,7 @@ impl Departures {
 
 #[cfg(test)]
 mod tests {
+    use muster_protocol::hello::{Reason, Times};
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -312,7 +313,8 @@ mod tests {
         let mut draft = draft();
         let id = member(&mut draft);
         want_nothing(&mut draft, id);
-        let reverted = Progress::Reverted { generation: Generation(1), why: "no gateway".into() };
+        let (generation, reason, times) = (Generation(1), Reason::NoGateway, Times::default());
+        let reverted = Progress::Reverted { generation, reason, why: "no gateway".into(), times };
         machine::progress(&mut draft, id, &reverted).expect("noted");
         assert_eq!(call(&draft, &online(id, Progress::Idle)), None);
         want_nothing(&mut draft, id);

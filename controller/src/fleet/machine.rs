@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 
 use muster_protocol::desired::{Checked, Desired, Permit};
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Progress, Times};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
+use super::operation::{self, outcome};
 use super::record::{DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind};
-use super::{Draft, Facts, Refusal, State, enrollment, lease, operation};
+use super::{Draft, Facts, Refusal, State, enrollment, lease};
 
 /// A session said hello: notes its boot and where it stands, and moves on whatever waited for that.
 ///
@@ -55,6 +56,11 @@ pub fn inventory(draft: &mut Draft, id: MachineId, inventory: Inventory) -> Resu
 
 /// Takes note of how far a machine is with its desired state. Only what is settled is durable; the rest is presence.
 pub fn progress(draft: &mut Draft, id: MachineId, progress: &Progress) -> Result<(), Refusal> {
+    told(draft, id, progress, Times::default())
+}
+
+/// The same; `confirmed` is how long it took where this says that it is confirmed.
+fn told(draft: &mut Draft, id: MachineId, progress: &Progress, confirmed: Times) -> Result<(), Refusal> {
     let mut machine = draft.need::<Machine>(&id)?;
     if let Progress::Applying { generation, percent, step } = progress {
         return operation::applying(draft, id, *generation, *percent, step);
@@ -64,27 +70,45 @@ pub fn progress(draft: &mut Draft, id: MachineId, progress: &Progress) -> Result
     }
     let Some(generation) = progress.generation() else { return Ok(()) };
     let (kind, text) = match progress {
-        Progress::Confirmed { .. } => ("machine.confirmed", format!("generation {generation} is confirmed")),
+        Progress::Confirmed { .. } => {
+            ("machine.confirmed", format!("generation {generation} is confirmed{}", outcome::after(confirmed)))
+        }
         Progress::Refused { why, .. } => ("machine.refused", format!("generation {generation} was refused: {why}")),
-        Progress::Reverted { why, .. } => ("machine.reverted", format!("generation {generation} was reverted: {why}")),
-        Progress::RevertFailed { why, .. } => {
-            ("machine.revert-failed", format!("generation {generation} failed and could not be undone: {why}"))
+        Progress::Reverted { reason, why, times, .. } => {
+            let (reason, after) = (outcome::word(*reason), outcome::after(*times));
+            ("machine.reverted", format!("generation {generation} was reverted{after}: {reason}: {why}"))
+        }
+        Progress::RevertFailed { reason, why, times, .. } => {
+            let (reason, after) = (outcome::word(*reason), outcome::after(*times));
+            let text = format!("generation {generation} failed and could not be undone{after}: {reason}: {why}");
+            ("machine.revert-failed", text)
         }
         Progress::Idle | Progress::Applying { .. } => return Ok(()),
     };
     draft.event(kind, id, format!("{}: {text}", machine.name));
     machine.outcome = progress.clone();
     save(draft, machine);
-    operation::settled(draft, id, generation, progress)
+    operation::settled(draft, id, generation, progress, confirmed)
 }
 
 /// The agent reached the controller over its new configuration. Durable before it is answered.
 ///
-/// Errors: [`Refusal::Conflict`] where another generation is desired by now.
-pub fn confirm(draft: &mut Draft, id: MachineId, generation: Generation, desired: Digest) -> Result<(), Refusal> {
+/// Errors: [`Refusal::Conflict`] where another generation is desired by now, or the machine gave this one up.
+pub fn confirm(
+    draft: &mut Draft,
+    id: MachineId,
+    generation: Generation,
+    desired: Digest,
+    times: Times,
+) -> Result<(), Refusal> {
+    let outcome = draft.need::<Machine>(&id)?.outcome;
+    if outcome.generation() == Some(generation) && !matches!(outcome, Progress::Confirmed { .. }) {
+        // It comes late, over another connection than what has become of it since.
+        return Err(Refusal::Conflict(format!("generation {generation} was given up by its machine")));
+    }
     match draft.get::<DesiredState>(&id) {
         Some(state) if state.generation == generation && state.digest == desired => {
-            progress(draft, id, &Progress::Confirmed { generation })
+            told(draft, id, &Progress::Confirmed { generation }, times)
         }
         _ => Err(Refusal::Conflict(format!("generation {generation} is not what is desired now"))),
     }
@@ -422,9 +446,11 @@ mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
     use crate::fleet::enrollment::tests::enrolled;
-    use crate::fleet::record::OperationState;
+    use crate::fleet::operation::outcome::{Ending, Outcome};
+    use crate::fleet::record::{Event, OperationState};
     use muster_protocol::desired::check;
     use muster_protocol::enroll::Identity;
+    use muster_protocol::hello::Reason;
 
     fn approved(draft: &mut Draft) -> MachineId {
         let id = enrolled(draft, Identity::default());
@@ -479,23 +505,67 @@ mod tests {
         let id = approved(&mut draft);
         set_desired(&mut draft, id, nothing(), None, None).expect("set");
         let digest = draft.need::<DesiredState>(&id).expect("there").digest;
-        assert!(confirm(&mut draft, id, Generation(2), digest).is_err());
-        assert!(confirm(&mut draft, id, Generation(1), Digest::of(b"other")).is_err());
-        confirm(&mut draft, id, Generation(1), digest).expect("confirmed");
+        let times = Times { make_ms: 1_200, prove_ms: 800, ..Times::default() };
+        assert!(confirm(&mut draft, id, Generation(2), digest, times).is_err());
+        assert!(confirm(&mut draft, id, Generation(1), Digest::of(b"other"), times).is_err());
+        confirm(&mut draft, id, Generation(1), digest, times).expect("confirmed");
         let operation = following(draft.state(), id).and_then(|o| draft.get::<Operation>(&o).cloned()).expect("there");
         assert_eq!(operation.state, OperationState::Succeeded);
+        assert_eq!(operation.outcome, Some(Outcome { ending: Ending::Confirmed, times }));
+        assert!(newest(&draft).ends_with("generation 1 is confirmed after 2.0 s"), "{}", newest(&draft));
+        // The agent says it again, and knows no times then.
+        progress(&mut draft, id, &Progress::Confirmed { generation: Generation(1) }).expect("noted");
+        assert_eq!(draft.need::<Operation>(&operation.id).expect("there"), operation);
     }
 
     #[test]
-    fn what_was_reverted_is_seen_with_its_reason() {
+    fn what_a_machine_gave_up_is_confirmed_no_more() {
+        let mut draft = draft();
+        let id = approved(&mut draft);
+        set_desired(&mut draft, id, nothing(), None, None).expect("set");
+        let digest = draft.need::<DesiredState>(&id).expect("there").digest;
+        let (generation, reason, times) = (Generation(1), Reason::ControllerSilent, Times::default());
+        let given_up = Progress::Reverted { generation, reason, why: "no answer".into(), times };
+        progress(&mut draft, id, &given_up).expect("noted");
+        // It was on its way for long, over another connection.
+        assert!(matches!(confirm(&mut draft, id, generation, digest, times), Err(Refusal::Conflict(_))));
+        assert_eq!(draft.need::<Machine>(&id).expect("there").outcome, given_up);
+    }
+
+    #[test]
+    fn what_was_reverted_is_seen_with_its_reason_and_its_times() {
         let mut draft = draft();
         let id = approved(&mut draft);
         let operation = set_desired(&mut draft, id, nothing(), None, None).expect("set");
-        let reverted = Progress::Reverted { generation: Generation(1), why: "no gateway".into() };
+        let (generation, reason) = (Generation(1), Reason::NoGateway);
+        let times = Times { switch_ms: 300, prove_ms: 10_000, revert_ms: 2_000, ..Times::default() };
+        let why = "192.0.2.1 does not answer".to_owned();
+        let reverted = Progress::Reverted { generation, reason, why, times };
         progress(&mut draft, id, &reverted).expect("noted");
         assert_eq!(draft.need::<Machine>(&id).expect("there").outcome, reverted);
-        let state = draft.need::<Operation>(&operation.id).expect("there").state;
-        assert!(matches!(state, OperationState::Failed { why } if why.contains("no gateway")));
+        let ended = draft.need::<Operation>(&operation.id).expect("there");
+        let why = "reverted: no-gateway: 192.0.2.1 does not answer".to_owned();
+        assert_eq!(ended.state, OperationState::Failed { why });
+        assert_eq!(ended.outcome, Some(Outcome { ending: Ending::Reverted { reason }, times }));
+        let told = draft.state().events.iter().find(|e| e.kind == "machine.reverted").expect("there").text.clone();
+        assert!(
+            told.ends_with("generation 1 was reverted after 12.3 s: no-gateway: 192.0.2.1 does not answer"),
+            "{told}"
+        );
+
+        let operation = set_desired(&mut draft, id, nothing(), None, None).expect("set");
+        let (generation, reason) = (Generation(2), Reason::VerifyDiffers);
+        let failed = Progress::RevertFailed { generation, reason, why: "both".into(), times };
+        progress(&mut draft, id, &failed).expect("noted");
+        let ended = draft.need::<Operation>(&operation.id).expect("there");
+        assert!(matches!(ended.state, OperationState::Failed { why } if why == "revert failed: verify-differs: both"));
+        assert_eq!(ended.outcome, Some(Outcome { ending: Ending::RevertFailed { reason }, times }));
+    }
+
+    /// What the newest event about a machine says.
+    fn newest(draft: &Draft) -> String {
+        let of_machines = |event: &&Event| event.kind.starts_with("machine.");
+        draft.state().events.iter().rev().find(of_machines).expect("there is one").text.clone()
     }
 
     #[test]

@@ -15,6 +15,7 @@ use muster_protocol::{BootId, Digest, DiskId, Generation, Mac, MachineId, Operat
 use serde::{Deserialize, Serialize};
 
 use super::Facts;
+use super::operation::outcome::Outcome;
 
 /// One physical box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +156,8 @@ pub struct Operation {
     pub steps: Vec<OperationStep>,
     /// What proves that it was done, in words; empty before.
     pub receipt: String,
+    /// How the machine came out of it; `None` until it has, and where it changed nothing.
+    pub outcome: Option<Outcome>,
     /// Who asked.
     pub who: String,
     /// When it was asked for.

@@ -9,6 +9,7 @@ mod enroll;
 mod follow;
 pub mod limit;
 pub mod places;
+mod proof;
 mod registry;
 mod reunion;
 mod session;
@@ -72,6 +73,7 @@ struct Shared {
     metrics: Metrics,
     registry: registry::Registry,
     reunion: Mutex<reunion::Reunion>,
+    proofs: proof::Proofs,
     handshakes: Places,
     enrollments: Places,
     asking: Places,
@@ -99,6 +101,7 @@ impl Sessions {
             metrics,
             registry: registry::Registry::default(),
             reunion: Mutex::new(reunion),
+            proofs: proof::Proofs::default(),
             handshakes: Places::new(HANDSHAKES),
             enrollments: Places::new(ENROLLMENTS),
             asking: Places::new(HANDSHAKES),

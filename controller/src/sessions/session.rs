@@ -1,5 +1,5 @@
 //! One session: hello, then whatever the agent tells, one request after the other. What the agent is told to do comes
-//! from [`crate::fleet::converge`].
+//! from [`crate::fleet::converge`]. A connection that begins with a proof is none: see [`super::proof`].
 //!
 //! Requests are taken one at a time, in the order in which the agent opened their streams: what it says of its progress
 //! arrives in the order in which it happened, and a peer fills one request's memory and not four.
@@ -19,8 +19,9 @@ use super::places::{Lost, Place};
 use super::registry::{Opening, Peer, Welcomed};
 use super::stream::shut;
 use super::stream::{self, StreamError};
-use super::{Sessions, Shared, cut, machine_author, remote};
+use super::{Sessions, Shared, cut, machine_author, proof, remote};
 use crate::clock::now_unix_ms;
+use crate::fleet::operation::outcome::{self, Outcome};
 use crate::fleet::record::{Lifecycle, Machine};
 use crate::fleet::{self, Draft, State, machine, operation};
 use crate::metrics::{Door, Reason};
@@ -58,7 +59,7 @@ impl End {
     }
 
     /// The agent breaks the protocol.
-    fn breach(reason: Reason, text: impl Into<String>) -> Self {
+    pub fn breach(reason: Reason, text: impl Into<String>) -> Self {
         Self::Refuse(reason, close::PROTOCOL, text.into())
     }
 }
@@ -70,7 +71,7 @@ impl From<StreamError> for End {
 }
 
 /// Serves one connection of ALPN `muster/1` whose certificate is good.
-/// `handshake` is its place among those who are not in yet, until its hello.
+/// `handshake` is its place among those who are not in yet, until its hello, or until the end where it says none.
 pub async fn serve(sessions: &Sessions, connection: Connection, certificate: AgentCertificate, handshake: Place) {
     let (machine, from) = (certificate.machine, remote(&connection));
     let opened = open(sessions, &connection, certificate, &handshake).await;
@@ -122,8 +123,12 @@ async fn open(
         |Lost| End::Refuse(Reason::TooMany, close::BUSY, "too many machines come in at once; try again later".into());
     let talk = tokio::time::timeout(HELLO_WITHIN, talk);
     let (mut send, call) = handshake.hold(talk).await.map_err(crowded)?.map_err(|_| no_hello())??;
-    let Call::Hello(hello) = call else {
-        return refuse(&mut send, Refusal::HelloFirst, Reason::HelloMissing, close::PROTOCOL).await;
+    let hello = match call {
+        Call::Hello(hello) => hello,
+        Call::Prove { generation } => {
+            return Err(proof::serve(sessions, connection, &certificate, handshake, (send, generation)).await);
+        }
+        _ => return refuse(&mut send, Refusal::HelloFirst, Reason::HelloMissing, close::PROTOCOL).await,
     };
     let Hello { versions, boot, mut agent, inventory, mut progress } = hello;
     let spoken = |v: &u16| (version::MIN..=version::CURRENT).contains(v);
@@ -264,7 +269,8 @@ async fn authority(sessions: &Sessions, peer: &Peer) -> End {
     }
 }
 
-/// Wakes the sessions of machines whose records change, and forgets those whose records are gone, until the fleet ends or nobody holds the sessions any more.
+/// Wakes the sessions of machines whose records change, forgets those whose records are gone, and counts how changes of
+/// machines came out, until the fleet ends or nobody holds the sessions any more.
 pub async fn watch_records(shared: Weak<Shared>, mut states: watch::Receiver<Arc<State>>) {
     let mut seen = states.borrow_and_update().clone();
     while states.changed().await.is_ok() {
@@ -274,6 +280,13 @@ pub async fn watch_records(shared: Weak<Shared>, mut states: watch::Receiver<Arc
             shared.registry.wake(*machine);
             if now.machines.get(machine).is_none() {
                 shared.registry.forget(*machine);
+            }
+        }
+        for operation in now.operations.touched_since(&seen.operations) {
+            let outcome = |state: &State| state.operations.get(operation).and_then(|operation| operation.outcome);
+            if let (None, Some(Outcome { ending, times })) = (outcome(&seen), outcome(&now)) {
+                let reason = ending.reason().map_or("", outcome::word);
+                shared.metrics.came_out(ending.word(), reason, outcome::phases(times));
             }
         }
         seen = now;
@@ -327,7 +340,9 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
     match call {
         Call::Hello(_) => Answer::Refused(Refusal::HelloAgain),
         // In quarantine there is nothing to tell but what the machine is made of.
-        Call::Progress(_) | Call::Confirm { .. } | Call::Work { .. } if peer.welcomed != Welcomed::Member => {
+        Call::Progress(_) | Call::Confirm { .. } | Call::Prove { .. } | Call::Work { .. }
+            if peer.welcomed != Welcomed::Member =>
+        {
             Answer::Refused(Refusal::BadRequest)
         }
         Call::Inventory(inventory) => {
@@ -345,13 +360,15 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
             told_progress(sessions, peer, progress.clone());
             change(sessions, peer, move |draft| machine::progress(draft, id, &progress)).await
         }
-        Call::Confirm { generation, desired } => {
-            let answer = change(sessions, peer, move |draft| machine::confirm(draft, id, generation, desired)).await;
+        Call::Confirm { generation, desired, times } => {
+            let confirm = move |draft: &mut Draft| machine::confirm(draft, id, generation, desired, times);
+            let answer = change(sessions, peer, confirm).await;
             if answer == Answer::Accepted {
                 told_progress(sessions, peer, Progress::Confirmed { generation });
             }
             answer
         }
+        Call::Prove { generation } => proof::proves(&sessions.0.fleet.state(), id, generation),
         Call::Work { operation: work, mut state } => {
             shorten_work(&mut state);
             let boot = peer.boot;
@@ -378,21 +395,22 @@ where
     let author = machine_author(peer.machine, remote(peer.connection()));
     match sessions.0.fleet.change(author, decide).await {
         Ok(()) => Answer::Accepted,
-        Err(error) => {
-            tracing::warn!(machine = %peer.machine, %error, "what a machine told was not taken");
-            Answer::Refused(match error {
-                fleet::Refusal::NotFound { .. } => Refusal::UnknownMachine,
-                fleet::Refusal::Conflict(_) | fleet::Refusal::Offline | fleet::Refusal::Outdated { .. } => {
-                    Refusal::Outdated
-                }
-                fleet::Refusal::Invalid { .. } | fleet::Refusal::Enrollment(_) => Refusal::BadRequest,
-                fleet::Refusal::Exhausted(_)
-                | fleet::Refusal::StoreRefused(_)
-                | fleet::Refusal::StoreFailed
-                | fleet::Refusal::Internal => Refusal::Busy,
-            })
-        }
+        Err(error) => refused(peer.machine, &error),
     }
+}
+
+/// How a machine hears that what it told was not taken.
+pub fn refused(machine: MachineId, error: &fleet::Refusal) -> Answer {
+    tracing::warn!(%machine, %error, "what a machine told was not taken");
+    Answer::Refused(match error {
+        fleet::Refusal::NotFound { .. } => Refusal::UnknownMachine,
+        fleet::Refusal::Conflict(_) | fleet::Refusal::Offline | fleet::Refusal::Outdated { .. } => Refusal::Outdated,
+        fleet::Refusal::Invalid { .. } | fleet::Refusal::Enrollment(_) => Refusal::BadRequest,
+        fleet::Refusal::Exhausted(_)
+        | fleet::Refusal::StoreRefused(_)
+        | fleet::Refusal::StoreFailed
+        | fleet::Refusal::Internal => Refusal::Busy,
+    })
 }
 
 /// A new certificate for the key of this session. Nothing is stored: the record names the key, which stays.

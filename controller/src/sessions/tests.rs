@@ -2,6 +2,7 @@
 
 mod mute;
 mod neighbors;
+mod proofs;
 mod quarantine;
 mod refusals;
 mod restart;
@@ -17,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use muster_protocol::desired::{Desired, check};
 use muster_protocol::enroll::{self, Identity, Leave, Ticket};
 use muster_protocol::frame::{self, Message};
-use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Welcome};
+use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Times, Welcome};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_controller::{self, Refusal};
 use muster_protocol::{
@@ -391,8 +392,11 @@ async fn a_confirmation_counts_for_what_is_desired_now_and_for_nothing_else() {
     let nothing = check(Desired::default()).expect("nothing is wrong with nothing");
     let set = move |draft: &mut Draft| machine::set_desired(draft, id, nothing, None, None);
     world.fleet.change(Author::controller(), set).await.expect("set");
-    let confirm =
-        |generation: u64, desired| to_controller::Call::Confirm { generation: Generation(generation), desired };
+    let confirm = |generation: u64, desired| to_controller::Call::Confirm {
+        generation: Generation(generation),
+        desired,
+        times: Times::default(),
+    };
     let right = Digest::of_value(&Desired::default());
     let answer: to_controller::Answer = ask(&session, &confirm(1, Digest::of(b"other"))).await;
     assert_eq!(answer, to_controller::Answer::Refused(Refusal::Outdated));

@@ -1,9 +1,11 @@
 //! Plan, apply, diff, power, and the operations that follow.
 
 use axum::http::Method;
-use muster_protocol::desired::{Desired, Link};
+use muster_controller::fleet::{Author, Draft, machine};
+use muster_protocol::desired::{Desired, Link, LinkKind};
+use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::to_agent::{Answer, Call, Impact, Plan, Refusal, Step};
-use muster_protocol::{Digest, DiskId};
+use muster_protocol::{Digest, DiskId, Generation};
 use serde_json::json;
 
 use crate::lab::Lab;
@@ -71,7 +73,7 @@ async fn an_apply_to_what_somebody_else_changed_is_refused() {
 async fn a_wrong_document_is_refused_with_every_line() {
     let lab = Lab::new().await;
     let id = lab.online("S1").await;
-    let text = "network:\n  ethernets:\n    eth0:\n      adresses: []\n  bonds: {}\n";
+    let text = "network:\n  ethernets:\n    eth0:\n      adresses: []\n  wifis: {}\n";
     for verb in ["plan", "diff", "apply"] {
         let reply = lab.post(format!("/machines/{id}/{verb}"), document(text)).await;
         reply.refuses(422, "document-invalid", "document");
@@ -80,12 +82,59 @@ async fn a_wrong_document_is_refused_with_every_line() {
             json!([
                 {"line": 4, "column": 7, "field": "network.ethernets.eth0.adresses",
                  "problem": "adresses is not a known key; did you mean addresses?"},
-                {"line": 5, "column": 3, "field": "network.bonds",
-                 "problem": "bonds is not supported yet; supported here: ethernets, renderer, version, vlans"},
+                {"line": 5, "column": 3, "field": "network.wifis",
+                 "problem": "wifis is not supported yet; supported here: bonds, bridges, ethernets, hostname, ntp, renderer, version, vlans"},
             ])
         );
     }
     assert_eq!(lab.get(format!("/machines/{id}")).await.body["generation"], 0);
+}
+
+#[tokio::test]
+async fn an_operation_says_how_its_machine_came_out_of_it_why_and_how_long_it_took() {
+    let lab = Lab::new().await;
+    let id = lab.online("S1").await;
+    let apply = async || {
+        let applied = lab.post(format!("/machines/{id}/apply"), document(NETWORK)).await.succeeds();
+        assert_eq!([&applied.body["outcome"], &applied.body["reason"], &applied.body["times"]], [&json!(null); 3]);
+        format!("/operations/{}", applied.text("/id"))
+    };
+    let tell = async |progress: Progress| {
+        lab.fleet
+            .change(Author::controller(), move |draft| machine::progress(draft, id, &progress))
+            .await
+            .expect("told");
+    };
+    let times = Times { switch_ms: 300, prove_ms: 10_000, revert_ms: 2_000, ..Times::default() };
+    let why = "192.0.2.1 does not answer".to_owned();
+
+    let path = apply().await;
+    tell(Progress::Reverted { generation: Generation(1), reason: Reason::NoGateway, why: why.clone(), times }).await;
+    let ended = lab.get(path).await.succeeds();
+    assert_eq!((ended.text("/state"), ended.text("/outcome")), ("failed", "reverted"));
+    assert_eq!((ended.text("/reason"), ended.text("/error")), ("no-gateway", &*format!("reverted: no-gateway: {why}")));
+    let said = json!({"make_ms": 0, "prove_beside_ms": 0, "switch_ms": 300, "verify_ms": 0, "prove_ms": 10_000,
+                      "revert_ms": 2_000, "total_ms": 12_300});
+    assert_eq!(ended.body["times"], said);
+    let progress = lab.get(format!("/machines/{id}")).await.succeeds().body["progress"].take();
+    assert_eq!(progress, json!({"state": "reverted", "generation": 1, "reason": "no-gateway", "why": why}));
+    let event = lab.get("/events").await.succeeds().body.to_string();
+    assert!(event.contains("was reverted after 12.3 s: no-gateway: 192.0.2.1 does not answer"), "{event}");
+
+    let path = apply().await;
+    tell(Progress::RevertFailed { generation: Generation(2), reason: Reason::VerifyDiffers, why, times }).await;
+    let ended = lab.get(path).await.succeeds();
+    assert_eq!((ended.text("/outcome"), ended.text("/reason")), ("revert-failed", "verify-differs"));
+
+    let path = apply().await;
+    let confirm = move |draft: &mut Draft| {
+        let digest = draft.state().desired.get(&id).expect("something is desired").digest;
+        machine::confirm(draft, id, Generation(3), digest, times)
+    };
+    lab.fleet.change(Author::controller(), confirm).await.expect("confirmed");
+    let ended = lab.get(path).await.succeeds();
+    assert_eq!((ended.text("/state"), ended.text("/outcome")), ("succeeded", "confirmed"));
+    assert_eq!((&ended.body["reason"], &ended.body["times"]), (&json!(null), &said));
 }
 
 #[tokio::test]
@@ -120,7 +169,7 @@ async fn a_plan_comes_from_the_machine() {
     let [Call::Plan(Desired { network: Some(network), storage: None })] = asked.as_slice() else {
         panic!("asked {asked:?}")
     };
-    assert!(matches!(network.links.as_slice(), [Link::Ethernet { .. }]));
+    assert!(matches!(network.links.as_slice(), [Link { kind: LinkKind::Ethernet(_), .. }]));
 
     lab.answers(Answer::Refused(Refusal::Impossible("there is no NIC eth0".into())));
     let refused = lab.post(format!("/machines/{id}/plan"), document(NETWORK)).await;

@@ -6,7 +6,7 @@ use axum::http::Method;
 use muster_controller::api::contacts;
 use muster_controller::fleet::rollout::keep::keep;
 use muster_controller::fleet::{Author, Draft, machine};
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::to_agent::{Answer, Call, Impact, Plan, Step};
 use muster_protocol::{Digest, Generation, MachineId};
 use serde_json::{Value, json};
@@ -170,9 +170,14 @@ async fn a_canary_that_reverts_stops_the_rollout_with_its_reason_and_no_other_ma
     lab.post("/rollouts", everywhere()).await.succeeds();
     until(&lab, "/rollouts/1", |body| body["waits"]["what"] == "machines").await;
     let (generation_one, why) = (Generation(1), "the gateway does not answer".to_owned());
-    says(&lab, ids[0], Progress::Reverted { generation: generation_one, why }).await;
+    says(
+        &lab,
+        ids[0],
+        Progress::Reverted { generation: generation_one, reason: Reason::NoGateway, why, times: Times::default() },
+    )
+    .await;
     let stopped = until(&lab, "/rollouts/1", |body| body["state"] == "stopped").await;
-    assert_eq!(stopped.text("/why"), "m1: reverted: the gateway does not answer");
+    assert_eq!(stopped.text("/why"), "m1: reverted: no-gateway: the gateway does not answer");
     assert_eq!(stopped.body["progress"]["waiting"], 3);
     assert_eq!(ids.map(|id| generation(&lab, id)), [1, 0, 0, 0]);
     let failed = lab.get("/rollouts/1/machines?state=failed").await.succeeds();

@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod machine;
+mod outcome;
 mod usage;
 
 #[path = "../api/lab.rs"]
@@ -140,7 +141,7 @@ async fn a_document_is_applied_compared_and_refused_with_its_lines() {
         path.to_str().expect("UTF-8").to_owned()
     };
     let good = write("good.yaml", "network:\n  ethernets:\n    eth0:\n      addresses: [192.0.2.7/24]\n");
-    let bad = write("bad.yaml", "network:\n  bonds: {}\n  ethernets: 7\n");
+    let bad = write("bad.yaml", "network:\n  tunnels: {}\n  ethernets: 7\n");
 
     let said = lab.says(&["apply", "-m", &id, "-f", &good]).await;
     assert!(said.contains("generation 1 is desired") && said.contains("the machine is offline"), "{said}");
@@ -166,7 +167,7 @@ async fn a_document_is_applied_compared_and_refused_with_its_lines() {
     let refused = lab.refuses(1, &["apply", "-m", &id, "-f", &bad]).await;
     let lines: Vec<&str> = refused.trim_start_matches("muster: ").lines().collect();
     assert_eq!(lines.len(), 2, "{refused}");
-    assert!(lines[0].starts_with(&format!("{bad}: line 2, column 3: network.bonds: ")), "{refused}");
+    assert!(lines[0].starts_with(&format!("{bad}: line 2, column 3: network.tunnels: ")), "{refused}");
     let offline = lab.refuses(1, &["plan", "-m", &id, "-f", &good]).await;
     assert!(offline.contains("offline"), "{offline}");
     assert!(lab.refuses(1, &["apply", "-m", &id, "-f", "/nowhere.yaml"]).await.contains("/nowhere.yaml"));

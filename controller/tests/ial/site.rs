@@ -18,7 +18,7 @@ use muster_controller::fleet::{address, credential, location, machine, operation
 use muster_controller::ial::{self, Envelope};
 use muster_controller::store::MemoryStore;
 use muster_protocol::enroll::Identity;
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Progress, Times};
 use muster_protocol::inventory::{
     Attachment, Carrier, Cpu, Dimm, Disk, Inventory, Medium, Memory, Nic, System, Transport,
 };
@@ -157,7 +157,9 @@ impl Site {
     pub async fn confirm(&self) {
         let confirm = |draft: &mut Draft| {
             let desired: Vec<DesiredState> = draft.state().desired.iter().cloned().collect();
-            desired.into_iter().try_for_each(|d| machine::confirm(draft, d.machine, d.generation, d.digest))
+            desired
+                .into_iter()
+                .try_for_each(|d| machine::confirm(draft, d.machine, d.generation, d.digest, Times::default()))
         };
         self.change(confirm).await;
     }

@@ -93,3 +93,15 @@ pub fn wanted(with_firmware: bool) -> impl Iterator<Item = &'static str> {
     let more = with_firmware.then_some(&WITH_FIRMWARE);
     GROUPS.iter().chain(more).flat_map(|group| group.modules.split_whitespace())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::wanted;
+
+    #[test]
+    fn every_kind_of_link_that_a_document_describes_has_its_module() {
+        for module in ["8021q", "bonding", "bridge", "stp", "llc"] {
+            assert!(wanted(false).any(|name| name == module), "{module}");
+        }
+    }
+}

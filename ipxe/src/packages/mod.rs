@@ -19,8 +19,9 @@ pub use tree::{Node, Tree};
 
 use crate::Progress;
 
-/// The first release whose `ipxe` package runs `autoexec.ipxe` from a UEFI boot medium.
-const IPXE_SINCE: (u32, &str) = (13, "trixie");
+/// The first release whose `ipxe` package runs `autoexec.ipxe` from a UEFI boot medium, and whose `netplan-generator` brings
+/// examples of every word that documents have.
+const RECENT: (u32, &str) = (13, "trixie");
 
 /// Why a package could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -126,14 +127,20 @@ impl Package {
     }
 }
 
+/// Where fetched packages are kept where nothing else is said: they are the host's, and not one controller's.
+pub fn default_cache() -> PathBuf {
+    let home = std::env::var_os("HOME").filter(|_| !rustix::process::geteuid().is_root());
+    home.map_or_else(|| "/var/cache/muster".into(), |home| Path::new(&home).join(".cache/muster"))
+}
+
 /// Debian as seen from this host.
 pub struct Packages {
     cache: PathBuf,
     freshness: Freshness,
     /// The host's codename, such as `bookworm`.
     host: String,
-    /// Where `ipxe` comes from.
-    ipxe_release: String,
+    /// The host's, or a later one where that is older than [`RECENT`].
+    recent: String,
     sources: Vec<Source>,
     /// Lists and packages that apt was asked for in this life, as `release` and `release/package`.
     asked: BTreeSet<String>,
@@ -151,18 +158,18 @@ impl Packages {
         let lock = File::create(&path).and_then(|lock| lock.lock().map(|()| lock));
         let lock = lock.map_err(|source| PackageError::Cache { path, source })?;
         let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let (host, ipxe_release) = releases(&os).ok_or(PackageError::NotDebian)?;
+        let (host, recent) = releases(&os).ok_or(PackageError::NotDebian)?;
         let sources = host_sources();
         if sources::for_release(&sources, &host, &host).is_empty() {
             return Err(PackageError::NotDebian);
         }
-        Ok(Self { cache: cache.into(), freshness, host, ipxe_release, sources, asked: BTreeSet::new(), _lock: lock })
+        Ok(Self { cache: cache.into(), freshness, host, recent, sources, asked: BTreeSet::new(), _lock: lock })
     }
 
-    /// The `ipxe` package, from the next release where the host's own is too old.
-    pub fn ipxe(&mut self, progress: &mut dyn FnMut(&str)) -> Result<Package, PackageError> {
-        let release = self.ipxe_release.clone();
-        self.fetch(&release, "ipxe", progress)
+    /// A package that must be no older than Debian 13's: from there where the host's own release is.
+    pub fn get_recent(&mut self, name: &str, progress: &mut dyn FnMut(&str)) -> Result<Package, PackageError> {
+        let release = self.recent.clone();
+        self.fetch(&release, name, progress)
     }
 
     /// A package of the host's release.
@@ -271,7 +278,7 @@ impl Packages {
     }
 }
 
-/// The host's codename, and that of the release whose iPXE is good enough, from the text of /etc/os-release.
+/// The host's codename, and that of the release that is recent enough, from the text of /etc/os-release.
 fn releases(os: &str) -> Option<(String, String)> {
     let value = |key: &str| {
         let line = os.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
@@ -280,8 +287,8 @@ fn releases(os: &str) -> Option<(String, String)> {
     let host = value("VERSION_CODENAME").filter(|_| value("ID").is_some_and(|id| id == "debian"))?;
     // Debian's testing has a codename and no number: it is newer than every number.
     let number = value("VERSION_ID").and_then(|id| id.parse().ok()).unwrap_or(u32::MAX);
-    let ipxe = if number < IPXE_SINCE.0 { IPXE_SINCE.1.to_owned() } else { host.clone() };
-    Some((host, ipxe))
+    let recent = if number < RECENT.0 { RECENT.1.to_owned() } else { host.clone() };
+    Some((host, recent))
 }
 
 /// Every source that the host's apt reads.

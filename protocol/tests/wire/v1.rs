@@ -3,13 +3,16 @@
 //!
 //! Until the first release the bytes may still change; CHANGELOG.md says when they were frozen.
 
+use std::net::IpAddr;
+
 use muster_protocol::desired::{
-    AcceptRa, Desired, Dhcp4, Disk, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, Network, Partition, Permit,
-    Reach, Route, Select, Settings, Storage, Table,
+    AcceptRa, Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, Ethernet, Existing, Filesystem,
+    Format, LINUX_FILESYSTEM, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Permit, PortCost,
+    Privacy, Reach, Route, Rule, Select, Settings, Storage, Table, Take, WakeOnLan,
 };
 use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
-use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Standing, Welcome};
+use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
 use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId, VlanTag};
@@ -94,9 +97,12 @@ fn hello_and_welcome() {
 #[test]
 fn what_agents_tell() {
     use to_controller::Call;
-    let reverted = Progress::Reverted { generation: Generation(7), why: "no gateway".into() };
-    golden(&Call::Progress(reverted), "02 04 07 0a 6e6f2067617465776179");
-    golden(&Call::Confirm { generation: Generation(7), desired: digest() }, CONFIRM);
+    let times = Times { make_ms: 1, prove_beside_ms: 2, switch_ms: 3, verify_ms: 4, prove_ms: 5, revert_ms: 6 };
+    let (generation, reason) = (Generation(7), Reason::NoGateway);
+    let reverted = Progress::Reverted { generation, reason, why: "no gateway".into(), times };
+    golden(&Call::Progress(reverted), "02 04 07 04 0a 6e6f2067617465776179 010203040506");
+    golden(&Call::Confirm { generation, desired: digest(), times }, CONFIRM);
+    golden(&Call::Prove { generation }, "06 07");
     let receipt = WipeReceipt {
         disk: "serial:D1".parse().expect("a disk id"),
         method: "zeroed".into(),
@@ -138,30 +144,68 @@ fn what_agents_answer() {
 }
 
 fn desired() -> Desired {
-    let ethernet = Link::Ethernet {
-        id: "lan".into(),
-        select: Select::Mac(Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 0x56])),
-        settings: Settings {
-            addresses: vec!["192.0.2.7/24".parse().expect("a prefix"), "2001:db8::7/64".parse().expect("a prefix")],
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let net = |text: &str| text.parse().expect("a prefix");
+    let ethernet = |id: &str, mac: u8, settings| Link {
+        id: id.into(),
+        kind: LinkKind::Ethernet(Ethernet {
+            select: Select { mac: Some(Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, mac])), ..Select::default() },
+            set_name: Some(id.into()),
+            wake_on_lan: WakeOnLan::On,
+        }),
+        settings,
+    };
+    let lan = ethernet(
+        "lan",
+        0x56,
+        Settings {
+            addresses: vec![net("192.0.2.7/24"), net("2001:db8::7/64")],
             routes: vec![Route {
-                to: "0.0.0.0/0".parse().expect("a prefix"),
-                via: "192.0.2.1".parse().expect("an address"),
+                to: net("0.0.0.0/0"),
+                via: Some(ip("192.0.2.1")),
                 metric: Some(100),
+                table: MAIN_TABLE,
                 reach: Reach::OnLink,
             }],
-            nameservers: vec!["192.0.2.1".parse().expect("an address")],
+            rules: vec![Rule {
+                from: Some(net("192.0.2.7/32")),
+                to: None,
+                table: 7,
+                priority: Some(10),
+                mark: None,
+                tos: Some(8),
+            }],
+            neighbors: vec![Neighbor { address: ip("192.0.2.1"), mac: Mac::from_bytes([2, 0, 0, 0, 0, 1]) }],
+            nameservers: vec![ip("192.0.2.1")],
             search: vec!["example.net".into()],
             mtu: Some(1400),
-            dhcp4: Dhcp4::On,
+            dhcp4: Dhcp::On(LeaseUse { dns: Take::No, ntp: Take::No, routes: Take::Yes, route_metric: Some(50) }),
+            dhcp6: Dhcp::Off,
             accept_ra: AcceptRa::Off,
+            privacy: Privacy::On,
         },
+    );
+    let bond = Bond {
+        ports: vec!["one".into()],
+        mode: BondMode::ActiveBackup,
+        primary: Some("one".into()),
+        arp_ip_targets: Vec::new(),
+        options: [(BondOption::UpDelay, 200)].into(),
     };
-    let vlan = Link::Vlan {
-        id: "office".into(),
-        tag: VlanTag::try_from(12).expect("a tag"),
-        parent: "lan".into(),
-        settings: Settings::default(),
+    let bridge = Bridge {
+        ports: vec!["office".into()],
+        options: [(BridgeOption::Stp, 0)].into(),
+        costs: [("office".to_owned(), PortCost { path_cost: Some(4), priority: None })].into(),
     };
+    let made = |id: &str, kind| Link { id: id.into(), kind, settings: Settings::default() };
+    let tag = VlanTag::try_from(12).expect("a tag");
+    let links = vec![
+        lan,
+        ethernet("one", 0x57, Settings::default()),
+        made("bond0", LinkKind::Bond(bond)),
+        made("office", LinkKind::Vlan { tag, parent: "bond0".into() }),
+        made("br0", LinkKind::Bridge(bridge)),
+    ];
     let disk: muster_protocol::DiskId = "serial:D1".parse().expect("a disk id");
     let partition = Partition { number: 1, label: "data".into(), size_mib: None, type_guid: LINUX_FILESYSTEM };
     let filesystem = Filesystem {
@@ -173,7 +217,7 @@ fn desired() -> Desired {
         existing: Existing::Replace,
     };
     Desired {
-        network: Some(Network { links: vec![ethernet, vlan] }),
+        network: Some(Network { links, hostname: Some("m1".into()), ntp: vec!["192.0.2.1".into()] }),
         storage: Some(Storage {
             disks: vec![Disk { disk, table: Table::Replace, partitions: vec![partition] }],
             filesystems: vec![filesystem],
@@ -193,20 +237,24 @@ const HELLO: &str = "\
     000101b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b005302e312e30d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1d1d1d1d1d1d1d10207";
 const WELCOME: &str = "0001e80700094b58344d2d3751504400010b626572312d616161616161";
-const CONFIRM: &str = "0307d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
+const CONFIRM: &str = "\
+    0307d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010203040506";
 const WORK: &str = "\
     040e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e01010973657269616c3a4431067a65726f65648004800409";
 const POWER: &str = "030e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0eb0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b001";
 const WIPE: &str = "040e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e010777776e3a307831";
 const TRUST: &str = "0501d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
 const APPLY: &str = "\
-    0107010200036c616e005254001234560200c0000207180120010db80000000000000000000000074001000000000000\
-    00c00002010164010100c0000201010b6578616d706c652e6e657401f80a010201066f66666963650c036c616e000000\
-    0000000001010973657269616c3a44310101010464617461000fc63daf848347728e793d69d8477de401097365726961\
-    6c3a44310100046461746101092f7372762f646174610101d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
-    d1d1d1d1d1d1d1d1010973657269616c3a443114";
+    01070105036c616e0000015254001234560001036c616e010200c0000207180120010db8000000000000000000000007\
+    40010000000000000100c00002010164fe0101010100c0000207200007010a0001080100c00002010200000000010100\
+    c0000201010b6578616d706c652e6e657401f80a010101000132000201036f6e650000015254001234570001036f6e65\
+    01000000000000000000000005626f6e64300101036f6e650101036f6e65000101c8010000000000000000000000066f\
+    6666696365030c05626f6e64300000000000000000000000036272300201066f666669636501000001066f6666696365\
+    010400000000000000000000000001026d3101093139322e302e322e3101010973657269616c3a443101010104646174\
+    61000fc63daf848347728e793d69d8477de4010973657269616c3a44310100046461746101092f7372762f6461746101\
+    01d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a443114";
 const PLANNED: &str = "\
-    00020161020162030973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
+    00020161030162040973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1";
 const PERMIT_NEEDED: &str = "\
     0304010973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";

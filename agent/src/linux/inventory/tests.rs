@@ -176,6 +176,7 @@ fn link(index: u32, name: &str, mac: [u8; 6]) -> Link {
         mac,
         permanent_mac: None,
         kind,
+        port: None,
         up: true,
         carrier: true,
         carrier_ups: 1,
@@ -184,7 +185,7 @@ fn link(index: u32, name: &str, mac: [u8; 6]) -> Link {
 }
 
 fn address(link: u32, net: &str, uniqueness: Uniqueness) -> Address {
-    Address { link, net: net.parse().expect("an address"), origin: Origin::Kernel, uniqueness }
+    Address { link, net: net.parse().expect("an address"), origin: Origin::Kernel, uniqueness, is_temporary: false }
 }
 
 /// Two NICs of a virtual machine, one of them with a MAC that was set by hand, and three that are not physical.

@@ -8,6 +8,7 @@ pub mod hotplug;
 pub mod index;
 
 use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,6 +69,11 @@ fn load_module(index: &Index, name: &str) -> Result<(), MachineError> {
     Ok(())
 }
 
+/// What a module is told when it is loaded: bonding makes a `bond0` of its own accord otherwise.
+fn parameters(normalized: &str) -> &'static CStr {
+    if normalized == "bonding" { c"max_bonds=0" } else { c"" }
+}
+
 /// Hands one file to the kernel.
 fn insert(index: &Index, name: &str) -> Result<(), MachineError> {
     let normalized = index::normalized(name);
@@ -79,7 +85,7 @@ fn insert(index: &Index, name: &str) -> Result<(), MachineError> {
         return insert_compressed(&normalized, &path);
     }
     let file = File::open(&path).map_err(|error| MachineError::os(action(), error))?;
-    match finit_module(&file, c"", 0) {
+    match finit_module(&file, parameters(&normalized), 0) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(MachineError::os(action(), error)),
     }
@@ -93,11 +99,23 @@ fn insert_compressed(name: &str, path: &Path) -> Result<(), MachineError> {
             path.display()
         )));
     }
-    let output = Command::new(MODPROBE).arg(name).output();
+    let parameters = parameters(name).to_str().unwrap_or_default().split_ascii_whitespace();
+    let output = Command::new(MODPROBE).arg(name).args(parameters).output();
     let output = output.map_err(|error| MachineError::os(format!("run {MODPROBE}"), error))?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(MachineError::Program { program: "modprobe", output: format!("{}: {text}", output.status) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parameters;
+
+    #[test]
+    fn no_bond_is_made_that_nobody_asked_for() {
+        assert_eq!(parameters("bonding"), c"max_bonds=0");
+        assert_eq!(parameters("bridge"), c"");
+    }
 }

@@ -4,35 +4,46 @@
 //! keeper's. All links, addresses and routes go through route netlink, in the network namespace of the thread that made
 //! the [`Network`].
 
+mod device;
 pub mod dhcp;
+pub mod dhcp6;
 mod keeper;
+mod links;
 pub mod netlink;
+pub mod ntp;
+mod paths;
 pub mod resolv;
 pub mod sockopt;
-mod solicit;
+mod unique;
+mod watch;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use muster_protocol::desired::AcceptRa;
+use muster_protocol::desired::Privacy;
 use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Admin, LinkKind, Origin};
 use rustix::io::Errno;
+use rustix::system::{sethostname, uname};
+use tokio::sync::Notify;
 
-use crate::linux::modules;
+use crate::linux::sysfs;
 use crate::machine::MachineError;
 use crate::options;
-use crate::plan::network::{Change, Route, Step};
+use crate::plan::network::{Change, Family, Step};
 use crate::sort;
+use device::{sysctl, wake};
 use keeper::Keeper;
-use netlink::address::{self, Lifetime, Uniqueness};
+use netlink::address::{self, Lifetime};
 use netlink::link::{self, Kind, Link};
-use netlink::{Netlink, NetlinkError, route};
+use netlink::{Netlink, NetlinkError, bond, bridge, neighbor, route};
+use ntp::{Clock, Ntp};
 use resolv::Resolvers;
 
+/// What NTP servers are configured, beside the file for resolvers.
+const NTP_CONF: &str = "muster-ntp.conf";
 /// Where programs look for resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long a step waits for a lease.
@@ -50,6 +61,7 @@ const BORROWED_SECONDS: u32 = 300;
 pub struct Network {
     netlink: Mutex<Netlink>,
     keeper: Keeper,
+    ntp: Ntp,
     resolv_conf: PathBuf,
     lease: Option<options::Lease>,
 }
@@ -64,7 +76,20 @@ impl Network {
     pub fn with_resolv_conf(lease: Option<options::Lease>, path: &Path) -> Result<Self, MachineError> {
         let os = |error| MachineError::os("open a netlink socket", error);
         let netlink = Mutex::new(Netlink::open().map_err(os)?);
-        Ok(Self { netlink, keeper: Keeper::new(path).map_err(os)?, resolv_conf: path.to_owned(), lease })
+        let ntp = Ntp::new(path.with_file_name(NTP_CONF));
+        let keeper = Keeper::new(path, ntp.clone()).map_err(os)?;
+        Ok(Self { netlink, keeper, ntp, resolv_conf: path.to_owned(), lease })
+    }
+
+    /// From now on this clock is kept by NTP servers, as soon as [`Self::hear_time`] was called and there are any.
+    pub fn keep_clock(&self, clock: Arc<dyn Clock>) {
+        self.ntp.keep(clock);
+    }
+
+    /// A controller says what time it is, in nanoseconds since 1970 UTC. Returns whether the clock is to be left alone,
+    /// because NTP servers keep it and it is not far from that.
+    pub fn hear_time(&self, unix_ns: i64) -> bool {
+        self.ntp.hear(unix_ns)
     }
 
     /// For a machine that boots: brings the loopback and every NIC up, and takes the lease over that was handed over, or
@@ -75,7 +100,14 @@ impl Network {
         self.keeper.boot(self.lease.clone()).map_err(|error| MachineError::os("start to keep leases", error))
     }
 
-    /// What the kernel says now. Needs no privilege.
+    /// Told after links, addresses, routes or rules changed, by this agent or anybody else, since it was last waited for.
+    ///
+    /// A thread of its own listens, in the network namespace of the calling thread.
+    pub fn changes(&self) -> Result<Arc<Notify>, MachineError> {
+        watch::changes().map_err(|error| MachineError::os("listen for changes of the network", error))
+    }
+
+    /// What the kernel says now. Needs no privilege, but that drivers say nothing of wake-on-LAN without.
     pub fn observe(&self) -> Result<observed::Network, MachineError> {
         let os =
             |error: NetlinkError| MachineError::os("ask the kernel for links, addresses and routes", error.into_io());
@@ -84,15 +116,28 @@ impl Network {
         let links = netlink.dump(&link::dump(), link::NEW, link::decode).map_err(os)?;
         let addresses = netlink.dump(&address::dump(), address::NEW, address::decode).map_err(os)?;
         let routes = netlink.dump(&route::dump(), route::NEW, route::decode).map_err(os)?;
+        let neighbors = netlink.dump(&neighbor::dump(), neighbor::NEW, neighbor::decode).map_err(os)?;
         drop(netlink);
+        let mut rules = self.rules("ask the kernel for rules")?;
+        sort::short(&mut rules, |a, b| a.priority.cmp(&b.priority).then_with(|| a.cmp(b)));
 
         let observe_link = |link: Link| {
+            let (mut driver, mut wake_on_lan) = (String::new(), observed::WakeOnLan::Unable);
             let kind = match link.kind {
                 Kind::Loopback => return None,
-                Kind::Ethernet => LinkKind::Ethernet,
+                Kind::Ethernet => {
+                    driver = driver_of(&link.name, link.index);
+                    wake_on_lan = wake::read(&*self.lock(), &link.name);
+                    LinkKind::Ethernet
+                }
                 Kind::Vlan { parent, tag } => LinkKind::Vlan { parent, tag },
+                Kind::Bond(bond) => LinkKind::Bond(bond),
+                Kind::Bridge(bridge) => LinkKind::Bridge(bridge),
                 Kind::Foreign(kind) => LinkKind::Foreign(kind),
             };
+            let mine = neighbors.iter().flatten().filter(|(of, _)| *of == link.index).map(|(_, neighbor)| *neighbor);
+            let mut neighbors: Vec<_> = mine.collect();
+            sort::short(&mut neighbors, Ord::cmp);
             let mut on_link: Vec<observed::Address> = addresses
                 .iter()
                 .flatten()
@@ -100,8 +145,10 @@ impl Network {
                 .map(|address| observed::Address { net: address.net, origin: address.origin })
                 .collect();
             sort::short(&mut on_link, Ord::cmp);
-            let client = dhcp.iter_mut().find(|(name, _)| *name == link.name);
-            let doing = client.map(|(_, doing)| std::mem::take(doing)).unwrap_or_default();
+            let mut doing = |family| {
+                let client = dhcp.iter_mut().find(|((name, of), _)| *name == link.name && *of == family);
+                client.map(|(_, doing)| std::mem::take(doing)).unwrap_or_default()
+            };
             Some(observed::Link {
                 index: link.index,
                 mac: link.mac,
@@ -111,8 +158,14 @@ impl Network {
                 carrier: if link.carrier { Carrier::Present } else { Carrier::Absent },
                 mtu: link.mtu,
                 addresses: on_link,
-                dhcp4: doing,
-                accept_ra: accept_ra(&link.name),
+                driver,
+                port: link.port.map(observe_port),
+                neighbors,
+                dhcp4: doing(Family::V4),
+                dhcp6: doing(Family::V6),
+                accept_ra: sysctl::accept_ra(&link.name),
+                privacy: sysctl::privacy(&link.name),
+                wake_on_lan,
                 name: link.name,
             })
         };
@@ -127,11 +180,14 @@ impl Network {
                 via: route.via,
                 link: route.link,
                 metric: route.metric,
+                table: route.table,
                 origin: route.origin(),
             })
             .collect();
         let Resolvers { nameservers, search } = resolv::read(&self.resolv_conf);
-        Ok(observed::Network { links, routes, nameservers, search })
+        let ntp = self.ntp.in_force();
+        let hostname = uname().nodename().to_string_lossy().into_owned();
+        Ok(observed::Network { links, routes, rules, nameservers, search, ntp, hostname })
     }
 
     /// Does one step; see [`Change`] for what each promises. Blocks for milliseconds, and for seconds where it waits.
@@ -140,24 +196,35 @@ impl Network {
         let action = step.change.action();
         let os = |error: io::Error| MachineError::os(action.clone(), error);
         match &step.change {
-            Change::StopDhcp { link } => {
-                self.keeper.stop(link);
+            Change::StopDhcp { link, family } => {
+                self.keeper.stop(link, *family);
                 Ok(())
             }
-            Change::DeleteVlan { link } => self.delete_vlan(link, &action),
-            Change::CreateVlan { link, parent, tag } => {
-                let parent = self.find(parent)?.index;
-                let kind = Kind::Vlan { parent, tag: *tag };
-                if self.find(link).is_ok_and(|link| link.kind == kind) {
-                    return Ok(());
-                }
-                modules::load("8021q")?;
-                self.ask(link::create_vlan(link, parent, *tag), &[], &action)
+            Change::Delete { link } => self.delete(link, &action),
+            Change::Rename { link, to } => self.rename(link, to, &action),
+            Change::Create { link, kind } => self.create(link, kind, &action),
+            Change::SetBond { link, option, value } => self.set_bond(link, *option, *value, &action),
+            Change::SetArpTargets { link, targets } => {
+                self.ask(bond::set_arp_targets(self.bond(link)?.0, targets), &[], &action)
             }
+            Change::SetPrimary { link, port } => self.set_primary(link, port.as_deref(), &action),
+            Change::SetBridge { link, option, value } => {
+                self.ask(bridge::set(self.find(link)?.index, *option, *value), &[], &action)
+            }
+            Change::Join { link, of } => self.join(link, of, &action),
+            Change::Leave { link } => self.leave(link, &action),
+            Change::SetPort { link, cost } => self.ask(bridge::set_port(self.find(link)?.index, *cost), &[], &action),
             Change::SetMtu { link, mtu } => self.ask(link::set_mtu(self.find(link)?.index, *mtu), &[], &action),
-            Change::SetAcceptRa { link, accept_ra } => set_accept_ra(&self.find(link)?, *accept_ra).map_err(os),
+            Change::SetWakeOnLan { link, wake_on_lan } => self.set_wake(link, *wake_on_lan, &action),
+            Change::SetAcceptRa { link, accept_ra } => sysctl::set_accept_ra(&self.find(link)?, *accept_ra).map_err(os),
+            Change::SetPrivacy { link, privacy } => {
+                let link = self.find(link)?;
+                sysctl::set_privacy(&link, *privacy).map_err(os)?;
+                if *privacy == Privacy::Off { self.remove_temporary(link.index, &action) } else { Ok(()) }
+            }
             Change::SetAdmin { link, admin: Admin::Up } => self.ask(link::up(self.find(link)?.index), &[], &action),
             Change::SetAdmin { link, admin: Admin::Down } => self.ask(link::down(self.find(link)?.index), &[], &action),
+            Change::AwaitForwarding { link } => self.await_forwarding(link),
             Change::AddAddress { link, address } => {
                 let index = self.find(link)?.index;
                 let lifetime = match address.origin {
@@ -169,21 +236,28 @@ impl Network {
                 self.ask(address::add(index, address.net, address.origin, lifetime), &[], &action)
             }
             Change::RemoveAddress { link, address } => self.remove_address(link, *address, &action),
-            Change::StartDhcp { link } => self.keeper.start(&self.find(link)?).map_err(os),
-            Change::AwaitLease { link } => match self.keeper.await_lease(link, LEASE_PATIENCE) {
+            Change::StartDhcp { link, family, uses } => {
+                self.keeper.start(&self.find(link)?, *family, *uses).map_err(os)
+            }
+            Change::AwaitLease { link, family } => match self.keeper.await_lease(link, *family, LEASE_PATIENCE) {
                 true => Ok(()),
                 false => Err(os(io::Error::new(io::ErrorKind::TimedOut, "no DHCP server gave one in time"))),
             },
-            Change::AddRoute(route) => {
-                let request = route::add(&self.route(route)?, route.origin, route.reach);
-                self.ask(request, &[Errno::EXIST], &action)
-            }
+            Change::AddNeighbor { link, neighbor } => self.add_neighbor(link, neighbor, &action),
+            Change::RemoveNeighbor { link, neighbor } => self.remove_neighbor(link, neighbor, &action),
+            Change::AddRoute(route) => self.add_route(route, &action),
             Change::AwaitUnique { link } => self.await_unique(link, &action),
             Change::RemoveRoute(route) => self.remove_route(route, &action),
+            Change::AddRule(rule) => self.add_rule(rule, &action),
+            Change::RemoveRule(rule) => self.remove_rule(rule, &action),
+            // The controller is reached by whoever applies the plan.
+            Change::Prove(_) => Ok(()),
+            Change::SetHostname { name } => sethostname(name.as_bytes()).map_err(|error| os(error.into())),
             Change::SetResolvers { nameservers, search } => {
                 let resolvers = Resolvers { nameservers: nameservers.clone(), search: search.clone() };
                 self.keeper.resolvers(resolvers).map_err(os)
             }
+            Change::SetNtp { servers } => self.ntp.configure(servers).map_err(os),
         }
     }
 
@@ -205,112 +279,27 @@ impl Network {
         Ok(links.into_iter().flatten().collect())
     }
 
+    fn look(&self, name: &str) -> Result<Option<Link>, MachineError> {
+        Ok(self.links()?.into_iter().find(|link| link.name == name))
+    }
+
     fn find(&self, name: &str) -> Result<Link, MachineError> {
-        let found = self.links()?.into_iter().find(|link| link.name == name);
-        found.ok_or_else(|| MachineError::Missing(name.to_owned()))
+        self.look(name)?.ok_or_else(|| MachineError::Missing(name.to_owned()))
     }
+}
 
-    fn delete_vlan(&self, name: &str, action: &str) -> Result<(), MachineError> {
-        match self.links()?.into_iter().find(|link| link.name == name) {
-            None => Ok(()),
-            Some(Link { index, kind: Kind::Vlan { .. }, .. }) => self.ask(link::delete(index), &[Errno::NODEV], action),
-            Some(link) => {
-                Err(MachineError::Changed { what: name.to_owned(), now: format!("it is {:?} and no VLAN", link.kind) })
-            }
-        }
-    }
-
-    /// Looks first: the kernel would remove whatever is like it, of whatever origin.
-    fn remove_address(&self, name: &str, address: observed::Address, action: &str) -> Result<(), MachineError> {
-        let index = self.find(name)?.index;
-        let os = |error: NetlinkError| MachineError::os(action, error.into_io());
-        let all = self.lock().dump(&address::dump(), address::NEW, address::decode).map_err(os)?;
-        let is_it =
-            |have: &address::Address| (have.link, have.net, have.origin) == (index, address.net, address.origin);
-        if !all.iter().flatten().any(is_it) {
-            return Ok(());
-        }
-        if address.net.addr().is_ipv4() {
-            keep_secondaries(name);
-        }
-        self.ask(address::remove(index, address.net), &[Errno::ADDRNOTAVAIL], action)
-    }
-
-    fn route(&self, route: &Route) -> Result<route::Route, MachineError> {
-        let Route { to, via, metric, .. } = *route;
-        Ok(route::Route { to, via, link: self.find(&route.link)?.index, metric, protocol: 0 })
-    }
-
-    /// Looks first: what the kernel is not told exactly, it takes from the first route that fits.
-    fn remove_route(&self, route: &Route, action: &str) -> Result<(), MachineError> {
-        let wanted = self.route(route)?;
-        let os = |error: NetlinkError| MachineError::os(action, error.into_io());
-        let all = self.lock().dump(&route::dump(), route::NEW, route::decode).map_err(os)?;
-        let is_it = |have: &&route::Route| {
-            route::Route { protocol: wanted.protocol, ..**have } == wanted && have.origin() == route.origin
-        };
-        match all.iter().flatten().find(is_it) {
-            None => Ok(()),
-            Some(have) => self.ask(route::remove(have), &[Errno::SRCH], action),
-        }
-    }
-
-    /// Without a carrier nothing can be found out, and nobody can be disturbed either.
-    fn await_unique(&self, name: &str, action: &str) -> Result<(), MachineError> {
-        let index = self.find(name)?.index;
-        let os = |error: NetlinkError| MachineError::os(action, error.into_io());
-        let deadline = Instant::now() + UNIQUE_PATIENCE;
-        loop {
-            let all = self.lock().dump(&address::dump(), address::NEW, address::decode).map_err(os)?;
-            let is_mine = |have: &&address::Address| have.link == index && have.origin == Origin::Static;
-            let mine = || all.iter().flatten().filter(is_mine);
-            if let Some(twice) = mine().find(|address| address.uniqueness == Uniqueness::Duplicate) {
-                let problem = format!("{} is in use by another machine on this link", twice.net.addr());
-                return Err(MachineError::os(action, io::Error::new(io::ErrorKind::AddrInUse, problem)));
-            }
-            let pending = mine().any(|address| address.uniqueness == Uniqueness::Tentative);
-            if !pending || Instant::now() >= deadline {
-                return Ok(());
-            }
-            std::thread::sleep(PAUSE);
+fn observe_port(port: link::Port) -> observed::Port {
+    match port.in_bridge {
+        None => observed::Port { of: port.of, path_cost: 0, priority: 0, forwards: true },
+        Some(bridge::Port { cost, priority, state }) => {
+            observed::Port { of: port.of, path_cost: cost, priority, forwards: state == bridge::State::Forwarding }
         }
     }
 }
 
-/// Without this, removing a link's first address of a prefix removes all others of that prefix (net/ipv4/devinet.c).
-/// Best effort: where it cannot be set, verification finds what is missing.
-fn keep_secondaries(link: &str) {
-    let _ = fs::write(format!("/proc/sys/net/ipv4/conf/{link}/promote_secondaries"), "1");
-}
-
-fn accept_ra_path(link: &str) -> String {
-    format!("/proc/sys/net/ipv6/conf/{link}/accept_ra")
-}
-
-/// 0 ignores advertisements, 1 takes them unless the machine forwards, 2 takes them always (ip-sysctl).
-fn accept_ra(link: &str) -> AcceptRa {
-    match fs::read_to_string(accept_ra_path(link)).as_deref().map(str::trim) {
-        Ok("0") => AcceptRa::Off,
-        Ok("2") => AcceptRa::On,
-        // No IPv6 in this kernel: nothing can be said.
-        Ok(_) | Err(_) => AcceptRa::Default,
-    }
-}
-
-fn set_accept_ra(link: &Link, accept_ra: AcceptRa) -> io::Result<()> {
-    let value = match accept_ra {
-        AcceptRa::Off => "0",
-        AcceptRa::Default => "1",
-        AcceptRa::On => "2",
-    };
-    match fs::write(accept_ra_path(&link.name), value) {
-        // No IPv6 in this kernel: nothing is taken anyway.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && accept_ra != AcceptRa::On => return Ok(()),
-        result => result?,
-    }
-    if accept_ra != AcceptRa::Off && link.up {
-        // Best effort: without it the next advertisement comes within minutes.
-        let _ = solicit::routers(link.index);
-    }
-    Ok(())
+/// /sys may show another network namespace than that of this thread: the index tells in most cases.
+fn driver_of(name: &str, index: u32) -> String {
+    let folder = Path::new("/sys/class/net").join(name);
+    let is_it = sysfs::number(folder.join("ifindex")) == Some(index);
+    sysfs::link_name(folder.join("device/driver")).filter(|_| is_it).unwrap_or_default()
 }

@@ -6,11 +6,15 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::keeper::LeaseOf;
 use crate::plan::network::in_force;
 use crate::sort;
 
 /// What is at the top of the file, for people who wonder.
 const HEADER: &str = "# Written by muster-agent; changes made here do not last.\n";
+
+/// What a report has room for; programs look at the first three.
+const MOST: usize = 64;
 
 /// Resolvers and search domains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,8 +30,8 @@ pub struct Resolvers {
 pub struct ResolvConf {
     path: PathBuf,
     configured: Resolvers,
-    /// By link name, sorted.
-    leased: Vec<(String, Resolvers)>,
+    /// By link and family, sorted.
+    leased: Vec<(LeaseOf, Resolvers)>,
 }
 
 impl ResolvConf {
@@ -43,9 +47,9 @@ impl ResolvConf {
     }
 
     /// Sets what a link's lease brought; `None` takes it away.
-    pub fn lease(&mut self, link: &str, resolvers: Option<Resolvers>) -> io::Result<()> {
-        self.leased.retain(|(name, _)| name != link);
-        self.leased.extend(resolvers.map(|resolvers| (link.to_owned(), resolvers)));
+    pub(super) fn lease(&mut self, of: &LeaseOf, resolvers: Option<Resolvers>) -> io::Result<()> {
+        self.leased.retain(|(link, _)| link != of);
+        self.leased.extend(resolvers.map(|resolvers| (of.clone(), resolvers)));
         sort::short(&mut self.leased, |(a, _), (b, _)| a.cmp(b));
         self.write()
     }
@@ -53,13 +57,15 @@ impl ResolvConf {
     /// Writes the file unless it is so already. Whoever reads it sees the old one or the new one, whole.
     fn write(&self) -> io::Result<()> {
         let leased = || self.leased.iter().map(|(_, lease)| lease);
-        let all = Resolvers {
+        let mut all = Resolvers {
             nameservers: in_force(
                 &self.configured.nameservers,
                 leased().flat_map(|lease| lease.nameservers.iter().copied()),
             ),
             search: in_force(&self.configured.search, leased().flat_map(|lease| lease.search.iter().cloned())),
         };
+        all.nameservers.truncate(MOST);
+        all.search.truncate(MOST);
         let text = format(&all);
         if std::fs::read_to_string(&self.path).is_ok_and(|old| old == text) {
             return Ok(());
@@ -110,12 +116,17 @@ fn format(resolvers: &Resolvers) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::network::Family;
 
     fn resolvers(nameservers: &[&str], search: &[&str]) -> Resolvers {
         Resolvers {
             nameservers: nameservers.iter().map(|text| text.parse().expect("an address")).collect(),
             search: search.iter().map(|text| (*text).to_owned()).collect(),
         }
+    }
+
+    fn of(link: &str, family: Family) -> LeaseOf {
+        (link.to_owned(), family)
     }
 
     #[test]
@@ -131,11 +142,11 @@ mod tests {
         let path = folder.path().join("etc/resolv.conf");
         let mut file = ResolvConf::new(&path);
         file.configure(resolvers(&["192.0.2.1"], &["example.org"])).expect("written");
-        file.lease("eth1", Some(resolvers(&["192.0.2.3", "192.0.2.1"], &[]))).expect("written");
-        file.lease("eth0", Some(resolvers(&["192.0.2.2"], &["lan.example"]))).expect("written");
+        file.lease(&of("eth1", Family::V4), Some(resolvers(&["192.0.2.3", "192.0.2.1"], &[]))).expect("written");
+        file.lease(&of("eth0", Family::V4), Some(resolvers(&["192.0.2.2"], &["lan.example"]))).expect("written");
         let all = resolvers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"], &["example.org", "lan.example"]);
         assert_eq!(read(&path), all);
-        file.lease("eth1", None).expect("written");
+        file.lease(&of("eth1", Family::V4), None).expect("written");
         assert_eq!(read(&path), resolvers(&["192.0.2.1", "192.0.2.2"], &["example.org", "lan.example"]));
         assert_eq!(std::fs::read_dir(folder.path().join("etc")).expect("a folder").count(), 1, "nothing is left over");
     }
@@ -145,7 +156,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("resolv.conf");
         std::fs::write(&path, "nameserver 192.0.2.9\n").expect("written");
-        ResolvConf::new(&path).lease("eth0", Some(resolvers(&["192.0.2.2"], &[]))).expect("written");
+        ResolvConf::new(&path).lease(&of("eth0", Family::V4), Some(resolvers(&["192.0.2.2"], &[]))).expect("written");
         assert_eq!(read(&path), resolvers(&["192.0.2.9", "192.0.2.2"], &[]));
     }
 }

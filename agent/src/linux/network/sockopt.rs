@@ -1,11 +1,12 @@
-//! Socket options and addresses that rustix does not have.
+//! Socket options, addresses and requests that rustix does not have.
 //!
-//! Used by `netlink` and `dhcp`. All of the network's unsafe code is in this file.
+//! Used by `netlink`, `dhcp`, `dhcp6` and `wake`. All of the network's unsafe code is in this file, and in `ntp::clock`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use muster_protocol::Mac;
+use rustix::ioctl::{Opcode, Updater, ioctl};
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
 /// setsockopt(2) with the option's bytes.
@@ -15,6 +16,11 @@ pub fn set_option(socket: impl AsFd, level: i32, name: i32, value: &[u8]) -> io:
     // SAFETY: the pointer is good for the given length, which the kernel does not exceed, and the descriptor is open.
     let result = unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), value.len() as libc::socklen_t) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has a socket send by this link alone, and hear nothing by others (socket(7), SO_BINDTODEVICE).
+pub fn bind_to_link(socket: impl AsFd, link: &str) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, link.as_bytes())
 }
 
 /// One instruction of a classic socket filter, `struct sock_filter`.
@@ -61,4 +67,48 @@ unsafe impl SocketAddrArg for LinkAddress {
         };
         f((&raw const address).cast(), size_of_val(&address) as SocketAddrLen)
     }
+}
+
+/// `struct ethtool_wolinfo`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WakeRequest {
+    command: u32,
+    /// What could wake the machine, `WAKE_*`.
+    pub supported: u32,
+    /// What does.
+    pub options: u32,
+    /// Six bytes of a password in the magic packet, and two that align.
+    password: [u8; 8],
+}
+
+impl WakeRequest {
+    /// `ETHTOOL_GWOL`: asks.
+    pub const GET: Self = Self { command: 5, supported: 0, options: 0, password: [0; 8] };
+
+    /// `ETHTOOL_SWOL`: tells a driver what it answered, with other options.
+    pub fn into_set(self, options: u32) -> Self {
+        Self { command: 6, options, ..self }
+    }
+}
+
+/// `struct ifreq` as SIOCETHTOOL has it: a name and a pointer, 40 bytes in all where pointers have eight.
+#[repr(C)]
+struct EthtoolRequest {
+    name: [u8; 16],
+    data: *mut WakeRequest,
+    rest: [u64; 2],
+}
+
+/// Asks the driver of a link, or tells it (SIOCETHTOOL, linux/sockios.h). The answer is where the question was.
+#[allow(unsafe_code)]
+pub fn ethtool_wake(socket: impl AsFd, link: &str, request: &mut WakeRequest) -> io::Result<()> {
+    const SIOCETHTOOL: Opcode = 0x8946;
+    let mut name = [0; 16];
+    name.iter_mut().take(15).zip(link.bytes()).for_each(|(to, byte)| *to = byte);
+    let mut outer = EthtoolRequest { name, data: request, rest: [0; 2] };
+    // SAFETY: the kernel reads an `ifreq` for this number, which `outer` is; of what its pointer leads to it reads the
+    // command, and then reads or writes a whole `ethtool_wolinfo` for both commands that there can be. Both live on.
+    unsafe { ioctl(socket, Updater::<SIOCETHTOOL, EthtoolRequest>::new(&mut outer))? };
+    Ok(())
 }

@@ -8,22 +8,26 @@
 //! listed go. Links that it does not name are left alone, and so is what the kernel and routers make by themselves.
 
 mod resolvers;
+#[cfg(test)]
+pub(crate) mod samples;
 mod steps;
 mod target;
 pub mod twin;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use muster_protocol::desired::{AcceptRa, Reach};
+use muster_protocol::desired::{
+    AcceptRa, BondMode, BondOption, BridgeOption, LeaseUse, MAIN_TABLE, Neighbor, PortCost, Privacy, Reach, Rule,
+    WakeOnLan,
+};
 use muster_protocol::observed::{Address, Admin, Origin};
 use muster_protocol::to_agent::Impact;
 use muster_protocol::{VlanTag, desired, observed, to_agent};
 
-pub use resolvers::in_force;
-use target::Target;
-
 use super::Impossible;
+pub use resolvers::{in_force, ntp_in_force};
+use target::Target;
 
 /// One thing to do, and what it costs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,29 +38,87 @@ pub struct Step {
     pub impact: Impact,
 }
 
-/// What a step does. Links go by name: a VLAN that is still to be made has no index.
+/// What a step does. Links go by name: one that is still to be made has no index.
 ///
 /// Each may be repeated: what is there already, or gone already, is no error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// End the DHCPv4 client; what it set stays until it is removed by name.
+    /// End a DHCP client; what it set stays until it is removed by name.
     StopDhcp {
         /// On which link.
         link: String,
+        /// Which of the two.
+        family: Family,
     },
-    /// Delete a VLAN and all that is on it.
-    DeleteVlan {
+    /// Delete a bond, bridge or VLAN, and all that is on it. Its ports are set free.
+    Delete {
         /// Which one.
         link: String,
     },
-    /// Make a VLAN; it is down at first.
-    CreateVlan {
+    /// Give a NIC another name. It has to be down.
+    Rename {
+        /// Its name so far.
+        link: String,
+        /// Its name from now on.
+        to: String,
+    },
+    /// Make a link; it is down at first, and without ports.
+    Create {
         /// Its name.
         link: String,
-        /// The link below.
-        parent: String,
-        /// Its tag.
-        tag: VlanTag,
+        /// What it is.
+        kind: NewLink,
+    },
+    /// Set one option of a bond.
+    SetBond {
+        /// Which one.
+        link: String,
+        /// Which option.
+        option: BondOption,
+        /// As a document has it.
+        value: u32,
+    },
+    /// Set whom a bond asks for by ARP.
+    SetArpTargets {
+        /// Which bond.
+        link: String,
+        /// All of them.
+        targets: Vec<Ipv4Addr>,
+    },
+    /// Set the port that a bond prefers.
+    SetPrimary {
+        /// Which bond.
+        link: String,
+        /// One of its ports; `None` for no preference.
+        port: Option<String>,
+    },
+    /// Set one option of a bridge.
+    SetBridge {
+        /// Which one.
+        link: String,
+        /// Which option.
+        option: BridgeOption,
+        /// As a document has it.
+        value: u32,
+    },
+    /// Make a link a port. A bond's new port has to be down before, and comes up by it.
+    Join {
+        /// The port to be.
+        link: String,
+        /// The bond or bridge.
+        of: String,
+    },
+    /// Make a port an ordinary link. A bond's former port is down afterwards.
+    Leave {
+        /// The port.
+        link: String,
+    },
+    /// Say what spanning tree reckons with at a bridge's port. What is `None` stays.
+    SetPort {
+        /// The port.
+        link: String,
+        /// Path cost and priority.
+        cost: PortCost,
     },
     /// Set the MTU.
     SetMtu {
@@ -65,6 +127,13 @@ pub enum Change {
         /// Bytes.
         mtu: u32,
     },
+    /// Say whether a NIC wakes the machine when it hears a magic packet.
+    SetWakeOnLan {
+        /// Which one.
+        link: String,
+        /// `Keep` is never planned.
+        wake_on_lan: WakeOnLan,
+    },
     /// Say what the kernel does with router advertisements; where it takes them again, ask for one.
     SetAcceptRa {
         /// On which link.
@@ -72,12 +141,24 @@ pub enum Change {
         /// What it does.
         accept_ra: AcceptRa,
     },
+    /// Say whether a link has temporary IPv6 addresses.
+    SetPrivacy {
+        /// On which link.
+        link: String,
+        /// Whether it has.
+        privacy: Privacy,
+    },
     /// Bring a link up or down.
     SetAdmin {
         /// Which one.
         link: String,
         /// Up or down.
         admin: Admin,
+    },
+    /// Wait until spanning tree lets frames pass at one port of a bridge at least; at most twice the forward delay and some.
+    AwaitForwarding {
+        /// The bridge.
+        link: String,
     },
     /// Add an address, or make the one that is there of this origin.
     AddAddress {
@@ -94,25 +175,50 @@ pub enum Change {
         /// Which one.
         address: Address,
     },
-    /// Start a DHCPv4 client, with the lease this link had before where that is still good.
+    /// Set a neighbor's MAC for good.
+    AddNeighbor {
+        /// On which link.
+        link: String,
+        /// Who.
+        neighbor: Neighbor,
+    },
+    /// Forget a neighbor whose MAC was set for good.
+    RemoveNeighbor {
+        /// On which link.
+        link: String,
+        /// Who.
+        neighbor: Neighbor,
+    },
+    /// Start a DHCP client, with the lease this link had before where that is still good; or have the one that runs use
+    /// its lease so.
     StartDhcp {
         /// On which link.
         link: String,
+        /// Which of the two.
+        family: Family,
+        /// What of the lease counts.
+        uses: LeaseUse,
     },
-    /// Wait, for seconds, until the DHCPv4 client has a lease: routes that follow need its prefix.
+    /// Wait, for seconds, until the DHCP client has a lease: routes that follow need its prefix.
     AwaitLease {
         /// On which link.
         link: String,
+        /// Which of the two.
+        family: Family,
     },
     /// Add a route beside those that are there.
     AddRoute(Route),
-    /// Wait, for seconds, until duplicate address detection is through (RFC 4862, section 5.4).
+    /// Wait, for seconds, until duplicate address detection is through (RFC 4862, section 5.4; RFC 5227 for IPv4).
     AwaitUnique {
         /// On which link.
         link: String,
     },
     /// Remove a route.
     RemoveRoute(Route),
+    /// Add a routing policy rule.
+    AddRule(Rule),
+    /// Remove a routing policy rule; it has its priority.
+    RemoveRule(Rule),
     /// Use these resolvers and search domains before those that DHCP leases bring.
     SetResolvers {
         /// Resolvers.
@@ -120,6 +226,55 @@ pub enum Change {
         /// Search domains.
         search: Vec<String>,
     },
+    /// Keep the clock by these NTP servers; by those that leases bring where there are none.
+    SetNtp {
+        /// Names or addresses.
+        servers: Vec<String>,
+    },
+    /// Give the machine a name for itself.
+    SetHostname {
+        /// The name.
+        name: String,
+    },
+    /// Reach the controller over a way that stands beside the present one. The kernel has no part in it.
+    Prove(NewWay),
+}
+
+/// A way to the controller that is not in use yet: packets take it that are sent by this link, from this address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewWay {
+    /// By which link.
+    pub link: String,
+    /// From which address; `None` where a lease brings it.
+    pub source: Option<IpAddr>,
+}
+
+/// IPv4's or IPv6's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// DHCPv4 (RFC 2131).
+    V4,
+    /// DHCPv6 (RFC 8415).
+    V6,
+}
+
+/// A link that can be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewLink {
+    /// IEEE 802.1Q on another link.
+    Vlan {
+        /// The link below, by name.
+        parent: String,
+        /// Its tag.
+        tag: VlanTag,
+    },
+    /// Several NICs as one link. Options follow as steps of their own, but for those that cannot change afterwards.
+    Bond {
+        /// How it works.
+        mode: BondMode,
+    },
+    /// A switch inside the machine.
+    Bridge,
 }
 
 /// A route to add or remove.
@@ -133,10 +288,30 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// As the kernel will report it; see [`metric_in_force`].
     pub metric: u32,
+    /// The table it is in; 254 is the main one.
+    pub table: u32,
     /// Static or DHCP; for removal, whatever was observed.
     pub origin: Origin,
     /// How the gateway is reached.
     pub reach: Reach,
+}
+
+/// The metric of routes that leases bring, unless a document says another: any configured one wins.
+pub const LEASED_METRIC: u32 = 1024;
+
+/// Whether a bond has to be made anew for another value: the kernel changes it only while the bond is down or without ports
+/// (drivers/net/bonding/bond_options.c, BOND_OPTFLAG_IFDOWN and BOND_OPTFLAG_NOSLAVES).
+pub fn needs_a_new_bond(option: BondOption) -> bool {
+    matches!(option, BondOption::LacpRate | BondOption::AdSelect | BondOption::FailOverMac)
+}
+
+/// A rule as the kernel will tell it: see [`decode`] for prefixes of length 0.
+pub fn as_kept(rule: &Rule) -> Rule {
+    let said = |net: Option<IpNet>| net.filter(|net| net.prefix_len() > 0);
+    match (said(rule.from), said(rule.to)) {
+        (None, None) => Rule { from: rule.from.or(rule.to), to: None, ..rule.clone() },
+        (from, to) => Rule { from, to, ..rule.clone() },
+    }
 }
 
 /// The metric that the kernel reports for a route asked for with `metric`.
@@ -152,23 +327,48 @@ pub fn metric_in_force(to: &IpNet, metric: Option<u32>) -> u32 {
 
 /// What must be done to make the network as desired; empty where it is so already.
 ///
-/// Order: links and MTU, new addresses, DHCP, new routes, a check that new IPv6 addresses are unique, and only then old
-/// routes, old addresses, old VLANs, and resolvers: the old path lives as long as it can.
+/// Order: links and MTU, new addresses, DHCP, new routes, a check that new addresses are unique, and only then old
+/// routes, old addresses, old links, and resolvers: the old path lives as long as it can. Where the way to the controller
+/// is touched, all that can stand beside it is made and [proven](Change::Prove) first.
+/// `controllers` are the addresses by which the controller is reached, the one in use first; none where it is not known.
 /// Errors: the first thing that does not fit this machine; it names the field and the remedy.
-pub fn plan(desired: &desired::Network, observed: &observed::Network) -> Result<Vec<Step>, Impossible> {
-    Ok(steps::between(&Target::of_desired(desired, observed)?, observed))
+pub fn plan(
+    desired: &desired::Network,
+    observed: &observed::Network,
+    controllers: &[IpAddr],
+) -> Result<Vec<Step>, Impossible> {
+    Ok(steps::between(&Target::of_desired(desired, observed)?, observed, controllers))
 }
 
 /// What must be done to have the network as it was `before`, now that it is as `now`.
 ///
 /// Addresses from router advertisements come back from the router and not from here.
 pub fn revert(before: &observed::Network, now: &observed::Network) -> Vec<Step> {
-    steps::between(&Target::of_observed(before, now), now)
+    steps::back(&Target::of_observed(before, now), now)
+}
+
+/// What may lead home where nothing else does: every NIC is an ordinary link again and asks for an address, by DHCP and of
+/// routers. Nothing that is there is taken away but what makes NICs parts of other links, and rules that were configured.
+pub fn last_resort(now: &observed::Network) -> Vec<Step> {
+    let mut changes: Vec<Change> = now.rules.iter().cloned().map(Change::RemoveRule).collect();
+    for link in now.links.iter().filter(|link| link.kind == observed::LinkKind::Ethernet) {
+        let name = || link.name.clone();
+        changes.extend(link.port.map(|_| Change::Leave { link: name() }));
+        changes.push(Change::SetAcceptRa { link: name(), accept_ra: AcceptRa::Default });
+        changes.push(Change::SetAdmin { link: name(), admin: Admin::Up });
+        changes.push(Change::StartDhcp { link: name(), family: Family::V4, uses: LeaseUse::default() });
+    }
+    changes.into_iter().map(|change| Step { change, impact: Impact::ControlPath }).collect()
+}
+
+/// By which link, and over which gateway if any, the main table reaches an address.
+pub fn next_hop(network: &observed::Network, to: IpAddr) -> Option<(u32, Option<IpAddr>)> {
+    steps::way(network, to)
 }
 
 /// What is not as desired, in the words of the steps that would make it so; empty where nothing is.
 pub fn differences(desired: &desired::Network, observed: &observed::Network) -> Vec<String> {
-    match plan(desired, observed) {
+    match plan(desired, observed, &[]) {
         Ok(steps) => steps.iter().map(|step| format!("still to do: {}", step.change.action())).collect(),
         Err(impossible) => vec![impossible.to_string()],
     }
@@ -185,30 +385,98 @@ impl Change {
     /// One line, imperative.
     pub fn action(&self) -> String {
         match self {
-            Self::StopDhcp { link } => format!("stop DHCP on {link}"),
-            Self::DeleteVlan { link } => format!("delete VLAN {link}"),
-            Self::CreateVlan { link, parent, tag } => format!("create VLAN {link} with tag {tag} on {parent}"),
+            Self::StopDhcp { link, family } => format!("stop {family} on {link}"),
+            Self::Delete { link } => format!("delete {link}"),
+            Self::Rename { link, to } => format!("rename {link} to {to}"),
+            Self::Create { link, kind: NewLink::Vlan { parent, tag } } => {
+                format!("create VLAN {link} with tag {tag} on {parent}")
+            }
+            Self::Create { link, kind: NewLink::Bond { mode } } => {
+                format!("create bond {link} of mode {}", mode.name())
+            }
+            Self::Create { link, kind: NewLink::Bridge } => format!("create bridge {link}"),
+            Self::SetBond { link, option, value } => format!("set {} of bond {link} to {value}", option.name()),
+            Self::SetArpTargets { link, targets } => format!("set arp-ip-targets of bond {link} to {}", list(targets)),
+            Self::SetPrimary { link, port } => {
+                format!("set primary of bond {link} to {}", port.as_deref().unwrap_or("none"))
+            }
+            Self::SetBridge { link, option, value } => format!("set {} of bridge {link} to {value}", option.name()),
+            Self::Join { link, of } => format!("make {link} a port of {of}"),
+            Self::Leave { link } => format!("take {link} out of the link that it is a port of"),
+            Self::SetPort { link, cost: PortCost { path_cost, priority } } => {
+                let mut said = Vec::new();
+                said.extend(path_cost.map(|cost| format!("path-cost {cost}")));
+                said.extend(priority.map(|priority| format!("port-priority {priority}")));
+                format!("set {} of {link}", said.join(" and "))
+            }
             Self::SetMtu { link, mtu } => format!("set the MTU of {link} to {mtu}"),
+            Self::SetWakeOnLan { link, wake_on_lan: WakeOnLan::Off } => format!("turn wake-on-LAN of {link} off"),
+            Self::SetWakeOnLan { link, .. } => format!("turn wake-on-LAN of {link} on"),
             Self::SetAcceptRa { link, accept_ra: AcceptRa::Off } => format!("ignore router advertisements on {link}"),
             Self::SetAcceptRa { link, accept_ra: AcceptRa::Default } => {
                 format!("take router advertisements on {link} unless it forwards")
             }
             Self::SetAcceptRa { link, accept_ra: AcceptRa::On } => format!("take router advertisements on {link}"),
+            Self::SetPrivacy { link, privacy: Privacy::Off } => format!("use no temporary addresses on {link}"),
+            Self::SetPrivacy { link, privacy: Privacy::On } => format!("use temporary addresses on {link}"),
             Self::SetAdmin { link, admin: Admin::Up } => format!("bring {link} up"),
             Self::SetAdmin { link, admin: Admin::Down } => format!("bring {link} down"),
+            Self::AwaitForwarding { link } => format!("wait until spanning tree lets frames pass on {link}"),
             Self::AddAddress { link, address } => format!("add address {} to {link}", address.net),
             Self::RemoveAddress { link, address } => format!("remove address {} from {link}", address.net),
-            Self::StartDhcp { link } => format!("start DHCP on {link}"),
-            Self::AwaitLease { link } => format!("wait for a DHCP lease on {link}"),
+            Self::AddNeighbor { link, neighbor } => {
+                format!("set neighbor {} on {link} to {}", neighbor.address, neighbor.mac)
+            }
+            Self::RemoveNeighbor { link, neighbor } => format!("forget neighbor {} on {link}", neighbor.address),
+            Self::StartDhcp { link, family, .. } => format!("start {family} on {link}"),
+            Self::AwaitLease { link, family } => format!("wait for a lease by {family} on {link}"),
             Self::AddRoute(route) => format!("add route {route}"),
-            Self::AwaitUnique { link } => format!("wait until the IPv6 addresses of {link} are known to be unique"),
+            Self::AwaitUnique { link } => format!("wait until the addresses of {link} are known to be unique"),
             Self::RemoveRoute(route) => format!("remove route {route}"),
+            Self::AddRule(rule) => format!("add rule {}", ShownRule(rule)),
+            Self::RemoveRule(rule) => format!("remove rule {}", ShownRule(rule)),
             Self::SetResolvers { nameservers, search } => {
-                let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(" ") };
-                let servers = list(nameservers.iter().map(ToString::to_string).collect());
-                format!("set resolvers: {servers}, search domains: {}", list(search.clone()))
+                format!("set resolvers: {}, search domains: {}", list(nameservers), list(search))
+            }
+            Self::SetNtp { servers } => format!("set NTP servers: {}", list(servers)),
+            Self::SetHostname { name } => format!("set the hostname to {name}"),
+            Self::Prove(NewWay { link, source: None }) => {
+                format!("reach the controller by {link}, beside the present way")
+            }
+            Self::Prove(NewWay { link, source: Some(source) }) => {
+                format!("reach the controller by {link} from {source}, beside the present way")
             }
         }
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    if items.is_empty() { "none".to_owned() } else { items.iter().map(T::to_string).collect::<Vec<_>>().join(" ") }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "DHCP",
+            Self::V6 => "DHCPv6",
+        })
+    }
+}
+
+/// A rule as `ip rule` writes it.
+struct ShownRule<'a>(&'a Rule);
+
+impl std::fmt::Display for ShownRule<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Rule { from, to, table, priority, mark, tos } = self.0;
+        if let Some(priority) = priority {
+            write!(f, "{priority}: ")?;
+        }
+        from.iter().try_for_each(|from| write!(f, "from {from} "))?;
+        to.iter().try_for_each(|to| write!(f, "to {to} "))?;
+        mark.iter().try_for_each(|mark| write!(f, "fwmark {mark:#x} "))?;
+        tos.iter().try_for_each(|tos| write!(f, "tos {tos:#x} "))?;
+        write!(f, "lookup {table}")
     }
 }
 
@@ -218,6 +486,7 @@ impl std::fmt::Display for Route {
         if let Some(via) = self.via {
             write!(f, " via {via}")?;
         }
-        write!(f, " by {} with metric {}", self.link, self.metric)
+        write!(f, " by {} with metric {}", self.link, self.metric)?;
+        if self.table == MAIN_TABLE { Ok(()) } else { write!(f, " in table {}", self.table) }
     }
 }

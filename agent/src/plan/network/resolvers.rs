@@ -1,8 +1,11 @@
-//! Which resolvers and search domains are in force: the configured ones, then those that leases bring.
+//! Which resolvers, search domains and NTP servers are in force: the configured ones, and those that leases bring.
 //!
-//! Used by the planner, by its twin of the kernel, and by whoever writes /etc/resolv.conf, so that all three agree.
+//! Used by the planner, by its twin of the kernel, and by whoever writes /etc/resolv.conf, so that all agree.
 
-use muster_protocol::observed::{Dhcp4, Lease, Network};
+use std::net::IpAddr;
+
+use muster_protocol::desired::Take;
+use muster_protocol::observed::{Dhcp, Network};
 
 use crate::sort;
 
@@ -17,19 +20,37 @@ pub fn in_force<T: Clone + PartialEq>(fixed: &[T], leased: impl IntoIterator<Ite
     all
 }
 
-/// The leases of the links for which `keep` holds, by name: an index changes when a VLAN is made again.
-pub(super) fn leases<'a>(
-    network: &'a Network,
-    keep: impl Fn(&str) -> bool + 'a,
-) -> impl Iterator<Item = &'a Lease> + Clone + 'a
-where
-{
+/// The NTP servers that keep the clock: configured ones keep it alone.
+pub fn ntp_in_force(fixed: &[String], leased: Vec<String>) -> Vec<String> {
+    if fixed.is_empty() { in_force(&[], leased) } else { in_force(fixed, []) }
+}
+
+/// The clients of some links, by the links' names: an index changes when a link is made again.
+pub(super) struct Leases<'a>(Vec<&'a Dhcp>);
+
+/// The clients of the links for which `keep` holds.
+pub(super) fn leases(network: &Network, keep: impl Fn(&str) -> bool) -> Leases<'_> {
     let mut links: Vec<_> = network.links.iter().filter(|link| keep(&link.name)).collect();
     sort::short(&mut links, |a, b| a.name.cmp(&b.name));
-    links.into_iter().filter_map(|link| match &link.dhcp4 {
-        Dhcp4::Bound(lease) => Some(lease),
-        Dhcp4::Off | Dhcp4::Searching => None,
-    })
+    Leases(links.into_iter().flat_map(|link| [&link.dhcp4, &link.dhcp6]).collect())
+}
+
+impl Leases<'_> {
+    /// The resolvers, search domains and NTP servers of their leases that count.
+    pub(super) fn brought(&self) -> (Vec<IpAddr>, Vec<String>, Vec<String>) {
+        let (mut servers, mut domains, mut ntp) = (Vec::new(), Vec::new(), Vec::new());
+        for dhcp in &self.0 {
+            let (Some(uses), Some(lease)) = (dhcp.lease_use(), dhcp.lease()) else { continue };
+            if uses.dns == Take::Yes {
+                servers.extend_from_slice(&lease.nameservers);
+                domains.extend_from_slice(&lease.search);
+            }
+            if uses.ntp == Take::Yes {
+                ntp.extend(lease.ntp.iter().map(ToString::to_string));
+            }
+        }
+        (servers, domains, ntp)
+    }
 }
 
 /// The configured part of what is in force: the shortest one that together with `leased` explains it.

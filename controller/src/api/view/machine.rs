@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_protocol::enroll::Tpm;
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Progress, Times};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,6 +12,7 @@ use super::{Time, uuid};
 use crate::api::live::{Live, Presence};
 use crate::fleet::State;
 use crate::fleet::enrollment::identity;
+use crate::fleet::operation::outcome::{self, Outcome};
 use crate::fleet::record::{Lifecycle, Machine, Maintenance};
 
 /// One machine.
@@ -123,6 +124,9 @@ pub struct ProgressView {
     /// The step at work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
+    /// Why it was not kept, in one word: see `reason` of an operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Why it did not come to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -242,6 +246,8 @@ impl From<&Progress> for ProgressView {
             Progress::Reverted { why, .. } => ("reverted", None, None, Some(why.clone())),
             Progress::RevertFailed { why, .. } => ("revert-failed", None, None, Some(why.clone())),
         };
-        Self { state: state.into(), generation: progress.generation().map(|g| g.0), percent, step, why }
+        let reason = Outcome::of(progress, Times::default()).and_then(|outcome| outcome.ending.reason());
+        let reason = reason.map(|reason| outcome::word(reason).into());
+        Self { state: state.into(), generation: progress.generation().map(|g| g.0), percent, step, reason, why }
     }
 }

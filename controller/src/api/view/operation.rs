@@ -1,12 +1,14 @@
 //! An operation: durable work and how far it is.
 
+use muster_protocol::hello::Times;
 use muster_protocol::to_agent::PowerAction;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Time;
+use crate::fleet::State;
+use crate::fleet::operation::{self, outcome};
 use crate::fleet::record::{Operation, OperationKind, OperationState};
-use crate::fleet::{State, operation};
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -36,6 +38,17 @@ pub struct OperationView {
     /// Why it failed, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How the machine came out of it: `confirmed`, `reverted` or `revert-failed`. Absent until it has, and where nothing
+    /// of its configuration was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Why the change was not kept: `no-carrier`, `no-lease`, `no-gateway`, `no-route`, `controller-silent`,
+    /// `verify-differs`, `duplicate-address`, `step-failed` or `interrupted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How long it took the machine; absent where it has not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<TimesView>,
     /// 0 to 100.
     pub percent: u8,
     /// What happened so far.
@@ -50,6 +63,35 @@ pub struct OperationView {
     /// When it ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended: Option<Time>,
+}
+
+/// How long the phases of a change took on its machine, in milliseconds; 0 where there was no such phase.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Times)]
+pub struct TimesView {
+    /// Storage, and what was made beside the present way to the controller.
+    pub make_ms: u32,
+    /// Until the controller had answered over the new way for long enough, the present one still being there.
+    pub prove_beside_ms: u32,
+    /// The rest of the steps.
+    pub switch_ms: u32,
+    /// Until what was read back was what is desired.
+    pub verify_ms: u32,
+    /// Until the controller had answered, or was given up.
+    pub prove_ms: u32,
+    /// Until all was as before.
+    pub revert_ms: u32,
+    /// All of them.
+    pub total_ms: u64,
+}
+
+impl TimesView {
+    fn of(times: Times) -> Option<Self> {
+        let Times { make_ms, prove_beside_ms, switch_ms, verify_ms, prove_ms, revert_ms } = times;
+        let total_ms = outcome::total_ms(times);
+        let view = Self { make_ms, prove_beside_ms, switch_ms, verify_ms, prove_ms, revert_ms, total_ms };
+        (total_ms > 0).then_some(view)
+    }
 }
 
 /// One thing that happened in an operation.
@@ -89,6 +131,9 @@ impl OperationView {
             lease: lease.cloned(),
             state: word.into(),
             error,
+            outcome: record.outcome.map(|outcome| outcome.ending.word().into()),
+            reason: record.outcome.and_then(|outcome| outcome.ending.reason()).map(|why| outcome::word(why).into()),
+            times: record.outcome.and_then(|outcome| TimesView::of(outcome.times)),
             percent: record.percent,
             steps: record
                 .steps

@@ -22,7 +22,7 @@ pub struct PlanView {
 pub struct PlanStepView {
     /// One line, imperative.
     pub action: String,
-    /// `none`, `interrupts`, `control-path` or `destroys`.
+    /// `none`, `addresses-change`, `link-drops`, `control-path` or `destroys`.
     pub impact: String,
     /// The disk that loses what it carries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,8 @@ impl From<&Plan> for PlanView {
             .map(|step| {
                 let (impact, disk) = match &step.impact {
                     Impact::None => ("none", None),
-                    Impact::Interrupts => ("interrupts", None),
+                    Impact::AddressesChange => ("addresses-change", None),
+                    Impact::LinkDrops => ("link-drops", None),
                     Impact::ControlPath => ("control-path", None),
                     Impact::Destroys(disk) => ("destroys", Some(disk.to_string())),
                 };

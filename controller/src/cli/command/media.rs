@@ -72,11 +72,8 @@ pub struct PackageArgs {
 }
 
 impl PackageArgs {
-    /// Packages belong to the host, not to one controller's data.
     fn cache(&self) -> PathBuf {
-        let home = std::env::var_os("HOME").filter(|_| !rustix::process::geteuid().is_root());
-        let own = || home.map_or_else(|| "/var/cache/muster".into(), |home| Path::new(&home).join(".cache/muster"));
-        self.cache.clone().unwrap_or_else(own)
+        self.cache.clone().unwrap_or_else(muster_ipxe::packages::default_cache)
     }
 
     fn freshness(&self) -> Freshness {

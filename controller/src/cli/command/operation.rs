@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::client::{escape, with_query};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
-use crate::cli::follow::follow;
+use crate::cli::follow::{follow, took};
 use crate::cli::show::{Column, Show, age, lines, print, text};
 
 /// `muster operation`
@@ -76,6 +76,11 @@ const FACTS: &[Column] = &[
     Column("description", |o| text(o, "/description")),
     Column("state", COLUMNS[3].1),
     Column("error", |o| text(o, "/error")),
+    Column("outcome", |o| match (text(o, "/outcome"), text(o, "/reason")) {
+        (outcome, reason) if reason.is_empty() => outcome,
+        (outcome, reason) => format!("{outcome}: {reason}"),
+    }),
+    Column("took", took),
     Column("receipt", |o| text(o, "/receipt")),
     Column("asked by", |o| text(o, "/who")),
     Column("asked at", |o| text(o, "/created")),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use muster_protocol::Digest;
 use muster_protocol::enroll::Identity;
+use muster_protocol::hello::{Reason, Times};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_controller::Work;
 use muster_protocol::{BootId, Mac};
@@ -80,7 +81,7 @@ fn now(draft: &Draft, lease: &Lease) -> Lease {
 /// The machine's agent proves what is desired of it.
 fn confirm(draft: &mut Draft, id: MachineId) {
     let desired = draft.need::<DesiredState>(&id).expect("something is desired");
-    machine::confirm(draft, id, desired.generation, desired.digest).expect("confirmed");
+    machine::confirm(draft, id, desired.generation, desired.digest, Times::default()).expect("confirmed");
 }
 
 fn refuse(draft: &mut Draft, id: MachineId) {
@@ -219,7 +220,8 @@ fn an_address_stays_with_a_machine_whose_revert_failed_until_another_boot() {
     let ids = site(&mut draft, 2, "203.0.113.0/29");
     let lease = provisioned(&mut draft, "c1");
     let generation = draft.need::<DesiredState>(&ids[0]).expect("there").generation;
-    let failed = Progress::RevertFailed { generation, why: "both".into() };
+    let (reason, times) = (Reason::NoLease, Times::default());
+    let failed = Progress::RevertFailed { generation, reason, why: "both".into(), times };
     machine::progress(&mut draft, ids[0], &failed).expect("noted");
     reconcile(&mut draft, &everyone).expect("looked after");
     assert_eq!(seat(&now(&draft, &lease)).machine, ids[1]);
@@ -248,7 +250,7 @@ fn a_machine_that_leaves_while_it_is_prepared_is_given_up_in_time_and_clean_when
     assert_eq!(seat(&now(&draft, &lease)).machine, ids[1]);
     // It did not hear of that: what it confirms now is no longer wanted, and its address is still its own.
     let stale = Digest::of(b"what it has");
-    assert!(machine::confirm(&mut draft, ids[0], Generation(1), stale).is_err());
+    assert!(machine::confirm(&mut draft, ids[0], Generation(1), stale, Times::default()).is_err());
     assert_eq!(held(&draft).len(), 2);
     boot(&mut draft, ids[0], 7);
     assert_eq!((lifecycle(&draft, ids[0]), held(&draft).len()), (Lifecycle::Available, 1));
@@ -477,7 +479,9 @@ fn a_ready_machine_that_could_not_prove_itself_after_a_reboot_is_asked_again_now
     let first = wanted(&draft);
     let revert = |draft: &mut Draft| {
         let generation = wanted(draft).generation;
-        machine::progress(draft, id, &Progress::Reverted { generation, why: "no answer".into() }).expect("noted");
+        let (reason, times) = (Reason::ControllerSilent, Times::default());
+        let reverted = Progress::Reverted { generation, reason, why: "no answer".into(), times };
+        machine::progress(draft, id, &reverted).expect("noted");
     };
     draft.advance_ms(RENEW_MS + 1);
     boot(&mut draft, id, 9);

@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use muster_protocol::DiskId;
 use muster_protocol::desired::{
-    AcceptRa, Checked, Desired, Dhcp4, Disk, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, Network, Partition,
-    Reach, Route, Select, Settings, Storage, Table, check,
+    Checked, Desired, Disk, Ethernet, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, LinkKind, MAIN_TABLE,
+    Network, Partition, Reach, Route, Select, Settings, Storage, Table, check,
 };
 use muster_protocol::inventory::{Attachment, Carrier, Inventory, Nic};
 
@@ -81,12 +81,14 @@ pub fn primary_nic(inventory: &Inventory) -> Result<&Nic, Unfit> {
 /// The whole desired state. `addresses` are the machine's own, each with the subnet it is from.
 pub fn desired(inventory: &Inventory, addresses: &[(IpAddr, Subnet)]) -> Result<Checked<Desired>, Refusal> {
     let nic = primary_nic(inventory).map_err(|why| Refusal::Conflict(why.to_string()))?;
+    let select = Select { mac: Some(nic.permanent_mac), ..Select::default() };
     let network = Network {
-        links: vec![Link::Ethernet {
+        links: vec![Link {
             id: "primary".into(),
-            select: Select::Mac(nic.permanent_mac),
+            kind: LinkKind::Ethernet(Ethernet { select, ..Ethernet::default() }),
             settings: settings(addresses),
         }],
+        ..Network::default()
     };
     let desired = Desired { network: Some(network), storage: storage(inventory) };
     check(desired).map_err(|problems| {
@@ -96,7 +98,7 @@ pub fn desired(inventory: &Inventory, addresses: &[(IpAddr, Subnet)]) -> Result<
 }
 
 fn settings(addresses: &[(IpAddr, Subnet)]) -> Settings {
-    let mut settings = Settings { dhcp4: Dhcp4::Off, accept_ra: AcceptRa::Default, ..Settings::default() };
+    let mut settings = Settings::default();
     for (address, subnet) in addresses {
         settings.addresses.extend(IpNet::new(*address, subnet.net.prefix_len()));
         settings.routes.extend(subnet.gateway.map(|via| {
@@ -104,7 +106,8 @@ fn settings(addresses: &[(IpAddr, Subnet)]) -> Settings {
                 IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             };
-            Route { to: IpNet::new_assert(everywhere, 0), via, metric: None, reach: Reach::Prefix }
+            let to = IpNet::new_assert(everywhere, 0);
+            Route { to, via: Some(via), metric: None, table: MAIN_TABLE, reach: Reach::Prefix }
         }));
         for nameserver in &subnet.nameservers {
             if !settings.nameservers.contains(nameserver) {
@@ -142,6 +145,7 @@ mod tests {
     use super::*;
     use crate::fleet::model::tests::{box_with, disk};
     use muster_protocol::Mac;
+    use muster_protocol::desired::{AcceptRa, Dhcp};
 
     fn subnet(net: &str, gateway: &str) -> Subnet {
         Subnet {
@@ -164,25 +168,23 @@ mod tests {
             given("2001:db8::2", subnet("2001:db8::/64", "fe80::1")),
         ];
         let desired = desired(&box_with("S1", 1), &addresses).expect("sound").into_inner();
-        let [Link::Ethernet { select, settings, .. }] = &desired.network.expect("there").links[..] else {
+        let network = desired.network.expect("there");
+        let [Link { kind: LinkKind::Ethernet(ethernet), settings, .. }] = &network.links[..] else {
             panic!("one ethernet")
         };
-        assert_eq!(*select, Select::Mac(Mac::from_bytes([2, 0, 0, 0, 0, 1])));
+        assert_eq!(ethernet.select.mac, Some(Mac::from_bytes([2, 0, 0, 0, 0, 1])));
         let texts: Vec<String> = settings.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["203.0.113.2/28", "2001:db8::2/64"]);
-        let routes: Vec<String> = settings.routes.iter().map(|r| format!("{} {}", r.to, r.via)).collect();
-        assert_eq!(routes, ["0.0.0.0/0 203.0.113.1", "::/0 fe80::1"]);
-        assert_eq!(
-            (settings.nameservers.len(), settings.dhcp4, settings.accept_ra),
-            (1, Dhcp4::Off, AcceptRa::Default)
-        );
+        let routes: Vec<String> = settings.routes.iter().map(|r| format!("{} {:?}", r.to, r.via)).collect();
+        assert_eq!(routes, ["0.0.0.0/0 Some(203.0.113.1)", "::/0 Some(fe80::1)"]);
+        assert_eq!((settings.nameservers.len(), settings.dhcp4, settings.accept_ra), (1, Dhcp::Off, AcceptRa::Default));
     }
 
     #[test]
     fn a_subnet_without_a_gateway_gives_no_route() {
         let addresses = [given("203.0.113.2", subnet("203.0.113.0/28", ""))];
         let desired = desired(&box_with("S1", 1), &addresses).expect("sound").into_inner();
-        assert_eq!(desired.network.expect("there").links[0].settings().routes, []);
+        assert_eq!(desired.network.expect("there").links[0].settings.routes, []);
     }
 
     #[test]

@@ -138,7 +138,7 @@ mod tests {
         let prepared = prepared(&draft, TEMPLATE).expect("nothing is wrong");
         let addresses = prepared.iter().map(|one| {
             let network = one.desired.clone().into_inner().network.expect("a network");
-            network.links[0].settings().addresses[0].to_string()
+            network.links[0].settings.addresses[0].to_string()
         });
         assert_eq!(addresses.collect::<Vec<_>>(), ["192.0.2.1/24", "192.0.2.2/24"]);
         assert_eq!(prepared.iter().map(|one| one.machine).collect::<Vec<_>>(), ids);

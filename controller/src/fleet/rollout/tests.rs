@@ -7,7 +7,7 @@ use std::rc::Rc;
 use muster_protocol::Generation;
 use muster_protocol::desired::check;
 use muster_protocol::enroll::Identity;
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Progress, Reason, Times};
 
 use super::check::Prepared;
 use super::record::Member;
@@ -25,6 +25,16 @@ struct World {
     draft: Draft,
     machines: Vec<MachineId>,
     contacts: Rc<RefCell<HashMap<MachineId, Contact>>>,
+}
+
+fn reverted(generation: Generation) -> Progress {
+    let (reason, times) = (Reason::NoGateway, Times::default());
+    Progress::Reverted { generation, reason, why: "no gateway".into(), times }
+}
+
+fn revert_failed(generation: Generation) -> Progress {
+    let (reason, times) = (Reason::NoGateway, Times::default());
+    Progress::RevertFailed { generation, reason, why: "no gateway".into(), times }
 }
 
 fn pace() -> Pace {
@@ -129,7 +139,7 @@ impl World {
     }
 
     fn reverts(&mut self, n: usize) {
-        self.says(n, |generation| Progress::Reverted { generation, why: "no gateway".into() });
+        self.says(n, reverted);
     }
 
     /// Somebody else's wish.
@@ -212,11 +222,7 @@ fn nobody_is_given_anything_before_the_wave_before_has_soaked() {
 
 #[test]
 fn a_canary_that_reverts_stops_the_rollout_and_no_other_machine_is_touched() {
-    for says in [
-        |generation| Progress::Reverted { generation, why: "no gateway".into() },
-        |generation| Progress::RevertFailed { generation, why: "no gateway".into() },
-        |generation| Progress::Refused { generation, why: "no gateway".into() },
-    ] {
+    for says in [reverted, revert_failed, |generation| Progress::Refused { generation, why: "no gateway".into() }] {
         let mut world = World::of(10);
         // However many may fail: one of them is not the canary.
         let number = world.rolls(Pace { max_failures: 5, ..pace() }, 0..10).expect("starts");
@@ -559,7 +565,7 @@ fn a_controller_that_is_killed_after_any_change_goes_on_where_it_was() {
                 Waits::Machines { one, .. } => {
                     let generation = draft.need::<Machine>(&one).expect("there").generation;
                     let progress = match one == world.machines[3] {
-                        true => Progress::Reverted { generation, why: "no gateway".into() },
+                        true => reverted(generation),
                         false => Progress::Confirmed { generation },
                     };
                     machine::progress(&mut draft, one, &progress).expect("noted");

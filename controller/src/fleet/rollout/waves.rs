@@ -312,8 +312,8 @@ fn has_begun(state: &State, id: MachineId, generation: Generation, reach: Reach)
 fn undone(machine: &Machine, of: Generation) -> Option<&str> {
     match &machine.outcome {
         Progress::Refused { generation, why }
-        | Progress::Reverted { generation, why }
-        | Progress::RevertFailed { generation, why }
+        | Progress::Reverted { generation, why, .. }
+        | Progress::RevertFailed { generation, why, .. }
             if *generation == of =>
         {
             Some(why)

@@ -7,9 +7,11 @@ async fn who_waits_for_approval_tells_what_it_is_made_of_and_nothing_else() {
     let world = world();
     let who = world.enrolled().await;
     let session = world.session(&who).await;
-    let confirm = to_controller::Call::Confirm { generation: Generation(1), desired: Digest::of(b"") };
+    let (generation, desired) = (Generation(1), Digest::of(b""));
+    let confirm = to_controller::Call::Confirm { generation, desired, times: Times::default() };
+    let prove = to_controller::Call::Prove { generation };
     let progress = to_controller::Call::Progress(Progress::Confirmed { generation: Generation(1) });
-    for call in [confirm, progress] {
+    for call in [confirm, prove, progress] {
         let answer: to_controller::Answer = ask(&session, &call).await;
         assert_eq!(answer, to_controller::Answer::Refused(Refusal::BadRequest));
     }

@@ -8,7 +8,7 @@ use crate::metrics::{Door, Reason};
 
 impl World {
     /// Waits until exactly so many were refused for this reason.
-    async fn counted(&self, door: Door, reason: Reason, times: u64) {
+    pub(super) async fn counted(&self, door: Door, reason: Reason, times: u64) {
         let seen = async {
             while self.metrics.refusals(door, reason) < times {
                 tokio::task::yield_now().await;
@@ -20,7 +20,7 @@ impl World {
     }
 
     /// A certificate of this CA, for a key of the caller's.
-    fn signed(&self, by: &Pki, machine: MachineId, from: SystemTime) -> Identified {
+    pub(super) fn signed(&self, by: &Pki, machine: MachineId, from: SystemTime) -> Identified {
         let (key, csr) = request();
         let csr = AgentRequest::read(&csr).expect("a request");
         let chain = by.authority().sign_agent(machine, &csr, from, Duration::from_secs(60)).expect("signed");

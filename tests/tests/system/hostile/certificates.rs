@@ -1,7 +1,7 @@
 //! Peers that show what they should not, and a good certificate in bad hands.
 
 use anyhow::{Context, Result, ensure};
-use muster_protocol::hello::Progress;
+use muster_protocol::hello::{Progress, Times};
 use muster_protocol::to_controller::{Answer, Call, Work};
 use muster_protocol::{ALPN_SESSION, Digest, Generation, OperationId, close};
 use muster_tests::eventually;
@@ -75,7 +75,7 @@ fn a_hostile_machine_speaks_for_itself_alone_and_not_with_a_key_that_has_a_succe
     for call in [
         Call::Work { operation, state: Work::Failed { why: "it is mine".into() } },
         Call::Work { operation, state: Work::Done { receipts: Vec::new() } },
-        Call::Confirm { generation: Generation(1), desired: Digest::from_bytes([0; 32]) },
+        Call::Confirm { generation: Generation(1), desired: Digest::from_bytes([0; 32]), times: Times::default() },
         Call::Progress(Progress::Confirmed { generation: Generation(1) }),
     ] {
         let _: Answer = session.ask(&call)?;

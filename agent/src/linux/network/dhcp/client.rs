@@ -33,6 +33,8 @@ pub struct Lease {
     pub nameservers: Vec<Ipv4Addr>,
     /// Search domains.
     pub search: Vec<String>,
+    /// NTP servers.
+    pub ntp: Vec<Ipv4Addr>,
     /// When to ask its server for more (T1).
     pub renew_at: Instant,
     /// When to ask any server (T2).
@@ -57,6 +59,7 @@ impl Lease {
             routes: gateway.map(|via| (Ipv4Net::default(), Some(via))).into_iter().collect(),
             nameservers: dns.into_iter().collect(),
             search: Vec::new(),
+            ntp: Vec::new(),
             renew_at: ends_at,
             rebind_at: ends_at,
             ends_at,
@@ -85,6 +88,7 @@ impl Lease {
             routes: reply.routes.clone(),
             nameservers: reply.nameservers.clone(),
             search: reply.domain.clone().into_iter().collect(),
+            ntp: reply.ntp.clone(),
             renew_at: asked_at + t1,
             rebind_at: asked_at + t2,
             ends_at: asked_at + whole,
@@ -104,6 +108,7 @@ impl Lease {
             server: self.server.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
             nameservers: self.nameservers.iter().copied().map(IpAddr::V4).collect(),
             search: self.search.clone(),
+            ntp: self.ntp.iter().copied().map(IpAddr::V4).collect(),
         }
     }
 }

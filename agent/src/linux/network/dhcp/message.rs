@@ -16,6 +16,8 @@ const COOKIE: [u8; 4] = [99, 130, 83, 99];
 const BOOT_REQUEST: u8 = 1;
 const BOOT_REPLY: u8 = 2;
 const ETHERNET: u8 = 1;
+/// What is taken of a list: more than anybody has, and less than a report may hold.
+const MOST: usize = 16;
 
 mod option {
     pub const PAD: u8 = 0;
@@ -23,6 +25,7 @@ mod option {
     pub const ROUTERS: u8 = 3;
     pub const RESOLVERS: u8 = 6;
     pub const DOMAIN: u8 = 15;
+    pub const NTP: u8 = 42;
     pub const REQUESTED: u8 = 50;
     pub const LEASE_TIME: u8 = 51;
     pub const OVERLOAD: u8 = 52;
@@ -111,6 +114,7 @@ impl Request {
                 option::ROUTERS,
                 option::RESOLVERS,
                 option::DOMAIN,
+                option::NTP,
                 option::LEASE_TIME,
                 option::SERVER,
                 option::T1,
@@ -159,6 +163,8 @@ pub struct Reply {
     pub nameservers: Vec<Ipv4Addr>,
     /// Search domain.
     pub domain: Option<String>,
+    /// NTP servers.
+    pub ntp: Vec<Ipv4Addr>,
 }
 
 impl Reply {
@@ -194,8 +200,9 @@ impl Reply {
             t1: number(option::T1),
             t2: number(option::T2),
             routes,
-            nameservers: addresses(value(option::RESOLVERS)),
+            nameservers: some(addresses(value(option::RESOLVERS))),
             domain: value(option::DOMAIN).and_then(domain),
+            ntp: some(addresses(value(option::NTP))),
         })
     }
 }
@@ -239,6 +246,11 @@ fn addresses(value: Option<&[u8]>) -> Vec<Ipv4Addr> {
     let usable = |ip: &Ipv4Addr| !ip.is_unspecified() && !ip.is_multicast();
     let four = |bytes: &[u8]| Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?));
     value.unwrap_or_default().chunks_exact(4).filter_map(four).filter(usable).collect()
+}
+
+fn some(mut addresses: Vec<Ipv4Addr>) -> Vec<Ipv4Addr> {
+    addresses.truncate(MOST);
+    addresses
 }
 
 /// An address that a machine can have, with the prefix length of its mask, or of its class where there is none.

@@ -22,6 +22,8 @@ const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_PROTO: u16 = 11;
 
+/// For IPv6; for IPv4 the same bit says that an address is not the first of its prefix.
+const IFA_F_TEMPORARY: u32 = 0x01;
 const IFA_F_DADFAILED: u32 = 0x08;
 const IFA_F_TENTATIVE: u32 = 0x40;
 const IFA_F_PERMANENT: u32 = 0x80;
@@ -70,6 +72,8 @@ pub struct Address {
     pub origin: Origin,
     /// How far duplicate address detection is.
     pub uniqueness: Uniqueness,
+    /// Whether the kernel made it for privacy, beside the one that it was told to make.
+    pub is_temporary: bool,
 }
 
 /// How far duplicate address detection is (RFC 4862, section 5.4).
@@ -94,10 +98,12 @@ pub fn decode(body: &[u8]) -> Option<Address> {
     }
     let flags = attribute(rest, IFA_FLAGS).and_then(|v| u32_at(v, 0)).unwrap_or(u32::from(*body.get(2)?));
     let proto = attribute(rest, IFA_PROTO).and_then(|v| v.first().copied());
+    let is_temporary = address.is_ipv6() && flags & IFA_F_TEMPORARY != 0;
     Some(Address {
         link: u32_at(body, 4)?,
+        is_temporary,
         net: IpNet::new(address, prefix).ok()?,
-        origin: origin(address, flags, proto),
+        origin: if is_temporary { Origin::Ra } else { origin(address, flags, proto) },
         uniqueness: match flags {
             flags if flags & IFA_F_DADFAILED != 0 => Uniqueness::Duplicate,
             flags if flags & IFA_F_TENTATIVE != 0 => Uniqueness::Tentative,
@@ -116,6 +122,7 @@ fn origin(address: IpAddr, flags: u32, proto: Option<u8>) -> Origin {
         (_, Some(PROTO_LOOPBACK | PROTO_LINK_LOCAL)) => Origin::Kernel,
         (_, Some(PROTO_RA)) => Origin::Ra,
         (_, Some(PROTO_STATIC)) => Origin::Static,
+        (_, Some(PROTO_DHCP)) => Origin::Dhcp,
         (IpAddr::V6(ip), _) if ip.is_unicast_link_local() => Origin::Kernel,
         (IpAddr::V6(_), _) if ends => Origin::Ra,
         (IpAddr::V6(_), _) => Origin::Static,
@@ -129,6 +136,13 @@ pub enum Lifetime {
     Forever,
     /// So many seconds; then the kernel removes it by itself.
     Seconds(u32),
+    /// The same, and for new connections only the first.
+    Leased {
+        /// Seconds; `u32::MAX` is for ever.
+        preferred: u32,
+        /// Seconds.
+        valid: u32,
+    },
 }
 
 fn fixed(net: IpNet, link: u32) -> [u8; FIXED] {
@@ -149,14 +163,16 @@ pub fn dump() -> Request {
 
 /// Adds an address, or gives the one that is there this origin and lifetime.
 pub fn add(link: u32, net: IpNet, origin: Origin, lifetime: Lifetime) -> Request {
-    let seconds = match lifetime {
-        Lifetime::Forever => u32::MAX,
-        // u32::MAX would mean for ever, which is what tells a static address, and 0 is refused.
-        Lifetime::Seconds(seconds) => seconds.clamp(1, u32::MAX - 1),
+    // u32::MAX would mean for ever, which is what tells a static address, and 0 is refused.
+    let ends = |seconds: u32| seconds.clamp(1, u32::MAX - 1);
+    let (preferred, valid) = match lifetime {
+        Lifetime::Forever => (u32::MAX, u32::MAX),
+        Lifetime::Seconds(seconds) => (ends(seconds), ends(seconds)),
+        Lifetime::Leased { preferred, valid } => (preferred.min(ends(valid)), ends(valid)),
     };
     let mut cacheinfo = [0; 16];
-    cacheinfo[0..4].copy_from_slice(&seconds.to_ne_bytes());
-    cacheinfo[4..8].copy_from_slice(&seconds.to_ne_bytes());
+    cacheinfo[0..4].copy_from_slice(&preferred.to_ne_bytes());
+    cacheinfo[4..8].copy_from_slice(&valid.to_ne_bytes());
     let mark = if origin == Origin::Dhcp { PROTO_DHCP } else { PROTO_STATIC };
     let request = request(NEW, ACK | CREATE | REPLACE, link, net)
         .attribute(IFA_CACHEINFO, &cacheinfo)

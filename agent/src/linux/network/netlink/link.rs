@@ -1,8 +1,10 @@
-//! Links (linux/if_link.h): what there is, up and down, MTU, VLANs.
+//! Links (linux/if_link.h): what there is, up and down, names, MTU, ports, VLANs. Bonds and bridges have files of their own.
 
+use muster_protocol::observed::{Bond, Bridge};
 use muster_protocol::{Mac, VlanTag};
 
 use super::wire::{ACK, CREATE, DUMP, EXCL, Request, attribute, text, u16_at, u32_at};
+use super::{bond, bridge};
 
 /// `RTM_NEWLINK`: the answer to [`dump`].
 pub const NEW: u16 = 16;
@@ -16,6 +18,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
@@ -23,6 +26,8 @@ const IFLA_CARRIER_UP_COUNT: u16 = 47;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
 
@@ -44,10 +49,12 @@ pub struct Link {
     pub name: String,
     /// MAC in use; zeros where the link has none of six bytes.
     pub mac: Mac,
-    /// MAC in the hardware, where the driver says.
+    /// MAC in the hardware, where the driver says, or the bond that it is a port of.
     pub permanent_mac: Option<Mac>,
     /// What it is.
     pub kind: Kind,
+    /// The bond or bridge that it is a port of.
+    pub port: Option<Port>,
     /// Whether it is set up.
     pub up: bool,
     /// Whether it is up and has a signal.
@@ -72,8 +79,21 @@ pub enum Kind {
         /// Its tag.
         tag: VlanTag,
     },
+    /// Several NICs as one link.
+    Bond(Box<Bond>),
+    /// A switch inside the machine.
+    Bridge(Box<Bridge>),
     /// Something else, by the kernel's name for it.
     Foreign(String),
+}
+
+/// What a link is a port of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Interface index of the bond or bridge.
+    pub of: u32,
+    /// What a bridge has noted of it; `None` for a bond's.
+    pub in_bridge: Option<bridge::Port>,
 }
 
 /// Reads the body of a [`NEW`]; `None` where it is malformed.
@@ -82,13 +102,17 @@ pub fn decode(body: &[u8]) -> Option<Link> {
     let index = u32_at(body, 4)?;
     let flags = u32_at(body, 8)?;
     let rest = body.get(FIXED..)?;
+    let (port, mac_before) = decode_port(rest).unzip();
+    let mac_before = mac_before.flatten();
     let mac = |kind| attribute(rest, kind).and_then(|v| v.try_into().ok()).map(Mac::from_bytes);
     Some(Link {
         index,
         name: text(attribute(rest, IFLA_IFNAME)?),
         mac: mac(IFLA_ADDRESS).unwrap_or(Mac::from_bytes([0; 6])),
-        permanent_mac: mac(IFLA_PERM_ADDRESS).filter(|mac| *mac.as_bytes() != [0; 6]),
+        // A bond remembers what its port had where the driver does not say.
+        permanent_mac: mac(IFLA_PERM_ADDRESS).filter(|mac| *mac.as_bytes() != [0; 6]).or(mac_before),
         kind: decode_kind(hardware, rest),
+        port,
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_UP != 0 && flags & IFF_LOWER_UP != 0,
         carrier_ups: attribute(rest, IFLA_CARRIER_UP_COUNT).and_then(|v| u32_at(v, 0)).unwrap_or(0),
@@ -99,12 +123,27 @@ pub fn decode(body: &[u8]) -> Option<Link> {
 fn decode_kind(hardware: u16, rest: &[u8]) -> Kind {
     let info = attribute(rest, IFLA_LINKINFO).unwrap_or_default();
     let kind = attribute(info, IFLA_INFO_KIND).map(text).unwrap_or_default();
+    let data = attribute(info, IFLA_INFO_DATA).unwrap_or_default();
     match kind.as_str() {
         "" | "veth" if hardware == ARPHRD_ETHER => Kind::Ethernet,
         "" if hardware == ARPHRD_LOOPBACK => Kind::Loopback,
         "" => Kind::Foreign(format!("hardware type {hardware}")),
-        "vlan" => decode_vlan(rest, attribute(info, IFLA_INFO_DATA).unwrap_or_default()).unwrap_or(Kind::Foreign(kind)),
+        "vlan" => decode_vlan(rest, data).unwrap_or(Kind::Foreign(kind)),
+        "bond" => bond::decode(data).map_or(Kind::Foreign(kind), |bond| Kind::Bond(Box::new(bond))),
+        "bridge" => Kind::Bridge(Box::new(bridge::decode(data))),
         _ => Kind::Foreign(kind),
+    }
+}
+
+/// What a link is a port of, and the MAC that it had before. Members of other things (VRFs, teams) are no ports.
+fn decode_port(rest: &[u8]) -> Option<(Port, Option<Mac>)> {
+    let of = u32_at(attribute(rest, IFLA_MASTER)?, 0)?;
+    let info = attribute(rest, IFLA_LINKINFO)?;
+    let data = attribute(info, IFLA_INFO_SLAVE_DATA).unwrap_or_default();
+    match text(attribute(info, IFLA_INFO_SLAVE_KIND)?).as_str() {
+        "bond" => Some((Port { of, in_bridge: None }, bond::decode_port(data))),
+        "bridge" => Some((Port { of, in_bridge: Some(bridge::decode_port(data)?) }, None)),
+        _ => None,
     }
 }
 
@@ -144,16 +183,53 @@ pub fn set_mtu(index: u32, mtu: u32) -> Request {
     Request::new(NEW, ACK, &fixed(index, 0, 0)).number(IFLA_MTU, mtu)
 }
 
+/// Gives a link another name. Kernels before Linux 6.2 refuse it while the link is up.
+pub fn rename(index: u32, name: &str) -> Request {
+    Request::new(NEW, ACK, &fixed(index, 0, 0)).attribute(IFLA_IFNAME, &closed(name))
+}
+
+/// Makes a link a port of a bond or bridge, or of nothing.
+pub fn set_port_of(index: u32, of: Option<u32>) -> Request {
+    Request::new(NEW, ACK, &fixed(index, 0, 0)).number(IFLA_MASTER, of.unwrap_or(0))
+}
+
 /// Makes a VLAN.
 pub fn create_vlan(name: &str, parent: u32, tag: VlanTag) -> Request {
-    let name = [name.as_bytes(), &[0]].concat();
-    Request::new(NEW, ACK | CREATE | EXCL, &fixed(0, 0, 0))
-        .number(IFLA_LINK, parent)
-        .attribute(IFLA_IFNAME, &name)
-        .nested(IFLA_LINKINFO, |info| {
-            info.attribute(IFLA_INFO_KIND, b"vlan")
-                .nested(IFLA_INFO_DATA, |data| data.attribute(IFLA_VLAN_ID, &tag.get().to_ne_bytes()))
-        })
+    let data = |data: Request| data.attribute(IFLA_VLAN_ID, &tag.get().to_ne_bytes());
+    made(name, "vlan", Some(parent), data)
+}
+
+/// Makes a virtual link that is on no other.
+pub(super) fn create(name: &str, kind: &str, fill: impl FnOnce(Request) -> Request) -> Request {
+    made(name, kind, None, fill)
+}
+
+fn made(name: &str, kind: &str, on: Option<u32>, fill: impl FnOnce(Request) -> Request) -> Request {
+    let mut request = Request::new(NEW, ACK | CREATE | EXCL, &fixed(0, 0, 0));
+    if let Some(on) = on {
+        request = request.number(IFLA_LINK, on);
+    }
+    let request = request.attribute(IFLA_IFNAME, &closed(name));
+    with_info(request, [IFLA_INFO_KIND, IFLA_INFO_DATA], kind, fill)
+}
+
+/// Changes what is special about a virtual link of this kind.
+pub(super) fn change(index: u32, kind: &str, fill: impl FnOnce(Request) -> Request) -> Request {
+    with_info(Request::new(NEW, ACK, &fixed(index, 0, 0)), [IFLA_INFO_KIND, IFLA_INFO_DATA], kind, fill)
+}
+
+/// Changes what a link of this kind has noted of its port.
+pub(super) fn change_port(port: u32, kind: &str, fill: impl FnOnce(Request) -> Request) -> Request {
+    with_info(Request::new(NEW, ACK, &fixed(port, 0, 0)), [IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA], kind, fill)
+}
+
+fn with_info(request: Request, at: [u16; 2], kind: &str, fill: impl FnOnce(Request) -> Request) -> Request {
+    request.nested(IFLA_LINKINFO, |info| info.attribute(at[0], kind.as_bytes()).nested(at[1], fill))
+}
+
+/// Text with its closing zero.
+fn closed(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0]].concat()
 }
 
 /// Deletes a virtual link.

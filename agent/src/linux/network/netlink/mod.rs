@@ -5,8 +5,12 @@
 //! Nothing here knows what is desired.
 
 pub mod address;
+pub mod bond;
+pub mod bridge;
 pub mod link;
+pub mod neighbor;
 pub mod route;
+pub mod rule;
 pub mod wire;
 
 use std::io;
@@ -174,20 +178,40 @@ fn open_socket(flags: SocketFlags, groups: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A socket that hears of links that come, change and go.
+/// A socket that hears of what changes.
 #[derive(Debug)]
-pub struct LinkWatch {
+pub struct Watch {
     socket: OwnedFd,
 }
 
-impl LinkWatch {
-    /// Starts to listen in the calling thread's network namespace.
-    pub fn open() -> io::Result<Self> {
-        const RTMGRP_LINK: u32 = 1;
-        Ok(Self { socket: open_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, RTMGRP_LINK)? })
+/// `RTMGRP_*` of linux/rtnetlink.h; IPv6's rules have group 19 and no name there.
+const OF_LINKS: u32 = 1;
+const OF_ADDRESSES: u32 = 0x10 | 0x100;
+const OF_ROUTES: u32 = 0x40 | 0x400;
+const OF_RULES: u32 = 0x80 | 1 << 18;
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Watch {
+    /// Listens for links that come, change and go in the calling thread's network namespace.
+    pub fn links() -> io::Result<Self> {
+        Self::open(OF_LINKS)
     }
 
-    /// Empties the socket. Returns whether anything was heard, or lost: then look at all links.
+    /// Listens for links, addresses, routes and rules. Neighbors are left out: the kernel speaks of each that ages.
+    pub fn everything() -> io::Result<Self> {
+        Self::open(OF_LINKS | OF_ADDRESSES | OF_ROUTES | OF_RULES)
+    }
+
+    fn open(groups: u32) -> io::Result<Self> {
+        Ok(Self { socket: open_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, groups)? })
+    }
+
+    /// Empties the socket. Returns whether anything was heard, or lost: then look at everything.
     pub fn heard(&self) -> bool {
         let mut heard = false;
         let mut byte = [0; 1];
@@ -201,7 +225,7 @@ impl LinkWatch {
     }
 }
 
-impl AsFd for LinkWatch {
+impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

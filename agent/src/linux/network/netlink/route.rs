@@ -1,4 +1,4 @@
-//! Routes of the main table (linux/rtnetlink.h).
+//! Routes of all tables but the local one (linux/rtnetlink.h).
 
 use std::net::IpAddr;
 
@@ -27,7 +27,8 @@ const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 
-const TABLE_MAIN: u8 = 254;
+/// The kernel's own addresses; nobody else's business.
+const TABLE_LOCAL: u32 = 255;
 const TYPE_UNICAST: u8 = 1;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
@@ -54,6 +55,8 @@ pub struct Route {
     pub link: u32,
     /// Lower wins.
     pub metric: u32,
+    /// The table it is in; 254 is the main one.
+    pub table: u32,
     /// Who made it: `RTPROT_*`.
     pub protocol: u8,
 }
@@ -70,9 +73,9 @@ impl Route {
     }
 }
 
-/// Reads the body of a [`NEW`]: the unicast routes of the main table in it, one for each of several gateways.
+/// Reads the body of a [`NEW`]: the unicast routes in it, one for each of several gateways.
 ///
-/// Empty for anything else, and where it is malformed.
+/// Empty for the local table and anything else, and where it is malformed.
 pub fn decode(body: &[u8]) -> Vec<Route> {
     decode_some(body).unwrap_or_default()
 }
@@ -87,7 +90,7 @@ fn decode_some(body: &[u8]) -> Option<Vec<Route>> {
         10 => [0; 16].into(),
         _ => return None,
     };
-    if table != TABLE_MAIN.into() || kind != TYPE_UNICAST || tos != 0 || flags & FLAG_CLONED != 0 {
+    if table == TABLE_LOCAL || kind != TYPE_UNICAST || tos != 0 || flags & FLAG_CLONED != 0 {
         return None;
     }
     let to = attribute(rest, RTA_DST).map_or(Some(unspecified), ip)?;
@@ -96,7 +99,7 @@ fn decode_some(body: &[u8]) -> Option<Vec<Route>> {
     }
     let to = IpNet::new(to, prefix).ok()?;
     let metric = attribute(rest, RTA_PRIORITY).and_then(|v| u32_at(v, 0)).unwrap_or(0);
-    let route = |via, link| Route { to, via, link, metric, protocol };
+    let route = |via, link| Route { to, via, link, metric, table, protocol };
     match attribute(rest, RTA_MULTIPATH) {
         Some(hops) => Some(next_hops(hops).map(|(via, link)| route(via, link)).collect()),
         None => Some(vec![route(gateway(rest), u32_at(attribute(rest, RTA_OIF)?, 0)?)]),
@@ -119,26 +122,28 @@ fn next_hops(mut bytes: &[u8]) -> impl Iterator<Item = (Option<IpAddr>, u32)> {
     })
 }
 
-/// Asks for all routes of the main table, of both families.
+/// Asks for all routes of all tables, of both families.
 pub fn dump() -> Request {
-    let mut fixed = [0; FIXED];
-    fixed[4] = TABLE_MAIN;
-    Request::new(GET, DUMP, &fixed)
+    Request::new(GET, DUMP, &[0; FIXED])
 }
 
 fn request(kind: u16, flags: u16, route: &Route, scope: u8, next_hop_flags: u32) -> Request {
     let mut fixed = [0; FIXED];
     fixed[0] = family(route.to.addr());
     fixed[1] = route.to.prefix_len();
-    fixed[4] = TABLE_MAIN;
+    // Where the number does not fit here, it follows below.
+    fixed[4] = u8::try_from(route.table).unwrap_or(0);
     fixed[5] = route.protocol;
     fixed[6] = scope;
     fixed[7] = TYPE_UNICAST;
     fixed[8..12].copy_from_slice(&next_hop_flags.to_ne_bytes());
-    let request = Request::new(kind, flags, &fixed)
+    let mut request = Request::new(kind, flags, &fixed)
         .attribute(RTA_DST, &octets(route.to.addr()))
         .number(RTA_OIF, route.link)
         .number(RTA_PRIORITY, route.metric);
+    if fixed[4] == 0 {
+        request = request.number(RTA_TABLE, route.table);
+    }
     match route.via {
         None => request,
         Some(via) if family(via) == family(route.to.addr()) => request.attribute(RTA_GATEWAY, &octets(via)),

@@ -48,7 +48,9 @@ const FACTS: &[Column] = &[
     }),
     Column("boot", |m| text(m, "/presence/boot")),
     Column("generation", |m| text(m, "/generation")),
-    Column("progress", |m| words(m, &["/progress/state", "/progress/generation", "/progress/step", "/progress/why"])),
+    Column("progress", |m| {
+        words(m, &["/progress/state", "/progress/generation", "/progress/step", "/progress/reason", "/progress/why"])
+    }),
     Column("labels", |m| {
         let labels = m["labels"].as_object().cloned().unwrap_or_default();
         labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect::<Vec<_>>().join(" ")

@@ -64,6 +64,7 @@ impl Scene {
             routes: vec![(Ipv4Net::default(), Some(SERVER))],
             nameservers: vec![],
             domain: None,
+            ntp: vec![],
         };
         self.client.handle(&reply, self.now)
     }
@@ -140,6 +141,7 @@ fn answers_to_others_are_not_taken() {
         routes: vec![],
         nameservers: vec![],
         domain: None,
+        ntp: vec![],
     };
     assert_eq!(scene.client.handle(&reply, scene.now), []);
     reply.transaction = scene.client.transaction;
@@ -276,6 +278,7 @@ fn times_that_make_no_sense_are_replaced() {
             routes: vec![],
             nameservers: vec![],
             domain: None,
+            ntp: vec![],
         };
         let lease = Lease::of_reply(&reply, now).expect("a lease");
         [lease.renew_at, lease.rebind_at, lease.ends_at].map(|at| (at - now).as_secs())
@@ -347,6 +350,7 @@ proptest! {
                         routes: vec![],
                         nameservers: vec![],
                         domain: None,
+            ntp: vec![],
                     };
                     actions = scene.client.handle(&reply, scene.now);
                 }

@@ -1,0 +1,120 @@
+//! Proves ways to the controller: an exchange over a connection that is begun for it and is no session.
+//!
+//! The reconcile loop puts a [`Proof`] into the outbox and waits for its answer; this tries until there is one, or until
+//! the proof is taken away again. The session that is up is left alone.
+
+use std::time::Duration;
+
+use muster_protocol::to_controller::{Answer, Call, Refusal};
+use muster_protocol::{ALPN_SESSION, Generation, close};
+use quinn::Connection;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::identity::Credentials;
+use super::quic;
+use super::reach::{Trouble, reach};
+use crate::agent::Agent;
+use crate::outbox::{Asked, Outbox, Proof, Proven};
+
+/// Between two attempts.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How long a new way has to hold before the present one is given up for it.
+const SOAK: Duration = Duration::from_secs(2);
+/// How long a confirmation waits for the session.
+const FOLLOWS: Duration = Duration::from_secs(4);
+/// Between two questions meanwhile.
+const BEAT: Duration = Duration::from_millis(250);
+
+/// Proves what there is to prove, for ever.
+pub async fn prove(agent: &Agent) {
+    let mut outbox = agent.outbox.subscribe();
+    loop {
+        if outbox.wait_for(|out| out.waiting_proof().is_some()).await.is_err() {
+            // The agent itself is going: whoever runs it ends this as well.
+            return std::future::pending().await;
+        }
+        let proof = outbox.borrow().waiting_proof().cloned();
+        let Some(proof) = proof else { continue };
+        let is_it = |out: &Outbox| out.waiting_proof().is_some_and(|now| now.asked == proof.asked);
+        let mut gone = agent.outbox.subscribe();
+        // Both are cancel-safe: an attempt that is dropped closes its connection.
+        tokio::select! {
+            () = until_answered(agent, &proof) => {}
+            _ = async { gone.wait_for(|out| !is_it(out)).await.is_ok() } => {}
+        }
+    }
+}
+
+/// Tries until the controller has answered, and notes it.
+async fn until_answered(agent: &Agent, proof: &Proof) {
+    loop {
+        let trouble = match attempt(agent, proof).await {
+            Ok(()) => {
+                return agent.outbox.send_modify(|out| {
+                    if let Some(now) = out.proof.as_mut().filter(|now| now.asked == proof.asked) {
+                        now.answer = Proven::Yes;
+                    }
+                });
+            }
+            Err(trouble) => trouble.to_string(),
+        };
+        agent.outbox.send_if_modified(|out| {
+            let now = out.proof.as_mut().filter(|now| now.asked == proof.asked && now.trouble != trouble);
+            now.map(|now| now.trouble = trouble).is_some()
+        });
+        sleep(AGAIN).await;
+    }
+}
+
+async fn attempt(agent: &Agent, proof: &Proof) -> Result<(), Trouble> {
+    let own = Credentials::load(&agent.options.keep, agent.options.ca).ok_or(Trouble::NoTicket)?;
+    let last = *agent.controller.borrow();
+    let way = match &proof.asked {
+        Asked::Beside(way) => Some(way),
+        Asked::Reach | Asked::Confirm { .. } => None,
+    };
+    let connection = reach(agent, ALPN_SESSION, Some(&own), last, way).await?;
+    let asked = match &proof.asked {
+        Asked::Beside(_) => holds(&connection, proof.generation).await,
+        Asked::Reach => ask(&connection, &Call::Prove { generation: proof.generation }).await,
+        Asked::Confirm { desired, times } => {
+            let (generation, desired, times) = (proof.generation, *desired, *times);
+            match ask(&connection, &Call::Prove { generation }).await {
+                Ok(()) => {
+                    session_follows(agent).await;
+                    ask(&connection, &Call::Confirm { generation, desired, times }).await
+                }
+                failed => failed,
+            }
+        }
+    };
+    quic::end(&connection, close::DONE, "the proof is over");
+    asked
+}
+
+/// Waits, for a while, until the session is there again: who is told that a change is kept wants to speak to the machine.
+async fn session_follows(agent: &Agent) {
+    let mut outbox = agent.outbox.subscribe();
+    let _ = timeout(FOLLOWS, async { outbox.wait_for(|out| out.heard == out.changes).await.is_ok() }).await;
+}
+
+/// Asks again and again for a while.
+async fn holds(connection: &Connection, generation: Generation) -> Result<(), Trouble> {
+    let end = Instant::now() + SOAK;
+    loop {
+        ask(connection, &Call::Prove { generation }).await?;
+        if Instant::now() >= end {
+            return Ok(());
+        }
+        sleep(BEAT).await;
+    }
+}
+
+/// A controller that wants another generation by now was reached all the same, and will send that one.
+async fn ask(connection: &Connection, call: &Call) -> Result<(), Trouble> {
+    match quic::ask(connection, call).await? {
+        Answer::Accepted | Answer::Refused(Refusal::Outdated) => Ok(()),
+        Answer::Refused(refusal) => Err(Trouble::Unproven(refusal.to_string())),
+        Answer::Welcome(_) | Answer::Renewed { .. } => Err(Trouble::Unproven("a strange answer".to_owned())),
+    }
+}

@@ -1,0 +1,293 @@
+//! The target that a document is on this machine.
+
+use std::collections::BTreeMap;
+
+use muster_protocol::desired::{self, Bond, BondOption, Bridge, BridgeOption, Link, Reach, Settings, WakeOnLan};
+use muster_protocol::observed::{self, Address, Admin, Network, Origin};
+
+use super::before::below_first;
+use super::nics::{self, impossible};
+use super::{BondTarget, KindTarget, LinkTarget, PortTarget, Target, below, can_be_made};
+use crate::plan::Impossible;
+use crate::plan::network::resolvers::in_force;
+use crate::plan::network::{Route, as_kept, metric_in_force};
+
+/// A link of the document, and the names that it has on this machine: several where a match fits several NICs.
+struct Placed<'a> {
+    entry: &'a Link,
+    names: Vec<String>,
+    /// Of NICs: the names that they have now.
+    present: Vec<&'a observed::Link>,
+}
+
+impl Target {
+    /// The target that a document is on this machine.
+    ///
+    /// Errors: the first thing that does not fit.
+    pub(in crate::plan::network) fn of_desired(
+        desired: &desired::Network,
+        observed: &Network,
+    ) -> Result<Self, Impossible> {
+        let placed = place(desired, observed)?;
+        let ports = ports(&placed)?;
+        let mut links = Vec::new();
+        for Placed { entry, names, present } in &placed {
+            let field = format!("network.{}.{}", entry.section(), entry.id);
+            for (at, name) in names.iter().enumerate() {
+                let there = present.get(at).copied();
+                let there = there.or_else(|| observed.links.iter().find(|link| link.name == *name));
+                let port = ports.get(name).cloned();
+                let mut link = LinkTarget {
+                    present: there.map(|link| link.name.clone()),
+                    kind: kind(entry, &placed)?,
+                    mtu: mtu(entry, &placed),
+                    port,
+                    ..of_settings(name, &entry.settings)
+                };
+                if let desired::LinkKind::Ethernet(ethernet) = &entry.kind {
+                    link.wake_on_lan = ethernet.wake_on_lan;
+                    let unable = there.is_some_and(|link| link.wake_on_lan == observed::WakeOnLan::Unable);
+                    if unable && link.wake_on_lan == WakeOnLan::On {
+                        let problem = format!("{name} cannot wake the machine; leave it out");
+                        return Err(impossible(format!("{field}.wakeonlan"), problem));
+                    }
+                    if unable {
+                        link.wake_on_lan = WakeOnLan::Keep;
+                    }
+                }
+                check_gateways(&field, &link, &entry.settings, there)?;
+                links.push(link);
+            }
+        }
+        let mut links = below_first(links);
+        check_mtus(&mut links, observed)?;
+        let settings = || desired.links.iter().map(|link| &link.settings);
+        Ok(Self {
+            unwanted: unwanted(&links, observed),
+            links,
+            rules: in_force(&[], settings().flat_map(|s| s.rules.iter().map(as_kept))),
+            nameservers: in_force(&[], settings().flat_map(|s| s.nameservers.iter().copied())),
+            search: in_force(&[], settings().flat_map(|s| s.search.iter().cloned())),
+            ntp: in_force(&[], desired.ntp.iter().cloned()),
+            hostname: desired.hostname.clone(),
+        })
+    }
+}
+
+fn place<'a>(desired: &'a desired::Network, observed: &'a Network) -> Result<Vec<Placed<'a>>, Impossible> {
+    let mut placed: Vec<Placed<'_>> = Vec::new();
+    for entry in &desired.links {
+        let field = format!("network.{}.{}", entry.section(), entry.id);
+        let desired::LinkKind::Ethernet(ethernet) = &entry.kind else {
+            let namesake = observed.links.iter().find(|link| link.name == entry.id);
+            if namesake.is_some_and(|link| !can_be_made(link)) {
+                let problem = "the name is taken by a link that Muster did not make; choose another";
+                return Err(impossible(field, problem));
+            }
+            placed.push(Placed { entry, names: vec![entry.id.clone()], present: Vec::new() });
+            continue;
+        };
+        let present = nics::find(entry, ethernet, observed)?;
+        for nic in &present {
+            if placed.iter().flat_map(|p| &p.present).any(|taken| taken.index == nic.index) {
+                let problem = format!("this is {}, which another entry describes already; merge the two", nic.name);
+                return Err(impossible(format!("{field}.match"), problem));
+            }
+        }
+        let names = present.iter().map(|nic| ethernet.set_name.clone().unwrap_or_else(|| nic.name.clone())).collect();
+        placed.push(Placed { entry, names, present });
+    }
+    check_names(&placed, observed)?;
+    Ok(placed)
+}
+
+/// No two links get one name, and none the name of a link that the document does not describe.
+fn check_names(placed: &[Placed<'_>], observed: &Network) -> Result<(), Impossible> {
+    let described = |link: &observed::Link| placed.iter().flat_map(|p| &p.present).any(|nic| nic.index == link.index);
+    for (at, Placed { entry, names, .. }) in placed.iter().enumerate() {
+        let field = || match entry.kind {
+            desired::LinkKind::Ethernet(_) => format!("network.ethernets.{}.set-name", entry.id),
+            _ => format!("network.{}.{}", entry.section(), entry.id),
+        };
+        for name in names {
+            if placed[..at].iter().any(|other| other.names.contains(name)) {
+                return Err(impossible(field(), format!("another entry is {name} already; choose another name")));
+            }
+            let namesake = observed.links.iter().find(|link| link.name == *name);
+            if namesake.is_some_and(|link| !described(link) && !can_be_made(link)) {
+                let problem =
+                    format!("{name} is the name of a link that the document does not describe; choose another");
+                return Err(impossible(field(), problem));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Which link is a port of which, by name.
+fn ports(placed: &[Placed<'_>]) -> Result<BTreeMap<String, PortTarget>, Impossible> {
+    let mut ports = BTreeMap::new();
+    for Placed { entry, .. } in placed {
+        let costs = match &entry.kind {
+            desired::LinkKind::Bond(_) => &BTreeMap::new(),
+            desired::LinkKind::Bridge(bridge) => &bridge.costs,
+            desired::LinkKind::Ethernet(_) | desired::LinkKind::Vlan { .. } => continue,
+        };
+        for id in entry.below() {
+            let cost = costs.get(id).copied().unwrap_or_default();
+            for name in names_of(id, placed) {
+                ports.insert(name.clone(), PortTarget { of: entry.id.clone(), cost });
+            }
+        }
+    }
+    Ok(ports)
+}
+
+/// The names of a link of the document; checked documents name links that are there.
+fn names_of<'a>(id: &str, placed: &'a [Placed<'_>]) -> &'a [String] {
+    placed.iter().find(|placed| placed.entry.id == *id).map_or(&[], |placed| &placed.names)
+}
+
+/// The one name of a link of the document.
+fn name_of(field: &str, id: &str, placed: &[Placed<'_>]) -> Result<String, Impossible> {
+    match names_of(id, placed) {
+        [name] => Ok(name.clone()),
+        names => {
+            let problem = format!("{id} is {} NICs; name one", names.len());
+            Err(impossible(field.to_owned(), problem))
+        }
+    }
+}
+
+fn kind(entry: &Link, placed: &[Placed<'_>]) -> Result<KindTarget, Impossible> {
+    Ok(match &entry.kind {
+        desired::LinkKind::Ethernet(_) => KindTarget::Ethernet,
+        desired::LinkKind::Bond(bond) => {
+            let field = format!("network.bonds.{}.parameters.primary", entry.id);
+            KindTarget::Bond(BondTarget {
+                mode: bond.mode,
+                options: bond_options(bond),
+                arp_ip_targets: bond.arp_ip_targets.clone(),
+                primary: bond.primary.as_ref().map(|id| name_of(&field, id, placed)).transpose()?,
+            })
+        }
+        desired::LinkKind::Bridge(bridge) => KindTarget::Bridge(bridge_options(bridge)),
+        desired::LinkKind::Vlan { tag, parent } => {
+            let field = format!("network.vlans.{}.link", entry.id);
+            KindTarget::Vlan { parent: name_of(&field, parent, placed)?, tag: *tag }
+        }
+    })
+}
+
+fn bond_options(bond: &Bond) -> BTreeMap<BondOption, u32> {
+    let known = BondOption::ALL.into_iter().filter(|option| option.is_of(bond.mode));
+    known.map(|option| (option, bond.option(option))).collect()
+}
+
+fn bridge_options(bridge: &Bridge) -> BTreeMap<BridgeOption, u32> {
+    BridgeOption::ALL.into_iter().map(|option| (option, bridge.option(option))).collect()
+}
+
+/// What is said of a link's MTU: a bond's port has the bond's, and a bond that of its ports where it says nothing.
+fn mtu(entry: &Link, placed: &[Placed<'_>]) -> Option<u32> {
+    let said = |id: &String| placed.iter().find(|p| p.entry.id == *id).and_then(|p| p.entry.settings.mtu);
+    let is_bond_of = |above: &&Placed<'_>| matches!(&above.entry.kind, desired::LinkKind::Bond(bond) if bond.ports.contains(&entry.id));
+    match &entry.kind {
+        desired::LinkKind::Bond(bond) => entry.settings.mtu.or_else(|| bond.ports.iter().filter_map(said).min()),
+        _ if placed.iter().any(|above| is_bond_of(&above)) => None,
+        _ => entry.settings.mtu,
+    }
+}
+
+fn of_settings(name: &str, settings: &Settings) -> LinkTarget {
+    let routes = settings.routes.iter().map(|route| Route {
+        link: name.to_owned(),
+        to: route.to,
+        via: route.via,
+        metric: metric_in_force(&route.to, route.metric),
+        table: route.table,
+        origin: Origin::Static,
+        reach: route.reach,
+    });
+    LinkTarget {
+        // Two metrics of a document can be one in force.
+        routes: in_force(&[], routes),
+        name: name.to_owned(),
+        present: None,
+        kind: KindTarget::Ethernet,
+        port: None,
+        admin: Admin::Up,
+        mtu: settings.mtu,
+        wake_on_lan: WakeOnLan::Keep,
+        dhcp4: settings.dhcp4,
+        dhcp6: settings.dhcp6,
+        accept_ra: settings.accept_ra,
+        privacy: settings.privacy,
+        addresses: settings.addresses.iter().map(|net| Address { net: *net, origin: Origin::Static }).collect(),
+        neighbors: in_force(&[], settings.neighbors.iter().copied()),
+    }
+}
+
+/// Refuses gateways that no prefix holds: not a static one, nor one that a router announced, nor one DHCP may bring.
+fn check_gateways(
+    field: &str,
+    link: &LinkTarget,
+    settings: &Settings,
+    present: Option<&observed::Link>,
+) -> Result<(), Impossible> {
+    let announced = |address: &&Address| address.origin == Origin::Ra && settings.accept_ra != desired::AcceptRa::Off;
+    let announced: Vec<_> = present.iter().flat_map(|link| link.addresses.iter().filter(announced)).collect();
+    for route in &settings.routes {
+        let Some(via) = route.via else { continue };
+        let held = link.may_hold(via) || announced.iter().any(|address| address.net.contains(&via));
+        if route.reach == Reach::Prefix && !held {
+            let problem =
+                format!("{via} is in none of the link's prefixes; add an address of its prefix or set on-link: true");
+            return Err(impossible(format!("{field}.routes"), problem));
+        }
+    }
+    Ok(())
+}
+
+/// A VLAN's MTU is at most that of the link below, said or as it is.
+fn check_mtus(links: &mut [LinkTarget], observed: &Network) -> Result<(), Impossible> {
+    for link in links.iter() {
+        let (KindTarget::Vlan { parent, .. }, Some(mtu)) = (&link.kind, link.mtu) else { continue };
+        let below = links.iter().find(|below| below.name == *parent);
+        let present = below.and_then(|below| below.present.as_ref());
+        let as_is = observed.links.iter().find(|link| Some(&link.name) == present).map(|link| link.mtu);
+        // A bond or bridge that says nothing may be made anew, and then it has what the kernel gives it.
+        let is_made = below.is_some_and(|below| matches!(below.kind, KindTarget::Bond(_) | KindTarget::Bridge(_)));
+        let limit = below.and_then(|below| below.mtu).or(as_is.filter(|_| !is_made)).unwrap_or(1500);
+        if mtu > limit {
+            let problem = format!("{mtu} is over {limit}, the MTU of {parent}; raise that one too");
+            return Err(impossible(format!("network.vlans.{}.mtu", link.name), problem));
+        }
+    }
+    Ok(())
+}
+
+/// What is made of the links of a document, and which it does not name: VLANs on them, bonds and bridges of nothing else.
+fn unwanted(links: &[LinkTarget], observed: &Network) -> Vec<String> {
+    let named = |link: &observed::Link| links.iter().any(|wanted| wanted.name == link.name);
+    let described = |link: &observed::Link| links.iter().any(|wanted| wanted.present.as_ref() == Some(&link.name));
+    let mut going: Vec<u32> = Vec::new();
+    let mut found = Vec::new();
+    loop {
+        let next = observed.links.iter().find(|link| {
+            let below = below(link, observed);
+            let goes = |index: &u32| {
+                going.contains(index)
+                    || observed.links.iter().any(|link| link.index == *index && (described(link) || named(link)))
+            };
+            can_be_made(link)
+                && !named(link)
+                && !going.contains(&link.index)
+                && !below.is_empty()
+                && below.iter().all(goes)
+        });
+        let Some(link) = next else { return found };
+        going.push(link.index);
+        found.push(link.name.clone());
+    }
+}

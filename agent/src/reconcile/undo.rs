@@ -1,0 +1,76 @@
+//! The way back: what was observed before is made so again, whoever asks for it.
+//!
+//! Called by the reconcile loop when a change is not kept, and by [`DeadMan`], a thread that needs nobody to be alive but
+//! itself and the kernel. Blocks.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use muster_protocol::observed::Network;
+
+use crate::machine::{Machine, chain};
+use crate::plan::network;
+
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Sets the network back once. Returns what had to be done; nothing means that it is as it was.
+///
+/// Errors: the kernel does not say how things are.
+pub(super) fn back(machine: &dyn Machine, before: &Network) -> Result<Vec<String>, String> {
+    let now = machine.observe_network().map_err(|error| chain(&error))?;
+    let mut left = Vec::new();
+    for step in &network::revert(before, &now) {
+        // One step that fails does not keep the others from being undone.
+        let error = machine.apply_network(step).err();
+        let error = error.map_or_else(String::new, |error| format!(": {}", chain(&error)));
+        left.push(format!("{}{error}", step.describe().action));
+    }
+    Ok(left)
+}
+
+/// Sets the network back, and if that does not hold within the time, asks for addresses wherever there is a cable.
+fn back_for_sure(machine: &dyn Machine, before: &Network, within: Duration) {
+    let deadline = Instant::now() + within;
+    while Instant::now() < deadline {
+        if back(machine, before).is_ok_and(|left| left.is_empty()) {
+            return;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    last_resort(machine);
+}
+
+/// Asks for addresses by DHCP on every NIC, whatever they were before. Returns what was done.
+pub(super) fn last_resort(machine: &dyn Machine) -> String {
+    let Ok(now) = machine.observe_network() else { return "the kernel does not say how things are".to_owned() };
+    let mut done = Vec::new();
+    for step in &network::last_resort(&now) {
+        let error = machine.apply_network(step).err();
+        let error = error.map_or_else(String::new, |error| format!(": {}", chain(&error)));
+        done.push(format!("{}{error}", step.describe().action));
+    }
+    done.join("; ")
+}
+
+/// Undoes a change by itself unless it is told in time that the change is proven, or undone already.
+pub(super) struct DeadMan(#[expect(dead_code, reason = "only its end is looked at")] mpsc::Sender<()>);
+
+impl DeadMan {
+    /// Begins to count. `revert_within` is for the undoing.
+    pub(super) fn arm(machine: &Arc<dyn Machine>, before: &Network, within: Duration, revert_within: Duration) -> Self {
+        let (alive, ended) = mpsc::channel();
+        let (machine, before) = (machine.clone(), before.clone());
+        let thread = std::thread::Builder::new().name("dead-man".to_owned()).stack_size(256 * 1024);
+        let started = thread.spawn(move || {
+            if ended.recv_timeout(within) == Err(RecvTimeoutError::Timeout) {
+                crate::warn!("nobody has proven the change nor undone it: undoing it");
+                back_for_sure(&*machine, &before, revert_within);
+            }
+        });
+        if let Err(error) = started {
+            crate::warn!("no thread to undo the change if all else fails: {error}");
+        }
+        Self(alive)
+    }
+}

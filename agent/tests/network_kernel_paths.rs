@@ -1,0 +1,366 @@
+//! Rules, routes of all tables, neighbors, duplicate addresses and the watch: steps made by hand, shown by iproute2.
+//!
+//! Every step is done twice: see [`steps::does`].
+
+#[path = "network_kernel/lab.rs"]
+#[allow(dead_code, reason = "the lab has more than is needed here")]
+mod lab;
+#[path = "network_kernel/steps.rs"]
+#[allow(dead_code, reason = "others need more of it")]
+mod steps;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use lab::{Lab, MAC, eventually};
+use muster_agent::linux::network::Network;
+use muster_agent::plan::network::{Change, Route};
+use muster_protocol::Mac;
+use muster_protocol::desired::{MAIN_TABLE, Neighbor, Reach, Rule};
+use muster_protocol::observed::{Address, Admin, Origin};
+use serde_json::{Value, json};
+use steps::{attempt, does, join, refused, seen, set_admin};
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a test's prefix")
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("a test's address")
+}
+
+fn mac(text: &str) -> Mac {
+    text.parse().expect("a test's MAC")
+}
+
+fn rule(from: Option<&str>, to: Option<&str>, table: u32, priority: Option<u32>) -> Rule {
+    Rule { from: from.map(net), to: to.map(net), table, priority, mark: None, tos: None }
+}
+
+fn rules(network: &Network) -> Vec<Rule> {
+    network.observe().expect("observed").rules
+}
+
+/// The rules that `ip -j rule` shows with the mark of configuration.
+fn shown_rules(lab: &Lab, family: &str) -> Vec<Value> {
+    let all = lab.json(&format!("-N {family} rule show"));
+    all.into_iter().filter(|rule| rule["protocol"] == "4").collect()
+}
+
+fn static_address(link: &str, address: &str) -> Change {
+    Change::AddAddress { link: link.to_owned(), address: Address { net: net(address), origin: Origin::Static } }
+}
+
+#[test]
+fn rules_of_both_families_are_added_with_all_they_say_and_removed() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    let whole = |from, to| Rule { mark: Some(0x2a), tos: Some(0x10), ..rule(Some(from), Some(to), 100_000, Some(77)) };
+    let all = [
+        whole("192.0.2.0/24", "198.51.100.0/25"),
+        whole("2001:db8::/32", "2001:db8:1::/48"),
+        rule(Some("203.0.113.7/32"), None, 7, Some(100)),
+        rule(None, Some("2001:db8::7/128"), 254, Some(32_765)),
+    ];
+    for rule in &all {
+        does(&network, Change::AddRule(rule.clone()));
+    }
+    assert_eq!(rules(&network), all);
+    let [v4, v6] = ["-4", "-6"].map(|family| shown_rules(&lab, family));
+    let told = json!({"priority": 77, "src": "192.0.2.0", "srclen": 24, "dst": "198.51.100.0", "dstlen": 25,
+        "tos": "0x10", "fwmark": "0x2a", "table": "100000", "protocol": "4"});
+    assert_eq!(v4[0], told);
+    assert_eq!((v4.len(), &v4[1]["src"], &v4[1]["table"]), (2, &json!("203.0.113.7"), &json!("7")));
+    assert_eq!((v6.len(), &v6[0]["src"], &v6[0]["fwmark"]), (2, &json!("2001:db8::"), &json!("0x2a")));
+    assert_eq!(
+        (&v6[1]["dst"], &v6[1]["table"], &v6[1]["priority"]),
+        (&json!("2001:db8::7"), &json!("254"), &json!(32_765))
+    );
+
+    for rule in &all {
+        does(&network, Change::RemoveRule(rule.clone()));
+    }
+    assert_eq!(rules(&network), []);
+    assert_eq!(lab.json("rule show").len(), 3, "the kernel's own are there");
+}
+
+#[test]
+fn a_rule_without_a_priority_gets_one_and_is_told_with_it() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    does(&network, Change::AddRule(rule(Some("192.0.2.0/24"), None, 7, None)));
+    does(&network, Change::AddRule(rule(Some("198.51.100.0/24"), None, 8, None)));
+    // The kernel puts each before those that are there.
+    let [first, second] =
+        [rule(Some("198.51.100.0/24"), None, 8, Some(32_764)), rule(Some("192.0.2.0/24"), None, 7, Some(32_765))];
+    assert_eq!(rules(&network), [first.clone(), second.clone()]);
+    does(&network, Change::RemoveRule(second));
+    assert_eq!(rules(&network), [first]);
+}
+
+#[test]
+fn exactly_the_rule_that_is_meant_is_removed() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    // The kernel takes the first that says as much or more: all of these would fit the last one.
+    let more = [
+        Rule { mark: Some(5), ..rule(Some("192.0.2.0/24"), Some("198.51.100.0/24"), 7, Some(50)) },
+        Rule { tos: Some(4), ..rule(Some("192.0.2.0/24"), None, 7, Some(50)) },
+    ];
+    let meant = rule(Some("192.0.2.0/24"), None, 7, Some(50));
+    for rule in more.iter().chain([&meant]) {
+        does(&network, Change::AddRule(rule.clone()));
+    }
+    lab.ip("rule add from 192.0.2.0/24 table 7 priority 50 protocol boot");
+    does(&network, Change::RemoveRule(meant));
+    assert_eq!(rules(&network).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(more));
+    let all = lab.json("-N rule show");
+    assert_eq!(all.iter().filter(|rule| rule["protocol"] == "3").count(), 1, "that of somebody else is there: {all:?}");
+}
+
+#[test]
+fn rules_of_others_are_not_seen() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    for command in [
+        "rule add from 192.0.2.0/24 table 7 priority 50",
+        "rule add from 192.0.2.0/24 table 7 priority 51 protocol static iif eth0",
+        "rule add from 192.0.2.0/24 table 7 priority 52 protocol static ipproto 17",
+        "rule add not from 192.0.2.0/24 table 7 priority 53 protocol static",
+        "rule add from 192.0.2.0/24 blackhole priority 54 protocol static",
+        "rule add from 192.0.2.0/24 table 7 priority 55 protocol static suppress_prefixlength 0",
+        "rule add from 192.0.2.0/24 fwmark 1/3 table 7 priority 56 protocol static",
+    ] {
+        lab.ip(command);
+    }
+    assert_eq!(rules(&network), [], "they are not of configuration, or say what no document can say");
+    lab.ip("rule add from 192.0.2.0/24 table 7 priority 57 protocol static");
+    assert_eq!(rules(&network), [rule(Some("192.0.2.0/24"), None, 7, Some(57))]);
+}
+
+#[test]
+fn prefixes_of_no_length_are_told_as_the_kernel_keeps_them() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    for (given, kept) in [
+        (rule(Some("0.0.0.0/0"), Some("192.0.2.0/24"), 7, Some(50)), rule(None, Some("192.0.2.0/24"), 7, Some(50))),
+        (rule(Some("2001:db8::/32"), Some("::/0"), 7, Some(51)), rule(Some("2001:db8::/32"), None, 7, Some(51))),
+        (rule(Some("0.0.0.0/0"), None, 7, Some(52)), rule(Some("0.0.0.0/0"), None, 7, Some(52))),
+        (rule(None, Some("::/0"), 7, Some(53)), rule(Some("::/0"), None, 7, Some(53))),
+    ] {
+        does(&network, Change::AddRule(given.clone()));
+        assert_eq!(rules(&network), [kept]);
+        does(&network, Change::RemoveRule(given));
+        assert_eq!(rules(&network), []);
+    }
+}
+
+fn route(to: &str, via: Option<&str>, table: u32) -> Route {
+    let (link, to, via) = ("eth0".to_owned(), net(to), via.map(ip));
+    let metric = if to.addr().is_ipv4() { 0 } else { 1024 };
+    Route { link, to, via, metric, table, origin: Origin::Static, reach: Reach::Prefix }
+}
+
+/// `to table` of the static routes that `ip -j route show table all` shows.
+fn shown_routes(lab: &Lab) -> BTreeSet<(String, String)> {
+    let all = ["-4", "-6"].iter().flat_map(|family| lab.json(&format!("-N {family} route show table all")));
+    let ours = all.filter(|route| route["protocol"] == "4");
+    ours.map(|route| {
+        let table = route["table"].as_str().unwrap_or("254").to_owned();
+        (route["dst"].as_str().unwrap_or("?").to_owned(), table)
+    })
+    .collect()
+}
+
+#[test]
+fn routes_of_all_tables_are_added_seen_and_removed_one_by_one() {
+    let lab = Lab::new();
+    lab.peer_ip("link set lan0 up");
+    let network = lab.network(None);
+    set_admin(&network, "eth0", Admin::Up);
+    for address in ["192.0.2.7/24", "2001:db8::7/64"] {
+        does(&network, static_address("eth0", address));
+    }
+    let tables = [100, 1_000_000, MAIN_TABLE, 253];
+    let all: Vec<Route> = tables
+        .iter()
+        .flat_map(|&table| {
+            [
+                route("0.0.0.0/0", Some("192.0.2.1"), table),
+                route("192.0.2.0/24", None, table),
+                route("::/0", Some("2001:db8::1"), table),
+            ]
+        })
+        // The kernel has the prefix in the main table by itself.
+        .filter(|route| route.via.is_some() || route.table != MAIN_TABLE)
+        .collect();
+    for route in &all {
+        does(&network, Change::AddRoute(route.clone()));
+    }
+    let text = |table: u32| table.to_string();
+    let wanted = |routes: &[Route]| -> BTreeSet<(String, String)> {
+        let to = |to: IpNet| if to.prefix_len() == 0 { "default".to_owned() } else { to.to_string() };
+        routes.iter().map(|route| (to(route.to), text(route.table))).collect()
+    };
+    let observed = |network: &Network| -> BTreeSet<(String, u32)> {
+        network.observe().expect("observed").routes.iter().map(|route| (route.to.to_string(), route.table)).collect()
+    };
+    assert_eq!(shown_routes(&lab), wanted(&all));
+    assert_eq!(observed(&network), all.iter().map(|route| (route.to.to_string(), route.table)).collect());
+    for at in 0..all.len() {
+        does(&network, Change::RemoveRoute(all[at].clone()));
+        assert_eq!(shown_routes(&lab), wanted(&all[at + 1..]), "after {}", all[at]);
+    }
+}
+
+#[test]
+fn removing_from_a_link_that_is_gone_is_done_already() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    let gone = "gone".to_owned();
+    let neighbor = Neighbor { address: ip("192.0.2.9"), mac: mac("02:00:00:00:00:09") };
+    let address = Address { net: net("192.0.2.7/24"), origin: Origin::Static };
+    does(&network, Change::RemoveAddress { link: gone.clone(), address });
+    does(&network, Change::RemoveNeighbor { link: gone.clone(), neighbor });
+    does(&network, Change::RemoveRoute(Route { link: gone.clone(), ..route("0.0.0.0/0", Some("192.0.2.1"), 7) }));
+    does(&network, Change::Leave { link: gone.clone() });
+    does(&network, Change::Delete { link: gone.clone() });
+    assert_eq!(refused(&network, Change::AddNeighbor { link: gone, neighbor }), "gone is not there");
+}
+
+/// Permanent neighbors that `ip -j neigh` shows on `eth0`.
+fn shown_neighbors(lab: &Lab) -> BTreeSet<(String, String)> {
+    let all = lab.json("neigh show dev eth0 nud permanent");
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    all.iter().map(|neighbor| (text(&neighbor["dst"]), text(&neighbor["lladdr"]))).collect()
+}
+
+#[test]
+fn neighbors_are_set_replaced_and_forgotten() {
+    let lab = Lab::new();
+    lab.peer_ip("link set lan0 up");
+    let network = lab.network(None);
+    set_admin(&network, "eth0", Admin::Up);
+    let neighbor =
+        |address: &str, last: u8| Neighbor { address: ip(address), mac: Mac::from_bytes([2, 0, 0, 0, 0, last]) };
+    let add = |neighbor| does(&network, Change::AddNeighbor { link: "eth0".to_owned(), neighbor });
+    let remove = |neighbor| does(&network, Change::RemoveNeighbor { link: "eth0".to_owned(), neighbor });
+    let pair = |address: &str, last: u8| (address.to_owned(), format!("02:00:00:00:00:{last:02x}"));
+    // One that the kernel learned by itself becomes one for good.
+    lab.ip("neigh add 192.0.2.9 lladdr 02:00:00:00:00:99 dev eth0 nud stale");
+    assert_eq!(seen(&network, "eth0").neighbors, []);
+    add(neighbor("192.0.2.9", 9));
+    add(neighbor("2001:db8::9", 10));
+    add(neighbor("fe80::9", 11));
+    assert_eq!(shown_neighbors(&lab), [pair("192.0.2.9", 9), pair("2001:db8::9", 10), pair("fe80::9", 11)].into());
+    let all = [neighbor("192.0.2.9", 9), neighbor("2001:db8::9", 10), neighbor("fe80::9", 11)];
+    assert_eq!(seen(&network, "eth0").neighbors, all);
+
+    add(neighbor("192.0.2.9", 12));
+    remove(neighbor("192.0.2.9", 9));
+    assert!(shown_neighbors(&lab).contains(&pair("192.0.2.9", 12)), "what was replaced is not removed by its old MAC");
+    remove(neighbor("192.0.2.9", 12));
+    remove(neighbor("2001:db8::9", 10));
+    assert_eq!(seen(&network, "eth0").neighbors, [neighbor("fe80::9", 11)]);
+    assert_eq!(shown_neighbors(&lab), [pair("fe80::9", 11)].into());
+}
+
+#[test]
+fn an_ipv4_address_that_somebody_else_has_is_told_with_his_mac() {
+    let lab = Lab::new();
+    lab.peer_ip("link set lan0 up");
+    lab.peer_ip("address add 192.0.2.7/24 dev lan0");
+    let network = lab.network(None);
+    set_admin(&network, "eth0", Admin::Up);
+    eventually("a carrier", || lab.ip("link show dev eth0").contains("LOWER_UP").then_some(()));
+    does(&network, static_address("eth0", "192.0.2.6/24"));
+    does(&network, Change::AwaitUnique { link: "eth0".to_owned() });
+    does(&network, static_address("eth0", "192.0.2.7/24"));
+    assert_eq!(
+        refused(&network, Change::AwaitUnique { link: "eth0".to_owned() }),
+        "could not wait until the addresses of eth0 are known to be unique: \
+         192.0.2.7 is in use by another machine on this link, 02:00:00:00:00:01"
+    );
+}
+
+#[test]
+fn an_address_on_two_nics_of_this_machine_is_no_conflict() {
+    let lab = Lab::new();
+    // The peer is a switch with both NICs on it.
+    lab.peer_ip("link add switch type bridge");
+    lab.ip(&format!("link add eth1 address 02:00:00:00:00:06 type veth peer name lan1 netns {}", lab.peer));
+    for port in ["lan0", "lan1"] {
+        lab.peer_ip(&format!("link set {port} master switch up"));
+    }
+    lab.peer_ip("link set switch up");
+    let network = lab.network(None);
+    for link in ["eth0", "eth1"] {
+        set_admin(&network, link, Admin::Up);
+        does(&network, static_address(link, "192.0.2.7/24"));
+    }
+    let carriers = || lab.ip("link").matches("LOWER_UP").count() == 3;
+    eventually("carriers", || carriers().then_some(()));
+    // That the other NIC answers is seen by whoever does not know it.
+    does(&network, Change::AwaitUnique { link: "eth0".to_owned() });
+    lab.peer_ip("address add 192.0.2.7/24 dev switch");
+    let text = refused(&network, Change::AwaitUnique { link: "eth0".to_owned() });
+    assert!(text.contains("192.0.2.7 is in use by another machine"), "{text}");
+}
+
+#[test]
+fn an_address_that_nobody_else_has_is_announced() {
+    let lab = Lab::new();
+    lab.peer_ip("link set lan0 up");
+    lab.peer_ip("address add 192.0.2.1/24 dev lan0");
+    let network = lab.network(None);
+    set_admin(&network, "eth0", Admin::Up);
+    eventually("a carrier", || lab.ip("link show dev eth0").contains("LOWER_UP").then_some(()));
+    // The peer remembers who had it before.
+    lab.peer_ip("neigh replace 192.0.2.7 lladdr 02:00:00:00:00:99 dev lan0 nud stale");
+    does(&network, static_address("eth0", "192.0.2.7/24"));
+    attempt(&network, Change::AwaitUnique { link: "eth0".to_owned() }).expect("unique");
+    eventually("the peer knows who has it now", || lab.peer_ip("neigh show 192.0.2.7").contains(MAC).then_some(()));
+}
+
+#[test]
+fn every_change_by_hand_is_told() {
+    let lab = Lab::new();
+    lab.peer_ip("link set lan0 up");
+    lab.ip("link set eth0 up");
+    lab.ip("address add 192.0.2.5/24 dev eth0");
+    let network = lab.network(None);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    for command in [
+        "address add 192.0.2.6/24 dev eth0",
+        "address add 2001:db8::5/64 dev eth0 nodad",
+        "route add 198.51.100.0/24 via 192.0.2.1",
+        "-6 route add 2001:db8:1::/48 via 2001:db8::1",
+        "route add 198.51.100.0/24 via 192.0.2.1 table 7",
+        "rule add from 192.0.2.5 table 7",
+        "-6 rule add from 2001:db8::5 table 7",
+        "link set eth0 mtu 1400",
+        "link add br0 type bridge",
+    ] {
+        // Listening anew each time: what came before is not heard.
+        let changes = network.changes().expect("listening");
+        lab.ip(command);
+        let told = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), changes.notified()).await });
+        assert!(told.is_ok(), "{command} was not told");
+    }
+}
+
+#[test]
+fn a_change_between_two_waits_is_told_at_the_second() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    let changes = network.changes().expect("listening");
+    does(&network, Change::Create { link: "br0".to_owned(), kind: muster_agent::plan::network::NewLink::Bridge });
+    join(&network, "eth0", "br0");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let wait = || runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), changes.notified()).await });
+    assert!(wait().is_ok());
+    set_admin(&network, "eth0", Admin::Up);
+    assert!(wait().is_ok());
+}

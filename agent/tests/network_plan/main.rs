@@ -1,0 +1,418 @@
+//! Plans and reverts of the network, held against the twin of the kernel: random machines, random documents.
+
+mod generate;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use generate::{controllers, document, ethernet, ip, machine, net, twin};
+use muster_agent::plan::network::twin::Twin;
+use muster_agent::plan::network::{Change, Step, differences, plan, revert};
+use muster_protocol::VlanTag;
+use muster_protocol::desired::{self, Desired, Ethernet, LeaseUse, MAIN_TABLE, Reach, Select, Settings};
+use muster_protocol::observed::{self, Address, Dhcp, Lease, LinkKind, Network, Origin};
+use muster_protocol::to_agent::Impact;
+use proptest::prelude::*;
+
+fn apply(twin: &mut Twin, steps: &[Step]) -> Result<(), String> {
+    for step in steps {
+        twin.apply(&step.change).map_err(|refused| format!("{refused} in {steps:#?} at {:#?}", twin.observe()))?;
+    }
+    Ok(())
+}
+
+/// What a revert owes: all but indexes, carrier, what routers announced and what the kernel makes.
+fn essence(network: &Network) -> BTreeSet<String> {
+    let name = |index| network.links.iter().find(|link| link.index == index).map(|link| link.name.clone());
+    let ours = |origin| matches!(origin, Origin::Static | Origin::Dhcp);
+    let mut facts = BTreeSet::new();
+    for link in &network.links {
+        let on = &link.name;
+        let kind = match &link.kind {
+            LinkKind::Vlan { parent, tag } => format!("{tag} on {:?}", name(*parent)),
+            LinkKind::Bond(bond) => format!("{:?} {:?} {:?}", bond.mode, bond.options, bond.primary.map(name)),
+            LinkKind::Bridge(bridge) => format!("{:?}", bridge.options),
+            LinkKind::Ethernet | LinkKind::Foreign(_) => String::new(),
+        };
+        let port = link.port.map(|port| format!("{:?} {} {}", name(port.of), port.path_cost, port.priority));
+        let uses = (link.dhcp4.lease_use(), link.dhcp6.lease_use());
+        facts.insert(format!("{on} {kind} {:?} {} {uses:?} {:?} {port:?}", link.admin, link.mtu, link.accept_ra));
+        facts.insert(format!("{on} {:?} {:?} {:?}", link.privacy, link.neighbors, link.wake_on_lan));
+        let addresses = link.addresses.iter().filter(|address| ours(address.origin));
+        facts.extend(addresses.map(|address| format!("{on} {address:?}")));
+    }
+    for route in network.routes.iter().filter(|route| ours(route.origin)) {
+        facts.insert(format!("{:?} {:?}", name(route.link), observed::Route { link: 0, ..route.clone() }));
+    }
+    facts.insert(format!("{:?} {:?} {}", network.rules, network.ntp, network.hostname));
+    facts.insert(format!("{:?} {:?}", network.nameservers, network.search));
+    facts
+}
+
+/// A document that passes its check and fits the machine, with its plan.
+fn fitting(
+    document: desired::Network,
+    machine: &Network,
+    controllers: &[IpAddr],
+) -> Option<(desired::Network, Vec<Step>)> {
+    let desired = Desired { network: Some(document.clone()), storage: None };
+    desired::check(desired).ok()?;
+    let steps = plan(&document, machine, controllers).ok()?;
+    Some((document, steps))
+}
+
+/// Whether a route of the document needs a lease on a link that gets none.
+fn waits_in_vain(steps: &[Step], machine: &Network) -> bool {
+    steps.iter().any(|step| match &step.change {
+        Change::AwaitLease { link, .. } => {
+            let searches = |dhcp: &Dhcp| matches!(dhcp, Dhcp::Searching(_));
+            // A NIC that is renamed is still where nobody answered.
+            let is_it = |have: &observed::Link| have.name == *link || first_name(steps, link) == have.name;
+            machine.links.iter().any(|have| is_it(have) && searches(&have.dhcp4))
+        }
+        _ => false,
+    })
+}
+
+/// The name that a link had before the steps.
+fn first_name(steps: &[Step], name: &str) -> String {
+    let mut name = name.to_owned();
+    for step in steps.iter().rev() {
+        if let Change::Rename { link, to } = &step.change
+            && *to == name
+        {
+            name.clone_from(link);
+        }
+    }
+    name
+}
+
+/// eth0 as it is after a network boot: up, with a lease that brought the default route and a resolver.
+fn booted() -> Network {
+    let lease = Lease {
+        address: net("192.0.2.100/24"),
+        server: ip("192.0.2.1"),
+        nameservers: vec![ip("192.0.2.53")],
+        search: vec![],
+        ntp: vec![],
+    };
+    let eth0 = observed::Link {
+        addresses: vec![Address { net: lease.address, origin: Origin::Dhcp }],
+        dhcp4: Dhcp::Bound(LeaseUse::default(), Box::new(lease)),
+        ..ethernet(2)
+    };
+    let default = observed::Route {
+        to: net("0.0.0.0/0"),
+        via: Some(ip("192.0.2.1")),
+        link: 2,
+        metric: 1024,
+        table: MAIN_TABLE,
+        origin: Origin::Dhcp,
+    };
+    Network { links: vec![eth0], routes: vec![default], nameservers: vec![ip("192.0.2.53")], ..Network::default() }
+}
+
+fn entry(id: &str, kind: desired::LinkKind, settings: Settings) -> desired::Link {
+    desired::Link { id: id.to_owned(), kind, settings }
+}
+
+fn nic(name: &str) -> desired::LinkKind {
+    let select = Select { name: Some(name.to_owned()), ..Select::default() };
+    desired::LinkKind::Ethernet(Ethernet { select, ..Ethernet::default() })
+}
+
+fn vlan(tag: u16, parent: &str) -> desired::LinkKind {
+    desired::LinkKind::Vlan { tag: VlanTag::try_from(tag).expect("a tag"), parent: parent.to_owned() }
+}
+
+fn route(to: &str, via: &str) -> desired::Route {
+    desired::Route { to: net(to), via: Some(ip(via)), metric: None, table: MAIN_TABLE, reach: Reach::Prefix }
+}
+
+/// netplan: a static address, gateway and resolver on eth0, and VLAN 7 on it.
+fn office() -> desired::Network {
+    let lan = Settings {
+        addresses: vec![net("192.0.2.7/24"), net("2001:db8::7/64")],
+        routes: vec![route("0.0.0.0/0", "192.0.2.1"), route("::/0", "2001:db8::1")],
+        nameservers: vec![ip("192.0.2.54")],
+        search: vec!["example.org".to_owned()],
+        ..Settings::default()
+    };
+    let office = Settings { addresses: vec![net("198.51.100.7/24")], mtu: Some(1400), ..Settings::default() };
+    desired::Network {
+        links: vec![entry("office", vlan(7, "lan"), office), entry("lan", nic("eth0"), lan)],
+        ..desired::Network::default()
+    }
+}
+
+#[test]
+fn a_resolver_stays_when_the_lease_that_brought_it_ends() {
+    let mut document = office();
+    for link in &mut document.links {
+        if link.id == "lan" {
+            (link.settings.nameservers, link.settings.search) = (vec![ip("192.0.2.53")], Vec::new());
+        }
+    }
+    let mut twin = Twin::new(booted());
+    apply(&mut twin, &plan(&document, &booted(), &[]).expect("it fits")).expect("applies");
+    assert_eq!(twin.observe().nameservers, [ip("192.0.2.53")]);
+    assert_eq!(differences(&document, twin.observe()), [""; 0]);
+    let back = revert(&booted(), twin.observe());
+    apply(&mut twin, &back).expect("reverts");
+    assert_eq!(twin.observe().nameservers, [ip("192.0.2.53")]);
+}
+
+#[test]
+fn the_old_path_lives_until_the_new_one_is_there() {
+    let steps = plan(&office(), &booted(), &[]).expect("it fits");
+    let lines: Vec<String> =
+        steps.iter().map(|s| format!("{:?}: {}", s.describe().impact, s.describe().action)).collect();
+    assert_eq!(
+        lines,
+        [
+            "None: create VLAN office with tag 7 on eth0",
+            "None: set the MTU of office to 1400",
+            "None: take router advertisements on office unless it forwards",
+            "None: bring office up",
+            "None: stop DHCP on eth0",
+            "None: add address 192.0.2.7/24 to eth0",
+            "None: add address 2001:db8::7/64 to eth0",
+            "None: add address 198.51.100.7/24 to office",
+            "None: wait until the addresses of eth0 are known to be unique",
+            "None: wait until the addresses of office are known to be unique",
+            "ControlPath: add route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 0",
+            "ControlPath: add route ::/0 via 2001:db8::1 by eth0 with metric 1024",
+            "ControlPath: remove route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 1024",
+            "ControlPath: remove address 192.0.2.100/24 from eth0",
+            "None: set resolvers: 192.0.2.54, search domains: example.org",
+        ]
+    );
+}
+
+/// What a plan does for a controller behind the gateway, as lines.
+fn lines(document: &desired::Network, machine: &Network) -> Vec<String> {
+    let steps = plan(document, machine, &[ip("203.0.113.1")]).expect("it fits");
+    steps.iter().map(|step| format!("{:?}: {}", step.impact, step.change.action())).collect()
+}
+
+#[test]
+fn a_vlan_on_a_bond_is_proven_beside_the_nic_that_carries_the_session() {
+    let mut machine = booted();
+    machine.links.extend([ethernet(3), ethernet(4)]);
+    let bond = desired::Bond {
+        ports: vec!["eth1".into(), "eth2".into()],
+        mode: desired::BondMode::ActiveBackup,
+        ..desired::Bond::default()
+    };
+    let office = Settings {
+        addresses: vec![net("198.51.100.7/24")],
+        routes: vec![route("0.0.0.0/0", "198.51.100.1")],
+        ..Settings::default()
+    };
+    let document = desired::Network {
+        links: vec![
+            entry("eth0", nic("eth0"), Settings::default()),
+            entry("eth1", nic("eth1"), Settings::default()),
+            entry("eth2", nic("eth2"), Settings::default()),
+            entry("bond0", desired::LinkKind::Bond(bond), Settings::default()),
+            entry("office", vlan(7, "bond0"), office),
+        ],
+        ..desired::Network::default()
+    };
+    assert_eq!(
+        lines(&document, &machine),
+        [
+            "None: create bond bond0 of mode active-backup",
+            "None: create VLAN office with tag 7 on bond0",
+            "None: set mii-monitor-interval of bond bond0 to 100",
+            "None: take router advertisements on bond0 unless it forwards",
+            "None: take router advertisements on office unless it forwards",
+            "LinkDrops: bring eth1 down",
+            "LinkDrops: make eth1 a port of bond0",
+            "LinkDrops: bring eth2 down",
+            "LinkDrops: make eth2 a port of bond0",
+            "None: bring bond0 up",
+            "None: stop DHCP on eth0",
+            "None: add address 198.51.100.7/24 to office",
+            "None: wait until the addresses of office are known to be unique",
+            "None: add route 0.0.0.0/0 via 198.51.100.1 by office with metric 4000000000",
+            "None: reach the controller by office from 198.51.100.7, beside the present way",
+            "ControlPath: add route 0.0.0.0/0 via 198.51.100.1 by office with metric 0",
+            "ControlPath: remove route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 1024",
+            "None: remove route 0.0.0.0/0 via 198.51.100.1 by office with metric 4000000000",
+            "ControlPath: remove address 192.0.2.100/24 from eth0",
+            "None: set resolvers: none, search domains: none",
+        ]
+    );
+}
+
+#[test]
+fn another_gateway_on_the_same_link_is_asked_before_it_is_used() {
+    let lan = Settings {
+        addresses: vec![net("192.0.2.7/24")],
+        routes: vec![route("0.0.0.0/0", "192.0.2.254")],
+        ..Settings::default()
+    };
+    let document = desired::Network { links: vec![entry("lan", nic("eth0"), lan)], ..desired::Network::default() };
+    assert_eq!(
+        lines(&document, &booted()),
+        [
+            "None: stop DHCP on eth0",
+            "None: add address 192.0.2.7/24 to eth0",
+            "None: wait until the addresses of eth0 are known to be unique",
+            "None: add route 203.0.113.1/32 via 192.0.2.254 by eth0 with metric 4000000000 in table 19797",
+            "None: add rule 19797: from 192.0.2.7/32 to 203.0.113.1/32 lookup 19797",
+            "None: reach the controller by eth0 from 192.0.2.7, beside the present way",
+            "ControlPath: add route 0.0.0.0/0 via 192.0.2.254 by eth0 with metric 0",
+            "None: remove rule 19797: from 192.0.2.7/32 to 203.0.113.1/32 lookup 19797",
+            "ControlPath: remove route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 1024",
+            "None: remove route 203.0.113.1/32 via 192.0.2.254 by eth0 with metric 4000000000 in table 19797",
+            "ControlPath: remove address 192.0.2.100/24 from eth0",
+            "None: set resolvers: none, search domains: none",
+        ]
+    );
+}
+
+/// Linux would take the gateway for a neighbor of everybody, also when the address is gone.
+#[test]
+fn an_address_goes_before_a_route_whose_gateway_it_is_comes() {
+    let lan = |address: &str, via: &str| {
+        let settings =
+            Settings { addresses: vec![net(address)], routes: vec![route("0.0.0.0/0", via)], ..Settings::default() };
+        desired::Network { links: vec![entry("lan", nic("eth0"), settings)], ..desired::Network::default() }
+    };
+    let mut twin = Twin::new(booted());
+    apply(&mut twin, &plan(&lan("192.0.2.7/24", "192.0.2.1"), &booted(), &[]).expect("it fits")).expect("applies");
+    let before = twin.observe().clone();
+    apply(&mut twin, &plan(&lan("192.0.2.1/24", "192.0.2.66"), &before, &[]).expect("it fits")).expect("applies");
+    let back: Vec<String> = revert(&before, twin.observe()).iter().map(|step| step.change.action()).collect();
+    let at = |line: &str| back.iter().position(|have| have == line).unwrap_or_else(|| panic!("{line}: {back:#?}"));
+    let (gone, comes) =
+        (at("remove address 192.0.2.1/24 from eth0"), at("add route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 0"));
+    assert!(gone < comes, "{back:#?}");
+}
+
+#[test]
+fn a_nic_that_carries_the_session_and_changes_its_name_is_proven_afterwards() {
+    let mut document = office();
+    let select = Select { mac: Some(generate::mac(2)), ..Select::default() };
+    document.links[1].kind =
+        desired::LinkKind::Ethernet(Ethernet { select, set_name: Some("lan0".into()), ..Ethernet::default() });
+    let lines = lines(&document, &booted());
+    assert!(lines.contains(&"ControlPath: rename eth0 to lan0".to_owned()), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("reach the controller")), "{lines:#?}");
+}
+
+#[test]
+fn a_lease_comes_back_with_all_it_brought() {
+    let before = booted();
+    let mut twin = Twin::new(before.clone());
+    apply(&mut twin, &plan(&office(), &before, &[]).expect("it fits")).expect("the kernel agrees");
+    let back = revert(&before, twin.observe());
+    let lines: Vec<String> = back.iter().map(|step| step.change.action()).collect();
+    assert_eq!(
+        lines,
+        [
+            "add address 192.0.2.100/24 to eth0",
+            "start DHCP on eth0",
+            "add route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 1024",
+            "remove route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 0",
+            "remove route ::/0 via 2001:db8::1 by eth0 with metric 1024",
+            "remove address 192.0.2.7/24 from eth0",
+            "remove address 2001:db8::7/64 from eth0",
+            "delete office",
+            "set resolvers: none, search domains: none",
+        ]
+    );
+    apply(&mut twin, &back).expect("the kernel agrees");
+    assert_eq!(twin.observe(), &before);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_applied_plan_leaves_no_difference(machine in machine(), document in document(), controllers in controllers()) {
+        let planned = fitting(document, &machine, &controllers);
+        prop_assume!(planned.is_some());
+        let (document, steps) = planned.expect("assumed");
+        prop_assume!(!waits_in_vain(&steps, &machine));
+        let mut twin = twin(&machine);
+        apply(&mut twin, &steps).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(differences(&document, twin.observe()), Vec::<String>::new());
+        prop_assert_eq!(plan(&document, twin.observe(), &controllers), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_revert_from_any_step_gives_back_what_was(machine in machine(), document in document(), controllers in controllers(), done in 0_usize..40) {
+        let planned = fitting(document, &machine, &controllers);
+        prop_assume!(planned.is_some());
+        let (_, steps) = planned.expect("assumed");
+        let mut twin = twin(&machine);
+        for step in steps.iter().take(done) {
+            if twin.apply(&step.change).is_err() {
+                break;
+            }
+        }
+        let back = revert(&machine, twin.observe());
+        let between = format!("{:#?}", twin.observe());
+        apply(&mut twin, &back).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(essence(twin.observe()), essence(&machine), "{:#?}\nby {:#?}\nfrom {}", steps, back, between);
+        prop_assert_eq!(revert(&machine, twin.observe()), Vec::new());
+    }
+
+    #[test]
+    fn a_state_that_is_there_needs_no_revert(machine in machine()) {
+        prop_assert_eq!(revert(&machine, &machine), Vec::new());
+    }
+
+    #[test]
+    fn links_that_the_document_does_not_name_are_left_alone(machine in machine(), document in document(), controllers in controllers()) {
+        let planned = fitting(document, &machine, &controllers);
+        prop_assume!(planned.is_some());
+        let (document, steps) = planned.expect("assumed");
+        let mut twin = twin(&machine);
+        // Up to the first refusal, if any.
+        let _ = apply(&mut twin, &steps);
+        let after = twin.observe().clone();
+        let untouched = |network: &Network| {
+            let named = |link: &&observed::Link| {
+                let selects = |d: &desired::Link| {
+                    matches!(&d.kind, desired::LinkKind::Ethernet(e) if e.select.mac == Some(link.permanent_mac))
+                        || d.id == link.name
+                };
+                link.kind != LinkKind::Ethernet || document.links.iter().any(selects)
+            };
+            let mut rest = network.clone();
+            // What is or becomes a port of a described link follows it.
+            let is_port = |link: &observed::Link| {
+                let has_port = |network: &Network| {
+                    network.links.iter().any(|have| have.name == link.name && have.port.is_some())
+                };
+                has_port(&machine) || has_port(&after)
+            };
+            rest.links.retain(|link| !named(&link) && !is_port(link));
+            rest.routes.retain(|route| rest.links.iter().any(|link| link.index == route.link));
+            (rest.links, rest.routes)
+        };
+        prop_assert_eq!(untouched(twin.observe()), untouched(&machine));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_touches_the_way_to_the_controller_before_the_new_one_is_proven(
+        machine in machine(), document in document(), controllers in controllers(),
+    ) {
+        let planned = fitting(document, &machine, &controllers);
+        prop_assume!(planned.is_some());
+        let (_, steps) = planned.expect("assumed");
+        let proof = steps.iter().position(|step| matches!(step.change, Change::Prove(_)));
+        prop_assume!(proof.is_some());
+        let (before, after) = steps.split_at(proof.expect("assumed"));
+        prop_assert!(before.iter().all(|step| step.impact != Impact::ControlPath), "{:#?}", before);
+        prop_assert!(after.iter().any(|step| step.impact == Impact::ControlPath), "{:#?}", after);
+    }
+}

@@ -1,0 +1,458 @@
+//! Operations: durable work with a kind, a state, a progress and a receipt.
+//!
+//! An operation is driven from outside: [`next_call`] says what the agent must be told, the other functions take in what
+//! came of it. All of it is decided from durable state, so a controller that was killed goes on where it was.
+
+pub mod outcome;
+#[cfg(test)]
+mod stored;
+
+use muster_protocol::hello::{Progress, Times};
+use muster_protocol::to_agent::{Call, Power, PowerAction, Wipe};
+use muster_protocol::to_controller::{WipeReceipt, Work};
+use muster_protocol::{BootId, Generation, MachineId, OperationId};
+
+use super::draft::cut;
+use super::record::{Decommission, Operation, OperationKind, OperationState, OperationStep};
+use super::{Draft, Facts, Refusal};
+use outcome::Outcome;
+
+/// A power command that no agent took on within this time fails: nobody wants a reboot of last week.
+pub const POWER_BEGIN_WITHIN_MS: u64 = 10 * 60 * 1000;
+
+/// A machine that accepted a reboot and is not back so long after the command's own deadline is taken for lost.
+const REBOOTS_WITHIN_MS: u64 = 20 * 60 * 1000;
+
+/// How many operations that have ended are kept; the first to end goes first.
+const ENDED_KEPT: usize = 20_000;
+
+/// How many steps are kept; later ones replace the last.
+const STEPS_KEPT: usize = 64;
+
+/// Of one step's text: all of them stay well below what a record may have.
+const STEP_BYTES: usize = 512;
+
+/// Begins an operation in state queued.
+pub fn open(
+    draft: &mut Draft,
+    machine: MachineId,
+    kind: OperationKind,
+    begin_by_unix_ms: Option<u64>,
+) -> Result<Operation, Refusal> {
+    let operation = Operation {
+        id: OperationId::from_bytes(draft.random()),
+        machine,
+        kind,
+        state: OperationState::Queued,
+        percent: 0,
+        steps: Vec::new(),
+        receipt: String::new(),
+        outcome: None,
+        who: draft.author.who.clone(),
+        created_unix_ms: draft.now_unix_ms(),
+        ended_unix_ms: None,
+        begin_by_unix_ms,
+    };
+    draft.put(operation.clone());
+    forget_old(draft);
+    draft.event("operation.queued", operation.id, describe(&operation.kind));
+    Ok(operation)
+}
+
+/// Two that ended go where one begins, so that there are never many more than [`ENDED_KEPT`].
+fn forget_old(draft: &mut Draft) {
+    for _ in 0..2 {
+        if let Some(oldest) = draft.state().ended_beyond(ENDED_KEPT) {
+            draft.delete::<Operation>(&oldest);
+        }
+    }
+}
+
+/// What an operation does, in a few words.
+pub fn describe(kind: &OperationKind) -> String {
+    match kind {
+        OperationKind::Apply { generation } => format!("apply generation {generation}"),
+        OperationKind::Power { action: PowerAction::Reboot, .. } => "reboot".into(),
+        OperationKind::Power { action: PowerAction::Off, .. } => "power off".into(),
+        OperationKind::Wipe { disks } => format!("wipe {} disk(s)", disks.len()),
+        OperationKind::Provision { lease, .. } => format!("provision for lease {lease}"),
+        OperationKind::Decommission { lease, .. } => format!("decommission lease {lease}"),
+    }
+}
+
+/// What the machine's agent must be told now for this operation; `None` where it is not the agent's turn.
+///
+/// Sending it twice does no harm: agents know operations by their id. Desired states travel by generation and not here.
+pub fn next_call(operation: &Operation) -> Option<Call> {
+    let id = operation.id;
+    if operation.state.is_ended() {
+        return None;
+    }
+    match &operation.kind {
+        OperationKind::Apply { .. } | OperationKind::Provision { .. } => None,
+        OperationKind::Power { action, boot } => {
+            Some(Call::Power(Power { operation: id, boot: *boot, action: *action }))
+        }
+        OperationKind::Wipe { disks } | OperationKind::Decommission { disks, stage: Decommission::Wipe, .. } => {
+            Some(Call::Wipe(Wipe { operation: id, disks: disks.clone() }))
+        }
+        OperationKind::Decommission { stage: Decommission::Reboot { boot }, .. } => {
+            Some(Call::Power(Power { operation: id, boot: *boot, action: PowerAction::Reboot }))
+        }
+    }
+}
+
+/// The agent has taken it on.
+pub fn accepted(draft: &mut Draft, id: OperationId) -> Result<(), Refusal> {
+    let mut operation = draft.need::<Operation>(&id)?;
+    if operation.state == OperationState::Queued {
+        operation.state = OperationState::Running;
+        note(draft, &mut operation, "accepted by the agent");
+        draft.event("operation.running", id, describe(&operation.kind));
+        draft.put(operation);
+    }
+    Ok(())
+}
+
+/// The agent refuses: the operation has failed.
+pub fn refused(draft: &mut Draft, id: OperationId, why: &str) -> Result<(), Refusal> {
+    let operation = draft.need::<Operation>(&id)?;
+    end(draft, operation, OperationState::Failed { why: why.to_owned() }, "")
+}
+
+/// The machine is at work on a generation; kept in the operation that follows it.
+pub fn applying(
+    draft: &mut Draft,
+    machine: MachineId,
+    generation: Generation,
+    percent: u8,
+    step: &str,
+) -> Result<(), Refusal> {
+    let Some(mut operation) = following(draft, machine, generation) else { return Ok(()) };
+    let news = operation.steps.last().is_none_or(|last| last.text != step);
+    if operation.state == OperationState::Running && !news {
+        return Ok(());
+    }
+    operation.state = OperationState::Running;
+    operation.percent = percent.min(100);
+    note(draft, &mut operation, step);
+    draft.put(operation);
+    Ok(())
+}
+
+/// A generation came to an end on the machine; so does the operation that follows it.
+/// `confirmed` is how long it took where it was confirmed.
+pub fn settled(
+    draft: &mut Draft,
+    machine: MachineId,
+    generation: Generation,
+    how: &Progress,
+    confirmed: Times,
+) -> Result<(), Refusal> {
+    let Some(mut operation) = following(draft, machine, generation) else { return Ok(()) };
+    let state = match how {
+        Progress::Idle | Progress::Applying { .. } => return Ok(()),
+        Progress::Confirmed { .. } => OperationState::Succeeded,
+        Progress::Refused { why, .. } => OperationState::Failed { why: format!("refused: {why}") },
+        Progress::Reverted { reason, why, .. } => {
+            OperationState::Failed { why: format!("reverted: {}: {why}", outcome::word(*reason)) }
+        }
+        Progress::RevertFailed { reason, why, .. } => {
+            OperationState::Failed { why: format!("revert failed: {}: {why}", outcome::word(*reason)) }
+        }
+    };
+    operation.outcome = Outcome::of(how, confirmed);
+    end(draft, operation, state, &format!("generation {generation} is in force"))
+}
+
+/// Another boot of the machine said hello: what waited for that is done.
+///
+/// A reboot that nobody is known to have accepted is done as well: the answer was lost, or it came about by other means.
+pub fn booted(draft: &mut Draft, machine: MachineId, now: BootId) -> Result<(), Refusal> {
+    let waiting: Vec<Operation> = unfinished(draft, machine);
+    for operation in waiting {
+        match &operation.kind {
+            OperationKind::Power { boot, action } if *boot != now => match (action, &operation.state) {
+                (PowerAction::Reboot, _) => {
+                    end(draft, operation, OperationState::Succeeded, &format!("the machine is back with boot {now}"))?;
+                }
+                (PowerAction::Off, OperationState::Running) => {
+                    end(
+                        draft,
+                        operation,
+                        OperationState::Succeeded,
+                        "the machine was off, and has been switched on since",
+                    )?;
+                }
+                _ => {
+                    let why = "the machine started anew before the command reached it".to_owned();
+                    end(draft, operation, OperationState::Failed { why }, "")?;
+                }
+            },
+            OperationKind::Decommission { stage: Decommission::Reboot { boot }, .. } if *boot != now => {
+                end(draft, operation, OperationState::Succeeded, &format!("disks wiped, clean agent with boot {now}"))?;
+            }
+            // A wipe that a reboot interrupted begins again: it is the same wish, and wiping twice does no harm.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A boot said hello that had accepted to end: it could not.
+pub fn stayed(draft: &mut Draft, machine: MachineId, boot: BootId) -> Result<(), Refusal> {
+    for operation in unfinished(draft, machine) {
+        if matches!(operation.kind, OperationKind::Power { boot: ends, .. } if ends == boot)
+            && operation.state == OperationState::Running
+        {
+            let why = "the machine accepted it and is still up; its console says why, then ask again".to_owned();
+            end(draft, operation, OperationState::Failed { why }, "")?;
+        }
+    }
+    Ok(())
+}
+
+/// A machine that accepted a power-off has been seen to go.
+pub fn gone(draft: &mut Draft, machine: MachineId, was: BootId) -> Result<(), Refusal> {
+    for operation in unfinished(draft, machine) {
+        if operation.kind == (OperationKind::Power { action: PowerAction::Off, boot: was })
+            && operation.state == OperationState::Running
+        {
+            end(draft, operation, OperationState::Succeeded, "the machine left after it accepted")?;
+        }
+    }
+    Ok(())
+}
+
+/// What an agent tells of a wipe.
+pub fn work(draft: &mut Draft, machine: MachineId, id: OperationId, boot: BootId, state: Work) -> Result<(), Refusal> {
+    let mut operation = draft.need::<Operation>(&id)?;
+    if operation.machine != machine {
+        return Err(Refusal::NotFound { kind: "operation", name: id.to_string() });
+    }
+    if operation.state.is_ended() {
+        return Ok(());
+    }
+    match state {
+        Work::Running { percent, step } => {
+            operation.state = OperationState::Running;
+            operation.percent = percent.min(100);
+            note(draft, &mut operation, &step);
+            draft.put(operation);
+            Ok(())
+        }
+        Work::Failed { why } => end(draft, operation, OperationState::Failed { why }, ""),
+        Work::Done { receipts } => {
+            let receipt = receipts.iter().map(describe_receipt).collect::<Vec<_>>().join("; ");
+            match operation.kind.clone() {
+                OperationKind::Wipe { .. } => end(draft, operation, OperationState::Succeeded, &receipt),
+                OperationKind::Decommission { lease, disks, stage: Decommission::Wipe } => {
+                    let stage = Decommission::Reboot { boot };
+                    operation.kind = OperationKind::Decommission { lease, disks, stage };
+                    operation.receipt = receipt.clone();
+                    operation.percent = 90;
+                    note(draft, &mut operation, &receipt);
+                    draft.put(operation);
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+fn describe_receipt(receipt: &WipeReceipt) -> String {
+    let WipeReceipt { disk, method, bytes, verified_bytes, milliseconds } = receipt;
+    format!("{disk} {method}: {bytes} bytes, {verified_bytes} read back, {milliseconds} ms")
+}
+
+/// Takes an operation back that nobody has begun.
+pub fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Refusal> {
+    let operation = draft.need::<Operation>(&id)?;
+    match (&operation.state, &operation.kind) {
+        (OperationState::Queued, OperationKind::Power { .. } | OperationKind::Wipe { .. }) => {
+            draft.audit("operation.cancelled", id, Facts::one("state", "queued"), Facts::one("state", "cancelled"));
+            end(draft, operation, OperationState::Cancelled, "")
+        }
+        (OperationState::Queued, OperationKind::Apply { .. }) => {
+            Err(Refusal::Conflict("a desired state is taken back by applying another one".into()))
+        }
+        (OperationState::Queued, _) => {
+            Err(Refusal::Conflict("the lease decides about this operation; end the lease".into()))
+        }
+        (OperationState::Running, _) => {
+            Err(Refusal::Conflict("the machine is at work on it; it cannot be taken back".into()))
+        }
+        _ => Err(Refusal::Conflict("the operation is over".into())),
+    }
+}
+
+/// Fails what should have begun by now, and reboots that nobody came back from; as much of it as one batch takes.
+pub fn expire(draft: &mut Draft) -> Result<(), Refusal> {
+    let now = draft.now_unix_ms();
+    let is_reboot = |o: &Operation| matches!(o.kind, OperationKind::Power { action: PowerAction::Reboot, .. });
+    let late = |o: &&Operation| match (&o.state, o.begin_by_unix_ms) {
+        (OperationState::Queued, Some(by)) => by < now,
+        (OperationState::Running, Some(by)) => is_reboot(o) && by + REBOOTS_WITHIN_MS < now,
+        _ => false,
+    };
+    let overdue: Vec<Operation> = draft.state().all_unfinished().filter(late).cloned().collect();
+    for operation in overdue {
+        if !draft.has_room() {
+            break;
+        }
+        let why = match operation.state {
+            OperationState::Running => "the machine accepted it and did not come back in time; look at its console",
+            _ => "the machine was not reached in time; ask again when it is online",
+        };
+        let why = why.to_owned();
+        end(draft, operation, OperationState::Failed { why }, "")?;
+    }
+    Ok(())
+}
+
+/// Ends the operations that follow a generation before `generation`.
+pub fn supersede(draft: &mut Draft, machine: MachineId, generation: Generation) -> Result<(), Refusal> {
+    for operation in unfinished(draft, machine) {
+        if let OperationKind::Apply { generation: earlier } | OperationKind::Provision { generation: earlier, .. } =
+            operation.kind
+            && earlier < generation
+        {
+            let why = format!("generation {generation} took its place");
+            end(draft, operation, OperationState::Failed { why }, "")?;
+        }
+    }
+    Ok(())
+}
+
+fn following(draft: &Draft, machine: MachineId, of: Generation) -> Option<Operation> {
+    unfinished(draft, machine).into_iter().find(|o| match o.kind {
+        OperationKind::Apply { generation } | OperationKind::Provision { generation, .. } => generation == of,
+        _ => false,
+    })
+}
+
+fn unfinished(draft: &Draft, machine: MachineId) -> Vec<Operation> {
+    draft.state().unfinished(machine).cloned().collect()
+}
+
+fn note(draft: &Draft, operation: &mut Operation, text: &str) {
+    let step = OperationStep { at_unix_ms: draft.now_unix_ms(), text: cut(text.to_owned(), STEP_BYTES) };
+    operation.steps.truncate(STEPS_KEPT - 1);
+    operation.steps.push(step);
+}
+
+fn end(draft: &mut Draft, mut operation: Operation, state: OperationState, receipt: &str) -> Result<(), Refusal> {
+    if operation.state.is_ended() {
+        return Ok(());
+    }
+    let (kind, text) = match &state {
+        OperationState::Succeeded => ("operation.succeeded", String::new()),
+        OperationState::Failed { why } => ("operation.failed", format!(": {why}")),
+        _ => ("operation.cancelled", String::new()),
+    };
+    if state == OperationState::Succeeded {
+        operation.percent = 100;
+        if operation.receipt.is_empty() {
+            operation.receipt = receipt.to_owned();
+        }
+        note(draft, &mut operation, receipt);
+    }
+    operation.ended_unix_ms = Some(draft.now_unix_ms());
+    operation.state = state;
+    draft.event(kind, operation.id, format!("{}{text}", describe(&operation.kind)));
+    draft.put(operation.clone());
+    super::rollout::settled(draft, &operation);
+    super::lease::ended(draft, &operation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::draft::tests::draft;
+
+    #[test]
+    fn a_power_command_that_nobody_took_fails_in_time_and_is_not_sent_any_more() {
+        let mut draft = draft();
+        let machine = MachineId::from_bytes([1; 16]);
+        let kind = OperationKind::Power { action: PowerAction::Reboot, boot: BootId::from_bytes([1; 16]) };
+        let by = draft.now_unix_ms() + POWER_BEGIN_WITHIN_MS;
+        let operation = open(&mut draft, machine, kind, Some(by)).expect("opened");
+        assert!(next_call(&operation).is_some());
+        draft.advance_ms(POWER_BEGIN_WITHIN_MS + 1);
+        expire(&mut draft).expect("looked");
+        let operation = draft.need::<Operation>(&operation.id).expect("there");
+        assert!(matches!(operation.state, OperationState::Failed { .. }));
+        assert_eq!(next_call(&operation), None);
+    }
+
+    #[test]
+    fn a_reboot_that_nobody_comes_back_from_fails_in_time() {
+        let mut draft = draft();
+        let machine = MachineId::from_bytes([1; 16]);
+        let kind = OperationKind::Power { action: PowerAction::Reboot, boot: BootId::from_bytes([1; 16]) };
+        let by = draft.now_unix_ms() + POWER_BEGIN_WITHIN_MS;
+        let operation = open(&mut draft, machine, kind, Some(by)).expect("opened");
+        accepted(&mut draft, operation.id).expect("running");
+        let state = |draft: &Draft| draft.need::<Operation>(&operation.id).expect("there").state;
+        draft.advance_ms(POWER_BEGIN_WITHIN_MS + 1);
+        expire(&mut draft).expect("looked");
+        assert_eq!(state(&draft), OperationState::Running, "firmware may take long");
+        draft.advance_ms(REBOOTS_WITHIN_MS);
+        expire(&mut draft).expect("looked");
+        assert!(matches!(state(&draft), OperationState::Failed { why } if why.contains("did not come back")));
+    }
+
+    #[test]
+    fn more_overdue_commands_than_a_batch_takes_fail_one_batch_after_the_other() {
+        let by = POWER_BEGIN_WITHIN_MS;
+        let mut draft = Draft::new(draft().state().clone(), 0);
+        // Once the event feed is full, each event writes twice.
+        (0..10_000).for_each(|n| draft.event("machine.booted", n, ""));
+        for n in 0..2_000_u16 {
+            let mut machine = [0; 16];
+            machine[..2].copy_from_slice(&n.to_be_bytes());
+            let kind = OperationKind::Power { action: PowerAction::Off, boot: BootId::from_bytes([1; 16]) };
+            open(&mut draft, MachineId::from_bytes(machine), kind, Some(by)).expect("opened");
+        }
+        let mut batches = 0;
+        while draft.state().operations.iter().any(|o| !o.state.is_ended()) {
+            let mut batch = Draft::new(draft.state().clone(), by + 1);
+            batch.attempt(expire).expect("looked");
+            let (state, writes) = batch.finish();
+            assert!((1..=crate::store::BATCH_LIMIT).contains(&writes.len()), "{} writes", writes.len());
+            draft = Draft::new(state, by + 1);
+            batches += 1;
+        }
+        assert!(batches > 1);
+    }
+
+    #[test]
+    fn operations_that_ended_are_kept_for_long_and_not_for_ever() {
+        let mut draft = Draft::new(draft().state().clone(), 0);
+        let machine = MachineId::from_bytes([1; 16]);
+        let mut first = None;
+        for at in 0..=ENDED_KEPT as u64 {
+            draft = Draft::new(draft.finish().0, at);
+            let operation = open(&mut draft, machine, OperationKind::Wipe { disks: vec![] }, None).expect("opened");
+            refused(&mut draft, operation.id, "busy").expect("ended");
+            first.get_or_insert(operation.id);
+        }
+        let waits = open(&mut draft, machine, OperationKind::Wipe { disks: vec![] }, None).expect("opened");
+        assert_eq!(draft.get::<Operation>(&first.expect("there was a first")), None);
+        assert_eq!(draft.state().operations.len(), ENDED_KEPT + 1, "and one that waits");
+        assert_eq!(draft.state().unfinished(machine).map(|o| o.id).collect::<Vec<_>>(), [waits.id]);
+    }
+
+    #[test]
+    fn what_another_machine_says_of_an_operation_is_not_heard() {
+        let mut draft = draft();
+        let (mine, other) = (MachineId::from_bytes([1; 16]), MachineId::from_bytes([2; 16]));
+        let operation = open(&mut draft, mine, OperationKind::Wipe { disks: vec![] }, None).expect("opened");
+        let boot = BootId::from_bytes([1; 16]);
+        let done = Work::Done { receipts: vec![] };
+        assert!(work(&mut draft, other, operation.id, boot, done.clone()).is_err());
+        work(&mut draft, mine, operation.id, boot, done).expect("heard");
+        assert_eq!(draft.need::<Operation>(&operation.id).expect("there").state, OperationState::Succeeded);
+    }
+}

@@ -1,0 +1,45 @@
+//! The bytes of what an operation leaves in the store, with how its machine came out of it.
+//!
+//! A released controller's database is read for ever: if a test here fails, do not change the test. Growth is a new
+//! variant of `Stored`, or of one of the enums inside, at its end.
+
+use muster_protocol::hello::{Reason, Times};
+use muster_protocol::{Generation, MachineId, OperationId};
+
+use super::outcome::{Ending, Outcome};
+use crate::fleet::record::{Operation, OperationKind, OperationState, OperationStep};
+use crate::fleet::state::{read_value, stored_value};
+
+#[test]
+fn an_operation_with_each_outcome() {
+    let times = Times { make_ms: 1, prove_beside_ms: 2, switch_ms: 3, verify_ms: 4, prove_ms: 5, revert_ms: 300 };
+    let reason = Reason::NoGateway;
+    let outcomes = [
+        (None, "00"),
+        (Some(Outcome { ending: Ending::Confirmed, times }), "0100 0102030405ac02"),
+        (Some(Outcome { ending: Ending::Reverted { reason }, times }), "010104 0102030405ac02"),
+        (Some(Outcome { ending: Ending::RevertFailed { reason }, times }), "010204 0102030405ac02"),
+    ];
+    for (outcome, bytes) in outcomes {
+        let operation = Operation {
+            id: OperationId::from_bytes([1; 16]),
+            machine: MachineId::from_bytes([2; 16]),
+            kind: OperationKind::Apply { generation: Generation(7) },
+            state: OperationState::Failed { why: "w".into() },
+            percent: 9,
+            steps: vec![OperationStep { at_unix_ms: 300, text: "s".into() }],
+            receipt: "r".into(),
+            outcome,
+            who: "o".into(),
+            created_unix_ms: 100,
+            ended_unix_ms: Some(400),
+            begin_by_unix_ms: None,
+        };
+        let head =
+            "00 01010101010101010101010101010101 02020202020202020202020202020202 0007 030177 09 01ac020173 0172";
+        let expected = format!("{head} {bytes} 016f 64 019003 00").replace(' ', "");
+        let value = stored_value(&operation);
+        assert_eq!(value.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), expected);
+        assert_eq!(read_value::<Operation>(&value), Some(operation));
+    }
+}

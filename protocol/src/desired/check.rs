@@ -1,0 +1,413 @@
+//! What a network may not say: names that refer to nothing, things said twice, numbers out of range.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{
+    Bond, BondOption, Bridge, BridgeOption, Dhcp, Ethernet, Link, LinkKind, Network, Problems, Route, Rule, Settings,
+    Take,
+};
+
+/// `RT_TABLE_LOCAL`: the kernel's own.
+const LOCAL_TABLE: u32 = 255;
+/// It is nobody's to configure: what is put on it is reached from nowhere without routes on other machines.
+const LOOPBACK: &str = "lo";
+/// The kernel's own rules are at 0, 32,766 and 32,767.
+const RULE_PRIORITIES: std::ops::RangeInclusive<u32> = 1..=32_765;
+
+pub(super) fn check(network: &Network, problems: &mut Problems) {
+    problems.at_most("network", network.links.len(), 256);
+    let by_id: BTreeMap<&str, &Link> = network.links.iter().map(|link| (link.id.as_str(), link)).collect();
+    let mut seen = Seen { names: fixed_names(network), ..Seen::default() };
+    for link in &network.links {
+        let field = format!("network.{}.{}", link.section(), link.id);
+        if !seen.ids.insert(&link.id) {
+            problems.add(&field, "this id is used twice; every link needs its own");
+        }
+        match &link.kind {
+            LinkKind::Ethernet(ethernet) => check_ethernet(&field, &link.id, ethernet, &mut seen, problems),
+            LinkKind::Bond(bond) => check_bond(&field, &link.id, bond, &by_id, problems),
+            LinkKind::Bridge(bridge) => check_bridge(&field, &link.id, bridge, &by_id, problems),
+            LinkKind::Vlan { parent, .. } => {
+                check_name(&field, &link.id, problems);
+                if !by_id.contains_key(parent.as_str()) {
+                    problems.add(format!("{field}.link"), format!("there is no link {parent:?} in this document"));
+                }
+            }
+        }
+        check_settings(&field, &link.settings, &mut seen.addresses, problems);
+    }
+    check_ports(network, problems);
+    check_stack(network, &by_id, problems);
+    let mut tags = BTreeSet::new();
+    for link in &network.links {
+        if let LinkKind::Vlan { tag, parent } = &link.kind
+            && !tags.insert((parent.as_str(), *tag))
+        {
+            problems.add(format!("network.vlans.{}.id", link.id), format!("tag {tag} is used twice on {parent}"));
+        }
+    }
+    check_machine(network, problems);
+}
+
+#[derive(Default)]
+struct Seen<'a> {
+    ids: BTreeSet<&'a str>,
+    addresses: BTreeSet<IpAddr>,
+    selected: BTreeSet<String>,
+    names: BTreeSet<&'a str>,
+}
+
+/// What NICs that are chosen by their name and links that Muster makes are called, so that no other NIC may be.
+fn fixed_names(network: &Network) -> BTreeSet<&str> {
+    let name = |link: &'_ Link| match &link.kind {
+        LinkKind::Ethernet(Ethernet { set_name: Some(_), .. }) => false,
+        LinkKind::Ethernet(Ethernet { select, .. }) => select.is_by_id(),
+        LinkKind::Bond(_) | LinkKind::Bridge(_) | LinkKind::Vlan { .. } => true,
+    };
+    network.links.iter().filter(|link| name(link)).map(|link| link.id.as_str()).collect()
+}
+
+fn check_machine(network: &Network, problems: &mut Problems) {
+    if let Some(name) = &network.hostname
+        && !is_host(name, 64)
+    {
+        let problem = format!(
+            "{name:?} is no hostname: letters, digits, '-' and '.', at most 64, none of the last two at an end"
+        );
+        problems.add("network.hostname", problem);
+    }
+    problems.at_most("network.ntp.servers", network.ntp.len(), 16);
+    for server in &network.ntp {
+        if server.parse::<IpAddr>().is_err() && !is_host(server, 253) {
+            problems.add("network.ntp.servers", format!("{server:?} is neither an IP address nor a host's name"));
+        }
+    }
+}
+
+/// A name as DNS has them (RFC 1123, section 2.1).
+fn is_host(name: &str, limit: usize) -> bool {
+    let label = |label: &str| {
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        (1..=63).contains(&label.len()) && label.chars().all(legal) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= limit && name.split('.').all(label)
+}
+
+/// IFNAMSIZ is 16 with the closing zero; the kernel refuses `/`, `:` and blanks (net/core/dev.c, dev_valid_name) and counts
+/// where it reads `%d`; `all` and `default` are folders beside the links' own in /proc/sys/net/ipv4/conf.
+fn check_name(field: &str, name: &str, problems: &mut Problems) {
+    let legal = |c: char| c.is_ascii_graphic() && !"/:%".contains(c);
+    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || !name.chars().all(legal) {
+        let problem =
+            format!("{name:?} is no interface name: 1 to 15 visible ASCII characters, none of '/', ':' and '%'");
+        problems.add(field, problem);
+    } else if ["all", "default", LOOPBACK].contains(&name) {
+        problems.add(field, format!("{name} is a name that the kernel has a use for; choose another"));
+    }
+}
+
+fn check_ethernet<'a>(field: &str, id: &str, ethernet: &'a Ethernet, seen: &mut Seen<'a>, problems: &mut Problems) {
+    let Ethernet { select, set_name, .. } = ethernet;
+    problems.at_most(&format!("{field}.match.driver"), select.drivers.len(), 16);
+    if select.is_by_id() {
+        check_name(field, id, problems);
+    }
+    let name = if select.is_by_id() { Some(id) } else { select.name.as_deref() };
+    if name == Some(LOOPBACK) && !select.is_by_id() {
+        problems
+            .add(format!("{field}.match.name"), "the loopback is not configured; put its addresses on another link");
+    }
+    // A MAC is one NIC's, whatever else is said.
+    let selected = match select.mac {
+        Some(mac) => mac.to_string(),
+        None => format!("{name:?} {:?}", select.drivers),
+    };
+    if !seen.selected.insert(selected) {
+        problems.add(format!("{field}.match"), "two entries select the same NIC");
+    }
+    let Some(name) = set_name else { return };
+    let field = format!("{field}.set-name");
+    check_name(&field, name, problems);
+    if select.mac.is_none() && select.drivers.is_empty() {
+        problems.add(
+            &field,
+            "give match: {macaddress: …} with it; a name does not say which NIC it is once it has changed",
+        );
+    }
+    if !seen.names.insert(name) {
+        problems.add(&field, format!("two links cannot both be {name}"));
+    }
+}
+
+fn check_bond(field: &str, id: &str, bond: &Bond, links: &BTreeMap<&str, &Link>, problems: &mut Problems) {
+    check_name(field, id, problems);
+    let at = format!("{field}.interfaces");
+    problems.at_most(&at, bond.ports.len(), 64);
+    for port in &bond.ports {
+        match links.get(port.as_str()).map(|link| &link.kind) {
+            Some(LinkKind::Ethernet(_)) => {}
+            Some(_) => problems.add(&at, format!("{port:?} is no ethernet; a bond is made of ethernets")),
+            None => problems.add(&at, format!("there is no link {port:?} in this document")),
+        }
+    }
+    let at = |option: BondOption| format!("{field}.parameters.{}", option.name());
+    for (option, value) in &bond.options {
+        if !option.is_of(bond.mode) {
+            problems
+                .add(at(*option), format!("a bond of mode {} has no such parameter; leave it out", bond.mode.name()));
+        } else if !option.range().contains(value) {
+            let range = option.range();
+            problems.add(at(*option), format!("{value} is not between {} and {}", range.start(), range.end()));
+        }
+    }
+    let interval = bond.option(BondOption::MiiMonitorInterval);
+    for delay in [BondOption::UpDelay, BondOption::DownDelay] {
+        let ms = bond.option(delay);
+        if ms > 0 && !ms.is_multiple_of(interval) {
+            let problem = format!("{ms} ms is no multiple of mii-monitor-interval, which is {interval} ms");
+            problems.add(at(delay), problem);
+        }
+    }
+    if bond.option(BondOption::ArpInterval) > 0 {
+        if interval > 0 {
+            problems.add(
+                at(BondOption::ArpInterval),
+                "ports are watched by arp-interval or by mii-monitor-interval; give one",
+            );
+        }
+        if bond.arp_ip_targets.is_empty() {
+            problems.add(at(BondOption::ArpInterval), "give arp-ip-targets with it, the addresses to ask for");
+        }
+    } else if interval == 0 && !bond.mode.may_watch_by_arp() {
+        let problem = format!("a bond of mode {} needs it; leave it out for 100 ms", bond.mode.name());
+        problems.add(at(BondOption::MiiMonitorInterval), problem);
+    }
+    let targets = format!("{field}.parameters.arp-ip-targets");
+    problems.at_most(&targets, bond.arp_ip_targets.len(), 16);
+    for target in bond.arp_ip_targets.iter().filter(|ip| ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast())
+    {
+        problems.add(&targets, format!("{target} cannot be asked for"));
+    }
+    if let Some(primary) = &bond.primary {
+        let at = format!("{field}.parameters.primary");
+        if !bond.mode.has_primary() {
+            let problem = "only a bond of mode active-backup, balance-tlb or balance-alb has one; leave it out";
+            problems.add(at, problem);
+        } else if !bond.ports.contains(primary) {
+            problems.add(at, format!("{primary:?} is none of the bond's interfaces"));
+        }
+    }
+}
+
+fn check_bridge(field: &str, id: &str, bridge: &Bridge, links: &BTreeMap<&str, &Link>, problems: &mut Problems) {
+    check_name(field, id, problems);
+    let at = format!("{field}.interfaces");
+    problems.at_most(&at, bridge.ports.len(), 128);
+    for port in &bridge.ports {
+        match links.get(port.as_str()).map(|link| &link.kind) {
+            Some(LinkKind::Bridge(_)) => {
+                problems.add(&at, format!("{port:?} is a bridge, and a bridge is no port of one"))
+            }
+            Some(_) => {}
+            None => problems.add(&at, format!("there is no link {port:?} in this document")),
+        }
+    }
+    for (option, value) in &bridge.options {
+        let range = option.range();
+        // What the kernel refuses while spanning tree is on (net/bridge/br_stp.c, br_set_forward_delay).
+        let least = match option {
+            BridgeOption::ForwardDelay if bridge.option(BridgeOption::Stp) == 1 => 200,
+            _ => *range.start(),
+        };
+        if !(least..=*range.end()).contains(value) {
+            let at = format!("{field}.parameters.{}", option.name());
+            let problem = match option {
+                BridgeOption::Stp | BridgeOption::Priority => {
+                    format!("{value} is not between {least} and {}", range.end())
+                }
+                BridgeOption::ForwardDelay => {
+                    format!("it is between {} and {} s; less than 2 s needs stp: false", least / 100, range.end() / 100)
+                }
+                _ => format!("it is between {} and {} s", least / 100, range.end() / 100),
+            };
+            problems.add(at, problem);
+        }
+    }
+    for (port, cost) in &bridge.costs {
+        let at = |key: &str| format!("{field}.parameters.{key}.{port}");
+        if !bridge.ports.contains(port) {
+            let key = if cost.path_cost.is_some() { "path-cost" } else { "port-priority" };
+            problems.add(at(key), format!("{port:?} is none of the bridge's interfaces"));
+        }
+        if cost.path_cost.is_some_and(|cost| !(1..=65_535).contains(&cost)) {
+            problems.add(at("path-cost"), "it is between 1 and 65535");
+        }
+        if cost.priority.is_some_and(|priority| priority > 63) {
+            problems.add(at("port-priority"), "it is between 0 and 63");
+        }
+    }
+}
+
+/// A port belongs to one link, and what it carries is that link's: it has no addresses of its own.
+fn check_ports(network: &Network, problems: &mut Problems) {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for link in network.links.iter().filter(|link| matches!(link.kind, LinkKind::Bond(_) | LinkKind::Bridge(_))) {
+        for port in link.below() {
+            if let Some(other) = owners.insert(port, &link.id) {
+                let field = format!("network.{}.{}.interfaces", link.section(), link.id);
+                problems.add(field, format!("{port} is a port of {other} already"));
+            }
+        }
+    }
+    for link in &network.links {
+        let Some(owner) = owners.get(link.id.as_str()) else { continue };
+        let Settings { addresses, routes, rules, neighbors, nameservers, search, dhcp4, dhcp6, .. } = &link.settings;
+        let is_silent = addresses.is_empty() && routes.is_empty() && rules.is_empty() && neighbors.is_empty();
+        let is_used = !is_silent || !nameservers.is_empty() || !search.is_empty() || dhcp4.is_on() || dhcp6.is_on();
+        let field = format!("network.{}.{}", link.section(), link.id);
+        if is_used {
+            problems.add(&field, format!("it is a port of {owner}; addresses, routes and DHCP belong to {owner}"));
+        }
+        for above in &network.links {
+            if matches!(&above.kind, LinkKind::Vlan { parent, .. } if *parent == link.id) {
+                let field = format!("network.vlans.{}.link", above.id);
+                problems.add(field, format!("{} is a port of {owner}; put the VLAN on {owner}", link.id));
+            }
+        }
+    }
+}
+
+/// No link is made of itself.
+fn check_stack(network: &Network, links: &BTreeMap<&str, &Link>, problems: &mut Problems) {
+    for link in &network.links {
+        let mut below: Vec<&str> = link.below().iter().map(String::as_str).collect();
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        while let Some(id) = below.pop() {
+            if id == link.id {
+                let key = if matches!(link.kind, LinkKind::Vlan { .. }) { "link" } else { "interfaces" };
+                problems.add(format!("network.{}.{id}.{key}", link.section()), format!("{id} is made of itself"));
+                break;
+            }
+            if seen.insert(id)
+                && let Some(link) = links.get(id)
+            {
+                below.extend(link.below().iter().map(String::as_str));
+            }
+        }
+    }
+}
+
+fn check_settings(field: &str, settings: &Settings, seen: &mut BTreeSet<IpAddr>, problems: &mut Problems) {
+    problems.at_most(&format!("{field}.addresses"), settings.addresses.len(), 64);
+    problems.at_most(&format!("{field}.routes"), settings.routes.len(), 256);
+    problems.at_most(&format!("{field}.routing-policy"), settings.rules.len(), 64);
+    problems.at_most(&format!("{field}.neighbors"), settings.neighbors.len(), 256);
+    problems.at_most(&format!("{field}.nameservers.addresses"), settings.nameservers.len(), 16);
+    problems.at_most(&format!("{field}.nameservers.search"), settings.search.len(), 16);
+    for net in &settings.addresses {
+        let at = format!("{field}.addresses");
+        let address = net.addr();
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            problems.add(at, format!("{net} cannot be a link's own address"));
+        } else if is_network_or_broadcast(net) {
+            problems.add(at, format!("{net} is the network's own or broadcast address; choose one between"));
+        } else if !seen.insert(address) {
+            problems.add(at, format!("{address} is given twice in this document"));
+        }
+    }
+    for route in &settings.routes {
+        check_route(&format!("{field}.routes"), route, settings, problems);
+    }
+    for rule in &settings.rules {
+        check_rule(&format!("{field}.routing-policy"), rule, problems);
+    }
+    let mut known = BTreeSet::new();
+    for neighbor in &settings.neighbors {
+        let at = format!("{field}.neighbors");
+        let address = neighbor.address;
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            problems.add(at, format!("{address} is nobody's neighbor"));
+        } else if !neighbor.mac.is_unicast() {
+            problems.add(at, format!("{} is no NIC's MAC address", neighbor.mac));
+        } else if !known.insert(address) {
+            problems.add(at, format!("{address} is given twice"));
+        }
+    }
+    let has_ipv6 = settings.addresses.iter().any(|net| net.addr().is_ipv6()) || settings.dhcp6.is_on();
+    if let Some(mtu) = settings.mtu {
+        let floor = if has_ipv6 { 1280 } else { 68 };
+        if !(floor..=65_535).contains(&mtu) {
+            problems.add(format!("{field}.mtu"), format!("{mtu} is not between {floor} and 65535"));
+        }
+    }
+    if let Dhcp::On(lease) = settings.dhcp6
+        && (lease.routes == Take::No || lease.route_metric.is_some())
+    {
+        let problem = "DHCPv6 brings no routes: routers announce them; leave use-routes and route-metric out";
+        problems.add(format!("{field}.dhcp6-overrides"), problem);
+    }
+    for domain in &settings.search {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if domain.is_empty() || domain.len() > 253 || !domain.chars().all(legal) {
+            problems.add(format!("{field}.nameservers.search"), format!("{domain:?} is not a domain name"));
+        }
+    }
+}
+
+fn check_table(at: &str, table: u32, problems: &mut Problems) {
+    if table == 0 || table == LOCAL_TABLE {
+        problems
+            .add(at, format!("table {table} is the kernel's own; use 254, the main one, or a number from 1 to 252"));
+    }
+}
+
+fn check_route(at: &str, route: &Route, settings: &Settings, problems: &mut Problems) {
+    check_table(at, route.table, problems);
+    if route.to.addr() != route.to.network() {
+        problems.add(at, format!("{} has host bits set; write {}", route.to, route.to.trunc()));
+    }
+    let Some(via) = route.via else { return };
+    if route.to.addr().is_ipv4() != via.is_ipv4() {
+        problems.add(at, format!("{} via {via}: one is IPv4, the other IPv6", route.to));
+    } else if via.is_unspecified() || via.is_multicast() {
+        problems.add(at, format!("{via} cannot be a gateway"));
+    } else if settings.addresses.iter().any(|net| net.addr() == via) {
+        problems.add(at, format!("the gateway {via} is this link's own address"));
+    }
+}
+
+fn check_rule(at: &str, rule: &Rule, problems: &mut Problems) {
+    check_table(at, rule.table, problems);
+    match (rule.from, rule.to) {
+        (None, None) => problems.add(at, "give from or to, or both"),
+        (Some(from), Some(to)) if from.addr().is_ipv4() != to.addr().is_ipv4() => {
+            problems.add(at, format!("from {from} to {to}: one is IPv4, the other IPv6"));
+        }
+        _ => {}
+    }
+    for net in [rule.from, rule.to].into_iter().flatten().filter(|net| net.addr() != net.network()) {
+        problems.add(at, format!("{net} has host bits set; write {}", net.trunc()));
+    }
+    if let Some(priority) = rule.priority.filter(|priority| !RULE_PRIORITIES.contains(priority)) {
+        problems.add(at, format!("priority {priority} is not between 1 and 32765"));
+    }
+    if rule.mark == Some(0) || rule.tos == Some(0) {
+        problems.add(at, "a mark or type-of-service of 0 is none; leave it out");
+    }
+    // The two lowest bits are congestion's, and for IPv4 the kernel knows RFC 1349's alone (net/ipv4/fib_rules.c).
+    let is_ipv4 = rule.from.or(rule.to).is_some_and(|net| net.addr().is_ipv4());
+    let most = if is_ipv4 { 28 } else { 252 };
+    if let Some(tos) = rule.tos.filter(|tos| !tos.is_multiple_of(4) || *tos > most) {
+        problems.add(at, format!("type-of-service {tos} is not a multiple of 4 from 4 to {most}"));
+    }
+}
+
+fn is_network_or_broadcast(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.prefix_len() < 31 && (net.addr() == net.network() || net.addr() == net.broadcast()),
+        IpNet::V6(_) => false,
+    }
+}

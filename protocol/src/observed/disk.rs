@@ -1,0 +1,105 @@
+//! Disks and what they carry.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounded::at_most;
+use crate::ids::DiskId;
+
+/// One whole disk and what it carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Kernel name in this boot.
+    pub name: String,
+    /// World wide name, as in the inventory.
+    pub wwn: Option<String>,
+    /// Serial number, as in the inventory.
+    pub serial: Option<String>,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Bytes addressed by one block number.
+    pub logical_sector: u32,
+    /// What the disk itself carries.
+    pub contents: Contents,
+    /// Partitions, by number. Empty unless `contents` is a GPT or a DOS table.
+    #[serde(deserialize_with = "at_most::<128, _, _>")]
+    pub partitions: Vec<Partition>,
+    /// Why nobody may write to it: mounted as the boot medium, held by another layer. Empty where free.
+    pub held: String,
+}
+
+impl Disk {
+    /// The name to use wherever a mistake would cost data; `None` for a disk that has neither WWN nor serial.
+    pub fn id(&self) -> Option<DiskId> {
+        DiskId::best(self.wwn.as_deref(), self.serial.as_deref())
+    }
+}
+
+/// What a disk or partition carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Contents {
+    /// No signature of anything known, and the places where signatures live are all zeros.
+    Blank,
+    /// A GUID partition table (UEFI 2.10, section 5.3).
+    Gpt {
+        /// Disk GUID in the byte order in which it is printed.
+        guid: [u8; 16],
+    },
+    /// An MBR partition table.
+    Dos,
+    /// A filesystem.
+    Filesystem(Filesystem),
+    /// A known signature that is none of the above, by its usual name: `zfs_member`, `LVM2_member`, `crypto_LUKS`, …
+    Signature(String),
+    /// Not blank, and no signature that is known: somebody's data all the same.
+    Unknown,
+}
+
+impl Contents {
+    /// Where the filesystem is mounted; `None` for anything that is not.
+    pub fn mounted_at(&self) -> Option<&str> {
+        match self {
+            Self::Filesystem(filesystem) => Some(filesystem.mounted_at.as_str()).filter(|path| !path.is_empty()),
+            _ => None,
+        }
+    }
+
+    /// The same, with nothing said of mounting: what is on the medium.
+    pub fn unmounted(&self) -> Self {
+        match self {
+            Self::Filesystem(filesystem) => {
+                Self::Filesystem(Filesystem { mounted_at: String::new(), ..filesystem.clone() })
+            }
+            other => other.clone(),
+        }
+    }
+}
+
+/// A filesystem found on a disk or partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filesystem {
+    /// As blkid names it: `ext4`, `xfs`, `vfat`, `ntfs`, …
+    pub kind: String,
+    /// Volume label, empty where there is none.
+    pub label: String,
+    /// UUID as the filesystem's tools print it, empty where there is none.
+    pub uuid: String,
+    /// Where it is mounted, empty where it is not.
+    pub mounted_at: String,
+}
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// 1 to 128.
+    pub number: u32,
+    /// First byte, from the start of the disk.
+    pub start_bytes: u64,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// GPT name, empty for DOS tables.
+    pub label: String,
+    /// GPT type GUID in the byte order in which it is printed; zeros for DOS tables.
+    pub type_guid: [u8; 16],
+    /// What it carries.
+    pub contents: Contents,
+}
