@@ -108,19 +108,16 @@ impl Machine for LinuxMachine {
     fn socket(&self, to: IpAddr, way: Option<&NewWay>) -> Result<UdpSocket, MachineError> {
         let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let source = way.and_then(|way| way.source).filter(|source| source.is_ipv4() == to.is_ipv4()).unwrap_or(any);
-        let open = || {
+        let bound = || {
             let socket = UdpSocket::bind((source, 0))?;
-            if let Some(way) = way {
-                network::sockopt::bind_to_link(&socket, &way.link)?;
-            }
+            way.map_or(Ok(()), |way| network::sockopt::bind_to_link(&socket, &way.link))?;
+            Ok(socket)
+        };
+        let open = || {
             // Connecting sends nothing: the kernel looks for a route and a source address, and that is the question.
             // A socket that is connected would stick to what it found, so it is another one.
-            let asks = UdpSocket::bind((source, 0))?;
-            if let Some(way) = way {
-                network::sockopt::bind_to_link(&asks, &way.link)?;
-            }
-            asks.connect((to, 9))?;
-            Ok(socket)
+            bound()?.connect((to, 9))?;
+            bound()
         };
         open().map_err(|error: std::io::Error| MachineError::os(format!("find a route to {to}"), error))
     }

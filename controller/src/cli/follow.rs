@@ -12,7 +12,7 @@ use super::show::text;
 use crate::fleet::operation::outcome::seconds;
 
 /// How long a controller may be away before following is given up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The moving sign.
 const SPINNER: [char; 8] = ['⣾', '⣽', '⣻', '⢿', '⡿', '⣟', '⣯', '⣷'];
@@ -101,9 +101,31 @@ const PHASES: [(&str, &str); 6] = [
 ];
 
 fn until_over(client: &Client, id: &str, progress: &mut Progress) -> Result<Value, CliError> {
+    until(client, &format!("/operations/{}", escape(id)), percent, progress, |operation, progress| {
+        let is_over = matches!(operation["state"].as_str(), Some("succeeded" | "failed" | "cancelled"));
+        if !is_over {
+            let away = is_away(client, operation);
+            let waits = if away { "; the machine is offline, this goes on when it is back" } else { "" };
+            progress.show(percent(operation), &format!("{}{waits}", step(operation)));
+        }
+        is_over
+    })
+}
+
+/// Asks for news of something until it is over. `percent` tells how far it is, and `look` shows each answer and says
+/// whether it was the last.
+///
+/// Errors: the controller refuses, or is away for longer than [`PATIENCE`].
+pub fn until(
+    client: &Client,
+    path: &str,
+    percent: fn(&Value) -> u64,
+    progress: &mut Progress,
+    look: impl Fn(&Value, &mut Progress) -> bool,
+) -> Result<Value, CliError> {
     // On a terminal the line moves every second; elsewhere only news matter.
     let wait = if progress.watched { 1 } else { 30 };
-    let path = format!("/operations/{}?wait={wait}", escape(id));
+    let path = format!("{path}?wait={wait}");
     let mut seen = Reply { status: 0, etag: String::new(), body: Value::Null };
     let mut heard = Instant::now();
     loop {
@@ -124,12 +146,9 @@ fn until_over(client: &Client, id: &str, progress: &mut Progress) -> Result<Valu
             }
             Err(error) => return Err(error),
         }
-        if matches!(seen.body["state"].as_str(), Some("succeeded" | "failed" | "cancelled")) {
+        if look(&seen.body, progress) {
             return Ok(seen.body);
         }
-        let waits =
-            if is_away(client, &seen.body) { "; the machine is offline, this goes on when it is back" } else { "" };
-        progress.show(percent(&seen.body), &format!("{}{waits}", step(&seen.body)));
     }
 }
 

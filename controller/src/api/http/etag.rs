@@ -11,6 +11,11 @@ use serde::Serialize;
 use super::problem::Problem;
 use crate::fleet::Refusal;
 
+/// The tag in `If-None-Match`, for whoever reads: what the caller has already.
+pub fn seen(headers: &HeaderMap) -> Option<String> {
+    headers.get("if-none-match").and_then(|tag| tag.to_str().ok()).map(|tag| tag.trim_matches('"').to_owned())
+}
+
 /// What the caller saw before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {

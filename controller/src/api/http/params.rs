@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
@@ -14,6 +15,8 @@ use super::problem::Problem;
 const PAGE: usize = 100;
 /// The most items on a page.
 const PAGE_LIMIT: usize = 1_000;
+/// The longest that a request waits for news, in seconds.
+const WAIT_LIMIT: u64 = 60;
 
 /// One name in the path.
 pub struct Segment(pub String);
@@ -85,6 +88,16 @@ impl Params {
     /// `cursor`, as it came in a page's `next`.
     pub fn cursor<T: FromStr>(&mut self) -> Result<Option<T>, Problem> {
         self.parsed("cursor", "what came in \"next\" of the page before")
+    }
+
+    /// `wait`: how long the answer may wait for news; not at all where it is not given.
+    pub fn wait(&mut self) -> Result<Duration, Problem> {
+        let expected = format!("seconds from 0 to {WAIT_LIMIT}");
+        let wait: u64 = self.parsed("wait", &expected)?.unwrap_or(0);
+        if wait > WAIT_LIMIT {
+            return Err(Problem::invalid("wait", format!("must be {expected}, and is \"{wait}\"")));
+        }
+        Ok(Duration::from_secs(wait))
     }
 
     /// Refuses what is left.

@@ -1,7 +1,5 @@
 //! Operations: durable work, seen and cancelled.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -18,9 +16,6 @@ use crate::api::view::operation::{OperationView, state_word};
 use crate::fleet::answered::Outcome;
 use crate::fleet::record::Operation;
 use crate::fleet::{Refusal, State as FleetState, machine, operation};
-
-/// The longest that a request waits for news, in seconds.
-const WAIT_LIMIT: u64 = 60;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(cancel))
@@ -105,15 +100,10 @@ async fn show(
     mut params: Params,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let expected = "seconds from 0 to 60";
-    let wait: u64 = params.parsed("wait", expected)?.unwrap_or(0);
+    let wait = params.wait()?;
     params.finish()?;
-    if wait > WAIT_LIMIT {
-        return Err(Problem::invalid("wait", format!("must be {expected}, and is \"{wait}\"")));
-    }
-    let seen =
-        headers.get("if-none-match").and_then(|tag| tag.to_str().ok()).map(|tag| tag.trim_matches('"').to_owned());
-    let until = Instant::now() + Duration::from_secs(wait);
+    let seen = etag::seen(&headers);
+    let until = Instant::now() + wait;
     let mut news = api.fleet.watch();
     let id = lookup(&news.borrow(), &name)?;
     loop {

@@ -5,7 +5,7 @@ use muster_protocol::observed::{self, Admin, Link, LinkKind};
 
 use super::{Half, Planner};
 use crate::plan::network::target::{KindTarget, LinkTarget};
-use crate::plan::network::{Change, Family, NewLink, needs_a_new_bond};
+use crate::plan::network::{Change, Family, NewLink, Step, needs_a_new_bond};
 
 /// A name that a NIC has while others exchange theirs.
 const SPARE_NAME: &str = "muster-spare";
@@ -318,13 +318,10 @@ impl<'a> Planner<'a> {
     /// A bridge with spanning tree passes nothing on for a while after it got a port.
     pub(super) fn await_forwarding(&mut self, wanted: &LinkTarget) {
         let KindTarget::Bridge(options) = &wanted.kind else { return };
-        let has_new_port =
-            self.steps.iter().any(|step| matches!(&step.change, Change::Join { of, .. } if *of == wanted.name));
+        let is_new_port = |step: &Step| matches!(&step.change, Change::Join { of, .. } if *of == wanted.name);
         let awaits = Change::AwaitForwarding { link: wanted.name.clone() };
-        let ports =
-            self.steps.iter().filter(|step| matches!(&step.change, Change::Join { of, .. } if *of == wanted.name));
-        let awaited = self.steps.iter().filter(|step| step.change == awaits).count();
-        if options.get(&BridgeOption::Stp) == Some(&1) && has_new_port && awaited == 0 && ports.count() > 0 {
+        let has_new_port = self.steps.iter().any(is_new_port);
+        if options.get(&BridgeOption::Stp) == Some(&1) && has_new_port && !self.has(&awaits) {
             self.must(awaits);
         }
     }

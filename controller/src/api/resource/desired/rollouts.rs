@@ -26,9 +26,6 @@ use crate::fleet::rollout::record::{MemberKey, Pace, Rollout, RolloutState, Wave
 use crate::fleet::rollout::waves::Contact;
 use crate::fleet::{Draft, Refusal, State as FleetState, rollout};
 
-/// The longest that a request waits for news, in seconds.
-const WAIT_LIMIT: u64 = 60;
-
 /// The least time between two looks for news: a look goes over all machines of the rollout.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -168,15 +165,10 @@ async fn show(
     mut params: Params,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let expected = "seconds from 0 to 60";
-    let wait: u64 = params.parsed("wait", expected)?.unwrap_or(0);
+    let wait = params.wait()?;
     params.finish()?;
-    if wait > WAIT_LIMIT {
-        return Err(Problem::invalid("wait", format!("must be {expected}, and is \"{wait}\"")));
-    }
-    let before =
-        headers.get("if-none-match").and_then(|tag| tag.to_str().ok()).map(|tag| tag.trim_matches('"').to_owned());
-    let until = Instant::now() + Duration::from_secs(wait);
+    let before = etag::seen(&headers);
+    let until = Instant::now() + wait;
     let mut news = api.fleet.watch();
     let number = lookup(&news.borrow(), &text)?;
     loop {

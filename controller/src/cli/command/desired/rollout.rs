@@ -1,15 +1,12 @@
 //! `muster rollout`, and following one to its end.
 
-use std::time::{Duration, Instant};
-
 use clap::{Args, Subcommand};
-use http::Method;
 use serde_json::{Value, json};
 
-use crate::cli::client::{Client, Reply, with_query};
+use crate::cli::client::{Client, with_query};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
-use crate::cli::follow::{PATIENCE, Progress};
+use crate::cli::follow::{Progress, until};
 use crate::cli::show::{Column, Show, age, lines, print, table, text};
 use crate::words::counted;
 
@@ -260,33 +257,13 @@ fn follow(client: &Client, number: u64) -> Result<(), CliError> {
 }
 
 fn until_over(client: &Client, number: u64, progress: &mut Progress) -> Result<Value, CliError> {
-    // On a terminal the line moves every second; elsewhere only news matter.
-    let wait = if progress.watched { 1 } else { 30 };
-    let path = format!("{}?wait={wait}", path(number));
-    let mut seen = Reply { status: 0, etag: String::new(), body: Value::Null };
-    let mut heard = Instant::now();
-    loop {
-        let tag = seen.etag.clone();
-        let headers = [("if-none-match", tag.as_str())];
-        match client.send(Method::GET, &path, None, if tag.is_empty() { &[] } else { &headers }) {
-            Ok(reply) => {
-                heard = Instant::now();
-                if reply.status != 304 {
-                    seen = reply;
-                }
-            }
-            Err(CliError::Connect(_)) if heard.elapsed() < PATIENCE => {
-                progress.show(percent(&seen.body), "the controller does not answer; still trying");
-                std::thread::sleep(Duration::from_secs(1));
-                continue;
-            }
-            Err(error) => return Err(error),
+    until(client, &path(number), percent, progress, |rollout, progress| {
+        let is_over = !rollout["ended"].is_null();
+        if !is_over {
+            progress.show(percent(rollout), &step(rollout));
         }
-        if !seen.body["ended"].is_null() {
-            return Ok(seen.body);
-        }
-        progress.show(percent(&seen.body), &step(&seen.body));
-    }
+        is_over
+    })
 }
 
 /// How many of a hundred of its machines came out.
