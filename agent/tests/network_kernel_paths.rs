@@ -16,6 +16,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use lab::{Lab, MAC, eventually};
 use muster_agent::linux::network::Network;
+use muster_agent::linux::{LinuxMachine, Role};
+use muster_agent::machine::Machine;
 use muster_agent::plan::network::{Change, Route};
 use muster_protocol::Mac;
 use muster_protocol::desired::{MAIN_TABLE, Neighbor, Reach, Rule};
@@ -363,4 +365,27 @@ fn a_change_between_two_waits_is_told_at_the_second() {
     assert!(wait().is_ok());
     set_admin(&network, "eth0", Admin::Up);
     assert!(wait().is_ok());
+}
+
+#[test]
+fn nothing_is_dialed_from_an_address_of_the_link_while_the_global_one_is_being_checked() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    lab.peer_ip("link set lan0 up");
+    set_admin(&network, "eth0", Admin::Up);
+    let link_local = || lab.ip("-6 addr show dev eth0 scope link -tentative").contains("fe80::").then_some(());
+    eventually("the link has an address of its own", link_local);
+    lab.ip("-6 route add default via fe80::1 dev eth0");
+    let machine = LinuxMachine::new(Role::Guest, None).expect("the machine");
+    let controller = ip("2001:db8:99::1");
+    assert!(machine.socket(controller, None).is_ok(), "there is no other address, and none to come");
+
+    // For as long as this test looks at it: the other address is checked many times.
+    std::fs::write("/proc/sys/net/ipv6/conf/eth0/dad_transmits", "200").expect("written");
+    lab.ip("-6 addr add 2001:db8::5/64 dev eth0");
+    let error = machine.socket(controller, None).expect_err("not yet");
+    assert!(error.to_string().contains("find a route to 2001:db8:99::1"), "{error}");
+    lab.ip("-6 addr del 2001:db8::5/64 dev eth0");
+    lab.ip("-6 addr add 2001:db8::5/64 dev eth0 nodad");
+    assert!(machine.socket(controller, None).is_ok());
 }

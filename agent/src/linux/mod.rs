@@ -12,6 +12,7 @@ pub mod text;
 pub mod tpm;
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
 
@@ -116,10 +117,16 @@ impl Machine for LinuxMachine {
         let open = || {
             // Connecting sends nothing: the kernel looks for a route and a source address, and that is the question.
             // A socket that is connected would stick to what it found, so it is another one.
-            bound()?.connect((to, 9))?;
+            let asks = bound()?;
+            asks.connect((to, 9))?;
+            let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+            if awaits_another_source(to, asks.local_addr()?.ip(), &addresses) {
+                let why = "the address of the link is still being checked for being unique";
+                return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, why));
+            }
             bound()
         };
-        open().map_err(|error: std::io::Error| MachineError::os(format!("find a route to {to}"), error))
+        open().map_err(|error: io::Error| MachineError::os(format!("find a route to {to}"), error))
     }
 
     fn unanswered(&self) -> Vec<IpAddr> {
@@ -166,6 +173,33 @@ fn silent_neighbors(table: &str) -> Vec<IpAddr> {
     table.lines().skip(1).filter_map(silent).collect()
 }
 
+/// Whether packets to `to` would leave from an address of the link alone, on a link whose global address is about to be
+/// usable. A router does not pass them on, and where they arrive all the same, the handshake that they began is lost: its
+/// next packets come from the other address.
+///
+/// `addresses` is /proc/net/if_inet6: address, interface, prefix length, scope, flags (linux/if_addr.h) and name, in
+/// hexadecimal.
+fn awaits_another_source(to: IpAddr, source: IpAddr, addresses: &str) -> bool {
+    const GLOBAL: u8 = 0;
+    const TENTATIVE: u8 = 0x40;
+    const DUPLICATE: u8 = 0x08;
+    let (IpAddr::V6(to), IpAddr::V6(source)) = (to, source) else { return false };
+    if !source.is_unicast_link_local() || to.is_unicast_link_local() {
+        return false;
+    }
+    let read = |line: &str| {
+        let [address, link, _, scope, flags] = line.split_ascii_whitespace().take(5).collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let [scope, flags] = [scope, flags].map(|text| u8::from_str_radix(text, 16).ok());
+        Some((Ipv6Addr::from(u128::from_str_radix(address, 16).ok()?), link.to_owned(), scope?, flags?))
+    };
+    let all: Vec<_> = addresses.lines().filter_map(read).collect();
+    let links = all.iter().filter(|(address, ..)| *address == source).map(|(_, link, ..)| link);
+    let mut near = links.flat_map(|link| all.iter().filter(move |(_, of, ..)| of == link));
+    near.any(|(_, _, scope, flags)| *scope == GLOBAL && flags & (TENTATIVE | DUPLICATE) == TENTATIVE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +214,27 @@ broken
 ";
         assert_eq!(silent_neighbors(table), [IpAddr::from([10, 0, 2, 99])]);
         assert_eq!(silent_neighbors(""), [] as [IpAddr; 0]);
+    }
+
+    #[test]
+    fn a_global_address_is_awaited_only_on_the_link_that_packets_leave_by() {
+        let table = |flags: &str| {
+            format!(
+                "fe80000000000000505400fffe4c0402 03 40 20 80     eth1\n\
+                 fd000004006600000000000000000050 05 40 00 40   cellar\n\
+                 fe80000000000000505400fffe4c0403 05 40 20 80   cellar\n\
+                 fd00000400660000505400fffe4c0402 04 40 00 {flags}     six\n\
+                 fe80000000000000505400fffe4c0402 04 40 20 80     six\nbroken\n"
+            )
+        };
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let (far, of_link) = (ip("fd99::1"), ip("fe80::5054:ff:fe4c:402"));
+        assert!(awaits_another_source(far, of_link, &table("40")));
+        assert!(!awaits_another_source(far, of_link, &table("00")), "it is checked");
+        assert!(!awaits_another_source(far, of_link, &table("48")), "it is somebody else's: nothing will come of it");
+        assert!(!awaits_another_source(ip("fe80::1"), of_link, &table("40")), "the other end is on the link");
+        assert!(!awaits_another_source(far, ip("fd00:4:66::7"), &table("40")), "there is a global address");
+        assert!(!awaits_another_source(ip("192.0.2.1"), ip("192.0.2.2"), &table("40")));
     }
 
     #[test]
