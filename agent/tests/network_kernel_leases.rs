@@ -107,6 +107,9 @@ fn lab_with_dhcpv6(range: &str) -> Lab {
     lab.ip("link set eth0 up");
     lab.peer_ip("link set lan0 up");
     lab.peer_ip("address add 2001:db8::1/64 dev lan0 nodad");
+    // While that is being checked, the server answers from its other address.
+    let link_local = || lab.peer_ip("-6 address show dev lan0 scope link -tentative").contains("fe80::").then_some(());
+    eventually("the server has an address of the link", link_local);
     lab.dnsmasq(&format!(
         "--enable-ra --dhcp-range={range} --dhcp-option=option6:dns-server,[2001:db8::53] \
          --dhcp-option=option6:domain-search,lan.example,example.org --dhcp-option=option6:ntp-server,[2001:db8::123]"
