@@ -514,7 +514,7 @@ fn a_server_that_is_far_from_the_controllers_time_does_not_move_the_clock() {
 }
 
 #[test]
-#[ignore = "sets the clock: run in a booted machine"]
+#[ignore = "sets the clock: run in a booted machine by tests/tests/system/kernel.rs"]
 fn the_machines_clock_is_set_slewed_and_let_go() {
     let off_by = |before: Reading, after: Reading| {
         (after.unix_ns - before.unix_ns) as f64 / 1e9 - (after.raw - before.raw).as_secs_f64()

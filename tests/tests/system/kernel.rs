@@ -19,8 +19,10 @@ fn the_kernel_of_machines_does_what_the_agent_asks_of_it() -> Result<()> {
     let guest = Guest {
         programs: &programs,
         arguments: "--include-ignored --test-threads=6",
-        commands: &["ip", "bridge", "dnsmasq"],
-        modules: &["8021q", "bonding", "bridge", "veth", "dummy", "macvlan", "vrf"],
+        commands: &["ip", "bridge", "dnsmasq", "ethtool"],
+        modules: &["8021q", "bonding", "bridge", "veth", "dummy", "macvlan", "vrf", "8139cp"],
+        // It knows magic packets.
+        nic: "rtl8139",
     };
     for ended in guest.run(&scratch::scratch("kernel")?, DEADLINE)? {
         check(&ended).with_context(|| ended.output.join("\n"))?;

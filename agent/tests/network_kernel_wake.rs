@@ -1,6 +1,6 @@
 //! Wake-on-LAN of a real NIC, which no network namespace has; QEMU's rtl8139 is real enough. Needs ethtool.
 //!
-//! Changes the NIC for as long as it runs, so it is for booted machines only.
+//! Changes the NIC for as long as it runs, so it is for booted machines only: the kernel tests' guest is one.
 
 use std::fs;
 use std::process::Command;
@@ -17,7 +17,7 @@ fn able(network: &Network) -> Link {
 }
 
 #[test]
-#[ignore = "needs a NIC that knows magic packets: run in a machine with QEMU's rtl8139"]
+#[ignore = "needs a NIC that knows magic packets: run in a booted machine by tests/tests/system/kernel.rs"]
 fn a_nic_is_told_to_wake_the_machine_and_not_to() {
     let folder = tempfile::tempdir().expect("a folder");
     let network = Network::with_resolv_conf(None, &folder.path().join("resolv.conf")).expect("netlink");
