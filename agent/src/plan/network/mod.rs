@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use muster_protocol::desired::{
-    AcceptRa, BondMode, BondOption, BridgeOption, LeaseUse, MAIN_TABLE, Neighbor, PortCost, Privacy, Reach, Rule,
+    AcceptRa, BondMode, BondOption, BridgeOption, LeaseUse, MAIN_TABLE, Neighbor, PortCost, Privacy, Reach, Rule, Take,
     WakeOnLan,
 };
 use muster_protocol::observed::{Address, Admin, Origin};
@@ -400,7 +400,14 @@ impl Change {
             Self::SetPrimary { link, port } => {
                 format!("set primary of bond {link} to {}", port.as_deref().unwrap_or("none"))
             }
-            Self::SetBridge { link, option, value } => format!("set {} of bridge {link} to {value}", option.name()),
+            Self::SetBridge { link, option, value } => {
+                let (value, unit) = match option {
+                    BridgeOption::Stp | BridgeOption::Priority => (*value, ""),
+                    // Hundredths of a second are nobody's words.
+                    _ => (value.saturating_mul(10), " ms"),
+                };
+                format!("set {} of bridge {link} to {value}{unit}", option.name())
+            }
             Self::Join { link, of } => format!("make {link} a port of {of}"),
             Self::Leave { link } => format!("take {link} out of the link that it is a port of"),
             Self::SetPort { link, cost: PortCost { path_cost, priority } } => {
@@ -428,7 +435,7 @@ impl Change {
                 format!("set neighbor {} on {link} to {}", neighbor.address, neighbor.mac)
             }
             Self::RemoveNeighbor { link, neighbor } => format!("forget neighbor {} on {link}", neighbor.address),
-            Self::StartDhcp { link, family, .. } => format!("start {family} on {link}"),
+            Self::StartDhcp { link, family, uses } => format!("start {family} on {link}{}", ShownUse(uses)),
             Self::AwaitLease { link, family } => format!("wait for a lease by {family} on {link}"),
             Self::AddRoute(route) => format!("add route {route}"),
             Self::AwaitUnique { link } => format!("wait until the addresses of {link} are known to be unique"),
@@ -460,6 +467,21 @@ impl std::fmt::Display for Family {
             Self::V4 => "DHCP",
             Self::V6 => "DHCPv6",
         })
+    }
+}
+
+/// What of a lease is used otherwise than by default.
+struct ShownUse<'a>(&'a LeaseUse);
+
+impl std::fmt::Display for ShownUse<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LeaseUse { dns, ntp, routes, route_metric } = self.0;
+        for (what, take) in [("resolvers", dns), ("NTP servers", ntp), ("routes", routes)] {
+            if *take == Take::No {
+                write!(f, ", without its {what}")?;
+            }
+        }
+        route_metric.iter().try_for_each(|metric| write!(f, ", its routes with metric {metric}"))
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use muster_protocol::desired::{AcceptRa, Dhcp, Neighbor, Reach, Rule};
+use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Address, Admin, Link, Origin};
 
 use super::staged::beside;
@@ -209,8 +210,9 @@ impl Planner<'_> {
         }
     }
 
-    /// New addresses are relied on only once nobody else is known to have them.
-    pub(super) fn await_unique(&mut self, wanted: &LinkTarget) {
+    /// New addresses are relied on only once nobody else is known to have them. That shows only where frames pass: a link
+    /// that gets its carrier in the second half is asked then.
+    pub(super) fn await_unique(&mut self, wanted: &LinkTarget, half: Half) {
         let new = |change: &Change| match change {
             Change::AddAddress { link, address } => *link == wanted.name && address.origin == Origin::Static,
             _ => false,
@@ -218,8 +220,11 @@ impl Planner<'_> {
         let awaits = Change::AwaitUnique { link: wanted.name.clone() };
         let added = self.steps.iter().rposition(|step| new(&step.change));
         let awaited = self.steps.iter().rposition(|step| step.change == awaits);
-        let is_up = self.now(wanted).is_some_and(|link| link.admin == Admin::Up);
-        if is_up && added.is_some_and(|added| awaited.is_none_or(|awaited| awaited < added)) {
+        let is_ready =
+            |link: &Link| link.admin == Admin::Up && (half == Half::Whole || link.carrier == Carrier::Present);
+        if self.now(wanted).is_some_and(is_ready)
+            && added.is_some_and(|added| awaited.is_none_or(|awaited| awaited < added))
+        {
             self.must(awaits);
         }
     }

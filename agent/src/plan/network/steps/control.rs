@@ -6,6 +6,7 @@ use muster_protocol::desired::{AcceptRa, BridgeOption, LeaseUse, MAIN_TABLE, Rul
 use muster_protocol::observed::{Address, Admin, Link, Network};
 use muster_protocol::to_agent::Impact;
 
+use super::staged::LAST_METRIC;
 use crate::plan::network::target::below;
 use crate::plan::network::{Change, LEASED_METRIC, Route};
 
@@ -81,6 +82,8 @@ impl Control {
             | Change::SetMtu { link, .. }
             | Change::SetAdmin { link, admin: Admin::Down }
             | Change::SetBridge { link, option: BridgeOption::Stp, value: 1 } => on(link, Impact::LinkDrops),
+            // Nobody took it but the proof.
+            Change::RemoveRoute(Route { metric: LAST_METRIC, .. }) => Impact::None,
             Change::SetAcceptRa { link, accept_ra: AcceptRa::Off }
             | Change::RemoveAddress { link, .. }
             | Change::RemoveNeighbor { link, .. }

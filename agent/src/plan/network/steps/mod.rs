@@ -46,9 +46,11 @@ pub(super) fn between(target: &Target, observed: &Network, controllers: &[IpAddr
     let mut whole = beside.clone();
     whole.pass(Half::Whole);
     let is_cut = whole.steps.iter().any(|step| step.impact == Impact::ControlPath);
-    if !is_cut || !beside.stage() {
+    if !is_cut {
         return whole.steps;
     }
+    beside.stage();
+    beside.gives_up_the_way = true;
     beside.pass(Half::Whole);
     beside.steps
 }
@@ -70,6 +72,8 @@ struct Planner<'a> {
     steps: Vec<Step>,
     /// Links, by their names to be, that wait for the second half.
     deferred: BTreeSet<&'a str>,
+    /// Whether something of it touches the way to the controller.
+    gives_up_the_way: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -81,6 +85,7 @@ impl<'a> Planner<'a> {
             twin: Twin::new(observed.clone()).without_offers(),
             steps: Vec::new(),
             deferred: BTreeSet::new(),
+            gives_up_the_way: false,
         }
     }
 
@@ -105,9 +110,12 @@ impl<'a> Planner<'a> {
         }
         target.links.iter().for_each(|link| self.new_routes(link, half));
         self.new_rules(half);
-        target.links.iter().for_each(|link| self.await_unique(link));
+        target.links.iter().for_each(|link| self.await_unique(link, half));
         if half == Half::Beside {
             return;
+        }
+        if self.gives_up_the_way {
+            self.await_way();
         }
         let before = self.twin.observe().routes.clone();
         self.old_rules();

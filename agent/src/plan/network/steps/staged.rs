@@ -10,12 +10,12 @@ use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Admin, Link, Origin};
 
 use super::Planner;
-use super::control::Way;
+use super::control::{Way, way};
 use crate::plan::network::target::LinkTarget;
 use crate::plan::network::{Change, Family, LEASED_METRIC, NewWay, Route};
 
 /// Behind all routes that anybody uses: such a one is taken only by a socket that is bound to its link.
-const LAST_METRIC: u32 = 4_000_000_000;
+pub(super) const LAST_METRIC: u32 = 4_000_000_000;
 /// A table of our own, for a new way by the link of the present one.
 const TABLE: u32 = 19_797;
 /// Where the rule stands that sends the new address there.
@@ -36,24 +36,24 @@ struct Wanted<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Puts the new way up and has it proven. Returns whether there is one that can stand beside the present one.
-    pub(super) fn stage(&mut self) -> bool {
-        let Some(present) = self.control.way.clone() else { return false };
-        let Some(wanted) = self.wanted_way(present.controller) else { return false };
-        let Some(now) = self.now(wanted.link) else { return false };
+    /// Puts the new way up and has it proven, where there is one that can stand beside the present one.
+    pub(super) fn stage(&mut self) {
+        let Some(present) = self.control.way.clone() else { return };
+        let Some(wanted) = self.wanted_way(present.controller) else { return };
+        let Some(now) = self.now(wanted.link) else { return };
         let ready = now.admin == Admin::Up && now.carrier == Carrier::Present && now.port.is_none();
         if !ready {
-            return false;
+            return;
         }
         let is_same_link = now.index == present.link;
         if is_same_link && !self.is_other(&wanted, &present, &now.clone()) {
-            return false;
+            return;
         }
         let source = self.source(&wanted, present.controller);
         // An address that would draw the present way to it is not there yet.
         let is_there = source.is_some_and(|source| now.addresses.iter().any(|have| have.net.addr() == source));
         if !is_there && (is_same_link || !wanted.is_leased) {
-            return false;
+            return;
         }
         let link = wanted.link.name.clone();
         if let (Some(via), false) = (wanted.via, wanted.is_leased) {
@@ -73,7 +73,7 @@ impl<'a> Planner<'a> {
                 let rule = Change::AddRule(Rule { from, to: Some(to), table: TABLE, priority, mark: None, tos: None });
                 // Packets of the present way have the same source: the two cannot be told apart.
                 if self.would_cut(&rule) {
-                    return false;
+                    return;
                 }
                 self.must(Change::AddRoute(route(LAST_METRIC, TABLE)));
                 self.must(rule);
@@ -90,7 +90,21 @@ impl<'a> Planner<'a> {
             }
         }
         self.must(Change::Prove(NewWay { link, source }));
-        true
+    }
+
+    /// Where a lease is to bring the way to the controller, the present one is given up only for a lease that is there.
+    pub(super) fn await_way(&mut self) {
+        let Some(controller) = self.control.way.as_ref().map(|way| way.controller) else { return };
+        let Some(wanted) = self.wanted_way(controller).filter(|wanted| wanted.is_leased) else { return };
+        let name = &wanted.link.name;
+        let starts =
+            |change: &Change| matches!(change, Change::StartDhcp { link, family: Family::V4, .. } if link == name);
+        let is_new = self.steps.iter().any(|step| starts(&step.change));
+        let awaits = Change::AwaitLease { link: name.clone(), family: Family::V4 };
+        let stands = way(self.twin.observe(), controller).is_some();
+        if stands && is_new && self.awaits_lease(name) && !self.has(&awaits) {
+            self.must(awaits);
+        }
     }
 
     /// Whether the wanted way differs from the present one although it leaves by the same link.

@@ -31,7 +31,8 @@ impl Twin {
         if self.network.links.iter().any(taken) {
             return Err("File exists");
         }
-        let index = self.network.links.iter().map(|link| link.index).max().unwrap_or(1) + 1;
+        self.last_index += 1;
+        let index = self.last_index;
         let mac = muster_protocol::Mac::from_bytes([2, 0xfe, 0, 0, 0, index as u8]);
         self.network.links.push(Link {
             index,

@@ -41,6 +41,8 @@ pub struct Twin {
     ntp: Vec<String>,
     /// What DHCP servers would give, by link name. A client that starts gets it at once.
     offers: BTreeMap<(String, Family), Lease>,
+    /// The highest interface index that there ever was: the kernel gives none twice.
+    last_index: u32,
 }
 
 impl Twin {
@@ -58,6 +60,7 @@ impl Twin {
             nameservers: fixed_part(&network.nameservers, &brought.nameservers),
             search: fixed_part(&network.search, &brought.search),
             ntp: if network.ntp == brought.ntp { Vec::new() } else { network.ntp.clone() },
+            last_index: network.links.iter().map(|link| link.index).max().unwrap_or(1),
             network,
         }
     }
