@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use command::Command;
+pub use command::{Command, plan_text};
 pub use error::CliError;
 
 /// Muster turns x86 boxes into managed machines without installing anything on them.

@@ -16,6 +16,8 @@ mod subnet;
 
 use clap::Subcommand;
 
+pub use desired::steps as plan_text;
+
 use super::error::CliError;
 
 /// What the program can do.

@@ -141,8 +141,8 @@ fn plan(client: &Client, target: &Target, machine: &str, document: &str) -> Resu
     client.post(&format!("{machine}/plan"), json!({"document": document})).map_err(|error| target.named(error))
 }
 
-/// A plan for people.
-fn steps(plan: &Value) -> String {
+/// A plan for people, from what the API answers.
+pub fn steps(plan: &Value) -> String {
     let steps = plan["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
     if steps.is_empty() {
         return "nothing to do: the machine is as desired\n".into();
