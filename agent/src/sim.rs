@@ -6,7 +6,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use muster_protocol::desired::{AcceptRa, MAIN_TABLE, Privacy};
 use muster_protocol::enroll::{Identity, Tpm};
@@ -28,7 +29,11 @@ use crate::plan::storage::apply_to_model;
 const DISK_BYTES: u64 = 8 << 30;
 
 /// A machine without a machine.
-pub struct SimMachine(Mutex<World>);
+pub struct SimMachine {
+    world: Mutex<World>,
+    /// Its network or its faults became others.
+    changed: Condvar,
+}
 
 struct World {
     number: u16,
@@ -60,6 +65,8 @@ pub struct Faults {
     pub refuse: Vec<String>,
     /// These say they are done, and nothing happened.
     pub ignore: Vec<String>,
+    /// These do not end, until they are none of these any more.
+    pub hang: Vec<String>,
 }
 
 impl SimMachine {
@@ -113,7 +120,7 @@ impl SimMachine {
             partitions: Vec::new(),
             held: String::new(),
         };
-        Self(Mutex::new(World {
+        let world = World {
             number,
             network: Twin::new(network),
             disks: vec![disk('a'), disk('b')],
@@ -122,7 +129,8 @@ impl SimMachine {
             powered: Vec::new(),
             guids: 0,
             late: Vec::new(),
-        }))
+        };
+        Self { world: Mutex::new(world), changed: Condvar::new() }
     }
 
     /// Says who carries its packets from now on.
@@ -133,6 +141,14 @@ impl SimMachine {
     /// Says which steps go wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world().faults = faults;
+        self.changed.notify_all();
+    }
+
+    /// Blocks until its network is so, or for so long. Returns whether it is.
+    pub fn wait_for_network(&self, within: Duration, is_so: impl Fn(&Network) -> bool) -> bool {
+        let differs = |world: &mut World| !is_so(world.network.observe());
+        let waited = self.changed.wait_timeout_while(self.world(), within, differs);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Lets its disks appear only with [`Machine::settle`], as those of a machine that has just booted.
@@ -155,7 +171,7 @@ impl SimMachine {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -268,10 +284,12 @@ impl Machine for SimMachine {
     }
 
     fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError> {
-        let mut world = self.world();
         let action = step.change.action();
+        let hangs = |world: &mut World| world.faults.hang.iter().any(|part| action.contains(part.as_str()));
+        let mut world = self.changed.wait_while(self.world(), hangs).unwrap_or_else(PoisonError::into_inner);
         if world.meets_no_fault(&action)? {
             let done = world.network.apply(&step.change);
+            self.changed.notify_all();
             return done.map_err(|refused| MachineError::os(action, io::Error::other(refused.why)));
         }
         Ok(())

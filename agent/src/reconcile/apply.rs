@@ -25,8 +25,6 @@ use crate::plan::{self, Plan};
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
 /// How long undoing may take.
 const REVERT_WITHIN: Duration = Duration::from_secs(20);
-/// How much longer than the proof the dead man waits: steps wait for leases and for spanning tree.
-const DEAD_MAN_WAITS: Duration = Duration::from_secs(60);
 /// For the controller to answer over a network that could not be set back, before more is tried.
 const REACH_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -119,9 +117,10 @@ impl Reconciler {
             proven.map_err(failed)?;
         }
         let machine = &self.machine;
+        let dead_man_waits = (self.dead_man_waits)(work.within, &plan.network);
         // It ends with this, or the network is set back without us.
         let _dead_man = (!plan.network.is_empty())
-            .then(|| DeadMan::arm(machine, &work.before.network, work.within + DEAD_MAN_WAITS, REVERT_WITHIN));
+            .then(|| DeadMan::arm(machine, &work.before.network, dead_man_waits, REVERT_WITHIN));
         let begun = Instant::now();
         let switched = self.take(work, proof.map_or(0, |at| at + 1)..plan.network.len()).await;
         if !plan.network.is_empty() {
@@ -184,7 +183,10 @@ impl Reconciler {
         let deadline = Instant::now() + VERIFY_WITHIN.min(work.within);
         loop {
             let differs = match self.read_back(work).await {
-                Ok(observed) => plan::differences(&work.desired, &observed),
+                Ok(observed) => {
+                    self.take_away_uninvited(work, &observed.network).await;
+                    plan::differences(&work.desired, &observed)
+                }
                 Err(error) => vec![chain(&error)],
             };
             if differs.is_empty() {
@@ -194,6 +196,17 @@ impl Reconciler {
                 return Err(format!("verify differs: {}", differs.join("; ")));
             }
             sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Where it cannot be done, reading back says so.
+    async fn take_away_uninvited(&self, work: &Work, now: &observed::Network) {
+        let Some(desired) = &work.desired.get().network else { return };
+        for step in plan::network::uninvited(desired, now) {
+            let action = step.change.action();
+            let done = self.blocking(move |machine| machine.apply_network(&step)).await;
+            let failed = done.map_or_else(|error| format!(", but {}", chain(&error)), |()| String::new());
+            crate::info!("{action}, which came after the plan was made{failed}");
         }
     }
 

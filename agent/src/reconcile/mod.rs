@@ -52,6 +52,8 @@ pub struct Reconciler {
     one_offer: tokio::sync::Mutex<()>,
     settled: tokio::sync::OnceCell<()>,
     jobs: mpsc::Sender<Job>,
+    /// How long the dead man waits, by the time that there is for the proof and the steps that are taken.
+    dead_man_waits: fn(Duration, &[plan::network::Step]) -> Duration,
 }
 
 struct State {
@@ -104,7 +106,10 @@ impl Reconciler {
         let (jobs, queue) = mpsc::channel(1);
         let state = Mutex::new(State { kept, busy: Busy::Nothing });
         let (one_offer, settled) = Default::default();
-        (Arc::new(Self { machine, keep, boot, manage, outbox, controller, state, one_offer, settled, jobs }), queue)
+        let dead_man_waits = undo::dead_man_waits;
+        let reconciler =
+            Self { machine, keep, boot, manage, outbox, controller, state, one_offer, settled, jobs, dead_man_waits };
+        (Arc::new(reconciler), queue)
     }
 
     /// Waits for [`Machine::settle`], once for all who ask: what is looked at earlier lacks disks.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::outbox::{Asked, Proven};
+use crate::plan::network::{Change, Step};
 use crate::sim::{Faults, SimMachine, Wire};
 use muster_protocol::desired::{
     Ethernet, Link, LinkKind, MAIN_TABLE, Network, Permit, Reach, Route, Select, Settings, Storage, Table,
@@ -31,10 +32,16 @@ impl Lab {
     }
 
     fn with(machine: Arc<SimMachine>, keep: Keep) -> Self {
+        Self::with_dead_man(machine, keep, undo::dead_man_waits)
+    }
+
+    /// With a dead man of another patience. His time is not the paused one.
+    fn with_dead_man(machine: Arc<SimMachine>, keep: Keep, waits: fn(Duration, &[Step]) -> Duration) -> Self {
         let (outbox, _) = watch::channel(Outbox::default());
         let (_, controller) = watch::channel(Some("203.0.113.1:8443".parse().expect("an address")));
-        let (reconciler, jobs) =
+        let (mut reconciler, jobs) =
             Reconciler::new(machine.clone(), keep.clone(), BOOT, Manage::ALL, outbox.clone(), controller);
+        Arc::get_mut(&mut reconciler).expect("nobody else has it yet").dead_man_waits = waits;
         let running = reconciler.clone();
         let running = tokio::spawn(async move {
             running.recover().await;
@@ -219,6 +226,25 @@ async fn reverts_when_what_is_read_back_differs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_when_its_client_is_about_to_be_stopped_does_not_fail_the_change() {
+    use muster_protocol::observed::{Address, Origin};
+    use muster_protocol::to_agent::Impact;
+    let lab = Lab::new();
+    lab.answer_confirmations();
+    let desired = network(GATEWAY);
+    let offer = Apply { generation: Generation(1), desired, permit: None, confirm_within_s: 20 };
+    let (answer, begin) = lab.reconciler.apply(offer).await;
+    assert_eq!(answer, Answer::Accepted);
+    // The plan was made before.
+    let address = Address { net: "10.77.9.9/16".parse().expect("an address"), origin: Origin::Dhcp };
+    let change = Change::AddAddress { link: "eth0".into(), address };
+    lab.machine.apply_network(&Step { change, impact: Impact::None }).expect("a lease comes");
+    drop(begin);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
+    assert_eq!(lab.network().links[0].addresses.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn says_so_when_the_revert_fails() {
     let lab = Lab::new();
     lab.machine.set_wire(Wire::Cut);
@@ -321,6 +347,40 @@ async fn an_agent_that_died_in_the_middle_of_a_change_undoes_it() {
     let outcome = lab.settled().await;
     assert!(why(&outcome).contains("restarted in the middle"), "{outcome:?}");
     assert_eq!(lab.network(), before);
+}
+
+/// The step never returns, and neither does whatever else has the one thread that all loops share.
+#[test]
+fn the_dead_man_undoes_a_switch_that_hangs_in_an_agent_that_is_stuck() {
+    let machine = Arc::new(SimMachine::new(1));
+    let before = machine.observe_network().expect("observes");
+    let hangs = "remove route 0.0.0.0/0 via 10.77.0.1";
+    machine.set_faults(Faults { hang: vec![hangs.into()], ..Faults::default() });
+    let (stuck, is_stuck) = std::sync::mpsc::channel();
+    let (free, is_free) = std::sync::mpsc::channel::<()>();
+    let agents = machine.clone();
+    let agent = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let lab = Lab::with_dead_man(agents, Keep::memory(), |_, _| Duration::ZERO);
+            lab.answer_confirmations();
+            assert_eq!(lab.apply(1, &network(GATEWAY)).await, Answer::Accepted);
+            let at_it = |out: &Outbox| matches!(&out.progress, Progress::Applying { step, .. } if step.contains(hangs));
+            lab.outbox.subscribe().wait_for(at_it).await.expect("the outbox lives");
+            stuck.send(()).expect("the test waits");
+            let _ = is_free.recv();
+            lab.settled().await
+        })
+    });
+    is_stuck.recv().expect("the switch begins");
+    let is_undone = machine.wait_for_network(Duration::from_secs(60), |now| *now == before);
+    // Who comes to again finds that the change is gone.
+    machine.set_faults(Faults::default());
+    drop(free);
+    let outcome = agent.join().expect("the agent goes on");
+    assert!(is_undone);
+    assert!(why(&outcome).contains("verify differs"), "{outcome:?}");
+    assert_eq!(machine.observe_network().expect("observes"), before);
 }
 
 #[tokio::test(start_paused = true)]

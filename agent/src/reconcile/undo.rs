@@ -10,9 +10,17 @@ use std::time::{Duration, Instant};
 use muster_protocol::observed::Network;
 
 use crate::machine::{Machine, chain};
-use crate::plan::network;
+use crate::plan::network::{self, Step};
 
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// For everything else that is done meanwhile.
+const DEAD_MAN_SLACK: Duration = Duration::from_secs(60);
+
+/// How long the dead man waits: as long as the proof may take, and as those steps may that wait for something.
+pub(super) fn dead_man_waits(proof: Duration, steps: &[Step]) -> Duration {
+    proof + steps.iter().map(|step| step.change.patience()).sum::<Duration>() + DEAD_MAN_SLACK
+}
 
 /// Sets the network back once. Returns what had to be done; nothing means that it is as it was.
 ///
@@ -72,5 +80,38 @@ impl DeadMan {
             crate::warn!("no thread to undo the change if all else fails: {error}");
         }
         Self(alive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Faults, SimMachine};
+
+    #[test]
+    fn a_dead_man_does_not_undo_what_only_waits_for_spanning_tree_and_a_lease() {
+        let (link, family) = ("br0".to_owned(), network::Family::V4);
+        let waits = [
+            network::Change::AwaitForwarding { link: link.clone() },
+            network::Change::AwaitLease { link: link.clone(), family },
+            network::Change::AwaitUnique { link },
+        ];
+        let impact = muster_protocol::to_agent::Impact::None;
+        let steps = waits.map(|change| Step { change, impact: impact.clone() });
+        // Twice the longest forward-delay, and some.
+        let (proof, longest) = (Duration::from_secs(20), Duration::from_secs(60 + 5 + 15 + 5));
+        assert!(dead_man_waits(proof, &steps) > longest + proof);
+    }
+
+    #[test]
+    fn where_a_dead_mans_undoing_does_not_hold_every_nic_asks_for_an_address() {
+        let machine = Arc::new(SimMachine::new(1));
+        let mut before = machine.observe_network().expect("observes");
+        before.hostname = "another".to_owned();
+        machine.set_faults(Faults { refuse: vec!["set the hostname".into()], ..Faults::default() });
+        let same: Arc<dyn Machine> = machine.clone();
+        let _alive = DeadMan::arm(&same, &before, Duration::ZERO, Duration::ZERO);
+        let asks = |network: &Network| network.links.iter().all(|link| link.dhcp4.lease_use().is_some());
+        assert!(machine.wait_for_network(Duration::from_secs(60), asks));
     }
 }

@@ -14,12 +14,10 @@ use super::netlink::{bond, bridge};
 use super::{Network, PAUSE};
 use crate::linux::modules;
 use crate::machine::MachineError;
-use crate::plan::network::NewLink;
+use crate::plan::network::{FORWARDING_SLACK, NewLink};
 
 /// How long a bridge may have no port that as much as listens: NICs find their carrier within seconds.
 const CARRIER_PATIENCE: Duration = Duration::from_secs(5);
-/// What a port of a bridge may take beyond the two delays that it listens and learns for.
-const FORWARDING_SLACK: Duration = Duration::from_secs(5);
 
 impl Network {
     pub(super) fn create(&self, name: &str, new: &NewLink, action: &str) -> Result<(), MachineError> {

@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use crate::linux::sysfs;
 use crate::machine::MachineError;
 use crate::options;
-use crate::plan::network::{Change, Family, Step};
+use crate::plan::network::{Change, Family, LEASE_PATIENCE, Step, UNIQUE_PATIENCE};
 use crate::sort;
 use device::{sysctl, wake};
 use keeper::Keeper;
@@ -46,10 +46,6 @@ use resolv::Resolvers;
 const NTP_CONF: &str = "muster-ntp.conf";
 /// Where programs look for resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// How long a step waits for a lease.
-const LEASE_PATIENCE: Duration = Duration::from_secs(15);
-/// How long a step waits for duplicate address detection: it takes 2 seconds at most once there is a carrier.
-const UNIQUE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks while waiting.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a leased address lasts that a revert puts back when its lease is not known any more: the client that is

@@ -15,6 +15,7 @@ mod target;
 pub mod twin;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use muster_protocol::desired::{
@@ -299,6 +300,15 @@ pub struct Route {
 /// The metric of routes that leases bring, unless a document says another: any configured one wins.
 pub const LEASED_METRIC: u32 = 1024;
 
+/// How long a step waits for a lease.
+pub const LEASE_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a step waits for duplicate address detection: it takes 2 seconds at most once there is a carrier.
+pub const UNIQUE_PATIENCE: Duration = Duration::from_secs(5);
+/// What a port of a bridge may take beyond the two delays that it listens and learns for.
+pub const FORWARDING_SLACK: Duration = Duration::from_secs(5);
+/// The longest that spanning tree makes a bridge wait: twice its largest forward-delay (IEEE 802.1D).
+const LONGEST_FORWARDING: Duration = Duration::from_secs(2 * 30);
+
 /// Whether a bond has to be made anew for another value: the kernel changes it only while the bond is down or without ports
 /// (drivers/net/bonding/bond_options.c, BOND_OPTFLAG_IFDOWN and BOND_OPTFLAG_NOSLAVES).
 pub fn needs_a_new_bond(option: BondOption) -> bool {
@@ -374,6 +384,19 @@ pub fn differences(desired: &desired::Network, observed: &observed::Network) -> 
     }
 }
 
+/// What takes away that which came by itself and is not desired: a lease or an advertisement that arrived after the plan
+/// was made, and before its client was stopped or the router was ignored. Nothing where more than that is to do.
+pub fn uninvited(desired: &desired::Network, observed: &observed::Network) -> Vec<Step> {
+    let comes = |origin| matches!(origin, Origin::Dhcp | Origin::Ra);
+    let is_uninvited = |step: &Step| match &step.change {
+        Change::RemoveAddress { address, .. } => comes(address.origin),
+        Change::RemoveRoute(route) => comes(route.origin),
+        _ => false,
+    };
+    let steps = plan(desired, observed, &[]).unwrap_or_default();
+    if steps.iter().all(is_uninvited) { steps } else { Vec::new() }
+}
+
 impl Step {
     /// The step for people.
     pub fn describe(&self) -> to_agent::Step {
@@ -382,6 +405,16 @@ impl Step {
 }
 
 impl Change {
+    /// How long it may wait for something else than the kernel.
+    pub fn patience(&self) -> Duration {
+        match self {
+            Self::AwaitForwarding { .. } => LONGEST_FORWARDING + FORWARDING_SLACK,
+            Self::AwaitLease { .. } => LEASE_PATIENCE,
+            Self::AwaitUnique { .. } => UNIQUE_PATIENCE,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// One line, imperative.
     pub fn action(&self) -> String {
         match self {
