@@ -147,6 +147,19 @@ fn what_of_a_lease_counts_is_as_asked_for() {
     assert_eq!(network.observe().expect("observed").ntp, [""; 0]);
 }
 
+/// As a bridge does when it gets a port: servers answer the MAC that they are asked by.
+#[test]
+fn a_link_that_gets_another_mac_asks_by_that_one() {
+    let lab = lab_with_dhcp();
+    let network = lab.network(None);
+    let by_old = lease(&network, Family::V4, LeaseUse::default());
+    lab.ip("link set eth0 address 02:00:5e:10:00:07");
+    // The server has given the address to the old one.
+    eventually("another lease", || held(&network, Family::V4).filter(|now| now.address != by_old.address));
+    let addresses = eth0(&network).addresses;
+    assert!(!addresses.iter().any(|address| address.net == by_old.address), "{addresses:?}");
+}
+
 #[test]
 fn another_use_of_a_lease_takes_effect_at_once_and_never_leaves_it_without_a_route() {
     let lab = lab_with_dhcp();

@@ -293,6 +293,53 @@ fn an_address_goes_before_a_route_whose_gateway_it_is_comes() {
 }
 
 #[test]
+fn a_bond_that_a_revert_makes_anew_gets_the_mac_that_it_had() {
+    let ports = || ["eth0", "eth1"].map(|name| entry(name, nic(name), Settings::default())).to_vec();
+    let bond = desired::Bond { ports: vec!["eth0".into(), "eth1".into()], ..desired::Bond::default() };
+    let mut links = ports();
+    links.push(entry("bond0", desired::LinkKind::Bond(bond), Settings::default()));
+    let bonded = desired::Network { links, ..desired::Network::default() };
+    let apart = desired::Network { links: ports(), ..desired::Network::default() };
+    let bare = Network { links: vec![ethernet(2), ethernet(3)], ..Network::default() };
+    let mut twin = Twin::new(bare.clone());
+    apply(&mut twin, &plan(&bonded, &bare, &[]).expect("it fits")).expect("applies");
+    for first in [2, 3] {
+        // The port that joined first gave it its own.
+        let mut before = twin.observe().clone();
+        let bond0 = before.links.iter_mut().find(|link| link.name == "bond0").expect("it is there");
+        bond0.mac = generate::mac(first);
+        let mut apart_now = Twin::new(before.clone());
+        apply(&mut apart_now, &plan(&apart, &before, &[]).expect("it fits")).expect("applies");
+        let back = revert(&before, apart_now.observe());
+        let joins = back.iter().find_map(|step| match &step.change {
+            Change::Join { link, .. } => Some(link.clone()),
+            _ => None,
+        });
+        assert_eq!(joins, Some(format!("eth{}", first - 2)), "{back:#?}");
+    }
+}
+
+#[test]
+fn what_is_not_known_of_a_bridge_is_not_set_again() {
+    let bridge = desired::Bridge { ports: vec!["eth0".into()], ..desired::Bridge::default() };
+    let links = vec![
+        entry("eth0", nic("eth0"), Settings::default()),
+        entry("br0", desired::LinkKind::Bridge(bridge), Settings::default()),
+    ];
+    let bridged = desired::Network { links, ..desired::Network::default() };
+    let bare = Network { links: vec![ethernet(2)], ..Network::default() };
+    let mut twin = Twin::new(bare.clone());
+    apply(&mut twin, &plan(&bridged, &bare, &[]).expect("it fits")).expect("applies");
+    let mut now = twin.observe().clone();
+    for link in &mut now.links {
+        if let LinkKind::Bridge(bridge) = &mut link.kind {
+            bridge.options.remove(&desired::BridgeOption::AgeingTime);
+        }
+    }
+    assert_eq!(differences(&bridged, &now), [""; 0]);
+}
+
+#[test]
 fn a_nic_that_carries_the_session_and_changes_its_name_is_proven_afterwards() {
     let mut document = office();
     let select = Select { mac: Some(generate::mac(2)), ..Select::default() };

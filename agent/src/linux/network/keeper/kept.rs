@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::{IpNet, Ipv4Net};
+use muster_protocol::Mac;
 use muster_protocol::desired::{LeaseUse, Take};
 use muster_protocol::observed;
 
@@ -27,6 +28,8 @@ pub struct Kept {
     pub of: LeaseOf,
     /// Interface index.
     pub index: u32,
+    /// By which servers know the client.
+    pub mac: Mac,
     /// When the link was last looked at: whether there was a carrier, and how often it had come.
     pub carrier: (bool, u32),
     /// What of its lease counts.
@@ -107,7 +110,8 @@ impl Kept {
             (Family::V6, _) => Client::V6(dhcp6::Client::new(identity, seed(), now)),
         };
         let carrier = (link.carrier, link.carrier_ups);
-        Self { of: (link.name.clone(), family), index: link.index, carrier, uses, client, socket: None }
+        let of = (link.name.clone(), family);
+        Self { of, index: link.index, mac: link.mac, carrier, uses, client, socket: None }
     }
 
     /// Whether it is this link's, of this family.

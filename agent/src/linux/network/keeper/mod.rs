@@ -254,6 +254,10 @@ impl State {
                 self.effects.forget(&kept.of);
                 continue;
             };
+            // A bridge has the MAC of a port of its, and a bond that of its first: servers answer there, and nowhere else.
+            if kept.mac != link.mac {
+                *kept = Kept::new(link, kept.of.1, kept.uses, kept.client.lease(), now);
+            }
             let carrier = (link.carrier, link.carrier_ups);
             if link.carrier && kept.carrier != carrier {
                 kept.client.carrier_returned(now);

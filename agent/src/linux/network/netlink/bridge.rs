@@ -9,6 +9,7 @@ use super::link;
 use super::wire::{Request, attribute, u16_at, u32_at};
 
 const IFLA_BR_PRIORITY: u16 = 6;
+const IFLA_BR_TOPOLOGY_CHANGE: u16 = 14;
 
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_PRIORITY: u16 = 2;
@@ -30,11 +31,14 @@ fn number(option: BridgeOption) -> u16 {
     }
 }
 
-/// Reads what the kernel says of a bridge.
+/// Reads what the kernel says of a bridge. It does not say the ageing time that was set while the topology changes, but the
+/// one that holds until it has (net/bridge/br_stp.c, __br_set_topology_change); then nothing is known of it.
 pub(super) fn decode(data: &[u8]) -> Bridge {
+    let changes = attribute(data, IFLA_BR_TOPOLOGY_CHANGE).is_some_and(|value| value.first() == Some(&1));
     let value = |option| match (attribute(data, number(option))?, option) {
         (value, BridgeOption::Priority) => u16_at(value, 0).map(u32::from),
         // 2 is a spanning tree that a program keeps instead of the kernel.
+        (_, BridgeOption::AgeingTime) if changes => None,
         (value, BridgeOption::Stp) => u32_at(value, 0).map(|stp| stp.min(1)),
         (value, _) => u32_at(value, 0),
     };
@@ -101,4 +105,19 @@ pub fn set_port(index: u32, cost: PortCost) -> Request {
         }
         data
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_known_of_the_ageing_time_while_the_topology_changes() {
+        let says = |topology_changes: u8| {
+            let ageing = [&8_u16.to_ne_bytes()[..], &4_u16.to_ne_bytes(), &3_000_u32.to_ne_bytes()].concat();
+            let changes = [&5_u16.to_ne_bytes()[..], &14_u16.to_ne_bytes(), &[topology_changes, 0, 0, 0]].concat();
+            decode(&[ageing, changes].concat()).options.get(&BridgeOption::AgeingTime).copied()
+        };
+        assert_eq!((says(0), says(1)), (Some(3_000), None));
+    }
 }

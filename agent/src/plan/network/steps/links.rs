@@ -222,7 +222,9 @@ impl<'a> Planner<'a> {
                 }
             }
             (LinkKind::Bridge(bridge), KindTarget::Bridge(target)) => {
-                let differs = |(option, value): &(&BridgeOption, &u32)| bridge.options.get(option) != Some(value);
+                // What is not known is what was set before.
+                let differs =
+                    |(option, value): &(&BridgeOption, &u32)| bridge.options.get(option).is_some_and(|is| is != *value);
                 let set = |(option, value): (&BridgeOption, &u32)| Change::SetBridge {
                     link: link(),
                     option: *option,

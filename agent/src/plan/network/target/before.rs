@@ -33,6 +33,14 @@ impl Target {
         let (nameservers, search, ntp) = Self::configured(before);
         let unwanted = now.links.iter().filter(is_new).map(|link| link.name.clone()).collect();
         let hostname = Some(before.hostname.clone()).filter(|name| !name.is_empty());
+        // A bond that is made anew has the MAC of the port that joins first.
+        let gives_mac = |link: &LinkTarget| {
+            let had = before.links.iter().find(|had| had.name == link.name);
+            let owner =
+                had.and_then(|had| before.links.iter().find(|owner| Some(owner.index) == had.port.map(|p| p.of)));
+            had.zip(owner).is_some_and(|(had, owner)| had.permanent_mac == owner.mac)
+        };
+        crate::sort::short(&mut links, |a, b| gives_mac(b).cmp(&gives_mac(a)));
         Self { links: below_first(links), unwanted, rules: before.rules.clone(), nameservers, search, ntp, hostname }
     }
 }
