@@ -8,6 +8,7 @@ mod by_card;
 mod cut;
 mod right;
 mod table;
+mod usable;
 mod wrong;
 
 use std::fmt::Write as _;
@@ -16,11 +17,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use muster_tests::eventually;
 use muster_tests::ground::{Ground, Seat};
-use muster_tests::lab::{CONFIRM_WITHIN, Lab, text};
+use muster_tests::lab::{CONFIRM_WITHIN, Lab, SOON, text};
 use serde_json::Value;
 use table::Push;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use usable::Silent;
 
 /// The product's promise: from the deadline to contact, by the controller's clock.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
@@ -35,6 +37,8 @@ struct Went {
     /// From the request to its end, by the controller's clock.
     took: Duration,
     why: String,
+    /// For how long the session brought no answer, where that was looked at.
+    silent: Option<Silent>,
 }
 
 impl Went {
@@ -42,7 +46,7 @@ impl Went {
         let time = |pointer| anyhow::Ok(OffsetDateTime::parse(text(operation, pointer)?, &Rfc3339)?);
         let why = operation["error"].as_str().unwrap_or_default().to_owned();
         let took = (time("/ended")? - time("/created")?).try_into()?;
-        Ok(Self { seat: seat.number, name: name.to_owned(), took, why })
+        Ok(Self { seat: seat.number, name: name.to_owned(), took, why, silent: None })
     }
 }
 
@@ -69,7 +73,12 @@ fn until_ended(lab: &Lab, operation: &str) -> Result<Value> {
 fn stand(before: &Push, lab: &Lab, seat: &Seat) -> Result<Value> {
     let (operation, _) = carry_out(before, lab, seat)?;
     ensure!(operation["state"] == "succeeded", "{}: {operation}", before.name);
-    seat.observed(lab)
+    eventually(SOON, "every cable is noticed", || {
+        let observed = seat.observed(lab)?;
+        let links = observed["links"].as_array().map_or(&[][..], Vec::as_slice);
+        ensure!(links.iter().all(|link| link["up"] == link["carrier"]), "{observed}");
+        Ok(observed)
+    })
 }
 
 /// Whether a push that has ended just now was undone: so long after its deadline at most, with a reason, and to what was
@@ -120,9 +129,10 @@ fn side_by_side(
 /// Writes down how all went.
 fn report(lab: &Lab, went: &[Went]) -> Result<()> {
     let mut table = String::new();
-    for Went { seat, name, took, why } in went {
+    for Went { seat, name, took, why, silent } in went {
         let after = took.as_secs_f64() - CONFIRM_WITHIN.as_secs_f64();
-        let _ = writeln!(table, "{seat}  {:5.1} s  deadline {after:+5.1} s  {name}  {why}", took.as_secs_f64());
+        let silent = silent.as_ref().map(Silent::to_string).unwrap_or_default();
+        let _ = writeln!(table, "{seat}  {:5.1} s  deadline {after:+5.1} s  {name}  {silent}{why}", took.as_secs_f64());
     }
     let path = lab.folder.join("pushes.txt");
     std::fs::write(&path, &table).with_context(|| format!("writing {}", path.display()))?;

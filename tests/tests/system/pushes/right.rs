@@ -7,16 +7,19 @@ use muster_tests::lab::{Lab, SOON};
 use muster_tests::site::is_alive;
 use serde_json::json;
 
-use super::table::{self, Push};
+use super::table::{self, Push, Session};
+use super::usable::{self, Silent};
 use super::{Went, carry_out, side_by_side};
 
 #[test]
 fn every_right_push_is_kept() -> Result<()> {
     let lists = table::read(include_str!("right.txt"))?;
-    let ground = Ground::open("right-pushes", lists.len())?;
+    // At the last seat nothing happens.
+    let ground = Ground::open("right-pushes", lists.len() + 1)?;
+    let idle = ground.seats.last().context("there are seats")?;
     side_by_side(&ground, |lab, seat, went, failures| {
-        for push in &lists[seat.number - 1].pushes {
-            match check(push, lab, seat) {
+        for push in lists.get(seat.number - 1).into_iter().flat_map(|list| &list.pushes) {
+            match check(push, lab, seat, idle) {
                 Ok(how) => went.push(how),
                 Err(error) => failures.push(format!("{}: {error:#}", push.name)),
             }
@@ -26,8 +29,14 @@ fn every_right_push_is_kept() -> Result<()> {
 }
 
 /// Pushes it, and sees that it is in force: the machine is where it should be, and would do nothing more.
-fn check(push: &Push, lab: &Lab, seat: &Seat) -> Result<Went> {
-    let (operation, went) = carry_out(push, lab, seat)?;
+fn check(push: &Push, lab: &Lab, seat: &Seat, idle: &Seat) -> Result<Went> {
+    let (operation, went) = match push.session {
+        Session::MayBeAnother => carry_out(push, lab, seat)?,
+        Session::GoesOn => {
+            let ((operation, went), silent) = usable::while_asked(lab, seat, idle, || carry_out(push, lab, seat))?;
+            (operation, Went { silent: Some(silent), ..went })
+        }
+    };
     let document = push.document(seat);
     ensure!(operation["state"] == "succeeded", "{operation}\n{document}");
     for address in &push.found_at {
@@ -37,5 +46,6 @@ fn check(push: &Push, lab: &Lab, seat: &Seat) -> Result<Went> {
     let path = format!("/api/v1/machines/{}/plan", seat.id);
     let plan = lab.controller.api()?.post(&path, &json!({ "document": document }))?;
     ensure!(plan["steps"].as_array().is_some_and(Vec::is_empty), "there is nothing left to do: {plan}");
+    went.silent.as_ref().map_or(Ok(()), Silent::check)?;
     Ok(went)
 }

@@ -8,9 +8,13 @@
 //! ! VLAN 42 loses UDP 67        (or `everything`, or `packets over 1100 bytes`), as long as the push takes
 //! ! port 2 has no cable
 //! @ 10.N.42.50                  where the machine is found afterwards
+//! ~ the session goes on         it is the same one afterwards, and was there all the while
+//! ~ spanning tree takes 30 s    before the time begins in which the controller must answer
 //! one: {mtu: 1400}              `ethernets`, by port; those that are left out are in the document with nothing
 //! vlans: {office: {id: 42, link: one, dhcp4: true}}     everything else of `network`
 //! ```
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use muster_protocol::VlanTag;
@@ -26,10 +30,24 @@ pub(super) struct Push {
     pub(super) name: String,
     /// Where the machine is found afterwards.
     pub(super) found_at: Vec<String>,
+    /// Whether the session outlives it.
+    pub(super) session: Session,
+    /// How long it waits, by its own words, before the time begins in which it must be proven.
+    pub(super) waits: Duration,
     faults: Vec<Fault>,
     no_cable: Option<usize>,
     nics: Vec<String>,
     more: Vec<String>,
+}
+
+/// What becomes of the session.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Session {
+    /// Whatever does: the present way and the new one cannot stand side by side.
+    #[default]
+    MayBeAnother,
+    /// It goes on.
+    GoesOn,
 }
 
 /// What is for one seat.
@@ -72,9 +90,21 @@ impl Push {
             self.found_at.extend(addresses.split_whitespace().map(str::to_owned));
             return Ok(());
         }
+        if let Some(promise) = line.strip_prefix("~ ") {
+            return self.take_promise(promise);
+        }
         let (key, _) = line.split_once(": {").context("neither a fault nor a part of a document")?;
         let lines = if NICS.iter().any(|(_, id)| *id == key) { &mut self.nics } else { &mut self.more };
         lines.push(line.to_owned());
+        Ok(())
+    }
+
+    fn take_promise(&mut self, text: &str) -> Result<()> {
+        match text.split_whitespace().collect::<Vec<_>>()[..] {
+            ["the", "session", "goes", "on"] => self.session = Session::GoesOn,
+            ["spanning", "tree", "takes", seconds, "s"] => self.waits = Duration::from_secs(seconds.parse()?),
+            _ => bail!("no such promise"),
+        }
         Ok(())
     }
 

@@ -33,7 +33,7 @@ fn every_wrong_push_is_undone_and_the_machine_is_back_within_30_s_as_it_was() ->
 fn check(push: &Push, lab: &Lab, seat: &Seat, kept: &Value) -> Result<Went> {
     let boot = seat.state(lab)?["presence"]["boot"].take();
     let (operation, went) = carry_out(push, lab, seat)?;
-    super::check_undone(lab, seat, &operation, BACK_WITHIN, kept).context(push.document(seat))?;
+    super::check_undone(lab, seat, &operation, push.waits + BACK_WITHIN, kept).context(push.document(seat))?;
     let now = seat.state(lab)?;
     ensure!(now["presence"]["boot"] == boot, "it did not have to boot: {now}");
     Ok(went)
