@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use muster_protocol::desired::Network;
 use muster_protocol::enroll::Leave;
-use muster_protocol::{BootId, Digest, Mac, cmdline};
+use muster_protocol::{BootId, Digest, Generation, Mac, cmdline};
 
 use crate::keep::Keep;
 
@@ -45,6 +46,8 @@ pub struct Options {
     pub time_unix_s: u64,
     /// The lease that iPXE holds.
     pub lease: Option<Lease>,
+    /// The network that was confirmed last before this boot, and which generation it is, where the boot script gave it.
+    pub handed: Option<(Generation, Network)>,
     /// What may be changed.
     pub manage: Manage,
     /// Where key, certificate and unfinished work are kept.
@@ -107,6 +110,9 @@ pub struct Pace {
     pub backoff_first: Duration,
     /// What the doubling ends at.
     pub backoff_limit: Duration,
+    /// How long the network that was handed, and then asking for addresses, has to lead to a controller before it is the
+    /// other's turn.
+    pub turn: Duration,
     /// After this, and up to twice this, a machine that never got in and whose ticket is no good boots for another.
     pub boot_again: Duration,
 }
@@ -117,6 +123,7 @@ impl Default for Pace {
             rescan: Duration::from_secs(10),
             backoff_first: Duration::from_millis(500),
             backoff_limit: Duration::from_secs(30),
+            turn: Duration::from_secs(30),
             boot_again: Duration::from_secs(180),
         }
     }
@@ -200,6 +207,7 @@ pub fn from_arguments(mut arguments: impl Iterator<Item = String>, boot: BootId)
         leave,
         time_unix_s: 0,
         lease: None,
+        handed: None,
         manage,
         keep: Keep::Folder(state),
         boot,
@@ -250,7 +258,8 @@ pub fn from_cmdline(text: &str, boot: BootId) -> Result<(Options, Vec<OptionsErr
     let keep = Keep::Folder("/run/muster".into());
     let manage = Manage::ALL;
     let (refused, pace) = (WhenRefused::BootAgain, Pace::default());
-    Ok((Options { controllers, ca, leave, time_unix_s, lease, manage, keep, boot, refused, pace }, ignored))
+    let handed = None;
+    Ok((Options { controllers, ca, leave, time_unix_s, lease, handed, manage, keep, boot, refused, pace }, ignored))
 }
 
 impl Options {

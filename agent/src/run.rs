@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::contact::dial::{self, Ended};
-use crate::contact::prove;
+use crate::contact::{home, prove};
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::reconcile::Jobs;
@@ -33,12 +33,22 @@ pub async fn run(options: Options, machine: Arc<dyn Machine>) -> Ended {
 pub async fn run_agent(agent: &Arc<Agent>, jobs: Jobs) -> Ended {
     // What an earlier run left undone is finished before anybody is told how things stand.
     agent.reconciler.recover().await;
+    let handed = home::handed(agent);
+    let stands = match handed {
+        Some(network) => agent.reconciler.start_with(network).await,
+        None => false,
+    };
+    let home = async {
+        if let Some(network) = handed {
+            home::come_home(agent, network, stands).await;
+        }
+    };
     // What is looked at too early lacks disks: an inventory without them would have the controller forget to wipe them,
     // and a plan would refuse what is only late. The session need not wait.
     let work = async {
         agent.reconciler.settled().await;
         agent.look().await;
-        tokio::join!(agent.reconciler.run(jobs), agent.keep_looking());
+        tokio::join!(agent.reconciler.run(jobs), agent.keep_looking(), home);
     };
     tokio::select! {
         ended = dial::dial(agent) => ended,

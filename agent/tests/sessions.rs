@@ -51,6 +51,7 @@ fn options(controller: &Controller, keep: Keep) -> Options {
         leave: Some(Leave::Ticket(Ticket::from_bytes([9; 32]))),
         time_unix_s: 0,
         lease: None,
+        handed: None,
         manage: Manage::ALL,
         keep,
         boot: BOOT,

@@ -93,6 +93,7 @@ impl Road {
                     leave: Some((&made.await).into()),
                     time_unix_s: 0,
                     lease: None,
+                    handed: None,
                     manage: Manage::ALL,
                     keep: Keep::memory(),
                     boot: BootId::from_bytes(id),

@@ -83,6 +83,7 @@ impl Road {
             leave: Some((&made).into()),
             time_unix_s: 0,
             lease: None,
+            handed: None,
             manage: Manage::ALL,
             keep: Keep::memory(),
             boot: BootId::from_bytes([number as u8; 16]),

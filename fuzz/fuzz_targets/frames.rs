@@ -7,11 +7,12 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use muster_protocol::frame::{self, HEADER, Message};
+use muster_protocol::handed::Handed;
 use muster_protocol::{desired, enroll, to_agent, to_controller};
 
 fuzz_target!(init: muster_fuzz::plant("frames", muster_fuzz::frames()), |data: &[u8]| {
     let Some((kind, value)) = data.split_first() else { return };
-    match kind % 6 {
+    match kind % 7 {
         0 => drop(reads::<enroll::Request>(value)),
         1 => drop(reads::<enroll::Answer>(value)),
         2 => match reads::<to_agent::Call>(value) {
@@ -26,7 +27,11 @@ fuzz_target!(init: muster_fuzz::plant("frames", muster_fuzz::frames()), |data: &
                 inventory.disks.iter().for_each(|disk| drop(disk.id()));
             }
         }
-        _ => drop(reads::<to_controller::Answer>(value)),
+        5 => drop(reads::<to_controller::Answer>(value)),
+        _ => {
+            let _ = Handed::from_bytes(value);
+            reads::<Handed>(value);
+        }
     }
 });
 

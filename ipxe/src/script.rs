@@ -28,6 +28,8 @@ pub const SCRIPT_PATH: &str = "/boot/script";
 pub const KERNEL_PATH: &str = "/boot/kernel";
 /// Path of the initramfs.
 pub const INITRAMFS_PATH: &str = "/boot/initramfs";
+/// Path of one more initramfs, with the network that is handed to a machine; the query carries the `ticket` of its script.
+pub const NETWORK_PATH: &str = "/boot/network";
 
 /// The kernel's view of a 2,048-byte command line (COMMAND_LINE_SIZE in arch/x86), less what iPXE puts in for
 /// [`cmdline::LEASE`].
@@ -168,14 +170,39 @@ pub struct Machine<'a> {
     pub ticket: &'a Ticket,
     /// The controller's clock, in seconds since 1970 UTC.
     pub time_unix_s: u64,
+    /// What the agent begins with.
+    pub network: Network,
+}
+
+/// The network that the agent begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Every NIC asks for an address.
+    AsItBoots,
+    /// The one at [`NETWORK_PATH`]. A machine that does not get it starts all the same.
+    Handed,
 }
 
 /// The script that starts the agent: kernel and initramfs from the controller that sent this script.
 pub fn machine(machine: &Machine<'_>) -> String {
-    let Machine { controllers, ca, ticket, time_unix_s } = machine;
+    let Machine { controllers, ca, ticket, time_unix_s, network } = machine;
     let lease = ["mac", "ip", "netmask", "gateway", "dns", "dhcp-server"].map(|part| format!("${{netX/{part}}}"));
+    // First in memory: what follows it there may have any length, and it may not begin anywhere (the kernel's
+    // init/initramfs.c). UEFI starts no kernel that names a file which is not there.
+    let (handed, named) = match network {
+        Network::AsItBoots => (String::new(), ""),
+        Network::Handed => (
+            format!(
+                "echo Muster: loading the network of this machine
+clear handed ||
+initrd --name network --timeout 30000 {NETWORK_PATH}?ticket={ticket} && set handed initrd=network ||
+"
+            ),
+            "${handed} ",
+        ),
+    };
     let arguments = [
-        INITRD_NAME.to_owned(),
+        format!("{named}{INITRD_NAME}"),
         common(controllers, *ca),
         format!("{}={ticket}", cmdline::TICKET),
         format!("{}={time_unix_s}", cmdline::TIME),
@@ -186,7 +213,7 @@ pub fn machine(machine: &Machine<'_>) -> String {
         "#!ipxe
 # Muster: starts the agent. Nothing on a disk is touched.
 imgfree
-echo Muster: loading the kernel
+{handed}echo Muster: loading the kernel
 kernel --name kernel --timeout 600000 {KERNEL_PATH} {arguments} || goto failed
 echo Muster: loading the agent and its drivers
 initrd --name initramfs --timeout 600000 {INITRAMFS_PATH} || goto failed

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, BootUrl, Endpoint, Location, Site};
-use muster_ipxe::script::{self, Machine, Scheme, Wait};
+use muster_ipxe::script::{self, Machine, Network, Scheme, Wait};
 use muster_protocol::Digest;
 use muster_protocol::enroll::{SiteCredential, Ticket};
 
@@ -61,13 +61,18 @@ fn the_machine_script_starts_the_agent() {
     let controllers =
         ["192.0.2.7:8443", "[2001:db8::7]:8443"].map(|e| Endpoint::try_from(e.to_owned()).expect("valid"));
     let ticket = Ticket::from_bytes([0xab; 32]);
-    let script = script::machine(&Machine {
-        controllers: &controllers,
-        ca: Digest::of(b"the CA's certificate"),
-        ticket: &ticket,
-        time_unix_s: 1_795_244_400,
-    });
-    check("machine.ipxe", &script);
+    let machine = |network| {
+        let ca = Digest::of(b"the CA's certificate");
+        script::machine(&Machine {
+            controllers: &controllers,
+            ca,
+            ticket: &ticket,
+            time_unix_s: 1_795_244_400,
+            network,
+        })
+    };
+    check("machine.ipxe", &machine(Network::AsItBoots));
+    check("machine-handed.ipxe", &machine(Network::Handed));
 }
 
 #[test]
@@ -88,6 +93,7 @@ fn the_kernels_command_line_fits_with_the_most_controllers_and_the_longest_lease
         ca: Digest::of(b""),
         ticket: &Ticket::from_bytes([0; 32]),
         time_unix_s: u64::MAX,
+        network: Network::Handed,
     });
     let line = script.lines().find(|l| l.starts_with("kernel ")).expect("a kernel line");
     let arguments = line.split_once("/boot/kernel ").expect("arguments").1.trim_end_matches(" || goto failed");

@@ -5,12 +5,14 @@
 //!
 //! Files are named by the direction of speech: [`to_agent`] is what a controller asks of an agent, [`to_controller`]
 //! what an agent tells a controller, [`enroll`] the one conversation before there is a certificate.
-//! [`desired`] and [`observed`] are the two descriptions of a machine that everything else is about.
+//! [`desired`] and [`observed`] are the two descriptions of a machine that everything else is about; [`handed`] is what of
+//! them a boot script carries.
 
 pub mod bounded;
 pub mod desired;
 pub mod enroll;
 pub mod frame;
+pub mod handed;
 pub mod hello;
 pub mod ids;
 pub mod inventory;

@@ -237,7 +237,6 @@ impl Dialer<'_> {
         self.set_clock(welcome.time_unix_ms).await;
         agent.session().welcomed(welcome.standing.clone());
         let address = connection.remote_address();
-        agent.controller.send_replace(Some(address));
         crate::info!("in session with {address} as {}", welcome.name);
         agent.status.send_modify(|status| {
             status.contact = match welcome.standing {
@@ -322,6 +321,7 @@ impl Dialer<'_> {
     async fn connect(&mut self, alpn: &[u8], own: Option<&Credentials>) -> Result<Connection, Trouble> {
         let connection = reach::reach(self.agent, alpn, own, self.preferred, None).await?;
         self.preferred = Some(connection.remote_address());
+        self.agent.controller.send_replace(self.preferred);
         Ok(connection)
     }
 }

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod dial;
+pub mod home;
 pub mod identity;
 pub mod prove;
 pub mod quic;

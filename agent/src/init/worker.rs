@@ -3,10 +3,16 @@
 //! Started by the supervisor, and again whenever it ends. It takes everything from the kernel command line, and from
 //! /run/muster what an earlier run of the same boot left there.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_protocol::Generation;
+use muster_protocol::desired::Network;
+use muster_protocol::frame::Message;
+use muster_protocol::handed::{self, Handed};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::console;
@@ -36,6 +42,7 @@ pub fn work() {
     let options = match options::from_cmdline(&cmdline, boot_id()) {
         Ok((options, ignored)) => {
             ignored.iter().for_each(|problem| crate::warn!("{problem}"));
+            let options = Options { handed: handed(Path::new("/")), ..options };
             let since_kernel = clock_gettime(ClockId::Boottime).tv_sec;
             options.since_kernel(Duration::from_secs(since_kernel.unsigned_abs()))
         }
@@ -52,6 +59,23 @@ pub fn work() {
         crate::warn!("{error}");
         console::show_trouble(&error);
         std::thread::sleep(AGAIN);
+    }
+}
+
+/// The network that the machine was handed in its initramfs, below `root`. One that cannot be read is none.
+fn handed(root: &Path) -> Option<(Generation, Network)> {
+    let file = File::open(root.join(handed::PATH)).ok()?;
+    let mut bytes = Vec::new();
+    // One byte more than there may be is enough to see that it is too long.
+    let read = file.take(Handed::LIMIT as u64 + 1).read_to_end(&mut bytes);
+    let handed =
+        read.map_err(|error| error.to_string()).and_then(|_| Handed::from_bytes(&bytes).map_err(|e| e.to_string()));
+    match handed {
+        Ok(handed) => Some(handed),
+        Err(why) => {
+            crate::warn!("the network that was handed is not used: {why}");
+            None
+        }
     }
 }
 
@@ -90,4 +114,29 @@ fn resident_kib(process: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_missing_damaged_or_too_long_hands_over_nothing() {
+        let root = std::env::temp_dir().join(format!("muster-handed-{}", std::process::id()));
+        let file = root.join(handed::PATH);
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        assert_eq!(handed(&root), None);
+        let (generation, network) = (Generation(7), Network { hostname: Some("box".into()), ..Network::default() });
+        let bytes = Handed::V1 { generation, network: network.clone() }.to_bytes().expect("small");
+        for (bytes, expected) in [
+            (bytes.clone(), Some((generation, network))),
+            (bytes[1..].to_vec(), None),
+            (Vec::new(), None),
+            ([bytes, vec![0; Handed::LIMIT]].concat(), None),
+        ] {
+            fs::write(&file, bytes).expect("written");
+            assert_eq!(handed(&root), expected);
+        }
+        fs::remove_dir_all(root).expect("removed");
+    }
 }

@@ -10,6 +10,7 @@ mod apply;
 mod diagnose;
 mod kept;
 mod rule;
+mod start;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -65,6 +66,8 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Busy {
     Nothing,
+    /// The network of a boot that has no session yet.
+    Starting,
     Applying,
     Wiping(OperationId),
 }
@@ -203,7 +206,7 @@ impl Reconciler {
         let busy = self.state().busy;
         match busy {
             Busy::Applying => self.must_be_idle(),
-            Busy::Nothing | Busy::Wiping(_) => Ok(()),
+            Busy::Nothing | Busy::Starting | Busy::Wiping(_) => Ok(()),
         }
     }
 
@@ -211,6 +214,7 @@ impl Reconciler {
         let state = self.state();
         match state.busy {
             Busy::Nothing => Ok(()),
+            Busy::Starting => Err(Refusal::Busy("looking for the way to a controller".into())),
             Busy::Wiping(operation) => Err(Refusal::Busy(format!("wiping disks for operation {operation}"))),
             Busy::Applying => {
                 let generation = state.kept.accepted.map_or(0, |(generation, _)| generation.0);

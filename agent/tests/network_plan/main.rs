@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use generate::{controllers, document, ethernet, ip, machine, net, twin};
 use muster_agent::plan::network::twin::Twin;
-use muster_agent::plan::network::{Change, Step, differences, plan, revert};
+use muster_agent::plan::network::{Change, Step, as_it_boots, differences, plan, revert};
 use muster_protocol::VlanTag;
 use muster_protocol::desired::{self, Desired, Ethernet, LeaseUse, MAIN_TABLE, Reach, Select, Settings};
 use muster_protocol::observed::{self, Address, Dhcp, Lease, LinkKind, Network, Origin};
@@ -406,6 +406,25 @@ proptest! {
         apply(&mut twin, &back).map_err(TestCaseError::fail)?;
         prop_assert_eq!(essence(twin.observe()), essence(&machine), "{:#?}\nby {:#?}\nfrom {}", steps, back, between);
         prop_assert_eq!(revert(&machine, twin.observe()), Vec::new());
+    }
+
+    #[test]
+    fn from_any_step_a_machine_gets_back_to_what_it_is_when_it_boots(machine in machine(), document in document(), done in 0_usize..40) {
+        let Some((_, steps)) = fitting(document, &machine, &[]) else { return Ok(()) };
+        let mut twin = twin(&machine);
+        // One that fails does not keep the others from being taken.
+        steps.iter().take(done).for_each(|step| drop(twin.apply(&step.change)));
+        let back = as_it_boots(twin.observe());
+        back.iter().for_each(|step| drop(twin.apply(&step.change)));
+        let now = twin.observe();
+        prop_assert!(now.rules.is_empty() && now.routes.iter().all(|route| route.origin != Origin::Static), "{now:#?}");
+        for link in now.links.iter().filter(|link| !matches!(link.kind, LinkKind::Foreign(_))) {
+            prop_assert_eq!(&link.kind, &LinkKind::Ethernet);
+            prop_assert!(link.port.is_none() && link.admin == observed::Admin::Up && link.neighbors.is_empty(), "{link:#?}");
+            prop_assert!(link.addresses.iter().all(|address| address.origin != Origin::Static), "{link:#?}");
+            prop_assert_eq!(link.dhcp4.lease_use(), Some(LeaseUse::default()));
+            prop_assert!(link.dhcp6 == Dhcp::Off && link.accept_ra == desired::AcceptRa::Default, "{link:#?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What machines that boot ask for: the scripts for iPXE, kernel and initramfs.
+//! What machines that boot ask for: the scripts for iPXE, kernel and initramfs, and the network that a machine is handed.
 //!
 //! BIOS machines ask by plain HTTP, so everything here may be seen and asked by anyone on the boot network: a script is worth
 //! what its ticket is worth, which is one enrollment of one machine within minutes. Nothing that a request carries is stored
@@ -7,6 +7,7 @@
 //! `server` mounts [`plain`] and [`secure`]; the scripts' texts are [`muster_ipxe::script`]'s.
 
 mod asker;
+mod handed;
 mod media;
 #[cfg(test)]
 mod tests;
@@ -25,12 +26,16 @@ use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 use muster_ipxe::image::{INITRAMFS, KERNEL};
 use muster_ipxe::param::{Endpoint, Location};
-use muster_ipxe::script::{self, DISPATCH_PATH, INITRAMFS_PATH, KERNEL_PATH, Machine, SCRIPT_PATH, Wait, iso_id};
+use muster_ipxe::script::{
+    self, DISPATCH_PATH, INITRAMFS_PATH, KERNEL_PATH, Machine, NETWORK_PATH, Network, SCRIPT_PATH, Wait, iso_id,
+};
+use muster_protocol::MachineId;
 use muster_protocol::enroll::{Identity, Tpm};
 
 use crate::clock::now_unix_ms;
 use crate::config;
 use crate::fleet::identity::{self, Match};
+use crate::fleet::operation::confirmed;
 use crate::fleet::record::{Iso, Lifecycle};
 use crate::fleet::ticket::Grant;
 use crate::fleet::{self, Author, Fleet, iso, ticket};
@@ -112,7 +117,8 @@ fn router(settings: Settings, wants: Wants) -> Router {
         .route(SCRIPT_PATH, get(machine).head(|| async { (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET")]) }))
         .route(KERNEL_PATH, get(kernel))
         .route(INITRAMFS_PATH, get(initramfs))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "only boot scripts, kernel and initramfs are served here\n") })
+        .route(NETWORK_PATH, get(network))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "only what machines boot from is served here\n") })
         .with_state(Arc::new(boot))
 }
 
@@ -166,6 +172,27 @@ async fn machine(
     }
 }
 
+/// `/boot/network`
+async fn network(
+    State(boot): State<Arc<Boot>>,
+    Extension(ConnectInfo(from)): Extension<ConnectInfo<SocketAddr>>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let query = query.unwrap_or_default();
+    match handed::archive(&boot.settings.fleet.state(), &query, now_unix_ms()) {
+        Ok(archive) => {
+            let headers = [(CONTENT_TYPE, "application/octet-stream"), (CACHE_CONTROL, "no-store")];
+            (StatusCode::OK, headers, archive).into_response()
+        }
+        Err((status, problem)) => {
+            if let Some(left_out) = boot.tells_of(from.ip()) {
+                tracing::warn!(%from, %problem, left_out, "no network for a machine that boots");
+            }
+            text(status, problem + "\n")
+        }
+    }
+}
+
 impl Boot {
     /// Whether the log gets what led to nothing, and how many it did not get from there before.
     fn tells_of(&self, source: IpAddr) -> Option<u64> {
@@ -192,7 +219,7 @@ impl Boot {
             let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
             let bucket = match (&iso, claimed) {
                 (Vouched::By(_), _) => &mut scripts.vouched,
-                (_, Claimed::Member) => &mut scripts.members,
+                (_, Claimed::Member(_)) => &mut scripts.members,
                 (_, Claimed::Newcomer) => &mut scripts.newcomers,
             };
             bucket.draw(from.ip(), Instant::now()).ok_or(Wait::Busy)?;
@@ -213,7 +240,11 @@ impl Boot {
             Vouched::Nothing | Vouched::Wrong(iso::Wrong::Unknown) => (String::new(), asker.location.clone()),
         };
         let joins = may_join.is_ok();
-        let grant = Grant { location, iso, joins, bound: asker.bound(), lifetime_ms };
+        let hands = match claimed {
+            Claimed::Member(machine) => Some(machine).filter(|id| confirmed::network(&state, *id).is_some()),
+            Claimed::Newcomer => None,
+        };
+        let grant = Grant { location, iso, joins, hands, bound: asker.bound(), lifetime_ms };
         let issued =
             self.settings.fleet.change(author, move |draft| ticket::issue(draft, grant)).await.map_err(|error| {
                 tracing::warn!(%from, %error, "no boot ticket");
@@ -222,8 +253,9 @@ impl Boot {
         let Asker { serial, macs, location, platform, ipxe, .. } = asker;
         tracing::info!(%from, ?macs, serial, location, platform, ipxe, "boot script");
         let time_unix_s = now_unix_ms() / 1000;
-        let machine =
-            Machine { controllers: &controllers, ca: self.settings.pki.fingerprint(), ticket: &issued, time_unix_s };
+        let network = if hands.is_some() { Network::Handed } else { Network::AsItBoots };
+        let ca = self.settings.pki.fingerprint();
+        let machine = Machine { controllers: &controllers, ca, ticket: &issued, time_unix_s, network };
         Ok(script::machine(&machine))
     }
 }
@@ -251,8 +283,8 @@ fn may_join(vouched: &Vouched<'_>, is_asked_for: bool) -> Result<(), Wait> {
 /// Who a box is by what it says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Claimed {
-    /// A machine that is in.
-    Member,
+    /// A machine that is in, or was.
+    Member(MachineId),
     /// Any other.
     Newcomer,
 }
@@ -276,7 +308,7 @@ fn may_start(state: &fleet::State, asker: &Asker, may_join: Result<(), Wait>) ->
         Match::Known(id) => match lifecycle(id) {
             Some(Lifecycle::Rejected) => Err(Wait::Rejected),
             Some(Lifecycle::Pending) => may_join.map(|()| Claimed::Newcomer),
-            _ => Ok(Claimed::Member),
+            _ => Ok(Claimed::Member(id)),
         },
         // A box of a machine that was retired is new: it joins anew, and waits for an operator.
         Match::New | Match::Doubtful(_) => may_join.map(|()| Claimed::Newcomer),

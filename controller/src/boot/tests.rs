@@ -3,7 +3,9 @@
 use axum::body::{Body, to_bytes};
 use http::Request;
 use muster_protocol::enroll::{Refusal as Refused, SiteCredential, Ticket, Tpm};
-use muster_protocol::{Digest, Mac};
+use muster_protocol::handed::Handed;
+use muster_protocol::hello::Times;
+use muster_protocol::{Digest, Mac, desired};
 use tower::ServiceExt;
 
 use super::*;
@@ -383,6 +385,94 @@ async fn strangers_who_ask_without_end_keep_no_machine_beside_them_from_starting
         let vouched = world.get(&ask_from(mac, Some(credential))).await.text();
         assert!(vouched.contains("muster.ticket"), "whoever comes from an ISO: {vouched}");
     }
+}
+
+impl World {
+    /// Has the machine with this MAC confirm a network with this name in it.
+    async fn confirm(&self, mac: u8, hostname: &'static str) {
+        let mac = Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, mac]);
+        let confirm = move |draft: &mut fleet::Draft| {
+            let is_it = |machine: &&fleet::record::Machine| machine.identity.macs.contains(&mac);
+            let id = draft.state().machines.iter().find(is_it).expect("there").id;
+            let network = desired::Network { hostname: Some(hostname.into()), ..desired::Network::default() };
+            let wanted = desired::Desired { network: Some(network), storage: None };
+            let wanted = desired::check(wanted).expect("nothing is wrong with it");
+            machine::set_desired(draft, id, wanted, None, None)?;
+            let fleet::record::DesiredState { generation, digest, .. } = draft.need(&id)?;
+            machine::confirm(draft, id, generation, digest, Times::default())
+        };
+        self.fleet.change(Author::controller(), confirm).await.expect("confirmed");
+    }
+}
+
+/// The file in a cpio archive of one file.
+fn unpacked(archive: &[u8]) -> Vec<u8> {
+    let number = |at: usize| {
+        let digits = std::str::from_utf8(&archive[at..at + 8]).expect("digits");
+        usize::from_str_radix(digits, 16).expect("a number")
+    };
+    let name = format!("{}\0", muster_protocol::handed::PATH);
+    let at = archive.windows(name.len()).position(|part| part == name.as_bytes()).expect("it is in it");
+    let (header, data) = (at - 110, (at + name.len()).next_multiple_of(4));
+    archive[data..data + number(header + 54)].to_vec()
+}
+
+#[tokio::test]
+async fn a_machine_is_handed_its_own_network_with_the_ticket_of_its_script_and_nobody_else_is() {
+    let world = world();
+    world.member(2).await;
+    world.member(3).await;
+    let script = world.get(&ask_from(2, None)).await.text();
+    assert!(!script.contains("/boot/network"), "nothing was confirmed: {script}");
+    let without = format!("/boot/network?ticket={}", parameter(&script, "muster.ticket"));
+    world.confirm(2, "two").await;
+    world.confirm(3, "three").await;
+    assert_eq!(world.get(&without).await.status, 404, "the script was made before");
+
+    let script = world.get(&ask_from(2, None)).await.text();
+    let ticket = parameter(&script, "muster.ticket");
+    let path = format!("/boot/network?ticket={ticket}");
+    assert!(script.contains(&format!(" {path} && ")), "{script}");
+    // Asking for it does not use the ticket up: the machine has to enroll with it.
+    for _ in 0..2 {
+        let reply = world.get(&path).await;
+        assert_eq!((reply.status, reply.header("cache-control")), (200, "no-store"));
+        assert!(reply.body.len().is_multiple_of(4), "another initramfs may follow");
+        let (generation, network) = Handed::from_bytes(&unpacked(&reply.body)).expect("reads");
+        assert_eq!((generation.0, network.hostname.as_deref()), (1, Some("two")));
+    }
+    let stranger = world.get(&ask_from(1, None)).await.text();
+    assert!(!stranger.contains("/boot/network"), "{stranger}");
+    let stranger = format!("/boot/network?ticket={}", parameter(&stranger, "muster.ticket"));
+    let guessed = format!("/boot/network?ticket={}", "5e".repeat(32));
+    for (path, status, says) in [
+        (stranger.as_str(), 404, "no network is handed out with this ticket"),
+        (&guessed, 403, "ticket"),
+        ("/boot/network?ticket=secret", 400, "64 hex digits"),
+        ("/boot/network?ticket=", 400, "64 hex digits"),
+        ("/boot/network", 400, "64 hex digits"),
+        (&format!("{path}&x=y"), 400, "64 hex digits"),
+    ] {
+        let reply = world.get(path).await;
+        assert_eq!((reply.status, reply.header("content-type")), (status, "text/plain"), "{path}");
+        assert!(reply.text().contains(says) && !reply.text().contains("secret"), "{path}: {}", reply.text());
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_that_was_used_hands_out_nothing_any_more() {
+    let world = world();
+    world.member(2).await;
+    world.confirm(2, "two").await;
+    let script = world.get(&ask_from(2, None)).await.text();
+    let ticket: Ticket = parameter(&script, "muster.ticket").parse().expect("a ticket");
+    let path = format!("/boot/network?ticket={ticket}");
+    let macs = vec![Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 2])];
+    let identity = Identity { macs, ..Identity::default() };
+    let enroll =
+        move |draft: &mut fleet::Draft| enrollment::enroll(draft, &ticket, identity, Seen::default(), ticket.digest());
+    world.fleet.change(Author::controller(), enroll).await.expect("enrolled");
+    assert_eq!(world.get(&path).await.status, 403);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use muster_protocol::{BootId, Generation, MachineId, OperationId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::operation::confirmed::{self, Confirmed};
 use super::record::{DesiredState, Operation, OperationKind, OperationState};
 use super::{Author, Fleet, State, machine, operation};
 
@@ -81,11 +82,19 @@ pub fn next(state: &State, online: &Online, confirm_within_s: u16) -> Option<(Pu
     if let Some((operation, call)) = open.iter().find_map(|o| Some((o.id, operation::next_call(o)?))) {
         return Some((Purpose::Operation(operation), call));
     }
-    let desired = state.desired.get(&online.machine)?;
-    if !is_due(desired, &machine.outcome, &online.progress) {
-        return None;
-    }
-    let DesiredState { generation, desired, permit, .. } = desired.clone();
+    let at = online.progress.generation();
+    let (generation, desired, permit) = match state.desired.get(&online.machine) {
+        Some(wanted) if !is_given_up(wanted, &machine.outcome) => {
+            let DesiredState { generation, desired, permit, .. } = wanted;
+            at.is_none_or(|at| at < *generation).then(|| (*generation, desired.clone(), permit.clone()))?
+        }
+        // A boot that has nothing yet: what was confirmed last still holds. It destroys nothing any more.
+        _ if at.is_none() => {
+            let Confirmed { generation, desired, .. } = confirmed::fallback(state, online.machine, online.boot)?;
+            (*generation, desired.clone(), None)
+        }
+        _ => return None,
+    };
     let apply = Apply { generation, desired, permit, confirm_within_s };
     Some((Purpose::Desired(generation), Call::Apply(apply)))
 }
@@ -96,15 +105,10 @@ fn is_ending(operation: &Operation, boot: BootId) -> bool {
         && matches!(operation.kind, OperationKind::Power { boot: ends, .. } if ends == boot)
 }
 
-/// Whether the machine still has to hear of this desired state.
-///
-/// A boot that says nothing of it has to, unless an earlier boot refused or reverted it: only a newer generation changes
-/// that mind.
-fn is_due(desired: &DesiredState, outcome: &Progress, now: &Progress) -> bool {
-    let given_up =
-        matches!(outcome, Progress::Refused { .. } | Progress::Reverted { .. } | Progress::RevertFailed { .. })
-            && outcome.generation() == Some(desired.generation);
-    !given_up && now.generation().is_none_or(|at| at < desired.generation)
+/// Whether the machine refused or reverted this desired state, in whatever boot: only a newer generation changes that mind.
+fn is_given_up(desired: &DesiredState, outcome: &Progress) -> bool {
+    matches!(outcome, Progress::Refused { .. } | Progress::Reverted { .. } | Progress::RevertFailed { .. })
+        && outcome.generation() == Some(desired.generation)
 }
 
 /// Runs until the fleet or the sessions end.

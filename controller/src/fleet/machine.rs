@@ -10,7 +10,7 @@ use muster_protocol::inventory::Inventory;
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
-use super::operation::{self, outcome};
+use super::operation::{self, confirmed, outcome};
 use super::record::{DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind};
 use super::{Draft, Facts, Refusal, State, enrollment, lease};
 
@@ -27,6 +27,10 @@ pub fn hello(draft: &mut Draft, id: MachineId, boot: BootId, progress: Progress)
         }
         save(draft, machine);
         operation::booted(draft, id, boot)?;
+        if let Some(generation) = operation::cut_off(draft.state(), id) {
+            let undone = confirmed::interrupted(draft.state(), id, generation);
+            self::progress(draft, id, &undone)?;
+        }
     } else {
         operation::stayed(draft, id, boot)?;
     }
@@ -59,8 +63,8 @@ pub fn progress(draft: &mut Draft, id: MachineId, progress: &Progress) -> Result
     told(draft, id, progress, Times::default())
 }
 
-/// The same; `confirmed` is how long it took where this says that it is confirmed.
-fn told(draft: &mut Draft, id: MachineId, progress: &Progress, confirmed: Times) -> Result<(), Refusal> {
+/// The same; `times` is how long it took where this says that it is confirmed.
+fn told(draft: &mut Draft, id: MachineId, progress: &Progress, times: Times) -> Result<(), Refusal> {
     let mut machine = draft.need::<Machine>(&id)?;
     if let Progress::Applying { generation, percent, step } = progress {
         return operation::applying(draft, id, *generation, *percent, step);
@@ -68,27 +72,18 @@ fn told(draft: &mut Draft, id: MachineId, progress: &Progress, confirmed: Times)
     if !progress.is_settled() || machine.outcome == *progress {
         return Ok(());
     }
+    if confirmed::told_again(draft, &machine, progress, times) {
+        return Ok(());
+    }
     let Some(generation) = progress.generation() else { return Ok(()) };
-    let (kind, text) = match progress {
-        Progress::Confirmed { .. } => {
-            ("machine.confirmed", format!("generation {generation} is confirmed{}", outcome::after(confirmed)))
-        }
-        Progress::Refused { why, .. } => ("machine.refused", format!("generation {generation} was refused: {why}")),
-        Progress::Reverted { reason, why, times, .. } => {
-            let (reason, after) = (outcome::word(*reason), outcome::after(*times));
-            ("machine.reverted", format!("generation {generation} was reverted{after}: {reason}: {why}"))
-        }
-        Progress::RevertFailed { reason, why, times, .. } => {
-            let (reason, after) = (outcome::word(*reason), outcome::after(*times));
-            let text = format!("generation {generation} failed and could not be undone{after}: {reason}: {why}");
-            ("machine.revert-failed", text)
-        }
-        Progress::Idle | Progress::Applying { .. } => return Ok(()),
-    };
+    let (kind, text) = outcome::event(generation, progress, times);
     draft.event(kind, id, format!("{}: {text}", machine.name));
     machine.outcome = progress.clone();
     save(draft, machine);
-    operation::settled(draft, id, generation, progress, confirmed)
+    if let Progress::Confirmed { .. } = progress {
+        confirmed::note(draft, id, generation);
+    }
+    operation::settled(draft, id, generation, progress, times)
 }
 
 /// The agent reached the controller over its new configuration. Durable before it is answered.
@@ -108,6 +103,10 @@ pub fn confirm(
     }
     match draft.get::<DesiredState>(&id) {
         Some(state) if state.generation == generation && state.digest == desired => {
+            told(draft, id, &Progress::Confirmed { generation }, times)
+        }
+        // It is given again after a boot, where what is desired now could not be reached.
+        _ if confirmed::is(draft.state(), id, generation, desired) => {
             told(draft, id, &Progress::Confirmed { generation }, times)
         }
         _ => Err(Refusal::Conflict(format!("generation {generation} is not what is desired now"))),
@@ -149,7 +148,7 @@ pub fn retire(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
             Err(Refusal::Conflict(format!("{} is leased; end the lease first", machine.name)))
         }
         Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Available => {
-            draft.delete::<DesiredState>(&id);
+            confirmed::forget(draft, id);
             let open: Vec<_> = draft.state().unfinished(id).map(|operation| operation.id).collect();
             open.into_iter().try_for_each(|o| operation::refused(draft, o, "the machine was retired"))?;
             move_to(draft, machine, Lifecycle::Retired, "machine.retired", "was retired")

@@ -300,6 +300,8 @@ pub struct Ticket {
     pub iso: String,
     /// Whether a machine that is not in may join with it.
     pub joins: bool,
+    /// The machine whose network is handed out with it, where it was asked for in the name of one.
+    pub hands: Option<MachineId>,
     /// Who may use it.
     pub bound: TicketBound,
     /// Good until.

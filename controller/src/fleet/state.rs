@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::enrollment::marks::{self, Marks};
+use super::operation::confirmed::Confirmed;
 use super::record::{
     Address, Answered, AuditHead, Credential, DesiredState, Event, Iso, Lease, Location, Machine, MachineInventory,
     ModelCard, Operation, Policy, Subnet, Ticket, Token,
@@ -213,6 +214,8 @@ tables! {
     inventories: MachineInventory by MachineId = |r| r.machine, "inventory/", "inventory", indexed by marks::index_inventory;
     /// What they should be.
     desired: DesiredState by MachineId = |r| r.machine, "desired/", "desired state";
+    /// What they were confirmed to be last.
+    confirmed: Confirmed by MachineId = |r| r.machine, "confirmed/", "confirmed state";
     /// Work, done and to be done.
     operations: Operation by OperationId = |r| r.id, "operation/", "operation", indexed by State::index_operation;
     /// Sites.

@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use muster_protocol::Digest;
+use muster_protocol::{Digest, handed};
 use serde::{Deserialize, Serialize};
 
 use crate::packages::{Freshness, Node, Package, PackageError, Packages, Tree, at};
@@ -29,6 +29,14 @@ pub const KERNEL: &str = "kernel";
 pub const INITRAMFS: &str = "initramfs";
 /// File name of the [`Manifest`] in an image's folder.
 pub const MANIFEST: &str = "manifest.json";
+
+/// One more initramfs, for a machine that is handed a network: a file at [`handed::PATH`] with these bytes, for root alone.
+/// Its length is a multiple of four, so that another initramfs may follow it in memory.
+pub fn handed_archive(bytes: Vec<u8>) -> Vec<u8> {
+    let mut archive = Archive::default();
+    archive.file(handed::PATH, 0o600, bytes);
+    archive.to_bytes()
+}
 
 /// What to build, from what.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! Arbitrary bytes decode to an error or to a value that encodes to the same bytes again, and never panic.
 
 use muster_protocol::frame::{self, FrameError, HEADER, Message};
+use muster_protocol::handed::Handed;
 use muster_protocol::{enroll, to_agent, to_controller};
 use proptest::prelude::*;
 
@@ -17,6 +18,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2048)) {
         survives::<enroll::Request>(&bytes);
+        survives::<Handed>(&bytes);
         survives::<enroll::Answer>(&bytes);
         survives::<to_agent::Call>(&bytes);
         survives::<to_agent::Answer>(&bytes);

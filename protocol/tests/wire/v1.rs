@@ -12,6 +12,7 @@ use muster_protocol::desired::{
 };
 use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
+use muster_protocol::handed::Handed;
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
@@ -127,6 +128,15 @@ fn what_controllers_ask() {
     let apply = Apply { generation: Generation(7), desired: desired(), permit: Some(permit), confirm_within_s: 20 };
     golden(&Call::Apply(apply), APPLY);
     golden(&Call::Trust { cas: vec![digest()] }, TRUST);
+}
+
+#[test]
+fn what_a_boot_script_hands_over() {
+    let network = desired().network.expect("there is one");
+    // As in a call, where it follows the generation and stands before the storage.
+    let apply = APPLY.replace([' ', '\n'], "");
+    let end = apply.find("01010973657269616c").expect("storage");
+    golden(&Handed::V1 { generation: Generation(7), network }, &format!("0007{}", &apply[6..end]));
 }
 
 #[test]

@@ -297,6 +297,9 @@ pub struct Route {
     pub reach: Reach,
 }
 
+/// What Ethernet has unless somebody says otherwise.
+const ETHERNET_MTU: u32 = 1500;
+
 /// The metric of routes that leases bring, unless a document says another: any configured one wins.
 pub const LEASED_METRIC: u32 = 1024;
 
@@ -369,6 +372,30 @@ pub fn last_resort(now: &observed::Network) -> Vec<Step> {
         changes.push(Change::StartDhcp { link: name(), family: Family::V4, uses: LeaseUse::default() });
     }
     changes.into_iter().map(|change| Step { change, impact: Impact::ControlPath }).collect()
+}
+
+/// What must be done to have the network as on a machine that has just started: nothing that anybody set, and every NIC asks
+/// for an address, by DHCP and of routers. Names stay, for nobody knows others.
+pub fn as_it_boots(now: &observed::Network) -> Vec<Step> {
+    let is_hardware = |link: &&observed::Link| link.kind == observed::LinkKind::Ethernet;
+    let bare = |link: &observed::Link| observed::Link {
+        admin: Admin::Up,
+        mtu: ETHERNET_MTU,
+        port: None,
+        addresses: link.addresses.iter().filter(|address| address.origin != Origin::Static).copied().collect(),
+        neighbors: Vec::new(),
+        dhcp4: observed::Dhcp::Searching(LeaseUse::default()),
+        dhcp6: observed::Dhcp::Off,
+        accept_ra: AcceptRa::Default,
+        privacy: Privacy::Off,
+        ..link.clone()
+    };
+    let links: Vec<_> = now.links.iter().filter(is_hardware).map(bare).collect();
+    let stays =
+        |route: &&observed::Route| route.origin != Origin::Static && links.iter().any(|link| link.index == route.link);
+    let routes = now.routes.iter().filter(stays).cloned().collect();
+    let hostname = now.hostname.clone();
+    revert(&observed::Network { links, routes, hostname, ..observed::Network::default() }, now)
 }
 
 /// By which link, and over which gateway if any, the main table reaches an address.

@@ -151,7 +151,8 @@ pub fn leave(state: &State, credential: &SiteCredential) -> Result<Ticket, Enrol
     let iso = sealed(state, credential).ok_or(Enrollment::NoMedium)?;
     let location = if iso.is_good() { iso.location.clone() } else { String::new() };
     let bound = TicketBound::Machine { uuid: None, macs: Vec::new() };
-    Ok(Ticket { digest: iso.credential, location, iso: iso.id.clone(), joins: true, bound, expires_unix_ms: 0 })
+    let (iso, digest) = (iso.id.clone(), iso.credential);
+    Ok(Ticket { digest, location, iso, joins: true, hands: None, bound, expires_unix_ms: 0 })
 }
 
 /// By which addresses and DNS names UEFI machines reach the controller, as far as their media know: at most [`HOSTS`], those

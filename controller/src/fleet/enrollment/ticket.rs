@@ -2,6 +2,7 @@
 //!
 //! A [`Grant`] says for whom, from where and how long.
 
+use muster_protocol::MachineId;
 use muster_protocol::enroll::{Identity, Refusal as Enrollment, Ticket as Secret};
 
 use crate::fleet::record::{Ticket, TicketBound};
@@ -19,6 +20,8 @@ pub struct Grant {
     pub iso: String,
     /// Whether a machine that is not in may join with it.
     pub joins: bool,
+    /// The machine whose network is handed out with it, where it was asked for in the name of one.
+    pub hands: Option<MachineId>,
     /// Who may use it.
     pub bound: TicketBound,
     /// How long it is good from now on, in milliseconds.
@@ -28,17 +31,18 @@ pub struct Grant {
 impl Grant {
     /// For whoever holds it, at a location.
     pub fn bearer(location: impl Into<String>, lifetime_ms: u64) -> Self {
-        Self { location: location.into(), iso: String::new(), joins: true, bound: TicketBound::Bearer, lifetime_ms }
+        let (location, iso, bound) = (location.into(), String::new(), TicketBound::Bearer);
+        Self { location, iso, joins: true, hands: None, bound, lifetime_ms }
     }
 }
 
 /// Makes a ticket. The answer is the only copy of the secret.
 pub fn issue(draft: &mut Draft, grant: Grant) -> Result<Secret, Refusal> {
-    let Grant { location, iso, joins, bound, lifetime_ms } = grant;
+    let Grant { location, iso, joins, hands, bound, lifetime_ms } = grant;
     let expires_unix_ms = draft.now_unix_ms() + lifetime_ms;
     forget_expired(draft);
     let secret = Secret::from_bytes(draft.random());
-    draft.put(Ticket { digest: secret.digest(), location, iso, joins, bound, expires_unix_ms });
+    draft.put(Ticket { digest: secret.digest(), location, iso, joins, hands, bound, expires_unix_ms });
     Ok(secret)
 }
 
@@ -69,6 +73,14 @@ pub fn check<'a>(
         return Err(Enrollment::TicketForeign);
     }
     Ok(ticket)
+}
+
+/// The machine whose network is handed out to whoever shows the ticket. It stays good.
+///
+/// Errors: unknown or used, expired.
+pub fn hands(state: &State, secret: &Secret, now_unix_ms: u64) -> Result<Option<MachineId>, Enrollment> {
+    let ticket = state.tickets.get(&secret.digest()).ok_or(Enrollment::TicketUnknown)?;
+    if ticket.expires_unix_ms < now_unix_ms { Err(Enrollment::TicketExpired) } else { Ok(ticket.hands) }
 }
 
 /// Whether the machine may use it. A UUID that both sides have must agree, and so must one MAC.

@@ -30,11 +30,12 @@ use muster_protocol::{DiskId, Generation, MachineId};
 pub use place::Online;
 
 use super::address::{self, Family};
+use super::operation::{self, confirmed};
 use super::record::{
     AddressHolder, Decommission, DesiredState, Lease, LeaseState, Lifecycle, Location, Machine, Operation,
     OperationKind, OperationState, Seat,
 };
-use super::{Author, Draft, Facts, Refusal, State, machine, operation};
+use super::{Author, Draft, Facts, Refusal, State, machine};
 
 /// How many machines are tried for one order.
 const TRIES: usize = 3;
@@ -234,7 +235,7 @@ enum Wipe {
 /// Takes a machine out of use until it is as clean as on its first day.
 fn clean(draft: &mut Draft, id: MachineId, lease: &str, wipe: Wipe) -> Result<Operation, Refusal> {
     let machine = draft.need::<Machine>(&id)?;
-    draft.delete::<DesiredState>(&id);
+    confirmed::forget(draft, id);
     end_operations(draft, id, "the machine is being cleaned", |kind| {
         matches!(kind, OperationKind::Apply { .. } | OperationKind::Provision { .. })
     })?;
@@ -322,7 +323,7 @@ pub fn write_off(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
     {
         end(draft, &lease);
     }
-    draft.delete::<DesiredState>(&id);
+    confirmed::forget(draft, id);
     address::release_machine(draft, id);
     end_operations(draft, id, "the machine was written off", |_| true)?;
     Ok(machine)
@@ -389,6 +390,7 @@ fn prepared(
         }
     };
     if undone {
+        // What an operator had confirmed before is in force again, and stays what the machine comes back with.
         draft.delete::<DesiredState>(&machine.id);
         address::release_machine(draft, machine.id);
         let text = "could not be prepared and is available again";

@@ -275,8 +275,11 @@ fn the_end_of_a_lease_wipes_every_fixed_disk_and_frees_the_machine_and_its_addre
     let mut two = box_with("DISK1", 1);
     two.disks.push(disk("DISK9", 500_107_862_016));
     machine::inventory(&mut draft, id, two).expect("stored");
+    assert!(confirmed::network(draft.state(), id).is_some(), "it would come back with it");
     decommission(&mut draft, &lease.id).expect("accepted");
     assert!(draft.get::<DesiredState>(&id).is_none());
+    // Its next boot is the clean one: nobody gets what this hub had.
+    assert!(draft.get::<confirmed::Confirmed>(&id).is_none());
     let operation = cleaning(&draft, id);
     let OperationKind::Decommission { disks, stage: Decommission::Wipe, .. } = &operation.kind else {
         panic!("no wipe")

@@ -3,6 +3,7 @@
 //! An operation is driven from outside: [`next_call`] says what the agent must be told, the other functions take in what
 //! came of it. All of it is decided from durable state, so a controller that was killed goes on where it was.
 
+pub mod confirmed;
 pub mod outcome;
 #[cfg(test)]
 mod stored;
@@ -14,7 +15,7 @@ use muster_protocol::{BootId, Generation, MachineId, OperationId};
 
 use super::draft::cut;
 use super::record::{Decommission, Operation, OperationKind, OperationState, OperationStep};
-use super::{Draft, Facts, Refusal};
+use super::{Draft, Facts, Refusal, State};
 use outcome::Outcome;
 
 /// A power command that no agent took on within this time fails: nobody wants a reboot of last week.
@@ -323,6 +324,16 @@ pub fn supersede(draft: &mut Draft, machine: MachineId, generation: Generation) 
         }
     }
     Ok(())
+}
+
+/// The generation that a boot was at work on and did not bring to an end, where that was an operator's wish. A lease's is
+/// given again: nobody has it yet who could miss what was before.
+pub fn cut_off(state: &State, machine: MachineId) -> Option<Generation> {
+    let running = |o: &&Operation| o.state == OperationState::Running;
+    state.unfinished(machine).filter(running).find_map(|o| match o.kind {
+        OperationKind::Apply { generation } => Some(generation),
+        _ => None,
+    })
 }
 
 fn following(draft: &Draft, machine: MachineId, of: Generation) -> Option<Operation> {

@@ -3,6 +3,7 @@
 //!
 //! Frozen once released, as all of [`crate::fleet::record`].
 
+use muster_protocol::Generation;
 use muster_protocol::hello::{Progress, Reason, Times};
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,28 @@ impl Ending {
             Self::Confirmed => None,
             Self::Reverted { reason } | Self::RevertFailed { reason } => Some(reason),
         }
+    }
+}
+
+/// What the event feed says where a generation has come to an end: the kind, and a text that follows the machine's name.
+/// `confirmed` is as in [`Outcome::of`].
+pub fn event(generation: Generation, how: &Progress, confirmed: Times) -> (&'static str, String) {
+    match how {
+        Progress::Confirmed { .. } => {
+            ("machine.confirmed", format!("generation {generation} is confirmed{}", after(confirmed)))
+        }
+        Progress::Refused { why, .. } => ("machine.refused", format!("generation {generation} was refused: {why}")),
+        Progress::Reverted { reason, why, times, .. } => {
+            let (reason, after) = (word(*reason), after(*times));
+            ("machine.reverted", format!("generation {generation} was reverted{after}: {reason}: {why}"))
+        }
+        Progress::RevertFailed { reason, why, times, .. } => {
+            let (reason, after) = (word(*reason), after(*times));
+            let text = format!("generation {generation} failed and could not be undone{after}: {reason}: {why}");
+            ("machine.revert-failed", text)
+        }
+        // Neither is an end.
+        Progress::Idle | Progress::Applying { .. } => ("machine.applying", format!("generation {generation}")),
     }
 }
 

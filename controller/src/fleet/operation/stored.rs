@@ -1,11 +1,13 @@
-//! The bytes of what an operation leaves in the store, with how its machine came out of it.
+//! The bytes of what an operation leaves in the store, with how its machine came out of it, and of what was confirmed.
 //!
 //! A released controller's database is read for ever: if a test here fails, do not change the test. Growth is a new
 //! variant of `Stored`, or of one of the enums inside, at its end.
 
-use muster_protocol::hello::{Reason, Times};
-use muster_protocol::{Generation, MachineId, OperationId};
+use muster_protocol::desired::Desired;
+use muster_protocol::hello::{Progress, Reason, Times};
+use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
+use super::confirmed::{Again, Confirmed};
 use super::outcome::{Ending, Outcome};
 use crate::fleet::record::{Operation, OperationKind, OperationState, OperationStep};
 use crate::fleet::state::{read_value, stored_value};
@@ -41,5 +43,23 @@ fn an_operation_with_each_outcome() {
         let value = stored_value(&operation);
         assert_eq!(value.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), expected);
         assert_eq!(read_value::<Operation>(&value), Some(operation));
+    }
+}
+
+#[test]
+fn what_was_confirmed_last() {
+    let again = Again { boot: BootId::from_bytes([3; 16]), how: Progress::Confirmed { generation: Generation(7) } };
+    for (again, bytes) in [(None, "00"), (Some(again), "01 03030303030303030303030303030303 0207")] {
+        let confirmed = Confirmed {
+            machine: MachineId::from_bytes([2; 16]),
+            generation: Generation(7),
+            desired: Desired::default(),
+            digest: Digest::from_bytes([0xd1; 32]),
+            again,
+        };
+        let expected = format!("00 {} 07 0000 {} {bytes}", "02".repeat(16), "d1".repeat(32)).replace(' ', "");
+        let value = stored_value(&confirmed);
+        assert_eq!(value.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), expected);
+        assert_eq!(read_value::<Confirmed>(&value), Some(confirmed));
     }
 }

@@ -1,0 +1,278 @@
+//! What a machine was confirmed to be last: what its boot script hands it, and what it is brought to after a boot where
+//! what is desired by now could not be reached.
+//!
+//! Kept apart from [`DesiredState`], which an attempt that fails replaces. Written in the batch that makes the confirmation
+//! durable, and gone when the machine leaves somebody's hands: nobody comes up with another one's network.
+
+use muster_protocol::desired::{Desired, Network};
+use muster_protocol::hello::{Progress, Reason, Times};
+use muster_protocol::{BootId, Digest, Generation, MachineId};
+use serde::{Deserialize, Serialize};
+
+use super::outcome;
+use crate::fleet::record::{DesiredState, Lifecycle, Machine};
+use crate::fleet::{Draft, State};
+
+/// What a machine was confirmed to be last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Whose.
+    pub machine: MachineId,
+    /// Which one of the machine's.
+    pub generation: Generation,
+    /// The whole of it.
+    pub desired: Desired,
+    /// [`Digest::of_value`] of `desired`.
+    pub digest: Digest,
+    /// What became of it when it was given again in place of a newer one that had failed; `None` where it never was.
+    pub again: Option<Again>,
+}
+
+/// How a generation came out that was given again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// In which boot.
+    pub boot: BootId,
+    /// How.
+    pub how: Progress,
+}
+
+/// Takes note that what is desired is confirmed, where it is this generation.
+pub fn note(draft: &mut Draft, id: MachineId, generation: Generation) {
+    let is_known = |before: &Confirmed| before.generation == generation;
+    if draft.get::<Confirmed>(&id).is_some_and(is_known) {
+        return;
+    }
+    let wanted = draft.get::<DesiredState>(&id).filter(|wanted| wanted.generation == generation);
+    let Some(DesiredState { desired, digest, .. }) = wanted.cloned() else { return };
+    draft.put(Confirmed { machine: id, generation, desired, digest, again: None });
+}
+
+/// Takes note of what became of the generation that was given again, once for each boot. Answers whether this is that one:
+/// one that was confirmed, and that a newer one has followed since.
+pub fn told_again(draft: &mut Draft, machine: &Machine, how: &Progress, times: Times) -> bool {
+    let Some(mut record) = draft.get::<Confirmed>(&machine.id).cloned() else { return false };
+    let generation = record.generation;
+    if how.generation() != Some(generation) || machine.outcome.generation() <= Some(generation) {
+        return false;
+    }
+    let Some(boot) = machine.boot else { return true };
+    let again = Again { boot, how: how.clone() };
+    if record.again.as_ref() != Some(&again) {
+        let (kind, text) = outcome::event(generation, how, times);
+        draft.event(kind, machine.id, format!("{}: {text}, as it was before", machine.name));
+        record.again = Some(again);
+        draft.put(record);
+    }
+    true
+}
+
+/// Whether this is what the machine was confirmed to be.
+pub fn is(state: &State, id: MachineId, generation: Generation, desired: Digest) -> bool {
+    state.confirmed.get(&id).is_some_and(|record| record.generation == generation && record.digest == desired)
+}
+
+/// What the machine is given after a boot in place of a newer generation that failed; `None` where this boot has had it.
+pub fn fallback(state: &State, id: MachineId, boot: BootId) -> Option<&Confirmed> {
+    let record = state.confirmed.get(&id)?;
+    let failed = |outcome: &Progress| outcome.generation() == Some(record.generation) && !is_confirmed(outcome);
+    let is_spent = record.again.as_ref().is_some_and(|again| again.boot == boot);
+    let is_given_up = failed(&state.machines.get(&id)?.outcome);
+    (!is_spent && !is_given_up).then_some(record)
+}
+
+/// What the machine's boot script hands to it.
+pub fn network(state: &State, id: MachineId) -> Option<(Generation, &Network)> {
+    let is_used = match state.machines.get(&id)?.lifecycle {
+        Lifecycle::Available | Lifecycle::Leased { .. } => true,
+        Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Cleaning { .. } | Lifecycle::Retired => false,
+    };
+    let record = state.confirmed.get(&id).filter(|_| is_used)?;
+    Some((record.generation, record.desired.network.as_ref()?))
+}
+
+/// The machine is to be as on its first day: nothing is desired of it any more, and nothing is handed to it.
+pub fn forget(draft: &mut Draft, id: MachineId) {
+    draft.delete::<DesiredState>(&id);
+    draft.delete::<Confirmed>(&id);
+}
+
+fn is_confirmed(outcome: &Progress) -> bool {
+    matches!(outcome, Progress::Confirmed { .. })
+}
+
+/// The boot in which the machine was at work on this generation has ended: whatever it had done of it went with that boot.
+pub fn interrupted(state: &State, id: MachineId, generation: Generation) -> Progress {
+    let before = match state.confirmed.get(&id) {
+        Some(record) => format!("it comes back with generation {}, which was confirmed last", record.generation),
+        None => "it comes back as it boots, since nothing was confirmed before".to_owned(),
+    };
+    let why = format!("the machine started anew in the middle of it; {before}");
+    Progress::Reverted { generation, reason: Reason::Interrupted, why, times: Times::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_protocol::desired::check;
+    use muster_protocol::enroll::Identity;
+    use muster_protocol::to_agent::{Apply, Call};
+
+    use super::*;
+    use crate::fleet::converge::{self, Online};
+    use crate::fleet::draft::tests::draft;
+    use crate::fleet::enrollment::tests::enrolled;
+    use crate::fleet::machine;
+    use crate::fleet::record::{Operation, OperationState};
+
+    const FIRST: BootId = BootId::from_bytes([1; 16]);
+    const SECOND: BootId = BootId::from_bytes([2; 16]);
+    const THIRD: BootId = BootId::from_bytes([3; 16]);
+
+    fn member(draft: &mut Draft) -> MachineId {
+        let id = enrolled(draft, Identity::default());
+        machine::approve(draft, id).expect("approved");
+        machine::hello(draft, id, FIRST, Progress::Idle).expect("hello");
+        id
+    }
+
+    /// Wants a network that is told apart by its hostname.
+    fn want(draft: &mut Draft, id: MachineId, hostname: &str) -> Operation {
+        let network = Network { hostname: Some(hostname.into()), ..Network::default() };
+        let desired = check(Desired { network: Some(network), storage: None }).expect("nothing is wrong with it");
+        machine::set_desired(draft, id, desired, None, None).expect("set")
+    }
+
+    fn confirm(draft: &mut Draft, id: MachineId) {
+        let wanted = draft.need::<DesiredState>(&id).expect("something is desired");
+        machine::confirm(draft, id, wanted.generation, wanted.digest, Times::default()).expect("confirmed");
+    }
+
+    fn reverted(generation: u64) -> Progress {
+        let (generation, why) = (Generation(generation), "no gateway".to_owned());
+        Progress::Reverted { generation, reason: Reason::NoGateway, why, times: Times::default() }
+    }
+
+    fn applying(generation: u64) -> Progress {
+        Progress::Applying { generation: Generation(generation), percent: 3, step: "a step".into() }
+    }
+
+    /// The generation that the machine is given, by a session of this boot that says this.
+    fn given(draft: &Draft, machine: MachineId, boot: BootId, progress: Progress) -> Option<u64> {
+        match converge::next(draft.state(), &Online { machine, boot, progress }, 20) {
+            Some((_, Call::Apply(Apply { generation, .. }))) => Some(generation.0),
+            _ => None,
+        }
+    }
+
+    fn handed(draft: &Draft, id: MachineId) -> Option<(u64, String)> {
+        let (generation, network) = network(draft.state(), id)?;
+        Some((generation.0, network.hostname.clone()?))
+    }
+
+    fn events(draft: &Draft, kind: &str) -> Vec<String> {
+        let of_kind = draft.state().events.iter().filter(|event| event.kind == kind);
+        of_kind.map(|event| event.text.clone()).collect()
+    }
+
+    #[test]
+    fn what_was_confirmed_is_handed_over_until_something_else_is() {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        want(&mut draft, id, "one");
+        assert_eq!(handed(&draft, id), None, "nobody has shown yet that it leads home");
+        confirm(&mut draft, id);
+        assert_eq!(handed(&draft, id), Some((1, "one".into())));
+        want(&mut draft, id, "two");
+        assert_eq!(handed(&draft, id), Some((1, "one".into())));
+        machine::progress(&mut draft, id, &reverted(2)).expect("noted");
+        assert_eq!(handed(&draft, id), Some((1, "one".into())));
+        want(&mut draft, id, "three");
+        confirm(&mut draft, id);
+        assert_eq!(handed(&draft, id), Some((3, "three".into())));
+        machine::retire(&mut draft, id).expect("retired");
+        assert_eq!((handed(&draft, id), draft.get::<Confirmed>(&id)), (None, None));
+    }
+
+    #[test]
+    fn after_a_boot_a_machine_gets_back_what_was_confirmed_where_the_newest_failed() {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        want(&mut draft, id, "one");
+        confirm(&mut draft, id);
+        want(&mut draft, id, "two");
+        assert_eq!(given(&draft, id, FIRST, Progress::Confirmed { generation: Generation(1) }), Some(2));
+        machine::progress(&mut draft, id, &reverted(2)).expect("noted");
+        assert_eq!(given(&draft, id, FIRST, reverted(2)), None, "it went back by itself");
+
+        machine::hello(&mut draft, id, SECOND, Progress::Idle).expect("hello");
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), Some(1));
+        let digest = draft.need::<Confirmed>(&id).expect("kept").digest;
+        machine::confirm(&mut draft, id, Generation(1), digest, Times::default()).expect("it is what it was before");
+        let is = Progress::Confirmed { generation: Generation(1) };
+        for _ in 0..3 {
+            machine::hello(&mut draft, id, SECOND, is.clone()).expect("hello");
+            assert_eq!(given(&draft, id, SECOND, is.clone()), None);
+        }
+        let told = events(&draft, "machine.confirmed");
+        assert_eq!(told.len(), 2, "once for each boot: {told:?}");
+        assert!(told[1].ends_with("generation 1 is confirmed, as it was before"), "{told:?}");
+        assert_eq!(draft.need::<Machine>(&id).expect("there").outcome, reverted(2), "what failed is still known");
+        want(&mut draft, id, "three");
+        assert_eq!(given(&draft, id, SECOND, is), Some(3), "an operator's next wish is another one");
+    }
+
+    #[test]
+    fn what_cannot_be_had_back_is_not_tried_without_end() {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        want(&mut draft, id, "one");
+        confirm(&mut draft, id);
+        want(&mut draft, id, "two");
+        machine::progress(&mut draft, id, &reverted(2)).expect("noted");
+        machine::hello(&mut draft, id, SECOND, Progress::Idle).expect("hello");
+        let refused = Progress::Refused { generation: Generation(1), why: "there is no such NIC".into() };
+        machine::progress(&mut draft, id, &refused).expect("noted");
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), None, "not in this boot");
+        assert_eq!(events(&draft, "machine.refused").len(), 1);
+        machine::hello(&mut draft, id, THIRD, Progress::Idle).expect("hello");
+        assert_eq!(given(&draft, id, THIRD, Progress::Idle), Some(1), "the next one may be better off");
+        // The newest of all, and it does not hold any more: an operator has to look.
+        want(&mut draft, id, "three");
+        confirm(&mut draft, id);
+        machine::progress(&mut draft, id, &reverted(3)).expect("noted");
+        assert_eq!(given(&draft, id, THIRD, Progress::Idle), None);
+    }
+
+    #[test]
+    fn a_push_in_the_middle_of_which_the_power_failed_ends_as_reverted_and_is_not_given_again() {
+        for (confirmed_before, says) in [(true, "comes back with generation 1"), (false, "comes back as it boots")] {
+            let mut draft = draft();
+            let id = member(&mut draft);
+            if confirmed_before {
+                want(&mut draft, id, "one");
+                confirm(&mut draft, id);
+            }
+            let operation = want(&mut draft, id, "two").id;
+            let generation = draft.need::<Machine>(&id).expect("there").generation.0;
+            machine::progress(&mut draft, id, &applying(generation)).expect("noted");
+            machine::hello(&mut draft, id, SECOND, Progress::Idle).expect("hello");
+            let ended = draft.need::<Operation>(&operation).expect("there");
+            let OperationState::Failed { why } = ended.state else { panic!("it did not end: {ended:?}") };
+            assert!(why.starts_with("reverted: interrupted: ") && why.contains(says), "{why}");
+            let ending = ended.outcome.expect("it is known how the machine came out of it").ending;
+            assert_eq!(ending, outcome::Ending::Reverted { reason: Reason::Interrupted });
+            let next = confirmed_before.then_some(1);
+            assert_eq!(given(&draft, id, SECOND, Progress::Idle), next);
+        }
+    }
+
+    #[test]
+    fn a_push_that_had_not_begun_when_the_machine_started_anew_is_given_to_it_then() {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        let operation = want(&mut draft, id, "one").id;
+        machine::hello(&mut draft, id, SECOND, Progress::Idle).expect("hello");
+        assert_eq!(draft.need::<Operation>(&operation).expect("there").state, OperationState::Queued);
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), Some(1));
+    }
+}
