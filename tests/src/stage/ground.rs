@@ -118,9 +118,9 @@ impl Seat {
 
     /// The machine starts, with a boot script of now. The calling thread must outlive it.
     pub fn switch_on(&mut self, lab: &Lab) -> Result<()> {
-        let images = artifacts::image()?;
-        let [kernel, initramfs] = ["kernel", "initramfs"].map(|name| images.join(name));
+        let kernel = artifacts::image()?.join("kernel");
         let cmdline = format!("{} sysrq_always_enabled=1", lab.command_line(&self.spec)?);
+        let initramfs = lab.initramfs(&cmdline, &self.folder)?;
         self.spec.boot = Boot::Kernel { kernel, initramfs, cmdline };
         self.machine = Some(Machine::start(&self.spec, &self.folder)?);
         Ok(())

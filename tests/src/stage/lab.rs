@@ -78,6 +78,25 @@ impl Lab {
         Ok(format!("{} console=ttyS0", words.collect::<Vec<_>>().join(" ")))
     }
 
+    /// What a boot program would put into the memory of a machine with this command line: the image's initramfs, and before
+    /// it the network that is handed to the machine, where there is one. Written into `folder`.
+    pub fn initramfs(&self, cmdline: &str, folder: &Path) -> Result<PathBuf> {
+        let image = artifacts::image()?.join("initramfs");
+        let ticket = cmdline.split_whitespace().find_map(|word| word.strip_prefix("muster.ticket="));
+        let path = format!("/boot/network?ticket={}", ticket.context("a ticket")?);
+        let reply = self.controller.boot().send("GET", &path, &[], None)?;
+        match reply.status {
+            404 => Ok(image),
+            200 => {
+                std::fs::create_dir_all(folder)?;
+                let both = folder.join("initramfs");
+                std::fs::write(&both, [&reply.body[..], &std::fs::read(image)?].concat())?;
+                Ok(both)
+            }
+            _ => bail!("no network for a machine that boots: {}", reply.text()),
+        }
+    }
+
     /// The only machine there is, with its inventory.
     pub fn machine(&self) -> Result<Value> {
         let api = self.controller.api()?;

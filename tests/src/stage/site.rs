@@ -22,7 +22,7 @@ use crate::eventually;
 use crate::lab::SOON;
 use crate::namespace::ip;
 use crate::qemu::Net;
-use crate::switch::{Port, Switch, Tap};
+use crate::switch::{Fault, Lost, Port, Switch, Tap};
 
 /// The address that agents dial.
 pub const CONTROLLER: &str = "10.99.0.1:8443";
@@ -60,6 +60,12 @@ impl Site {
     /// The port that the machine's NIC is plugged into.
     pub fn port(&self) -> Net {
         self.switch.net(0)
+    }
+
+    /// From now on the switch loses this in the VLAN of this tag, and nothing else; the untagged one is 1.
+    pub fn lose(&self, tag: u16, lost: Lost) -> Result<()> {
+        self.switch.set_faults(&[Fault { vlan: VlanTag::try_from(tag)?, lost }]);
+        Ok(())
     }
 }
 

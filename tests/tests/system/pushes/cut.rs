@@ -19,12 +19,15 @@ fn a_push_in_the_middle_of_which_something_dies_is_undone() -> Result<()> {
         "vlans: {office: {id: 42, link: one, addresses: [10.N.42.50/24], routes: [{to: default, via: 10.N.42.1}]}}";
     let mut went = Vec::new();
 
-    // As the machines booted, nothing was ever pushed to them: that is what they come back with.
+    // The VLAN is all that the machines have: that is what they come back with.
+    let before = Push::read("a VLAN", &[right])?;
+    ground.seats.iter().try_for_each(|seat| stand(&before, &ground.lab, seat).map(drop))?;
     let push = Push::read("the power fails", &[wrong])?;
     let within = BACK_WITHIN + BOOT;
     went.extend(check(&mut ground, &push, within, |ground| {
         ground.seats.iter_mut().for_each(Seat::cut_power);
-        ground.seats.iter_mut().try_for_each(|seat| seat.switch_on(&ground.lab))
+        ground.seats.iter_mut().try_for_each(|seat| seat.switch_on(&ground.lab))?;
+        ground.seats.iter().try_for_each(is_back_soon_after_its_kernel_started)
     })?);
 
     let before = Push::read("static", &["one: {addresses: [10.N.1.50/24], routes: [{to: default, via: 10.N.1.1}]}"])?;
@@ -45,6 +48,16 @@ fn a_push_in_the_middle_of_which_something_dies_is_undone() -> Result<()> {
         ground.lab.controller.start_again()
     })?);
     report(&ground.lab, &went)
+}
+
+/// How long firmware and emulation take is not the product's: what the machine says first is said by its kernel or agent.
+fn is_back_soon_after_its_kernel_started(seat: &Seat) -> Result<()> {
+    let console = &seat.machine()?.console;
+    let in_session = console.wait_for("in session with", 0, BOOT)?.at;
+    let began = console.lines(0).first().context("it said something")?.at;
+    let took = in_session.duration_since(began);
+    ensure!(took <= BACK_WITHIN, "seat {}: {} s from the kernel's start to contact", seat.number, took.as_secs());
+    Ok(())
 }
 
 /// Pushes it to every seat, has something die when all agents are at it, and sees it undone.

@@ -6,6 +6,7 @@
 
 mod by_card;
 mod cut;
+mod home;
 mod right;
 mod table;
 mod usable;
