@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_protocol::hello::{Progress, Times};
 use muster_protocol::inventory::Inventory;
@@ -46,6 +47,8 @@ pub struct Proof {
     pub generation: Generation,
     /// What is asked.
     pub asked: Asked,
+    /// How long the controller must go on to answer.
+    pub soak: Duration,
     /// What came of it.
     pub answer: Proven,
     /// Why the last attempt to reach the controller failed, empty before the first.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use muster_protocol::to_controller::{Answer, Call, Refusal};
-use muster_protocol::{ALPN_SESSION, Generation, close};
+use muster_protocol::{ALPN_SESSION, close};
 use quinn::Connection;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -18,8 +18,6 @@ use crate::outbox::{Asked, Outbox, Proof, Proven};
 
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long a new way has to hold before the present one is given up for it.
-const SOAK: Duration = Duration::from_secs(2);
 /// How long a confirmation waits for the session.
 const FOLLOWS: Duration = Duration::from_secs(4);
 /// Between two questions meanwhile.
@@ -75,11 +73,10 @@ async fn attempt(agent: &Agent, proof: &Proof) -> Result<(), Trouble> {
     };
     let connection = reach(agent, ALPN_SESSION, Some(&own), last, way).await?;
     let asked = match &proof.asked {
-        Asked::Beside(_) => holds(&connection, proof.generation).await,
-        Asked::Reach => ask(&connection, &Call::Prove { generation: proof.generation }).await,
+        Asked::Beside(_) | Asked::Reach => holds(&connection, proof).await,
         Asked::Confirm { desired, times } => {
             let (generation, desired, times) = (proof.generation, *desired, *times);
-            match ask(&connection, &Call::Prove { generation }).await {
+            match holds(&connection, proof).await {
                 Ok(()) => {
                     session_follows(agent).await;
                     ask(&connection, &Call::Confirm { generation, desired, times }).await
@@ -98,11 +95,11 @@ async fn session_follows(agent: &Agent) {
     let _ = timeout(FOLLOWS, async { outbox.wait_for(|out| out.heard == out.changes).await.is_ok() }).await;
 }
 
-/// Asks again and again for a while.
-async fn holds(connection: &Connection, generation: Generation) -> Result<(), Trouble> {
-    let end = Instant::now() + SOAK;
+/// Asks, and again and again for as long as the proof says.
+async fn holds(connection: &Connection, proof: &Proof) -> Result<(), Trouble> {
+    let end = Instant::now() + proof.soak;
     loop {
-        ask(connection, &Call::Prove { generation }).await?;
+        ask(connection, &Call::Prove { generation: proof.generation }).await?;
         if Instant::now() >= end {
             return Ok(());
         }

@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
-use muster_protocol::desired::{Checked, Desired};
+use muster_protocol::desired::{BondOption, Checked, Desired};
 use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::observed::{self, Observed};
+use muster_protocol::to_agent::Impact;
 use muster_protocol::{Digest, Generation};
 use tokio::time::{Instant, sleep};
 
@@ -25,6 +26,10 @@ use crate::plan::{self, Plan};
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
 /// How long undoing may take.
 const REVERT_WITHIN: Duration = Duration::from_secs(20);
+/// How long a new way has to hold before the present one is given up for it, or before it is kept where that is gone.
+const SOAK: Duration = Duration::from_secs(2);
+/// A bond that looks at its ports by ARP has given them up after so many intervals.
+const ARP_INTERVALS: u32 = 4;
 /// For the controller to answer over a network that could not be set back, before more is tried.
 const REACH_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -223,7 +228,7 @@ impl Reconciler {
     async fn prove_beside(&self, work: &Work, way: &NewWay, deadline: Instant) -> Result<(), (Reason, String)> {
         let step = format!("waiting for the controller's answer by {}, beside the present way", way.link);
         self.set_progress(Progress::Applying { generation: work.generation, percent: 90, step });
-        match self.ask(work.generation, Asked::Beside(way.clone()), Some(deadline)).await {
+        match self.ask(work.generation, Asked::Beside(way.clone()), work.soak(), Some(deadline)).await {
             Ok(()) => Ok(()),
             Err(trouble) => Err(self.why_silent(work, Some(way), trouble).await),
         }
@@ -236,16 +241,28 @@ impl Reconciler {
         let step = "waiting for the controller's answer over the new network".to_owned();
         self.set_progress(Progress::Applying { generation: work.generation, percent: 99, step });
         let deadline = (!work.plan.network.is_empty()).then_some(deadline);
-        match self.ask(work.generation, Asked::Confirm { desired: work.contents, times }, deadline).await {
+        // What was proven beside has held already, what is not on the way cannot end it, and a controller on this very
+        // machine has none.
+        let soaks = self.controllers().iter().any(|ip| !ip.is_loopback())
+            && work.plan.network.iter().all(|step| !matches!(step.change, Change::Prove(_)))
+            && work.plan.network.iter().any(|step| step.impact == Impact::ControlPath);
+        let soak = if soaks { work.soak() } else { Duration::ZERO };
+        match self.ask(work.generation, Asked::Confirm { desired: work.contents, times }, soak, deadline).await {
             Ok(()) => Ok(()),
             Err(trouble) => Err(self.why_silent(work, None, trouble).await),
         }
     }
 
     /// Has a proof made. Errors: why the last attempt failed, empty where there was none.
-    async fn ask(&self, generation: Generation, asked: Asked, deadline: Option<Instant>) -> Result<(), String> {
+    async fn ask(
+        &self,
+        generation: Generation,
+        asked: Asked,
+        soak: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<(), String> {
         let (answer, trouble) = (Proven::Waiting, String::new());
-        self.outbox.send_modify(|out| out.proof = Some(Proof { generation, asked, answer, trouble }));
+        self.outbox.send_modify(|out| out.proof = Some(Proof { generation, asked, soak, answer, trouble }));
         let mut outbox = self.outbox.subscribe();
         let answered = outbox.wait_for(|out| out.proof.as_ref().is_none_or(|proof| proof.answer == Proven::Yes));
         let in_time = match deadline {
@@ -319,7 +336,7 @@ impl Reconciler {
             if begun.elapsed() >= REVERT_WITHIN {
                 self.outbox.send_modify(|out| out.changes += 1);
                 let deadline = Instant::now() + REACH_WITHIN;
-                let done = match self.ask(generation, Asked::Reach, Some(deadline)).await {
+                let done = match self.ask(generation, Asked::Reach, Duration::ZERO, Some(deadline)).await {
                     Ok(()) => "the controller answers all the same".to_owned(),
                     Err(_) => self.blocking(undo::last_resort).await,
                 };
@@ -361,6 +378,16 @@ impl Reconciler {
 }
 
 impl Work {
+    /// How long its way has to hold: what looks good at once may end by itself.
+    fn soak(&self) -> Duration {
+        let interval = |step: &Step| match step.change {
+            Change::SetBond { option: BondOption::ArpInterval, value, .. } => value,
+            _ => 0,
+        };
+        let longest = self.plan.network.iter().map(interval).max().unwrap_or(0);
+        (Duration::from_millis(longest.into()) * ARP_INTERVALS).min(self.within / 2).max(SOAK)
+    }
+
     /// The step of this number, storage first.
     fn begin(&self, number: usize) -> Begun {
         let steps = &self.plan.shown.steps;

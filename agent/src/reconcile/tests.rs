@@ -245,6 +245,22 @@ async fn a_lease_that_comes_when_its_client_is_about_to_be_stopped_does_not_fail
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_of_the_way_that_is_proven_afterwards_has_to_hold_before_it_is_kept() {
+    let lab = Lab::new();
+    let mut desired = network("10.77.0.1");
+    if let Some(Network { links, .. }) = &mut desired.network {
+        let there = lab.network().links[0].addresses[0].net;
+        (links[0].settings.addresses, links[0].settings.mtu) = (vec![there], Some(1400));
+    }
+    let mut outbox = lab.outbox.subscribe();
+    lab.apply(1, &desired).await;
+    let proof = outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives").proof.clone();
+    let proof = proof.expect("there is one");
+    assert!(matches!(proof.asked, Asked::Confirm { .. }), "{proof:?}");
+    assert_eq!(proof.soak, Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn says_so_when_the_revert_fails() {
     let lab = Lab::new();
     lab.machine.set_wire(Wire::Cut);

@@ -94,13 +94,14 @@ impl Control {
                 let is_next = |way: &Way| way.via.unwrap_or(way.controller) == neighbor.address;
                 if self.way.as_ref().is_some_and(is_next) { on(link, Impact::None) } else { Impact::None }
             }
+            // Whether and by which port a bond sends may change with any of them, if not at once.
+            Change::SetBond { link, .. } | Change::SetArpTargets { link, .. } | Change::SetPrimary { link, .. } => {
+                on(link, Impact::None)
+            }
             Change::StartDhcp { link, uses, .. } => if_taken(self.is_leased_away(link, *uses, now)),
             Change::AddRule(rule) | Change::RemoveRule(rule) => if_taken(self.is_ruled(rule)),
             Change::StopDhcp { .. }
             | Change::Create { .. }
-            | Change::SetBond { .. }
-            | Change::SetArpTargets { .. }
-            | Change::SetPrimary { .. }
             | Change::SetBridge { .. }
             | Change::SetPort { .. }
             | Change::SetWakeOnLan { .. }

@@ -287,7 +287,7 @@ impl<'a> Planner<'a> {
     }
 
     /// What is said of ports, once they are ports.
-    pub(super) fn ports(&mut self, wanted: &LinkTarget) {
+    pub(super) fn ports(&mut self, wanted: &LinkTarget, half: Half) {
         let Some(now) = self.now(wanted) else { return };
         if let (Some(port), Some(PortCost { path_cost, priority })) = (now.port, wanted.port.as_ref().map(|p| p.cost)) {
             let cost = PortCost {
@@ -305,7 +305,7 @@ impl<'a> Planner<'a> {
         let index = primary.map(|link| link.index).filter(|_| is_port);
         // In the first half the port that is preferred may still be elsewhere.
         if bond.primary != index && (is_port || target.primary.is_none()) {
-            self.must(Change::SetPrimary { link: wanted.name.clone(), port: target.primary.clone() });
+            self.add(Change::SetPrimary { link: wanted.name.clone(), port: target.primary.clone() }, half);
         }
     }
 

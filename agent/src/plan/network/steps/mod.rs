@@ -98,7 +98,7 @@ impl<'a> Planner<'a> {
         self.leave(half);
         target.links.iter().for_each(|link| self.properties(link, half));
         target.links.iter().for_each(|link| self.join(link, half));
-        target.links.iter().for_each(|link| self.ports(link));
+        target.links.iter().for_each(|link| self.ports(link, half));
         target.links.iter().for_each(|link| self.admin(link, half));
         target.links.iter().for_each(|link| self.await_forwarding(link));
         target.links.iter().for_each(|link| self.stop_dhcp(link));
