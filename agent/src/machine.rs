@@ -15,6 +15,7 @@ use muster_protocol::inventory::Inventory;
 use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::to_controller::WipeReceipt;
+use tokio::sync::Notify;
 
 use crate::plan;
 
@@ -42,6 +43,12 @@ pub trait Machine: Send + Sync + 'static {
     /// The network alone: for undoing a change, which must not wait for a disk that does not answer.
     fn observe_network(&self) -> Result<observed::Network, MachineError>;
 
+    /// Told after the network changed, by this agent or anybody else, since it was last waited for. For one who waits.
+    fn changes(&self) -> Result<Arc<Notify>, MachineError>;
+
+    /// What of the leases that are kept is not in force although nobody gave it up.
+    fn lost(&self) -> Result<Vec<Lost>, MachineError>;
+
     /// Does one step. Idempotent: a step that is done already changes nothing.
     fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError>;
 
@@ -66,6 +73,15 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Writes what is in flight to the disks, then acts. Returns only where it failed, or on a machine that is no PID 1's.
     fn power(&self, action: PowerAction) -> Result<(), MachineError>;
+}
+
+/// An address or route of a lease that somebody took away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// In words: `add address 192.0.2.7/24 to lan, which is leased`.
+    pub action: String,
+    /// What brings it back.
+    pub again: plan::network::Change,
 }
 
 /// Runs `work` where blocking is allowed. A panic in it goes on in the caller.

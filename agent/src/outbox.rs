@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_protocol::drift::Drift;
 use muster_protocol::hello::{Progress, Times};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
@@ -24,6 +25,8 @@ pub struct Outbox {
     pub progress: Progress,
     /// Operations, oldest first.
     work: Vec<(OperationId, Work, Told)>,
+    /// What became of the network by other hands than ours.
+    pub drift: Drift,
     /// What the machine is made of, and its digest; `None` before the first look.
     pub inventory: Option<(Arc<Inventory>, Digest)>,
     /// What the controller must be asked over a connection of its own.
@@ -87,6 +90,8 @@ pub struct Heard {
     pub progress: Progress,
     /// Digest of the inventory that the controller has; `None` where it wants it.
     pub inventory: Option<Digest>,
+    /// Nothing at first: a hello says nothing of it, so each session tells once what there was in this boot.
+    pub drift: Drift,
 }
 
 impl Outbox {
@@ -124,6 +129,9 @@ impl Outbox {
         if heard.progress != self.progress {
             return Some(Call::Progress(self.progress.clone()));
         }
+        if heard.drift != self.drift {
+            return Some(Call::Drift(self.drift.clone()));
+        }
         let untold = self.work.iter().find(|(.., told)| *told == Told::Not);
         untold.map(|(operation, state, _)| Call::Work { operation: *operation, state: state.clone() })
     }
@@ -142,6 +150,7 @@ impl Outbox {
         match call {
             Call::Inventory(inventory) => heard.inventory = Some(inventory.digest()),
             Call::Progress(progress) => heard.progress = progress,
+            Call::Drift(drift) => heard.drift = drift,
             Call::Work { operation, state } => {
                 let told = |entry: &&mut (OperationId, Work, Told)| entry.0 == operation && entry.1 == state;
                 if let Some(entry) = self.work.iter_mut().find(told) {
@@ -157,9 +166,12 @@ impl Outbox {
         match call {
             Call::Progress(progress) => !progress.is_settled(),
             Call::Work { state, .. } => !is_ended(state),
-            Call::Hello(_) | Call::Inventory(_) | Call::Confirm { .. } | Call::Prove { .. } | Call::Renew { .. } => {
-                false
-            }
+            Call::Hello(_)
+            | Call::Inventory(_)
+            | Call::Confirm { .. }
+            | Call::Prove { .. }
+            | Call::Renew { .. }
+            | Call::Drift(_) => false,
         }
     }
 
@@ -178,7 +190,8 @@ mod tests {
     use super::*;
 
     fn heard(outbox: &Outbox) -> Heard {
-        Heard { progress: outbox.progress.clone(), inventory: outbox.inventory.as_ref().map(|(_, digest)| *digest) }
+        let inventory = outbox.inventory.as_ref().map(|(_, digest)| *digest);
+        Heard { progress: outbox.progress.clone(), inventory, drift: Drift::default() }
     }
 
     #[test]
@@ -205,6 +218,18 @@ mod tests {
         assert_eq!(outbox.next(&heard), None);
         outbox.repeat_work(&operation);
         assert_eq!(outbox.next(&heard), Some(call));
+    }
+
+    #[test]
+    fn drift_is_told_in_every_session_of_a_boot_that_had_any() {
+        let mut outbox = Outbox::default();
+        let mut first = heard(&outbox);
+        assert_eq!(outbox.next(&first), None);
+        outbox.drift.number = 1;
+        let call = outbox.next(&first).expect("something to say");
+        outbox.answered(&mut first, call.clone(), &Answer::Accepted);
+        assert_eq!(outbox.next(&first), None);
+        assert_eq!(outbox.next(&heard(&outbox)), Some(call));
     }
 
     #[test]

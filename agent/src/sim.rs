@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use muster_protocol::desired::{AcceptRa, MAIN_TABLE, Privacy};
@@ -18,11 +18,12 @@ use muster_protocol::observed::{
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::{DiskId, Mac};
+use tokio::sync::Notify;
 
-use crate::machine::{Machine, MachineError, Percent};
+use crate::machine::{Lost, Machine, MachineError, Percent};
 use crate::plan;
-use crate::plan::network::NewWay;
 use crate::plan::network::twin::Twin;
+use crate::plan::network::{Change, NewWay};
 use crate::plan::storage::apply_to_model;
 
 /// Bytes of each simulated disk.
@@ -45,6 +46,8 @@ struct World {
     guids: u8,
     /// Disks whose driver is not there before [`Machine::settle`].
     late: Vec<Disk>,
+    notice: Arc<Notify>,
+    looks: u64,
 }
 
 /// Who carries the machine's packets.
@@ -129,6 +132,8 @@ impl SimMachine {
             powered: Vec::new(),
             guids: 0,
             late: Vec::new(),
+            notice: Arc::default(),
+            looks: 0,
         };
         Self { world: Mutex::new(world), changed: Condvar::new() }
     }
@@ -163,6 +168,21 @@ impl SimMachine {
             let (kind, label, uuid, mounted_at) = (kind.to_owned(), String::new(), String::new(), String::new());
             there.contents = Contents::Filesystem(Filesystem { kind, label, uuid, mounted_at });
         }
+    }
+
+    /// Somebody else changes its network, whom no fault stops.
+    ///
+    /// Panics: where the kernel would refuse it.
+    pub fn by_hand(&self, change: &Change) {
+        let mut world = self.world();
+        world.network.apply(change).expect("the kernel takes it");
+        self.changed.notify_all();
+        world.notice.notify_one();
+    }
+
+    /// How often its network was looked at.
+    pub fn looks(&self) -> u64 {
+        self.world().looks
     }
 
     /// The power actions that were carried out, oldest first.
@@ -280,7 +300,17 @@ impl Machine for SimMachine {
     }
 
     fn observe_network(&self) -> Result<Network, MachineError> {
-        Ok(self.world().network.observe().clone())
+        let mut world = self.world();
+        world.looks += 1;
+        Ok(world.network.observe().clone())
+    }
+
+    fn changes(&self) -> Result<Arc<Notify>, MachineError> {
+        Ok(self.world().notice.clone())
+    }
+
+    fn lost(&self) -> Result<Vec<Lost>, MachineError> {
+        Ok(Vec::new())
     }
 
     fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError> {
@@ -290,6 +320,7 @@ impl Machine for SimMachine {
         if world.meets_no_fault(&action)? {
             let done = world.network.apply(&step.change);
             self.changed.notify_all();
+            world.notice.notify_one();
             return done.map_err(|refused| MachineError::os(action, io::Error::other(refused.why)));
         }
         Ok(())

@@ -1,7 +1,10 @@
 //! Rules, routes of all tables, neighbors, duplicate addresses and the watch: steps made by hand, shown by iproute2.
+//! What the agent's loop makes of changes by hand is in [`drift`].
 //!
 //! Every step is done twice: see [`steps::does`].
 
+#[path = "network_kernel/drift.rs"]
+mod drift;
 #[path = "network_kernel/lab.rs"]
 #[allow(dead_code, reason = "the lab has more than is needed here")]
 mod lab;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_ipxe::param::Endpoint;
+use muster_protocol::drift::OnDrift;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -70,6 +71,8 @@ pub struct Agents {
     pub certificate_lifetime: Duration,
     /// How long a machine has to reach the controller after a change before it undoes it.
     pub confirm_within: Duration,
+    /// What machines do where somebody changes their networks by hand, unless one of them is told otherwise.
+    pub drift: OnDrift,
 }
 
 /// `[https]`
@@ -110,6 +113,7 @@ impl Config {
             agents: Agents {
                 certificate_lifetime: Duration::from_secs(24 * 3600),
                 confirm_within: Duration::from_secs(20),
+                drift: OnDrift::Repair,
             },
             https: Https { names: Vec::new() },
             audit: Audit { keep: Keep::All },
@@ -167,6 +171,7 @@ impl Config {
             })?;
             // The bounds are those of `protocol::to_agent::Apply::confirm_within_s`.
             agents.set("confirm_within", &mut config.agents.confirm_within, |v| duration(v, 5, 300))?;
+            agents.set("drift", &mut config.agents.drift, on_drift)?;
             agents.finish()?;
         }
         if let Some(mut https) = top.section("https")? {
@@ -377,6 +382,14 @@ fn keep(value: &Value<'_>) -> Result<Keep, String> {
     }
 }
 
+fn on_drift(value: &Value<'_>) -> Result<OnDrift, String> {
+    match text(value)? {
+        "repair" => Ok(OnDrift::Repair),
+        "report" => Ok(OnDrift::Report),
+        other => Err(format!("{other:?} is neither \"repair\" nor \"report\"")),
+    }
+}
+
 fn controllers(value: &Value<'_>) -> Result<Vec<Endpoint>, String> {
     let one = |text: &String| {
         Endpoint::parse("controllers", text, AGENTS_PORT).map_err(|_| {
@@ -423,6 +436,7 @@ mod tests {
         assert!(
             text.contains("\nrequire_credential = ")
                 && text.contains("\nconfirm_within = ")
+                && text.contains("\ndrift = ")
                 && text.contains("\nnames = ")
                 && text.contains("\nkeep = ")
         );
@@ -443,6 +457,7 @@ mod tests {
             [agents]
             certificate_lifetime = "12h"
             confirm_within = "90s"
+            drift = "report"
             [https]
             names = ["muster.example.net", "2001:db8::1"]
             [audit]
@@ -458,6 +473,7 @@ mod tests {
         assert!(config.boot.require_credential);
         assert_eq!(config.agents.certificate_lifetime, Duration::from_secs(12 * 3600));
         assert_eq!(config.agents.confirm_within, Duration::from_secs(90));
+        assert_eq!(config.agents.drift, OnDrift::Report);
         assert_eq!(config.https.names.len(), 2);
         assert_eq!(config.audit.keep, Keep::For(Duration::from_secs(400 * 24 * 3600)));
     }
@@ -495,6 +511,7 @@ mod tests {
             ("boot.ticket_lifetime = \"é\"", "like \"90s\""),
             ("boot.ticket_lifetime = \"10s\"", "120 to 86400 seconds"),
             ("agents.confirm_within = \"99999999999999999999h\"", "like \"90s\""),
+            ("agents.drift = \"ignore\"", "neither \"repair\" nor \"report\""),
             ("boot.controllers = [\"192.0.2.1:0\"]", "no controller's address"),
             ("boot.controllers = \"a b\"", "no controller's address"),
             ("https.names = [\"a b\"]", "neither a DNS name"),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use muster_protocol::desired::{Desired, Permit, Problem};
+use muster_protocol::drift::{Drift, DriftEnd, OnDrift};
 use muster_protocol::enroll::{self, Identity, Leave, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
@@ -179,7 +180,10 @@ pub fn frames() -> Vec<Vec<u8>> {
         standing: Standing::Pending { claim: "KX4M-7QPD".into(), awaits: Awaits::Approval },
         inventory: InventoryWish::Wanted,
         name: "ber1-aaaaaa".into(),
+        on_drift: OnDrift::Report,
     };
+    let end = DriftEnd::Failed { why: "no such device".into() };
+    let drift = Drift { number: 1, differences: vec!["bring lan up".into()], end };
     let apply = Apply {
         generation: Generation(7),
         desired: Desired::default(),
@@ -210,6 +214,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         kind(4, value(&to_controller::Call::Work { operation, state: Work::Done { receipts: vec![receipt] } })),
         kind(4, value(&confirm)),
         kind(4, value(&to_controller::Call::Prove { generation: Generation(7) })),
+        kind(4, value(&to_controller::Call::Drift(drift))),
         kind(5, value(&to_controller::Answer::Welcome(welcome))),
         kind(5, value(&to_controller::Answer::Renewed { certificates: vec![vec![0x30]] })),
     ]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bounded::at_most;
+use crate::drift::OnDrift;
 use crate::ids::{BootId, Digest, Generation};
 
 /// Versions of the session protocol.
@@ -46,6 +47,8 @@ pub struct Welcome {
     pub inventory: InventoryWish,
     /// How the machine is called by its operators; shown on its console.
     pub name: String,
+    /// What it does where somebody else changes its network.
+    pub on_drift: OnDrift,
 }
 
 /// Whether the controller wants the inventory sent.

@@ -10,6 +10,7 @@
 
 pub mod bounded;
 pub mod desired;
+pub mod drift;
 pub mod enroll;
 pub mod frame;
 pub mod handed;
@@ -65,7 +66,7 @@ pub mod close {
     /// The certificate is missing, superseded, or of a machine that is not in the fleet any more.
     /// Dialing again with it is no use.
     pub const UNAUTHORIZED: u32 = 3;
-    /// What the welcome said has changed (the machine was approved): dial again at once and say hello.
+    /// What the welcome said has changed (the machine was approved, or is to do something else about drift): dial again at once and say hello.
     pub const CHANGED: u32 = 4;
     /// Too much at once: dial again later.
     pub const BUSY: u32 = 5;

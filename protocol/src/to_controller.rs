@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bounded::{self, at_most};
+use crate::drift::Drift;
 use crate::frame::Message;
 use crate::hello::{Hello, Progress, Times, Welcome};
 use crate::ids::{Digest, DiskId, Generation, OperationId};
@@ -47,6 +48,9 @@ pub enum Call {
         /// The generation that is to be.
         generation: Generation,
     },
+    /// Somebody changed the network, or what was told of that is out of date. Told once in every session in whose boot
+    /// there was any, and at each change.
+    Drift(Drift),
 }
 
 /// The most requests of a connection that proves a way.

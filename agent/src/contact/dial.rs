@@ -236,6 +236,7 @@ impl Dialer<'_> {
         };
         self.set_clock(welcome.time_unix_ms).await;
         agent.session().welcomed(welcome.standing.clone());
+        agent.reconciler.on_drift(welcome.on_drift);
         let address = connection.remote_address();
         crate::info!("in session with {address} as {}", welcome.name);
         agent.status.send_modify(|status| {

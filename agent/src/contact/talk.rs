@@ -74,7 +74,7 @@ pub async fn hello(agent: &Agent, connection: &Connection) -> Result<(Welcome, H
         to_controller::Answer::Accepted | to_controller::Answer::Renewed { .. } => return Err(HelloError::Strange),
     };
     let inventory = digest.filter(|_| welcome.inventory == InventoryWish::Known);
-    Ok((welcome, Heard { progress: outbox.progress, inventory }))
+    Ok((welcome, Heard { progress: outbox.progress, inventory, drift: Default::default() }))
 }
 
 /// Keeps the session until it ends. `own` is renewed on the way.

@@ -23,8 +23,9 @@ use muster_protocol::to_agent::PowerAction;
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::{BootId, DiskId};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+use tokio::sync::Notify;
 
-use crate::machine::{Machine, MachineError, Percent, SETTLES_WITHIN};
+use crate::machine::{Lost, Machine, MachineError, Percent, SETTLES_WITHIN};
 use crate::plan::network::NewWay;
 use crate::{options, plan, random};
 
@@ -92,6 +93,14 @@ impl Machine for LinuxMachine {
 
     fn observe_network(&self) -> Result<observed::Network, MachineError> {
         self.network.observe()
+    }
+
+    fn changes(&self) -> Result<Arc<Notify>, MachineError> {
+        self.network.changes()
+    }
+
+    fn lost(&self) -> Result<Vec<Lost>, MachineError> {
+        self.network.lost()
     }
 
     fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError> {

@@ -364,10 +364,12 @@ impl Reconciler {
     /// ended with the process that ran them.
     pub(super) async fn restore(&self, desired: Desired) {
         let Some(network) = desired.network else { return };
+        let restores = self.what_restores();
         self.blocking(move |machine| {
             let restored = machine.observe_network().map_err(|error| chain(&error)).and_then(|observed| {
                 let steps = plan::network::plan(&network, &observed, &[]).map_err(|error| error.to_string())?;
-                steps.iter().try_for_each(|step| machine.apply_network(step).map_err(|error| chain(&error)))
+                let mut steps = steps.iter().filter(|step| restores(step));
+                steps.try_for_each(|step| machine.apply_network(step).map_err(|error| chain(&error)))
             });
             if let Err(why) = restored {
                 crate::warn!("the confirmed network could not be restored: {why}");
@@ -405,6 +407,6 @@ impl Begun {
     }
 }
 
-fn milliseconds(since: Instant) -> u32 {
+pub(super) fn milliseconds(since: Instant) -> u32 {
     u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
 }

@@ -3,11 +3,13 @@
 //! Sessions call [`Reconciler::plan`], [`Reconciler::apply`], [`Reconciler::wipe`] and get an answer at once.
 //! The work is done one piece after the other in [`Reconciler::run`]; how it goes is written to the [`Outbox`], which
 //! whatever session is up tells the controller. Sessions come and go meanwhile: the work may cut the very one that asked.
+//! Between two pieces of work it looks after the network that was confirmed: see [`drift`].
 //!
 //! It does not talk to anybody, and it does not know how a step is done.
 
 mod apply;
 mod diagnose;
+mod drift;
 mod kept;
 mod rule;
 mod start;
@@ -25,7 +27,7 @@ use muster_protocol::observed::Observed;
 use muster_protocol::to_agent::{Answer, Apply, Refusal, Wipe};
 use muster_protocol::to_controller::Work;
 use muster_protocol::{BootId, Digest, OperationId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::keep::Keep;
 use crate::machine::{Machine, chain};
@@ -52,6 +54,8 @@ pub struct Reconciler {
     /// One offer is judged at a time, from the rule to the acceptance.
     one_offer: tokio::sync::Mutex<()>,
     settled: tokio::sync::OnceCell<()>,
+    /// Told when there may be another thing to do about drift, although the network did not change.
+    look_again: Notify,
     jobs: mpsc::Sender<Job>,
     /// How long the dead man waits, by the time that there is for the proof and the steps that are taken.
     dead_man_waits: fn(Duration, &[plan::network::Step]) -> Duration,
@@ -59,6 +63,7 @@ pub struct Reconciler {
 
 struct State {
     kept: Kept,
+    drift: drift::Kept,
     busy: Busy,
 }
 
@@ -105,13 +110,24 @@ impl Reconciler {
         controller: watch::Receiver<Option<SocketAddr>>,
     ) -> (Arc<Self>, Jobs) {
         let kept = kept::load(&keep, boot);
-        outbox.send_modify(|out| out.progress = kept.progress.clone());
+        let drift = drift::load(&keep, boot);
+        outbox.send_modify(|out| (out.progress, out.drift) = (kept.progress.clone(), drift.found.clone()));
         let (jobs, queue) = mpsc::channel(1);
-        let state = Mutex::new(State { kept, busy: Busy::Nothing });
-        let (one_offer, settled) = Default::default();
-        let dead_man_waits = undo::dead_man_waits;
-        let reconciler =
-            Self { machine, keep, boot, manage, outbox, controller, state, one_offer, settled, jobs, dead_man_waits };
+        let state = Mutex::new(State { kept, drift, busy: Busy::Nothing });
+        let reconciler = Self {
+            machine,
+            keep,
+            boot,
+            manage,
+            outbox,
+            controller,
+            state,
+            one_offer: Default::default(),
+            settled: Default::default(),
+            look_again: Notify::new(),
+            jobs,
+            dead_man_waits: undo::dead_man_waits,
+        };
         (Arc::new(reconciler), queue)
     }
 
@@ -261,9 +277,20 @@ impl Reconciler {
         }
     }
 
-    /// Does what was accepted, for ever.
+    /// Does what was accepted, and between two pieces of work what drift asks for, for ever.
     pub async fn run(&self, mut jobs: Jobs) {
-        while let Some(Job(job)) = jobs.recv().await {
+        let mut watch = drift::Watch::begin(&*self.machine, self.manage);
+        loop {
+            // Both are cancel-safe: what is accepted waits in its queue, and the watch remembers what it has heard.
+            let job = tokio::select! {
+                biased;
+                job = jobs.recv() => job,
+                () = watch.due(&self.look_again) => {
+                    self.look_for_drift(&mut watch).await;
+                    continue;
+                }
+            };
+            let Some(Job(job)) = job else { return };
             match job {
                 Accepted::Apply(work, begun) => {
                     // An error is the other side's end, and that is what is waited for.
@@ -273,6 +300,7 @@ impl Reconciler {
                 Accepted::Wipe(wipe) => self.do_wipe(wipe).await,
             }
             self.state().busy = Busy::Nothing;
+            watch.begin_anew();
         }
     }
 

@@ -1,5 +1,7 @@
 //! The loop against the simulated machine and a controller that answers, or does not. Time is paused.
 
+mod drift;
+
 use super::*;
 use crate::outbox::{Asked, Proven};
 use crate::plan::network::{Change, Step};

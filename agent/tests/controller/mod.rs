@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use muster_agent::options::Endpoint;
 use muster_agent::quic;
+use muster_protocol::drift::OnDrift;
 use muster_protocol::enroll;
 use muster_protocol::hello::{Hello, InventoryWish, Standing, Welcome, version};
 use muster_protocol::to_controller::{Answer, Call};
@@ -134,6 +135,7 @@ impl Controller {
             standing,
             inventory: InventoryWish::Wanted,
             name: "box".into(),
+            on_drift: OnDrift::Repair,
         };
         let Call::Hello(hello) = self.told(&connection, Answer::Welcome(welcome)).await else { panic!("no hello") };
         (connection, hello)

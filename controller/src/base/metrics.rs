@@ -180,6 +180,7 @@ pub struct Metrics {
     enrollments: Counter,
     outcomes: Family<[(&'static str, &'static str); 2], Counter>,
     phases: Family<[(&'static str, &'static str); 1], Histogram>,
+    drift: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 /// Upper ends of what a phase of a change may take, in seconds.
@@ -192,6 +193,7 @@ impl Default for Metrics {
             enrollments: Counter::default(),
             outcomes: Family::default(),
             phases: Family::new_with_constructor(|| Histogram::new(PHASE_SECONDS)),
+            drift: Family::default(),
         }
     }
 }
@@ -231,6 +233,16 @@ impl Metrics {
         self.outcomes.get(&[("outcome", outcome), ("reason", reason)]).map_or(0, |counter| counter.get())
     }
 
+    /// A machine told of a change of its network that nobody had asked it for, and what became of it.
+    pub fn drifted(&self, outcome: &'static str) {
+        self.drift.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// How often such changes came out like this since the controller started.
+    pub fn drifts(&self, outcome: &'static str) -> u64 {
+        self.drift.get(&[("outcome", outcome)]).map_or(0, |counter| counter.get())
+    }
+
     /// Counts what `router` refuses: by the [`Reason`] in a response's extensions, else by its status.
     pub fn count(&self, door: Door, router: Router) -> Router {
         async fn counted(State((metrics, door)): State<(Metrics, Door)>, ask: Request, next: Next) -> Response {
@@ -251,6 +263,8 @@ impl Metrics {
         registry.register("muster_enrollments", "Certificates given to machines that booted", self.enrollments.clone());
         let outcomes = "How machines came out of changes of their configuration, and why they were not kept";
         registry.register("muster_outcomes", outcomes, self.outcomes.clone());
+        let drift = "Changes of machines' networks that nobody had asked them for, and what became of them";
+        registry.register("muster_network_drift", drift, self.drift.clone());
         let phases = "How long the phases of these changes took, by the machines' clocks";
         registry.register_with_unit("muster_change_phase", phases, Unit::Seconds, self.phases.clone());
         registry
@@ -286,11 +300,13 @@ mod tests {
         let metrics = Metrics::default();
         metrics.came_out("confirmed", "", [("make", 1_500), ("switch", 0)]);
         metrics.came_out("reverted", "no-gateway", [("make", 500), ("switch", 40)]);
+        metrics.drifted("repaired");
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &metrics.registry()).expect("a text takes everything");
         for line in [
             "muster_outcomes_total{outcome=\"confirmed\",reason=\"\"} 1\n",
             "muster_outcomes_total{outcome=\"reverted\",reason=\"no-gateway\"} 1\n",
+            "muster_network_drift_total{outcome=\"repaired\"} 1\n",
             "muster_change_phase_seconds_sum{phase=\"make\"} 2.0\n",
             "muster_change_phase_seconds_count{phase=\"make\"} 2\n",
             "muster_change_phase_seconds_bucket{le=\"0.5\",phase=\"make\"} 1\n",

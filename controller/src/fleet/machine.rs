@@ -21,6 +21,7 @@ pub fn hello(draft: &mut Draft, id: MachineId, boot: BootId, progress: Progress)
     let mut machine = draft.need::<Machine>(&id)?;
     if machine.boot != Some(boot) {
         machine.boot = Some(boot);
+        machine.drift.found = Default::default();
         // Strangers must not be able to push everything else out of the feed.
         if machine.lifecycle != Lifecycle::Pending {
             draft.event("machine.booted", id, format!("{} started, boot {boot}", machine.name));

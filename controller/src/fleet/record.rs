@@ -15,6 +15,8 @@ use muster_protocol::{BootId, Digest, DiskId, Generation, Mac, MachineId, Operat
 use serde::{Deserialize, Serialize};
 
 use super::Facts;
+pub use super::enrollment::told::Told;
+use super::operation::drift::Drifting;
 use super::operation::outcome::Outcome;
 
 /// One physical box.
@@ -59,17 +61,10 @@ pub struct Machine {
     pub generation: Generation,
     /// How the newest generation that came to an end ended; `Idle` where none did.
     pub outcome: Progress,
+    /// Changes of its network that nobody asked it for, and what it is to do about them.
+    pub drift: Drifting,
     /// Grows with every change of this record; for ETags.
     pub version: u64,
-}
-
-/// How often something went into the audit log lately; see [`super::enrollment::told`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
-    /// The time that the entries so far are good for.
-    pub until_unix_ms: u64,
-    /// How often it was left out since the newest entry.
-    pub left_out: u64,
 }
 
 /// Where a machine is in its life.

@@ -171,7 +171,12 @@ async fn answer(
             }
             Ok(answer)
         }
-        Call::Hello(_) | Call::Inventory(_) | Call::Progress(_) | Call::Work { .. } | Call::Renew { .. } => {
+        Call::Hello(_)
+        | Call::Inventory(_)
+        | Call::Progress(_)
+        | Call::Work { .. }
+        | Call::Renew { .. }
+        | Call::Drift(_) => {
             Err(End::breach(Reason::ProofMisused, "a proof is no session: it proves and confirms, and no more"))
         }
     }

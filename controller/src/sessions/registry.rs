@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use muster_protocol::drift::OnDrift;
 use muster_protocol::frame;
 use muster_protocol::hello::{Awaits, Progress};
 use muster_protocol::to_agent::{Answer, Call};
@@ -54,6 +55,8 @@ pub struct Peer {
     pub since_unix_ms: u64,
     /// Whether it was welcomed as one that waits for approval.
     pub welcomed: Welcomed,
+    /// What it was told to do about drift.
+    pub on_drift: OnDrift,
     /// Woken when the machine's record has changed.
     pub wake: Notify,
     /// Larger frames are read one at a time.
@@ -105,6 +108,8 @@ pub struct Opening {
     pub progress: Progress,
     /// What the welcome says.
     pub welcomed: Welcomed,
+    /// What the welcome says of drift.
+    pub on_drift: OnDrift,
     /// Now.
     pub since_unix_ms: u64,
     /// The machine's, from [`Registry::inventories`].
@@ -125,6 +130,7 @@ impl Peer {
             agent,
             progress,
             welcomed,
+            on_drift,
             since_unix_ms,
             inventories,
             metrics,
@@ -137,6 +143,7 @@ impl Peer {
             agent,
             since_unix_ms,
             welcomed,
+            on_drift,
             wake: Notify::new(),
             turn: Semaphore::new(1),
             connection,

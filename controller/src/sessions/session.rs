@@ -7,6 +7,7 @@
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use muster_protocol::drift::{Drift, DriftEnd};
 use muster_protocol::frame::Message;
 use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome, version};
 use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
@@ -21,6 +22,7 @@ use super::stream::shut;
 use super::stream::{self, StreamError};
 use super::{Sessions, Shared, cut, machine_author, proof, remote};
 use crate::clock::now_unix_ms;
+use crate::fleet::operation::drift;
 use crate::fleet::operation::outcome::{self, Outcome};
 use crate::fleet::record::{Lifecycle, Machine};
 use crate::fleet::{self, Draft, State, machine, operation};
@@ -38,6 +40,9 @@ const VERSION_BYTES: usize = 64;
 
 /// Longest text of an agent about its progress that is kept.
 const TEXT_BYTES: usize = 1024;
+
+/// Longest text of one difference between a network and what was confirmed that is kept.
+const DIFFERENCE_BYTES: usize = 256;
 
 /// Most receipts of one wipe that are kept: with their texts they stay below what one record may hold.
 const RECEIPTS: usize = 128;
@@ -165,6 +170,7 @@ async fn open(
         }
         _ => (Standing::Member, Welcomed::Member),
     };
+    let on_drift = machine.drift.rule.policy(sessions.0.agents.drift);
     let opening = Opening {
         machine: id,
         key: certificate.key,
@@ -174,6 +180,7 @@ async fn open(
         agent,
         progress,
         welcomed,
+        on_drift,
         since_unix_ms: now_unix_ms(),
         inventories: sessions.0.registry.inventories(id),
         metrics: sessions.0.metrics.clone(),
@@ -190,6 +197,7 @@ async fn open(
         standing,
         inventory: if known == Some(inventory) { InventoryWish::Known } else { InventoryWish::Wanted },
         name: machine.name,
+        on_drift,
     };
     match stream::write(&mut send, &Answer::Welcome(welcome)).await {
         Ok(()) => Ok(peer),
@@ -261,9 +269,15 @@ async fn live(sessions: &Sessions, peer: &Arc<Peer>) -> End {
 /// Ends the session when the machine's record says so; looks again whenever it is woken.
 async fn authority(sessions: &Sessions, peer: &Peer) -> End {
     loop {
-        if let Err(end) = standing(&sessions.0.fleet.state(), peer.machine, peer.key, Some(peer.welcomed)) {
+        let state = sessions.0.fleet.state();
+        if let Err(end) = standing(&state, peer.machine, peer.key, Some(peer.welcomed)) {
             return end;
         }
+        let rule = state.machines.get(&peer.machine).map(|machine| machine.drift.rule).unwrap_or_default();
+        if rule.policy(sessions.0.agents.drift) != peer.on_drift {
+            return End::close(close::CHANGED, "this machine is to do something else about drift");
+        }
+        drop(state);
         // A wake between the look and this is not lost: it leaves a permit.
         peer.wake.notified().await;
     }
@@ -340,7 +354,7 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
     match call {
         Call::Hello(_) => Answer::Refused(Refusal::HelloAgain),
         // In quarantine there is nothing to tell but what the machine is made of.
-        Call::Progress(_) | Call::Confirm { .. } | Call::Prove { .. } | Call::Work { .. }
+        Call::Progress(_) | Call::Confirm { .. } | Call::Prove { .. } | Call::Work { .. } | Call::Drift(_)
             if peer.welcomed != Welcomed::Member =>
         {
             Answer::Refused(Refusal::BadRequest)
@@ -359,6 +373,20 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
             shorten(&mut progress);
             told_progress(sessions, peer, progress.clone());
             change(sessions, peer, move |draft| machine::progress(draft, id, &progress)).await
+        }
+        Call::Drift(mut drift) => {
+            shorten_drift(&mut drift);
+            let outcome = drift::word(&drift.end);
+            let author = machine_author(id, remote(peer.connection()));
+            match sessions.0.fleet.change(author, move |draft| drift::told(draft, id, drift)).await {
+                Ok(is_news) => {
+                    if is_news {
+                        sessions.0.metrics.drifted(outcome);
+                    }
+                    Answer::Accepted
+                }
+                Err(error) => refused(id, &error),
+            }
         }
         Call::Confirm { generation, desired, times } => {
             let confirm = move |draft: &mut Draft| machine::confirm(draft, id, generation, desired, times);
@@ -441,6 +469,13 @@ fn shorten(progress: &mut Progress) {
         | Progress::Refused { why: text, .. }
         | Progress::Reverted { why: text, .. }
         | Progress::RevertFailed { why: text, .. } => cut(text, TEXT_BYTES),
+    }
+}
+
+fn shorten_drift(drift: &mut Drift) {
+    drift.differences.iter_mut().for_each(|difference| cut(difference, DIFFERENCE_BYTES));
+    if let DriftEnd::Failed { why } = &mut drift.end {
+        cut(why, TEXT_BYTES);
     }
 }
 

@@ -82,6 +82,7 @@ async fn changes(lab: &Lab) -> Vec<Change> {
         patch("/machines/{machine}", machine(online, ""), json!({"name": "kitchen"})),
         patch("/machines/{machine}", machine(online, ""), json!({"labels": {"rack": "4"}})),
         patch("/machines/{machine}", machine(online, ""), json!({"maintenance": true})),
+        patch("/machines/{machine}", machine(online, ""), json!({"on_drift": "report"})),
         post("/machines/{machine}/apply", machine(online, "/apply"), json!({"document": document})),
         post("/machines/{machine}/power", machine(online, "/power"), json!({"action": "reboot"})),
         post("/operations/{operation}/cancel", "", Value::Null),

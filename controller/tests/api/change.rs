@@ -1,6 +1,9 @@
 //! What operators decide: at most once, on what they saw, durable when it is answered.
 
 use axum::http::Method;
+use muster_controller::fleet::Author;
+use muster_controller::fleet::operation::drift;
+use muster_protocol::drift::{Drift, DriftEnd};
 use serde_json::json;
 
 use crate::lab::Lab;
@@ -64,6 +67,35 @@ async fn a_change_is_whole_or_not_at_all() {
     let reply = lab.ask(Method::PATCH, format!("/machines/{id}")).json(body).send().await;
     reply.refuses(422, "invalid", "labels");
     assert_eq!(lab.get(format!("/machines/{id}")).await.body, before);
+}
+
+#[tokio::test]
+async fn what_a_machine_does_about_drift_is_said_and_what_still_differs_is_shown() {
+    let lab = Lab::new().await;
+    let id = lab.enrolled("S1").await;
+    let on_drift = |wish| lab.ask(Method::PATCH, format!("/machines/{id}")).json(json!({"on_drift": wish})).send();
+    let shown = lab.get(format!("/machines/{id}")).await.succeeds();
+    assert_eq!((shown.text("/on_drift"), shown.body.get("drift")), ("default", None));
+    for wish in ["report", "repair", "default", "report"] {
+        assert_eq!(on_drift(wish).await.succeeds().text("/on_drift"), wish);
+    }
+    on_drift("ignore").await.refuses(422, "invalid", "on_drift");
+
+    let tell = |number, end| {
+        let drift = Drift { number, differences: vec!["bring lan up".into()], end };
+        lab.fleet.change(Author::controller(), move |draft| drift::told(draft, id, drift))
+    };
+    tell(1, DriftEnd::Reported).await.expect("told");
+    let shown = lab.get(format!("/machines/{id}")).await.succeeds();
+    assert_eq!(shown.body["drift"], json!({"state": "reported", "differences": ["bring lan up"]}));
+    tell(2, DriftEnd::Failed { why: "no such device".into() }).await.expect("told");
+    let shown = lab.get("/machines").await.succeeds();
+    assert_eq!(shown.text("/items/0/drift/why"), "no such device");
+    tell(3, DriftEnd::Repaired { milliseconds: 7 }).await.expect("told");
+    assert_eq!(lab.get(format!("/machines/{id}")).await.succeeds().body.get("drift"), None);
+    let events = lab.get("/events").await.succeeds().body["items"].clone();
+    let told = |event: &&serde_json::Value| event["kind"] == "machine.drift";
+    assert_eq!(events.as_array().expect("a list").iter().filter(told).count(), 3);
 }
 
 #[tokio::test]

@@ -117,9 +117,10 @@ async fn an_operator_on_the_controllers_host_needs_no_arguments() {
     lab.says(&["machine", "rename", &id, "kitchen"]).await;
     lab.says(&["machine", "label", "kitchen", "rack=b2", "gone-"]).await;
     lab.says(&["machine", "maintenance", "kitchen", "on"]).await;
+    lab.says(&["machine", "drift", "kitchen", "report"]).await;
     let machine = lab.json(&["machine", "show", "kitchen"]).await;
     assert_eq!((&machine["id"], &machine["labels"]["rack"]), (&Value::from(id), &Value::from("b2")));
-    assert_eq!(machine["maintenance"], true);
+    assert_eq!((&machine["maintenance"], &machine["on_drift"]), (&Value::from(true), &Value::from("report")));
     assert!(lab.says(&["machine", "show", "kitchen"]).await.contains("available, maintenance"));
     assert!(lab.says(&["machine", "show", "kitchen", "--output", "yaml"]).await.contains("name: kitchen\n"));
     assert!(lab.says(&["audit"]).await.contains("machine.renamed"));
@@ -454,6 +455,7 @@ async fn wrong_usage_is_exit_code_2_and_names_what_is_meant() {
         (&["machine", "list", "--output", "xml"], "xml"),
         (&["machine", "label", "m", "rack"], "KEY=VALUE"),
         (&["machine", "maintenance", "m", "maybe"], "maybe"),
+        (&["machine", "drift", "m", "ignore"], "repair, report, default"),
         (&["apply", "-m", "m"], "--file"),
         (&["token", "create", "t", "--role", "king"], "king"),
         (&["iso", "build"], "--location"),

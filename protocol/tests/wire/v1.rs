@@ -10,6 +10,7 @@ use muster_protocol::desired::{
     Format, LINUX_FILESYSTEM, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Permit, PortCost,
     Privacy, Reach, Route, Rule, Select, Settings, Storage, Table, Take, WakeOnLan,
 };
+use muster_protocol::drift::{Drift, DriftEnd, OnDrift};
 use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::handed::Handed;
@@ -91,6 +92,7 @@ fn hello_and_welcome() {
         standing: Standing::Pending { claim: "KX4M-7QPD".into(), awaits: Awaits::Approval },
         inventory: InventoryWish::Wanted,
         name: "ber1-aaaaaa".into(),
+        on_drift: OnDrift::Report,
     };
     golden(&to_controller::Answer::Welcome(welcome), WELCOME);
 }
@@ -113,6 +115,12 @@ fn what_agents_tell() {
     };
     golden(&Call::Work { operation: operation(), state: Work::Done { receipts: vec![receipt] } }, WORK);
     golden(&Call::Renew { csr: vec![0x30] }, "05 01 30");
+    let drift = |end| Call::Drift(Drift { number: 3, differences: vec!["a".into()], end });
+    golden(&drift(DriftEnd::Gone), "07 03 01 01 61 00");
+    golden(&drift(DriftEnd::Repaired { milliseconds: 300 }), "07 03 01 01 61 01 ac02");
+    golden(&drift(DriftEnd::Contested { pause_s: 8 }), "07 03 01 01 61 02 08");
+    golden(&drift(DriftEnd::Reported), "07 03 01 01 61 03");
+    golden(&drift(DriftEnd::Failed { why: "b".into() }), "07 03 01 01 61 04 01 62");
     golden(&to_controller::Answer::Accepted, "01");
 }
 
@@ -246,7 +254,7 @@ const ENROLLED: &str = "00aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa010130e807";
 const HELLO: &str = "\
     000101b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b005302e312e30d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1d1d1d1d1d1d1d10207";
-const WELCOME: &str = "0001e80700094b58344d2d3751504400010b626572312d616161616161";
+const WELCOME: &str = "0001e80700094b58344d2d3751504400010b626572312d61616161616101";
 const CONFIRM: &str = "\
     0307d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010203040506";
 const WORK: &str = "\

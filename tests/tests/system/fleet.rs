@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use muster_agent::machine::Machine;
+use muster_agent::plan::network::Change;
 use muster_agent::sim::Wire;
+use muster_protocol::observed::{Address, Origin};
 use muster_protocol::to_agent::PowerAction;
 use muster_tests::controller::{Controller, PORT};
 use muster_tests::http::Http;
@@ -214,4 +217,58 @@ fn a_power_command_acts_at_most_once_however_often_it_is_sent() -> Result<()> {
     let last = until(&controller, SOON, "it is online", 1, is_online)?;
     ensure!(last[0]["presence"]["boot"] == after[0]["presence"]["boot"], "and not again: {last:?}");
     Ok(())
+}
+
+#[test]
+fn what_somebody_changes_on_a_machine_is_repaired_or_left_and_its_operator_reads_of_it() -> Result<()> {
+    let mut controller = start("drift")?;
+    let machines = Machines::plug(1, LOCATION)?;
+    let pending = until(&controller, SOON, "it is online", 1, is_online)?;
+    let id = text(&pending[0], "/id")?.to_owned();
+    controller.muster(&["machine", "approve", &id])?;
+    let api = controller.api()?;
+    let document = "network:\n  version: 2\n  ethernets:\n    eth0:\n      addresses: [10.99.1.7/24]\n      \
+                    routes: [{to: default, via: 10.99.1.1}]\n";
+    api.post(&format!("/api/v1/machines/{id}/apply"), &json!({ "document": document }))?;
+    until(&controller, SOON, "it is configured", 1, |m| m["progress"]["state"] == "confirmed")?;
+    let machine = &machines.all()[0].machine;
+    let address = |net: &str| -> Result<Address> { Ok(Address { net: net.parse()?, origin: Origin::Static }) };
+    let (own, other) = (address("10.99.1.7/24")?, address("10.99.1.99/24")?);
+    let on_eth0 = || -> Result<Vec<Address>> { Ok(machine.observe()?.network.links[0].addresses.clone()) };
+    let told = |controller: &Controller, count: usize, words: &str| {
+        eventually(SOON, words, || {
+            let events = controller.api()?.get("/api/v1/events?limit=1000")?["items"].clone();
+            let events = events.as_array().context("a list")?.iter().filter(|e| e["kind"] == "machine.drift");
+            let events: Vec<_> = events.cloned().collect();
+            let is_it = events.last().is_some_and(|event| event["text"].as_str().is_some_and(|t| t.contains(words)));
+            ensure!(events.len() == count && is_it, "{events:#?}");
+            Ok(())
+        })
+    };
+
+    machine.by_hand(&Change::RemoveAddress { link: "eth0".into(), address: own });
+    told(
+        &controller,
+        1,
+        "add address 10.99.1.7/24 to eth0; add route 0.0.0.0/0 via 10.99.1.1 by eth0 with metric 0: repaired in",
+    )?;
+    ensure!(on_eth0()? == [own], "it has its address again");
+
+    // The policy comes with another welcome; and nobody has to be there for it to hold.
+    let since = |m: &Value| m["presence"]["since"].clone();
+    let before = since(&api.get(&format!("/api/v1/machines/{id}"))?);
+    controller.muster(&["machine", "drift", &id, "report"])?;
+    until(&controller, SOON, "it is online anew", 1, |m| is_online(m) && since(m) != before)?;
+    machine.by_hand(&Change::AddAddress { link: "eth0".into(), address: other });
+    told(&controller, 2, "remove address 10.99.1.99/24 from eth0: left as it is")?;
+    let sheet = controller.muster(&["machine", "show", &id])?;
+    ensure!(sheet.contains("reported; to set it right: remove address 10.99.1.99/24 from eth0"), "{sheet}");
+    ensure!(on_eth0()? == [own, other], "it is left");
+    controller.kill();
+    machine.by_hand(&Change::RemoveAddress { link: "eth0".into(), address: other });
+    controller.start_again()?;
+    until(&controller, ALL_BACK, "what was taken back meanwhile is shown no more", 1, |m| {
+        is_online(m) && m.get("drift").is_none()
+    })?;
+    told(&controller, 3, "its network is as it was confirmed again")
 }

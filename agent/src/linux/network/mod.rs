@@ -30,7 +30,7 @@ use rustix::system::{sethostname, uname};
 use tokio::sync::Notify;
 
 use crate::linux::sysfs;
-use crate::machine::MachineError;
+use crate::machine::{Lost, MachineError};
 use crate::options;
 use crate::plan::network::{Change, Family, LEASE_PATIENCE, Step, UNIQUE_PATIENCE};
 use crate::sort;
@@ -101,6 +101,11 @@ impl Network {
     /// A thread of its own listens, in the network namespace of the calling thread.
     pub fn changes(&self) -> Result<Arc<Notify>, MachineError> {
         watch::changes().map_err(|error| MachineError::os("listen for changes of the network", error))
+    }
+
+    /// What of the leases that are kept is not in force although nobody gave it up.
+    pub fn lost(&self) -> Result<Vec<Lost>, MachineError> {
+        self.keeper.lost().map_err(|error| MachineError::os("look for what leases brought", error.into_io()))
     }
 
     /// What the kernel says now. Needs no privilege, but that drivers say nothing of wake-on-LAN without.

@@ -353,6 +353,13 @@ pub fn plan(
     Ok(steps::between(&Target::of_desired(desired, observed)?, observed, controllers))
 }
 
+/// What sets the network right that was as desired once: one half, since there is nothing to prove.
+///
+/// Errors: the first thing that does not fit this machine any more.
+pub fn repair(desired: &desired::Network, observed: &observed::Network) -> Result<Vec<Step>, Impossible> {
+    Ok(steps::back(&Target::of_desired(desired, observed)?, observed))
+}
+
 /// What must be done to have the network as it was `before`, now that it is as `now`.
 ///
 /// Addresses from router advertisements come back from the router and not from here.

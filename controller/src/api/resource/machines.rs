@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
+use muster_protocol::drift::OnDrift;
 use muster_protocol::{Digest, MachineId};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -15,6 +16,7 @@ use crate::api::http::{Body, Caller, Operator, Page, Params, Problem, Refused, S
 use crate::api::view::machine::{MachineView, lifecycle};
 use crate::api::{Api, Presence};
 use crate::fleet::answered::Outcome;
+use crate::fleet::operation::drift::{self, DriftRule};
 use crate::fleet::record::{Machine, Maintenance};
 use crate::fleet::{Draft, Refusal, State as FleetState, enrollment, location, machine};
 
@@ -122,9 +124,23 @@ struct MachineChange {
     labels: BTreeMap<String, Option<String>>,
     /// Leaves it out of leases, or takes it in again.
     maintenance: Option<bool>,
+    /// What it does where somebody changes its network by hand; `default` is what the controller's configuration says.
+    on_drift: Option<DriftWish>,
 }
 
-/// Renames, labels, or leaves out of leases.
+/// What a machine does where somebody changes its network by hand.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum DriftWish {
+    /// As configured.
+    Default,
+    /// Makes it as it was confirmed.
+    Repair,
+    /// Leaves it, and tells.
+    Report,
+}
+
+/// Renames, labels, leaves out of leases, or says what it does about drift.
 #[utoipa::path(patch, path = "/machines/{machine}", tag = "machines", request_body = MachineChange,
     params(
         ("machine" = String, Path, description = "id, unique beginning of an id, or name"),
@@ -137,13 +153,21 @@ async fn change(
     Segment(name): Segment,
     body: Body<MachineChange>,
 ) -> Result<impl IntoResponse, Problem> {
-    let MachineChange { name: new_name, labels, maintenance } = body.value;
+    let MachineChange { name: new_name, labels, maintenance, on_drift } = body.value;
     decide(&api, caller, name, body.digest, move |draft, id| {
         if let Some(new_name) = new_name {
             machine::rename(draft, id, &new_name)?;
         }
         if !labels.is_empty() {
             machine::label(draft, id, labels)?;
+        }
+        if let Some(wish) = on_drift {
+            let rule = match wish {
+                DriftWish::Default => DriftRule::AsConfigured,
+                DriftWish::Repair => DriftRule::Always(OnDrift::Repair),
+                DriftWish::Report => DriftRule::Always(OnDrift::Report),
+            };
+            drift::set(draft, id, rule)?;
         }
         match maintenance {
             Some(true) => machine::maintain(draft, id, Maintenance::On),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_protocol::drift::{Drift, DriftEnd};
 use muster_protocol::enroll::Tpm;
 use muster_protocol::hello::{Progress, Times};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use super::{Time, uuid};
 use crate::api::live::{Live, Presence};
 use crate::fleet::State;
 use crate::fleet::enrollment::identity;
+use crate::fleet::operation::drift;
 use crate::fleet::operation::outcome::{self, Outcome};
 use crate::fleet::record::{Lifecycle, Machine, Maintenance};
 
@@ -58,6 +60,12 @@ pub struct MachineView {
     pub generation: u64,
     /// How far it is.
     pub progress: ProgressView,
+    /// What it does where somebody changes its network by hand: `repair`, `report`, or `default` for what the controller's
+    /// configuration says.
+    pub on_drift: String,
+    /// How its network differs from what was confirmed; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftView>,
     /// Addresses of its NICs with their prefix lengths, link-local ones left out.
     pub addresses: Vec<String>,
     /// Manufacturer and product.
@@ -76,6 +84,19 @@ pub struct MachineView {
     /// What it is made of; only where one machine is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<InventoryView>,
+}
+
+/// A difference that stands between a machine's network and what was confirmed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Drift)]
+pub struct DriftView {
+    /// `reported`, `failed` where it could not be repaired, or `contested` where it is made anew after each repair.
+    pub state: String,
+    /// What would set it right, at most 16.
+    pub differences: Vec<String>,
+    /// Why it could not be repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Whether a machine can be spoken with now.
@@ -171,6 +192,8 @@ impl MachineView {
             labels: machine.labels.clone(),
             generation: machine.generation.0,
             progress: progress.into(),
+            on_drift: machine.drift.rule.word().into(),
+            drift: DriftView::of(&machine.drift.found),
             addresses: inventory.map(|inventory| addresses(&inventory.nics)).unwrap_or_default(),
             model: system.map(|s| format!("{} {}", s.vendor, s.product).trim().to_owned()).unwrap_or_default(),
             serial: system.map_or_else(|| machine.identity.system_serial.clone(), |s| s.serial.clone()),
@@ -202,6 +225,17 @@ fn addresses(nics: &[muster_protocol::inventory::Nic]) -> Vec<String> {
     };
     let all = nics.iter().flat_map(|nic| &nic.addresses);
     all.filter(|net| !is_link_local(net)).map(ToString::to_string).collect()
+}
+
+impl DriftView {
+    fn of(found: &Drift) -> Option<Self> {
+        let why = match &found.end {
+            DriftEnd::Failed { why } => Some(why.clone()),
+            _ => None,
+        };
+        let view = Self { state: drift::word(&found.end).into(), differences: found.differences.clone(), why };
+        found.is_standing().then_some(view)
+    }
 }
 
 impl PresenceView {

@@ -12,7 +12,7 @@ pub mod marks;
 pub mod policy;
 pub mod room;
 pub mod ticket;
-mod told;
+pub mod told;
 pub mod trust;
 
 use std::collections::BTreeMap;
@@ -344,6 +344,7 @@ fn new_machine(draft: &mut Draft, location: &str) -> Machine {
         boot: None,
         generation: Generation(0),
         outcome: Progress::Idle,
+        drift: Default::default(),
         version: 0,
     }
 }

@@ -3,7 +3,16 @@
 //!
 //! Some at once, for a machine that is being repaired, and then one now and then, which says how many were left out.
 
-use crate::fleet::record::Told;
+use serde::{Deserialize, Serialize};
+
+/// How often something went into the audit log lately.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The time that the entries so far are good for.
+    pub until_unix_ms: u64,
+    /// How often it was left out since the newest entry.
+    pub left_out: u64,
+}
 
 /// So many at once.
 const AT_ONCE: u64 = 10;

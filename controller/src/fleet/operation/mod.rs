@@ -4,6 +4,7 @@
 //! came of it. All of it is decided from durable state, so a controller that was killed goes on where it was.
 
 pub mod confirmed;
+pub mod drift;
 pub mod outcome;
 #[cfg(test)]
 mod stored;

@@ -55,6 +55,31 @@ impl Effects {
         self.ntp.lease(kept.of.clone(), lease.ntp(kept.uses));
     }
 
+    /// What of a lease is not there, in the words of the steps that would set it again.
+    pub fn lost(&mut self, kept: &Kept, lease: &Lease) -> Result<Vec<String>, NetlinkError> {
+        let name = kept.of.0.as_str();
+        let mut lost = Vec::new();
+        if let Some(net) = lease.net() {
+            let there = self.netlink.dump(&address::dump(), address::NEW, address::decode)?;
+            if !there.iter().flatten().any(|have| have.link == kept.index && have.net == net) {
+                lost.push(format!("add address {net} to {name}"));
+            }
+        }
+        if !lease.routes(kept.uses).is_empty() {
+            let there = self.netlink.dump(&route::dump(), route::NEW, route::decode)?;
+            for (to, via) in lease.routes(kept.uses) {
+                let wanted = leased_route(kept.index, *to, via.map(IpAddr::V4), kept.uses);
+                // Whatever its origin: a configured one does as well.
+                let is_it = |have: &route::Route| route::Route { protocol: wanted.protocol, ..*have } == wanted;
+                if !there.iter().flatten().any(is_it) {
+                    let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
+                    lost.push(format!("add route {to}{via} by {name}"));
+                }
+            }
+        }
+        Ok(lost)
+    }
+
     /// Leaves nothing of a lease.
     pub fn withdraw(&mut self, kept: &Kept) {
         self.clear(kept, None);

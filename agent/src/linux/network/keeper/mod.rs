@@ -20,11 +20,12 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::linux::network::dhcp;
 use crate::linux::network::netlink::link::{self, Kind, Link};
-use crate::linux::network::netlink::{Netlink, Watch};
+use crate::linux::network::netlink::{Netlink, NetlinkError, Watch};
 use crate::linux::network::ntp::Ntp;
 use crate::linux::network::resolv::{ResolvConf, Resolvers};
+use crate::machine::Lost;
 use crate::options;
-use crate::plan::network::Family;
+use crate::plan::network::{Change, Family};
 use crate::{info, warn};
 use install::Effects;
 use kept::{Action, Kept, Lease, Socket};
@@ -139,6 +140,21 @@ impl Keeper {
     /// What the clients of each link do; links without are off.
     pub(super) fn observe(&self) -> Vec<(LeaseOf, Dhcp)> {
         self.shared.lock().clients.iter().map(|kept| (kept.of.clone(), kept.observed())).collect()
+    }
+
+    /// What of the clients' leases is not in force any more.
+    pub(super) fn lost(&self) -> Result<Vec<Lost>, NetlinkError> {
+        let mut state = self.shared.lock();
+        let State { effects, clients, .. } = &mut *state;
+        let mut lost = Vec::new();
+        for kept in clients {
+            let Some(lease) = kept.client.lease() else { continue };
+            let (link, family) = kept.of.clone();
+            let again = Change::StartDhcp { link, family, uses: kept.uses };
+            let is_lost = |what| Lost { action: format!("{what}, which is leased"), again: again.clone() };
+            lost.extend(effects.lost(kept, &lease)?.into_iter().map(is_lost));
+        }
+        Ok(lost)
     }
 
     /// How long an address of a link's lease is good, running or stopped; `None` where no lease has it.
@@ -308,11 +324,10 @@ impl State {
             return self.insert(link, family, uses, lease, now);
         };
         let kept = &mut self.clients[at];
-        if kept.uses != uses {
-            kept.uses = uses;
-            if let Some(lease) = kept.client.lease() {
-                self.effects.install(kept, &lease, now);
-            }
+        kept.uses = uses;
+        // Also where nothing differs: somebody may have taken away what it brought.
+        if let Some(lease) = kept.client.lease() {
+            self.effects.install(kept, &lease, now);
         }
     }
 

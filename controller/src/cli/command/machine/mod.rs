@@ -40,6 +40,11 @@ pub enum MachineCommand {
     Rename(Rename),
     /// Leave a machine out of leases, or take it in again
     Maintenance(Maintenance),
+    /// Say what a machine does where somebody changes its network by hand
+    ///
+    /// Whatever is not as it was confirmed is seen at once. A machine repairs it by itself, also where the change cut it off,
+    /// or only tells. `muster events` says what was found; `muster machine show` what still differs.
+    Drift(Drift),
     /// Take machines out of the fleet for good
     ///
     /// Cannot be undone. The machine's certificate is revoked: its session ends within a second and it gets no other. What
@@ -140,6 +145,39 @@ pub struct Maintenance {
     connect: Connect,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster machine drift kitchen report      while somebody tries something out on it
+  muster machine drift kitchen default     what agents.drift in muster.toml says, as all others")]
+pub struct Drift {
+    /// Id, unique beginning of an id, or name
+    machine: String,
+    /// What it does
+    wish: OnDrift,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnDrift {
+    /// Make the network as it was confirmed
+    Repair,
+    /// Leave it as it is, and tell
+    Report,
+    /// What the controller's configuration says
+    Default,
+}
+
+impl OnDrift {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Repair => "repair",
+            Self::Report => "report",
+            Self::Default => "default",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {
     /// Leave it out
@@ -170,7 +208,9 @@ const COLUMNS: &[Column] = &[
     Column("lifecycle", lifecycle),
     Column("presence", presence),
     Column("progress", |m| {
-        format!("{} {}", text(m, "/progress/state"), text(m, "/progress/generation")).trim().to_owned()
+        let progress = format!("{} {}", text(m, "/progress/state"), text(m, "/progress/generation"));
+        let drift = if m["drift"].is_object() { ", drift" } else { "" };
+        format!("{}{drift}", progress.trim())
     }),
     Column("addresses", |m| joined(m, "/addresses")),
     Column("model", |m| text(m, "/model")),
@@ -236,6 +276,9 @@ impl MachineCommand {
             Self::Rename(Rename { machine, name, connect }) => change(&connect, &machine, json!({"name": name})),
             Self::Maintenance(Maintenance { machine, wish, connect }) => {
                 change(&connect, &machine, json!({"maintenance": wish == Switch::On}))
+            }
+            Self::Drift(Drift { machine, wish, connect }) => {
+                change(&connect, &machine, json!({"on_drift": wish.word()}))
             }
         }
     }

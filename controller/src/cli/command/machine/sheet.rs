@@ -51,6 +51,15 @@ const FACTS: &[Column] = &[
     Column("progress", |m| {
         words(m, &["/progress/state", "/progress/generation", "/progress/step", "/progress/reason", "/progress/why"])
     }),
+    Column("drift", |m| match m.get("drift") {
+        None => String::new(),
+        Some(drift) => {
+            let why = text(drift, "/why");
+            let why = if why.is_empty() { why } else { format!(": {why}") };
+            format!("{}{why}; to set it right: {}", text(drift, "/state"), joined(drift, "/differences"))
+        }
+    }),
+    Column("on drift", |m| Some(text(m, "/on_drift")).filter(|word| word != "default").unwrap_or_default()),
     Column("labels", |m| {
         let labels = m["labels"].as_object().cloned().unwrap_or_default();
         labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect::<Vec<_>>().join(" ")
@@ -199,6 +208,19 @@ NIC   MAC                PERMANENT MAC      DRIVER  PCI        LINK         ADDR
 eth0  02:00:00:00:00:01  52:54:00:12:34:56  igb     8086:1521  1000 Mbit/s  192.0.2.7/24
 ";
         assert_eq!(sheet(&machine, ""), expected);
+    }
+
+    #[test]
+    fn what_differs_from_what_was_confirmed_is_shown_with_what_would_set_it_right() {
+        let differences = ["bring lan up", "set the MTU of lan to 1400"];
+        let mut machine = json!({"on_drift": "report", "drift": {"state": "reported", "differences": differences}});
+        let said = sheet(&machine, "");
+        assert!(said.contains("on drift:  report\n"), "{said}");
+        assert!(said.contains("reported; to set it right: bring lan up, set the MTU of lan to 1400\n"), "{said}");
+        machine["drift"]["why"] = "no such device".into();
+        assert!(sheet(&machine, "").contains("reported: no such device; to"));
+        let said = sheet(&json!({"on_drift": "default"}), "");
+        assert!(!said.contains("drift"), "what is as everywhere is not said: {said}");
     }
 
     #[test]
