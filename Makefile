@@ -56,7 +56,7 @@ fuzz-briefly:
 	@$(MAKE) --no-print-directory fuzz SECONDS=10
 
 bench: image
-	@$(BUILD)/debug/muster-bench
+	@$(BUILD)/debug/muster-bench $(PARTS)
 
 build: agent
 	$(CARGO) build --release --locked -p muster-controller

@@ -1,13 +1,17 @@
 //! `make bench`: sizes, memory and times, each beside its floor or its budget, measured in this run.
 //!
-//! It asserts nothing: under emulation and beside other work, times say something only beside each other.
+//! It asserts nothing about them: under emulation and beside other work, times say something only beside each other.
+//! `muster-bench pushes` measures that part alone; there are `boots`, `pushes` and `fleet`.
 
+mod fleet;
 mod floor;
+mod pushes;
+mod took;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use muster_tests::artifacts;
 use muster_tests::lab::{self, BOOT, Lab};
 use muster_tests::qemu::{Boot, Firmware, Machine, Spec};
@@ -30,13 +34,32 @@ const SESSION_IS_UP: &str = "in session with";
 /// What the agent says of its own memory.
 const RESIDENT: &str = "the agent takes ";
 
+/// What measures something and prints its rows.
+type Part = fn() -> Result<()>;
+
+/// Each has a thread of its own, since each moves into a network namespace.
+const PARTS: [(&str, Part); 3] = [("boots", boots), ("pushes", pushes::measure), ("fleet", fleet::measure)];
+
 fn main() -> Result<()> {
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(other) = asked.iter().find(|asked| PARTS.iter().all(|(name, _)| name != asked)) {
+        bail!("there is no {other} to measure; there are {}", PARTS.map(|(name, _)| name).join(", "));
+    }
+    println!("| what | measured | beside |\n| --- | --- | --- |");
+    for (name, measure) in PARTS.into_iter().filter(|(name, _)| asked.is_empty() || asked.iter().any(|a| a == name)) {
+        let done = std::thread::spawn(measure).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.with_context(|| format!("measuring {name}"))?;
+    }
+    Ok(())
+}
+
+/// Sizes, and one machine's way into its first session.
+fn boots() -> Result<()> {
     let lab = Lab::open("bench", &[])?;
     let image = artifacts::image()?;
     let (kernel, initramfs) = (image.join("kernel"), image.join("initramfs"));
     let empty = floor::empty_initramfs(&lab.folder)?;
 
-    println!("| what | measured | beside |\n| --- | --- | --- |");
     row("agent binary, static", &megabytes(&artifacts::agent()?)?, "budget 2.5 MB");
     let (kernel_size, initramfs_size) = (size(&kernel)?, size(&initramfs)?);
     let both = format!(
