@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use muster_protocol::desired::{AcceptRa, Dhcp, Neighbor, Reach, Rule};
+use muster_protocol::desired::{AcceptRa, Dhcp, LeaseUse, Neighbor, Reach, Rule, Take};
 use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Address, Admin, Link, Origin};
 
@@ -304,13 +304,14 @@ impl Planner<'_> {
         let there = (&observed.nameservers, &observed.search);
         // What a new lease brings is not known, nor where it comes in: only what is configured comes first for sure.
         let is_new = |step: &Step| matches!(step.change, Change::StartDhcp { .. });
-        let unsure =
-            self.steps.iter().any(is_new) && (&configured.0, &configured.1) != (&target.nameservers, &target.search);
+        // Nor is it known of what a lease brought that is not taken any more whether it was configured as well.
+        let unsure = self.takes_no_more(|uses| uses.dns)
+            || self.steps.iter().any(is_new) && (&configured.0, &configured.1) != (&target.nameservers, &target.search);
         if unsure || wanted != left || (&wanted.0, &wanted.1) != there {
             let (nameservers, search) = (target.nameservers.clone(), target.search.clone());
             self.must(Change::SetResolvers { nameservers, search });
         }
-        let unsure = self.steps.iter().any(is_new) && configured.2 != target.ntp;
+        let unsure = self.takes_no_more(|uses| uses.ntp) || self.steps.iter().any(is_new) && configured.2 != target.ntp;
         let is_set = !unsure && ntp_in_force(&configured.2, ntp.clone()) == ntp_in_force(&target.ntp, ntp.clone());
         if !is_set || observed.ntp != ntp_in_force(&target.ntp, ntp) {
             self.must(Change::SetNtp { servers: target.ntp.clone() });
@@ -318,6 +319,21 @@ impl Planner<'_> {
         if let Some(name) = target.hostname.as_ref().filter(|name| **name != observed.hostname) {
             self.must(Change::SetHostname { name: name.clone() });
         }
+    }
+}
+
+impl Planner<'_> {
+    /// Whether a client that has a lease of which this is taken is told not to take it any more.
+    fn takes_no_more(&self, what: fn(&LeaseUse) -> Take) -> bool {
+        let takes = |dhcp: &observed::Dhcp| {
+            dhcp.lease().is_some() && dhcp.lease_use().is_some_and(|uses| what(&uses) == Take::Yes)
+        };
+        self.steps.iter().any(|step| {
+            let Change::StartDhcp { link, family, uses } = &step.change else { return false };
+            let now = self.observed.links.iter().find(|now| now.name == *link);
+            let now = now.is_some_and(|now| takes(if *family == Family::V4 { &now.dhcp4 } else { &now.dhcp6 }));
+            now && what(uses) != Take::Yes
+        })
     }
 }
 
