@@ -81,6 +81,8 @@ pub enum Proven {
     Waiting,
     /// The controller heard.
     Yes,
+    /// The controller heard, and took no note of it: it wants another generation by now.
+    Overtaken,
 }
 
 /// What one session has told already. Begins with what its hello said.

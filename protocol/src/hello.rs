@@ -153,7 +153,7 @@ pub enum Reason {
     ControllerSilent,
     /// What was read back is not what was desired.
     VerifyDiffers,
-    /// The agent was restarted in the middle.
+    /// The machine or its agent started anew in the middle, or another generation was desired before this one was proven.
     Interrupted,
 }
 

@@ -18,6 +18,8 @@ use crate::outbox::{Asked, Outbox, Proof, Proven};
 
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(500);
+/// From one attempt that is not answered to another beside it.
+const ANEW: Duration = Duration::from_millis(2_500);
 /// How long a confirmation waits for the session.
 const FOLLOWS: Duration = Duration::from_secs(4);
 /// Between two questions meanwhile.
@@ -46,11 +48,21 @@ pub async fn prove(agent: &Agent) {
 /// Tries until the controller has answered, and notes it.
 async fn until_answered(agent: &Agent, proof: &Proof) {
     loop {
-        let trouble = match attempt(agent, proof).await {
-            Ok(()) => {
+        // A handshake is never answered that was begun from an address which is another one by now: a later one is.
+        let later = async |after: Duration| {
+            sleep(after).await;
+            attempt(agent, proof).await
+        };
+        let attempted = tokio::select! {
+            ended = attempt(agent, proof) => ended,
+            Ok(answer) = later(ANEW) => Ok(answer),
+            Ok(answer) = later(2 * ANEW) => Ok(answer),
+        };
+        let trouble = match attempted {
+            Ok(answer) => {
                 return agent.outbox.send_modify(|out| {
                     if let Some(now) = out.proof.as_mut().filter(|now| now.asked == proof.asked) {
-                        now.answer = Proven::Yes;
+                        now.answer = answer;
                     }
                 });
             }
@@ -64,7 +76,7 @@ async fn until_answered(agent: &Agent, proof: &Proof) {
     }
 }
 
-async fn attempt(agent: &Agent, proof: &Proof) -> Result<(), Trouble> {
+async fn attempt(agent: &Agent, proof: &Proof) -> Result<Proven, Trouble> {
     let own = Credentials::load(&agent.options.keep, agent.options.ca).ok_or(Trouble::NoTicket)?;
     let last = *agent.controller.borrow();
     let way = match &proof.asked {
@@ -73,7 +85,7 @@ async fn attempt(agent: &Agent, proof: &Proof) -> Result<(), Trouble> {
     };
     let connection = reach(agent, ALPN_SESSION, Some(&own), last, way).await?;
     let asked = match &proof.asked {
-        Asked::Beside(_) | Asked::Reach => holds(&connection, proof).await,
+        Asked::Beside(_) | Asked::Reach => holds(&connection, proof).await.map(|()| Proven::Yes),
         Asked::Confirm { desired, times } => {
             let (generation, desired, times) = (proof.generation, *desired, *times);
             match holds(&connection, proof).await {
@@ -81,7 +93,7 @@ async fn attempt(agent: &Agent, proof: &Proof) -> Result<(), Trouble> {
                     session_follows(agent).await;
                     ask(&connection, &Call::Confirm { generation, desired, times }).await
                 }
-                failed => failed,
+                Err(failed) => Err(failed),
             }
         }
     };
@@ -99,7 +111,8 @@ async fn session_follows(agent: &Agent) {
 async fn holds(connection: &Connection, proof: &Proof) -> Result<(), Trouble> {
     let end = Instant::now() + proof.soak;
     loop {
-        ask(connection, &Call::Prove { generation: proof.generation }).await?;
+        // A controller that wants another generation by now was reached all the same.
+        let _ = ask(connection, &Call::Prove { generation: proof.generation }).await?;
         if Instant::now() >= end {
             return Ok(());
         }
@@ -107,10 +120,10 @@ async fn holds(connection: &Connection, proof: &Proof) -> Result<(), Trouble> {
     }
 }
 
-/// A controller that wants another generation by now was reached all the same, and will send that one.
-async fn ask(connection: &Connection, call: &Call) -> Result<(), Trouble> {
+async fn ask(connection: &Connection, call: &Call) -> Result<Proven, Trouble> {
     match quic::ask(connection, call).await? {
-        Answer::Accepted | Answer::Refused(Refusal::Outdated) => Ok(()),
+        Answer::Accepted => Ok(Proven::Yes),
+        Answer::Refused(Refusal::Outdated) => Ok(Proven::Overtaken),
         Answer::Refused(refusal) => Err(Trouble::Unproven(refusal.to_string())),
         Answer::Welcome(_) | Answer::Renewed { .. } => Err(Trouble::Unproven("a strange answer".to_owned())),
     }

@@ -76,19 +76,23 @@ impl Reconciler {
         let generation = work.generation;
         let mut times = Times::default();
         let outcome = match self.carry_out(&work, &mut times).await {
-            Ok(()) => {
-                self.note(|kept| kept.confirmed = Some(work.desired.get().clone()));
-                Progress::Confirmed { generation }
-            }
+            Ok(()) => Progress::Confirmed { generation },
             Err(failure) => self.give_up(&work, failure, times).await,
         };
         crate::info!("generation {generation}: {outcome:?}");
-        self.settle(outcome);
+        self.settle(outcome, Some(work.desired));
     }
 
-    fn settle(&self, outcome: Progress) {
-        self.note(|kept| kept.before = None);
-        self.set_progress(outcome);
+    /// Keeps how it came out, in one write: an agent that died between two would take what is kept for what was interrupted.
+    fn settle(&self, outcome: Progress, desired: Option<Checked<Desired>>) {
+        self.note(|kept| {
+            if let (Progress::Confirmed { .. }, Some(desired)) = (&outcome, desired) {
+                kept.confirmed = Some(desired.into_inner());
+            }
+            kept.before = None;
+            kept.progress = outcome.clone();
+        });
+        self.outbox.send_modify(|out| out.progress = outcome);
     }
 
     async fn carry_out(&self, work: &Work, times: &mut Times) -> Result<(), Failure> {
@@ -229,7 +233,7 @@ impl Reconciler {
         let step = format!("waiting for the controller's answer by {}, beside the present way", way.link);
         self.set_progress(Progress::Applying { generation: work.generation, percent: 90, step });
         match self.ask(work.generation, Asked::Beside(way.clone()), work.soak(), Some(deadline)).await {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(trouble) => Err(self.why_silent(work, Some(way), trouble).await),
         }
     }
@@ -248,30 +252,38 @@ impl Reconciler {
             && work.plan.network.iter().any(|step| step.impact == Impact::ControlPath);
         let soak = if soaks { work.soak() } else { Duration::ZERO };
         match self.ask(work.generation, Asked::Confirm { desired: work.contents, times }, soak, deadline).await {
-            Ok(()) => Ok(()),
+            // Nobody but this machine would know of a network that was kept now: a boot would not come up with it.
+            Ok(Proven::Overtaken) if !work.plan.network.is_empty() => {
+                Err((Reason::Interrupted, "another generation was desired before this one was proven".to_owned()))
+            }
+            Ok(_) => Ok(()),
             Err(trouble) => Err(self.why_silent(work, None, trouble).await),
         }
     }
 
-    /// Has a proof made. Errors: why the last attempt failed, empty where there was none.
+    /// Has a proof made, and answers what came of it. Errors: why the last attempt failed, empty where there was none.
     async fn ask(
         &self,
         generation: Generation,
         asked: Asked,
         soak: Duration,
         deadline: Option<Instant>,
-    ) -> Result<(), String> {
+    ) -> Result<Proven, String> {
         let (answer, trouble) = (Proven::Waiting, String::new());
         self.outbox.send_modify(|out| out.proof = Some(Proof { generation, asked, soak, answer, trouble }));
         let mut outbox = self.outbox.subscribe();
-        let answered = outbox.wait_for(|out| out.proof.as_ref().is_none_or(|proof| proof.answer == Proven::Yes));
+        let answered = outbox.wait_for(|out| out.proof.as_ref().is_none_or(|proof| proof.answer != Proven::Waiting));
         let in_time = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, answered).await.is_ok(),
             None => answered.await.is_ok(),
         };
         let mut proof = None;
         self.outbox.send_modify(|out| proof = out.proof.take());
-        if in_time { Ok(()) } else { Err(proof.map(|proof| proof.trouble).unwrap_or_default()) }
+        match proof {
+            Some(proof) if !in_time => Err(proof.trouble),
+            Some(proof) => Ok(proof.answer),
+            None => Err(String::new()),
+        }
     }
 
     /// What there is to be seen of why the controller did not answer.
@@ -337,7 +349,7 @@ impl Reconciler {
                 self.outbox.send_modify(|out| out.changes += 1);
                 let deadline = Instant::now() + REACH_WITHIN;
                 let done = match self.ask(generation, Asked::Reach, Duration::ZERO, Some(deadline)).await {
-                    Ok(()) => "the controller answers all the same".to_owned(),
+                    Ok(_) => "the controller answers all the same".to_owned(),
                     Err(_) => self.blocking(undo::last_resort).await,
                 };
                 times.revert_ms = milliseconds(begun);
@@ -357,7 +369,7 @@ impl Reconciler {
             Some(network) => self.revert(generation, network, reason, why, times).await,
             None => Progress::Reverted { generation, reason, why, times },
         };
-        self.settle(outcome);
+        self.settle(outcome, None);
     }
 
     /// A restarted agent makes the confirmed network true again: what the kernel holds is there still, but DHCP clients
@@ -366,13 +378,19 @@ impl Reconciler {
         let Some(network) = desired.network else { return };
         let restores = self.what_restores();
         self.blocking(move |machine| {
-            let restored = machine.observe_network().map_err(|error| chain(&error)).and_then(|observed| {
-                let steps = plan::network::plan(&network, &observed, &[]).map_err(|error| error.to_string())?;
-                let mut steps = steps.iter().filter(|step| restores(step));
-                steps.try_for_each(|step| machine.apply_network(step).map_err(|error| chain(&error)))
-            });
-            if let Err(why) = restored {
-                crate::warn!("the confirmed network could not be restored: {why}");
+            let planned = machine
+                .observe_network()
+                .map_err(|error| chain(&error))
+                .and_then(|observed| plan::network::plan(&network, &observed, &[]).map_err(|error| error.to_string()));
+            let steps = match planned {
+                Ok(steps) => steps,
+                Err(why) => return crate::warn!("the confirmed network could not be restored: {why}"),
+            };
+            // A lease that is late is no reason to go without what stands behind it.
+            for step in steps.iter().filter(|step| restores(step)) {
+                if let Err(error) = machine.apply_network(step) {
+                    crate::warn!("{}: {}", step.describe().action, chain(&error));
+                }
             }
         })
         .await;

@@ -53,6 +53,8 @@ impl Reconciler {
     /// Takes these steps, and answers whether there was a plan. One that fails does not keep the others from leading home.
     async fn start(&self, plan: impl FnOnce(&dyn Machine) -> Result<Vec<Step>, String> + Send + 'static) -> bool {
         {
+            // What is being judged was found idle, and is about to begin.
+            let _one = self.one_offer.lock().await;
             let mut state = self.state();
             // Somebody else is at it: there is a session.
             if state.busy != Busy::Nothing {

@@ -263,6 +263,29 @@ async fn a_change_of_the_way_that_is_proven_afterwards_has_to_hold_before_it_is_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_network_that_another_generation_overtook_before_it_was_proven_is_not_kept() {
+    let lab = Lab::new();
+    let before = lab.network();
+    let (outbox, mut asked) = (lab.outbox.clone(), lab.outbox.subscribe());
+    let answering = tokio::spawn(async move {
+        while asked.wait_for(|out| out.waiting_proof().is_some()).await.is_ok() {
+            outbox.send_modify(|out| {
+                let proof = out.proof.as_mut().expect("it is asked for");
+                let is_last = matches!(proof.asked, Asked::Confirm { .. });
+                proof.answer = if is_last { Proven::Overtaken } else { Proven::Yes };
+            });
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(lab.apply(1, &network("10.0.5.1")).await, Answer::Accepted);
+    let outcome = lab.settled().await;
+    assert!(matches!(outcome, Progress::Reverted { reason: Reason::Interrupted, .. }), "{outcome:?}");
+    assert!(why(&outcome).contains("another generation"), "{outcome:?}");
+    assert_eq!(lab.network(), before, "the controller would not hand it over at the next boot");
+    answering.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn says_so_when_the_revert_fails() {
     let lab = Lab::new();
     lab.machine.set_wire(Wire::Cut);

@@ -84,7 +84,7 @@ pub fn next(state: &State, online: &Online, confirm_within_s: u16) -> Option<(Pu
     }
     let at = online.progress.generation();
     let (generation, desired, permit) = match state.desired.get(&online.machine) {
-        Some(wanted) if !is_given_up(wanted, &machine.outcome) => {
+        Some(wanted) if !confirmed::is_given_up(wanted, &machine.outcome) => {
             let DesiredState { generation, desired, permit, .. } = wanted;
             at.is_none_or(|at| at < *generation).then(|| (*generation, desired.clone(), permit.clone()))?
         }
@@ -103,12 +103,6 @@ pub fn next(state: &State, online: &Online, confirm_within_s: u16) -> Option<(Pu
 fn is_ending(operation: &Operation, boot: BootId) -> bool {
     operation.state == OperationState::Running
         && matches!(operation.kind, OperationKind::Power { boot: ends, .. } if ends == boot)
-}
-
-/// Whether the machine refused or reverted this desired state, in whatever boot: only a newer generation changes that mind.
-fn is_given_up(desired: &DesiredState, outcome: &Progress) -> bool {
-    matches!(outcome, Progress::Refused { .. } | Progress::Reverted { .. } | Progress::RevertFailed { .. })
-        && outcome.generation() == Some(desired.generation)
 }
 
 /// Runs until the fleet or the sessions end.

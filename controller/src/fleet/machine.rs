@@ -70,10 +70,10 @@ fn told(draft: &mut Draft, id: MachineId, progress: &Progress, times: Times) -> 
     if let Progress::Applying { generation, percent, step } = progress {
         return operation::applying(draft, id, *generation, *percent, step);
     }
-    if !progress.is_settled() || machine.outcome == *progress {
+    if !progress.is_settled() {
         return Ok(());
     }
-    if confirmed::told_again(draft, &machine, progress, times) {
+    if confirmed::told_again(draft, &machine, progress, times) || machine.outcome == *progress {
         return Ok(());
     }
     let Some(generation) = progress.generation() else { return Ok(()) };
@@ -280,9 +280,9 @@ pub fn set_desired(
     want(draft, machine, whole, permit, OperationKind::Apply { generation })
 }
 
-/// `desired` with what it leaves out taken from what is desired of the machine now.
+/// `desired` with what it leaves out taken from what the machine is or is on its way to.
 pub fn whole(state: &State, id: MachineId, desired: Desired) -> Desired {
-    let before = state.desired.get(&id).map(|d| d.desired.clone()).unwrap_or_default();
+    let before = confirmed::in_force(state, id);
     Desired { network: desired.network.or(before.network), storage: desired.storage.or(before.storage) }
 }
 

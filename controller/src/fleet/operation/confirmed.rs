@@ -48,23 +48,26 @@ pub fn note(draft: &mut Draft, id: MachineId, generation: Generation) {
     draft.put(Confirmed { machine: id, generation, desired, digest, again: None });
 }
 
-/// Takes note of what became of the generation that was given again, once for each boot. Answers whether this is that one:
-/// one that was confirmed, and that a newer one has followed since.
+/// Takes note of what became of the generation that was given again, once for each boot. Answers whether this is one that
+/// was confirmed, and that a newer one has followed since: then that one's outcome stays the machine's.
 pub fn told_again(draft: &mut Draft, machine: &Machine, how: &Progress, times: Times) -> bool {
     let Some(mut record) = draft.get::<Confirmed>(&machine.id).cloned() else { return false };
     let generation = record.generation;
-    if how.generation() != Some(generation) || machine.outcome.generation() <= Some(generation) {
+    if how.generation() != Some(generation) {
         return false;
     }
-    let Some(boot) = machine.boot else { return true };
+    let is_followed = machine.outcome.generation() > Some(generation);
+    let Some(boot) = machine.boot else { return is_followed };
     let again = Again { boot, how: how.clone() };
-    if record.again.as_ref() != Some(&again) {
-        let (kind, text) = outcome::event(generation, how, times);
-        draft.event(kind, machine.id, format!("{}: {text}, as it was before", machine.name));
+    if (is_followed || !is_confirmed(how)) && record.again.as_ref() != Some(&again) {
+        if is_followed {
+            let (kind, text) = outcome::event(generation, how, times);
+            draft.event(kind, machine.id, format!("{}: {text}, as it was before", machine.name));
+        }
         record.again = Some(again);
         draft.put(record);
     }
-    true
+    is_followed
 }
 
 /// Whether this is what the machine was confirmed to be.
@@ -72,13 +75,27 @@ pub fn is(state: &State, id: MachineId, generation: Generation, desired: Digest)
     state.confirmed.get(&id).is_some_and(|record| record.generation == generation && record.digest == desired)
 }
 
-/// What the machine is given after a boot in place of a newer generation that failed; `None` where this boot has had it.
+/// What the machine is given after a boot where the newest generation failed, be it this very one: what led home once may
+/// have been missed in one boot alone, by a router that was late. `None` where this boot has had it.
 pub fn fallback(state: &State, id: MachineId, boot: BootId) -> Option<&Confirmed> {
     let record = state.confirmed.get(&id)?;
-    let failed = |outcome: &Progress| outcome.generation() == Some(record.generation) && !is_confirmed(outcome);
     let is_spent = record.again.as_ref().is_some_and(|again| again.boot == boot);
-    let is_given_up = failed(&state.machines.get(&id)?.outcome);
-    (!is_spent && !is_given_up).then_some(record)
+    (!is_spent).then_some(record)
+}
+
+/// Whether the machine refused or reverted this desired state, in whatever boot: only a newer generation changes that mind.
+pub fn is_given_up(desired: &DesiredState, outcome: &Progress) -> bool {
+    matches!(outcome, Progress::Refused { .. } | Progress::Reverted { .. } | Progress::RevertFailed { .. })
+        && outcome.generation() == Some(desired.generation)
+}
+
+/// What the machine is, or is on its way to: what is desired of it, and where it gave that up, what was confirmed last.
+pub fn in_force(state: &State, id: MachineId) -> Desired {
+    let outcome = state.machines.get(&id).map(|machine| &machine.outcome);
+    let wanted = state.desired.get(&id);
+    let wanted = wanted.filter(|wanted| outcome.is_none_or(|outcome| !is_given_up(wanted, outcome)));
+    let confirmed = || state.confirmed.get(&id).map(|record| record.desired.clone());
+    wanted.map(|wanted| wanted.desired.clone()).or_else(confirmed).unwrap_or_default()
 }
 
 /// What the machine's boot script hands to it.
@@ -145,6 +162,14 @@ mod tests {
     fn confirm(draft: &mut Draft, id: MachineId) {
         let wanted = draft.need::<DesiredState>(&id).expect("something is desired");
         machine::confirm(draft, id, wanted.generation, wanted.digest, Times::default()).expect("confirmed");
+    }
+
+    /// As an agent confirms what it was given after a boot.
+    fn confirm_again(draft: &mut Draft, id: MachineId) {
+        let Confirmed { generation, digest, .. } = draft.need::<Confirmed>(&id).expect("something was confirmed");
+        machine::hello(draft, id, FIRST, Progress::Idle).expect("hello");
+        machine::progress(draft, id, &Progress::Confirmed { generation }).expect("noted");
+        assert!(is(draft.state(), id, generation, digest));
     }
 
     fn reverted(generation: u64) -> Progress {
@@ -236,11 +261,47 @@ mod tests {
         assert_eq!(events(&draft, "machine.refused").len(), 1);
         machine::hello(&mut draft, id, THIRD, Progress::Idle).expect("hello");
         assert_eq!(given(&draft, id, THIRD, Progress::Idle), Some(1), "the next one may be better off");
-        // The newest of all, and it does not hold any more: an operator has to look.
-        want(&mut draft, id, "three");
+    }
+
+    #[test]
+    fn what_was_confirmed_and_failed_in_one_boot_is_tried_again_in_the_next() {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        want(&mut draft, id, "one");
         confirm(&mut draft, id);
-        machine::progress(&mut draft, id, &reverted(3)).expect("noted");
-        assert_eq!(given(&draft, id, THIRD, Progress::Idle), None);
+        machine::hello(&mut draft, id, SECOND, Progress::Idle).expect("hello");
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), Some(1));
+        for _ in 0..2 {
+            machine::progress(&mut draft, id, &reverted(1)).expect("noted");
+            assert_eq!(given(&draft, id, SECOND, Progress::Idle), None, "once in each boot");
+        }
+        assert_eq!(handed(&draft, id), Some((1, "one".into())));
+        machine::hello(&mut draft, id, THIRD, Progress::Idle).expect("hello");
+        assert_eq!(given(&draft, id, THIRD, Progress::Idle), Some(1), "a router may have been late");
+        machine::progress(&mut draft, id, &reverted(1)).expect("noted");
+        assert_eq!(given(&draft, id, THIRD, Progress::Idle), None, "the same again, in another boot");
+        machine::hello(&mut draft, id, FIRST, Progress::Idle).expect("hello");
+        confirm_again(&mut draft, id);
+        assert_eq!(
+            draft.need::<Machine>(&id).expect("there").outcome,
+            Progress::Confirmed { generation: Generation(1) }
+        );
+    }
+
+    #[test]
+    fn what_a_document_leaves_out_is_what_holds_and_not_what_failed() {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        let left_out = |draft: &Draft| {
+            let network = machine::whole(draft.state(), id, Desired::default()).network;
+            network.and_then(|network| network.hostname)
+        };
+        want(&mut draft, id, "one");
+        confirm(&mut draft, id);
+        want(&mut draft, id, "two");
+        assert_eq!(left_out(&draft), Some("two".into()), "it is on its way");
+        machine::progress(&mut draft, id, &reverted(2)).expect("noted");
+        assert_eq!(left_out(&draft), Some("one".into()));
     }
 
     #[test]
