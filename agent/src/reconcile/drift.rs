@@ -12,7 +12,6 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_protocol::BootId;
 use muster_protocol::desired::Network;
 use muster_protocol::drift::{DIFFERENCES, Drift, DriftEnd, OnDrift};
 use muster_protocol::hello::Progress;
@@ -21,13 +20,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Busy, Reconciler};
-use crate::keep::Keep;
+use super::{Busy, Reconciler, kept};
 use crate::machine::{Machine, chain};
 use crate::options::Manage;
 use crate::plan::network::{Change, Step, repair};
 
-const NAME: &str = "drift";
+/// Where [`Kept`] lies.
+pub const NAME: &str = "drift";
 
 /// From a notice to the look: who changes one thing often changes the next. Not counted anew by notices that follow.
 const GATHER: Duration = Duration::from_millis(200);
@@ -55,20 +54,6 @@ pub struct Kept {
     policy: OnDrift,
     /// What was found last.
     pub found: Drift,
-}
-
-/// A new form is a new variant.
-#[derive(Serialize, Deserialize)]
-enum Form {
-    V1 { boot: BootId, kept: Kept },
-}
-
-/// What was kept in this boot.
-pub fn load(keep: &Keep, boot: BootId) -> Kept {
-    match keep.read(NAME).map(|bytes| postcard::from_bytes(&bytes)) {
-        Some(Ok(Form::V1 { boot: of, kept })) if of == boot => kept,
-        _ => Kept::default(),
-    }
 }
 
 /// When to look, and how often there was something lately.
@@ -310,11 +295,7 @@ impl Reconciler {
     fn note_drift(&self, change: impl FnOnce(&mut Kept)) {
         let mut state = self.state();
         change(&mut state.drift);
-        let form = Form::V1 { boot: self.boot, kept: state.drift.clone() };
-        let bytes = postcard::to_stdvec(&form).map_err(std::io::Error::other);
-        if let Err(error) = bytes.and_then(|bytes| self.keep.write(NAME, &bytes)) {
-            crate::warn!("could not keep what is to be done about drift: {error}");
-        }
+        kept::save(&self.keep, NAME, self.boot, &state.drift);
     }
 }
 

@@ -5,11 +5,13 @@ use muster_protocol::desired::Desired;
 use muster_protocol::hello::Progress;
 use muster_protocol::observed;
 use muster_protocol::{BootId, Digest, Generation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::keep::Keep;
 
-const NAME: &str = "reconcile";
+/// Where [`Kept`] lies.
+pub const NAME: &str = "reconcile";
 
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,27 +30,27 @@ pub struct Kept {
 
 /// A new form is a new variant.
 #[derive(Serialize, Deserialize)]
-enum Form {
-    V1 { boot: BootId, kept: Kept },
+enum Form<T> {
+    V1 { boot: BootId, kept: T },
 }
 
-/// What was kept in this boot. Of another boot nothing is true any more: addresses and mounts went with it.
-pub fn load(keep: &Keep, boot: BootId) -> Kept {
-    match keep.read(NAME).map(|bytes| postcard::from_bytes(&bytes)) {
+/// What was kept under this name in this boot. Of another boot nothing is true any more: addresses and mounts went with it.
+pub fn load<T: DeserializeOwned + Default>(keep: &Keep, name: &'static str, boot: BootId) -> T {
+    match keep.read(name).map(|bytes| postcard::from_bytes(&bytes)) {
         Some(Ok(Form::V1 { boot: of, kept })) if of == boot => kept,
-        Some(Ok(_)) | None => Kept::default(),
+        Some(Ok(_)) | None => T::default(),
         Some(Err(_)) => {
-            crate::warn!("what was kept cannot be read; starting afresh");
-            Kept::default()
+            crate::warn!("what was kept of \"{name}\" cannot be read; starting afresh");
+            T::default()
         }
     }
 }
 
-/// Keeps it. A failure is logged: the machine goes on, only a crash from now on would not be undone.
-pub fn save(keep: &Keep, boot: BootId, kept: &Kept) {
-    let form = Form::V1 { boot, kept: kept.clone() };
-    let written = postcard::to_stdvec(&form).map_err(std::io::Error::other).and_then(|bytes| keep.write(NAME, &bytes));
+/// Keeps it. A failure is logged: the machine goes on, only a crash from now on would forget it.
+pub fn save<T: Serialize>(keep: &Keep, name: &'static str, boot: BootId, kept: &T) {
+    let form = Form::V1 { boot, kept };
+    let written = postcard::to_stdvec(&form).map_err(std::io::Error::other).and_then(|bytes| keep.write(name, &bytes));
     if let Err(error) = written {
-        crate::warn!("could not keep what is being done: {error}");
+        crate::warn!("could not keep \"{name}\": {error}");
     }
 }

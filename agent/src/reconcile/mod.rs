@@ -94,7 +94,7 @@ pub type Jobs = mpsc::Receiver<Job>;
 
 /// Whether nothing was configured in this boot yet, so that links are to be brought up as at the start.
 pub fn is_untouched(keep: &Keep, boot: BootId) -> bool {
-    let kept = kept::load(keep, boot);
+    let kept = kept::load::<Kept>(keep, kept::NAME, boot);
     let network = kept.confirmed.and_then(|desired| desired.network);
     network.is_none() && kept.before.is_none()
 }
@@ -109,8 +109,8 @@ impl Reconciler {
         outbox: watch::Sender<Outbox>,
         controller: watch::Receiver<Option<SocketAddr>>,
     ) -> (Arc<Self>, Jobs) {
-        let kept = kept::load(&keep, boot);
-        let drift = drift::load(&keep, boot);
+        let kept = kept::load::<Kept>(&keep, kept::NAME, boot);
+        let drift = kept::load::<drift::Kept>(&keep, drift::NAME, boot);
         outbox.send_modify(|out| (out.progress, out.drift) = (kept.progress.clone(), drift.found.clone()));
         let (jobs, queue) = mpsc::channel(1);
         let state = Mutex::new(State { kept, drift, busy: Busy::Nothing });
@@ -345,7 +345,7 @@ impl Reconciler {
     fn note(&self, change: impl FnOnce(&mut Kept)) {
         let mut state = self.state();
         change(&mut state.kept);
-        kept::save(&self.keep, self.boot, &state.kept);
+        kept::save(&self.keep, kept::NAME, self.boot, &state.kept);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
