@@ -6,8 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 /// Why a text is not the identifier it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +139,9 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        let mut out = [0; SHA256_OUTPUT_LEN];
+        out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+        Self(out)
     }
 
     /// The digest of a value's wire form.

@@ -4,3 +4,5 @@ pub mod keep;
 pub mod log;
 pub mod random;
 pub mod sort;
+#[cfg(all(target_env = "musl", panic = "abort"))]
+mod unwind;

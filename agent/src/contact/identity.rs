@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use muster_protocol::{Digest, MachineId};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::CertificateParams;
 use serde::{Deserialize, Serialize};
 
+use super::crypto::{self, Signer};
 use crate::keep::Keep;
 use crate::options::Options;
 
@@ -50,13 +51,12 @@ pub enum IdentityError {
 
 /// A new ECDSA P-256 key, PKCS#8 in DER.
 pub fn new_key() -> Result<Vec<u8>, IdentityError> {
-    Ok(KeyPair::generate()?.serialize_der())
+    Ok(crypto::new_key()?)
 }
 
 /// A certificate signing request for this key, in DER. Its subject says nothing: the controller decides who this is.
 pub fn signing_request(key: &[u8]) -> Result<Vec<u8>, IdentityError> {
-    let key = KeyPair::try_from(key)?;
-    Ok(CertificateParams::default().serialize_request(&key)?.der().to_vec())
+    Ok(CertificateParams::default().serialize_request(&Signer::new(key)?)?.der().to_vec())
 }
 
 impl Credentials {
@@ -186,7 +186,7 @@ mod tests {
         let mut params = CertificateParams::default();
         params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
         params.not_after = rcgen::date_time_ymd(to.0, to.1, to.2);
-        params.self_signed(&KeyPair::try_from(key).expect("a key")).expect("signed").der().to_vec()
+        params.self_signed(&Signer::new(key).expect("a key")).expect("signed").der().to_vec()
     }
 
     #[test]

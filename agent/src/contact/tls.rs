@@ -16,6 +16,7 @@ use rustls::{
 };
 
 use super::clock::{BUILT, Clock};
+use super::crypto;
 use super::identity::Credentials;
 
 /// Whether this machine knows what time it is.
@@ -37,7 +38,7 @@ pub fn config(
     time: Time,
     credentials: Option<&Credentials>,
 ) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(crypto::provider());
     let verifier = Arc::new(PinnedCas { cas, time, provider: provider.clone() });
     let builder = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -159,7 +160,7 @@ mod tests {
         leaf: &CertificateDer<'static>,
         sent: &[CertificateDer<'static>],
     ) -> Result<(), Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(crypto::provider());
         let name = ServerName::try_from("10.0.2.2").expect("an address");
         let now = UnixTime::since_unix_epoch(Clock::new(0).now());
         PinnedCas { cas: cas.to_vec(), time: Time::Known, provider }
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn who_does_not_know_the_time_takes_the_certificates_word_and_believes_no_other_ca_for_it() {
         let verify = |site: &Site, pin: &Site, hardware: u64| {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let provider = Arc::new(crypto::provider());
             let pinned = PinnedCas { cas: vec![Digest::of(pin.ca.der())], time: Time::Unknown, provider };
             let name = ServerName::try_from("10.0.2.2").expect("an address");
             let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(hardware));

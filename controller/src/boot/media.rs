@@ -16,7 +16,7 @@ use futures_util::stream;
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use muster_protocol::Digest;
-use sha2::{Digest as _, Sha256};
+use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -81,7 +81,7 @@ impl Medium {
         if let Some((_, digest)) = known.filter(|(known, _)| *known == version) {
             return Ok((file, version.length, digest));
         }
-        let mut hash = Sha256::new();
+        let mut hash = Context::new(&SHA256);
         let mut chunk = vec![0; CHUNK];
         loop {
             match file.read(&mut chunk).await? {
@@ -89,7 +89,9 @@ impl Medium {
                 count => hash.update(&chunk[..count]),
             }
         }
-        let digest = Digest::from_bytes(hash.finalize().into());
+        let mut digest = [0; SHA256_OUTPUT_LEN];
+        digest.copy_from_slice(hash.finish().as_ref());
+        let digest = Digest::from_bytes(digest);
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, digest));
         Ok((file, version.length, digest))
     }
