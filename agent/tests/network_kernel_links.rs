@@ -213,6 +213,8 @@ fn the_mtu_of_a_bridge_follows_its_smallest_port_until_it_is_set() {
     let mtu = |link: &str, mtu| does(&network, Change::SetMtu { link: link.to_owned(), mtu });
     create_bridge(&network, "br0");
     mtu("eth0", 1_400);
+    // What is so already is not set by that.
+    mtu("br0", 1_500);
     join(&network, "eth0", "br0");
     assert_eq!(seen(&network, "br0").mtu, 1_400);
     mtu("br0", 1_300);

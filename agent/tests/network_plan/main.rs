@@ -1,6 +1,7 @@
 //! Plans and reverts of the network, held against the twin of the kernel: random machines, random documents.
 
 mod generate;
+mod mtus;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -172,8 +173,8 @@ fn the_old_path_lives_until_the_new_one_is_there() {
         lines,
         [
             "None: create VLAN office with tag 7 on eth0",
-            "None: set the MTU of office to 1400",
             "None: take router advertisements on office unless it forwards",
+            "None: set the MTU of office to 1400",
             "None: bring office up",
             "None: stop DHCP on eth0",
             "None: add address 192.0.2.7/24 to eth0",
@@ -272,6 +273,23 @@ fn another_gateway_on_the_same_link_is_asked_before_it_is_used() {
             "None: set resolvers: none, search domains: none",
         ]
     );
+}
+
+#[test]
+fn a_route_waits_with_the_address_that_holds_its_gateway_even_where_a_lease_is_asked_for() {
+    let mut machine = booted();
+    let searching = Dhcp::Searching(LeaseUse::default());
+    machine.links.push(observed::Link { dhcp4: searching, ..ethernet(3) });
+    // The prefix takes the controller for a neighbor, so it is for the second half.
+    let second = Settings {
+        addresses: vec![net("203.0.113.6/24")],
+        routes: vec![desired::Route { metric: Some(4_000), ..route("0.0.0.0/0", "203.0.113.254") }],
+        dhcp4: desired::Dhcp::On(LeaseUse { dns: desired::Take::No, ..LeaseUse::default() }),
+        ..Settings::default()
+    };
+    let document = desired::Network { links: vec![entry("eth1", nic("eth1"), second)], ..desired::Network::default() };
+    let steps = plan(&document, &machine, &[ip("203.0.113.1")]).expect("it fits");
+    apply(&mut Twin::new(machine), &steps).expect("the kernel agrees");
 }
 
 /// Linux would take the gateway for a neighbor of everybody, also when the address is gone.

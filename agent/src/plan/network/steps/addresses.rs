@@ -25,6 +25,16 @@ impl LinkTarget {
             Origin::Kernel => false,
         }
     }
+
+    /// Whether only a lease can bring the prefix of a route's gateway.
+    pub(super) fn needs_lease(&self, route: &Route) -> bool {
+        match route.via {
+            Some(via @ IpAddr::V4(_)) => {
+                route.reach == Reach::Prefix && !self.addresses.iter().any(|address| address.net.contains(&via))
+            }
+            Some(IpAddr::V6(_)) | None => false,
+        }
+    }
 }
 
 fn client(link: &Link, family: Family) -> &observed::Dhcp {
@@ -112,15 +122,12 @@ impl Planner<'_> {
                 self.add(Change::StartDhcp { link, family, uses: beside(uses) }, half);
             }
         }
-        let needs_lease = |route: &Route| match route.via {
-            Some(via @ IpAddr::V4(_)) => {
-                route.reach == Reach::Prefix && !wanted.addresses.iter().any(|address| address.net.contains(&via))
-            }
-            Some(IpAddr::V6(_)) | None => false,
-        };
         let waits = |link: &Link| matches!(link.dhcp4, observed::Dhcp::Searching(_));
         let awaits = Change::AwaitLease { link: wanted.name.clone(), family: Family::V4 };
-        if self.now(wanted).is_some_and(waits) && wanted.routes.iter().any(needs_lease) && !self.has(&awaits) {
+        if self.now(wanted).is_some_and(waits)
+            && wanted.routes.iter().any(|route| wanted.needs_lease(route))
+            && !self.has(&awaits)
+        {
             self.must(awaits);
         }
     }

@@ -196,7 +196,25 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What can be set of a link, ports and addresses apart.
+    /// A VLAN's MTU is at most that of the link below, which may become a bond's port, and that of a bridge follows its ports
+    /// until it is set: theirs come when all ports are where they belong. A bond gives its ports its own.
+    pub(super) fn mtu(&mut self, wanted: &LinkTarget, half: Half) {
+        let (Some(now), Some(mtu)) = (self.now(wanted), wanted.mtu) else { return };
+        let is_bond = |link: &LinkTarget| matches!(link.kind, KindTarget::Bond(_));
+        if wanted.port.as_ref().and_then(|port| self.target.link(&port.of)).is_some_and(is_bond) {
+            return;
+        }
+        let change = Change::SetMtu { link: wanted.name.clone(), mtu };
+        // Nobody can tell whether the MTU of a bridge that is there was set, and so whether it really followed its ports.
+        let stayed = matches!(now.kind, LinkKind::Bridge(_))
+            && self.observed.links.iter().any(|link| link.index == now.index && link.mtu != mtu)
+            && !self.has(&change);
+        if now.mtu != mtu || stayed {
+            self.add(change, half);
+        }
+    }
+
+    /// What can be set of a link, ports, MTU and addresses apart.
     pub(super) fn properties(&mut self, wanted: &LinkTarget, half: Half) {
         let Some(now) = self.now(wanted) else { return };
         let link = || wanted.name.clone();
@@ -235,13 +253,6 @@ impl<'a> Planner<'a> {
                 changes.extend(target.iter().filter(differs).map(set));
             }
             _ => {}
-        }
-        let is_in_bond = wanted
-            .port
-            .as_ref()
-            .is_some_and(|port| matches!(self.target.link(&port.of).map(|link| &link.kind), Some(KindTarget::Bond(_))));
-        if let Some(mtu) = wanted.mtu.filter(|mtu| !is_in_bond && now.mtu != *mtu) {
-            changes.push(Change::SetMtu { link: link(), mtu });
         }
         let wakes = match now.wake_on_lan {
             observed::WakeOnLan::On => WakeOnLan::On,

@@ -19,9 +19,9 @@ use std::net::IpAddr;
 use muster_protocol::observed::{self, Link, Network};
 use muster_protocol::to_agent::Impact;
 
-use super::target::{LinkTarget, Target};
+use super::target::{KindTarget, LinkTarget, Target};
 use super::twin::Twin;
-use super::{Change, Step};
+use super::{Change, Route, Step};
 use control::Control;
 
 /// By which link, and over which gateway if any, the main table reaches an address.
@@ -97,7 +97,10 @@ impl<'a> Planner<'a> {
         target.links.iter().for_each(|link| self.create(link, half));
         self.leave(half);
         target.links.iter().for_each(|link| self.properties(link, half));
+        let is_early = |link: &&LinkTarget| matches!(link.kind, KindTarget::Ethernet | KindTarget::Bond(_));
+        target.links.iter().filter(is_early).for_each(|link| self.mtu(link, half));
         target.links.iter().for_each(|link| self.join(link, half));
+        target.links.iter().filter(|link| !is_early(link)).for_each(|link| self.mtu(link, half));
         target.links.iter().for_each(|link| self.ports(link, half));
         target.links.iter().for_each(|link| self.admin(link, half));
         target.links.iter().for_each(|link| self.await_forwarding(link));
@@ -141,7 +144,7 @@ impl<'a> Planner<'a> {
         if self.twin.apply(&change).is_err() {
             match &change {
                 // Its gateway is in a prefix that a lease will bring.
-                Change::AddRoute(route) if self.awaits_lease(&route.link) => self.twin.assume(route),
+                Change::AddRoute(route) if self.comes_by_lease(route) => self.twin.assume(route),
                 Change::AwaitLease { .. } => {}
                 // It needs what is left for later.
                 _ if half == Half::Beside => return false,
@@ -159,6 +162,11 @@ impl<'a> Planner<'a> {
 
     fn awaits_lease(&self, link: &str) -> bool {
         self.named(link).is_some_and(|link| matches!(link.dhcp4, observed::Dhcp::Searching(_)))
+    }
+
+    fn comes_by_lease(&self, route: &Route) -> bool {
+        let needs = |wanted: &LinkTarget| wanted.needs_lease(route);
+        self.awaits_lease(&route.link) && self.target.link(&route.link).is_some_and(needs)
     }
 
     fn has(&self, change: &Change) -> bool {

@@ -10,7 +10,7 @@ use super::nics::{self, impossible};
 use super::{BondTarget, KindTarget, LinkTarget, PortTarget, Target, below, can_be_made};
 use crate::plan::Impossible;
 use crate::plan::network::resolvers::in_force;
-use crate::plan::network::{Route, as_kept, metric_in_force};
+use crate::plan::network::{ETHERNET_MTU, Route, as_kept, metric_in_force};
 
 /// A link of the document, and the names that it has on this machine: several where a match fits several NICs.
 struct Placed<'a> {
@@ -59,8 +59,8 @@ impl Target {
                 links.push(link);
             }
         }
-        let mut links = below_first(links);
-        check_mtus(&mut links, observed)?;
+        let links = below_first(links);
+        check_mtus(&links, observed)?;
         let settings = || desired.links.iter().map(|link| &link.settings);
         Ok(Self {
             unwanted: unwanted(&links, observed),
@@ -249,22 +249,40 @@ fn check_gateways(
     Ok(())
 }
 
-/// A VLAN's MTU is at most that of the link below, said or as it is.
-fn check_mtus(links: &mut [LinkTarget], observed: &Network) -> Result<(), Impossible> {
-    for link in links.iter() {
+/// A VLAN's MTU is at most that of the link below.
+fn check_mtus(links: &[LinkTarget], observed: &Network) -> Result<(), Impossible> {
+    for link in links {
         let (KindTarget::Vlan { parent, .. }, Some(mtu)) = (&link.kind, link.mtu) else { continue };
-        let below = links.iter().find(|below| below.name == *parent);
-        let present = below.and_then(|below| below.present.as_ref());
-        let as_is = observed.links.iter().find(|link| Some(&link.name) == present).map(|link| link.mtu);
-        // A bond or bridge that says nothing may be made anew, and then it has what the kernel gives it.
-        let is_made = below.is_some_and(|below| matches!(below.kind, KindTarget::Bond(_) | KindTarget::Bridge(_)));
-        let limit = below.and_then(|below| below.mtu).or(as_is.filter(|_| !is_made)).unwrap_or(1500);
+        let Some(below) = links.iter().find(|below| below.name == *parent) else { continue };
+        let limit = mtu_to_be(below, links, observed);
         if mtu > limit {
             let problem = format!("{mtu} is over {limit}, the MTU of {parent}; raise that one too");
             return Err(impossible(format!("network.vlans.{}.mtu", link.name), problem));
         }
     }
     Ok(())
+}
+
+/// The MTU that a link will have for sure: what is said or, where nothing is, what it is and what it may become.
+fn mtu_to_be(link: &LinkTarget, links: &[LinkTarget], observed: &Network) -> u32 {
+    let of = |link| mtu_to_be(link, links, observed);
+    let present = observed.links.iter().find(|present| Some(&present.name) == link.present.as_ref());
+    let as_is = present.map(|present| present.mtu);
+    // A bond or bridge may be made anew, and then has what the kernel gives it; a bridge follows its ports, unless its MTU
+    // was set before.
+    let made = |limit: u32| as_is.map_or(limit, |as_is| as_is.min(limit));
+    link.mtu.unwrap_or_else(|| match &link.kind {
+        KindTarget::Ethernet => as_is.unwrap_or(ETHERNET_MTU),
+        KindTarget::Vlan { parent, .. } => {
+            let below = links.iter().find(|below| below.name == *parent).map_or(ETHERNET_MTU, of);
+            as_is.unwrap_or(ETHERNET_MTU).min(below)
+        }
+        KindTarget::Bond(_) => made(ETHERNET_MTU),
+        KindTarget::Bridge(_) => {
+            let is_port = |port: &&LinkTarget| port.port.as_ref().is_some_and(|port| port.of == link.name);
+            made(links.iter().filter(is_port).map(of).min().unwrap_or(ETHERNET_MTU))
+        }
+    })
 }
 
 /// What is made of the links of a document, and which it does not name: VLANs on them, bonds and bridges of nothing else.

@@ -167,9 +167,14 @@ impl Twin {
     }
 
     /// A VLAN's MTU is at most its parent's, and follows it down; a bond's ports have the bond's.
+    ///
+    /// What is so already is no change: a bridge whose MTU is set to what it is goes on to follow its ports.
     pub(super) fn set_mtu(&mut self, name: &str, mtu: u32) -> Done {
         let link = self.link(name)?;
         let (index, kind) = (link.index, link.kind.clone());
+        if link.mtu == mtu {
+            return Ok(());
+        }
         if let LinkKind::Vlan { parent, .. } = kind
             && self.by_index(parent).is_some_and(|parent| parent.mtu < mtu)
         {
@@ -183,8 +188,32 @@ impl Twin {
                 self.clamp_mtu(port, mtu);
             }
         }
+        if matches!(kind, LinkKind::Bridge(_)) {
+            self.mtu_by_hand.insert(index);
+        }
         self.clamp_mtu(index, mtu);
         Ok(())
+    }
+
+    /// What the MTU of a bridge is where nobody set it: that of its smallest port.
+    pub(super) fn mtu_of_ports(&self, bridge: u32) -> u32 {
+        self.ports(bridge).map(|port| port.mtu).min().unwrap_or(MTU)
+    }
+
+    /// Lets bridges follow their ports.
+    pub(super) fn settle_mtus(&mut self) {
+        // A bridge may be below another, by a VLAN.
+        for _ in 0..self.network.links.len() {
+            let follows = |link: &&Link| {
+                matches!(link.kind, LinkKind::Bridge(_))
+                    && !self.mtu_by_hand.contains(&link.index)
+                    && link.mtu != self.mtu_of_ports(link.index)
+            };
+            let Some(index) = self.network.links.iter().find(follows).map(|link| link.index) else { return };
+            let mtu = self.mtu_of_ports(index);
+            self.network.links.iter_mut().filter(|link| link.index == index).for_each(|link| link.mtu = mtu);
+            self.clamp_mtu(index, mtu);
+        }
     }
 
     fn clamp_mtu(&mut self, parent: u32, limit: u32) {

@@ -8,7 +8,7 @@
 
 mod layers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use muster_protocol::desired::{LeaseUse, Reach, Rule};
@@ -41,12 +41,15 @@ pub struct Twin {
     ntp: Vec<String>,
     /// What DHCP servers would give, by link name. A client that starts gets it at once.
     offers: BTreeMap<(String, Family), Lease>,
+    /// The bridges whose MTU was set, by index: the others follow their ports.
+    mtu_by_hand: BTreeSet<u32>,
     /// The highest interface index that there ever was: the kernel gives none twice.
     last_index: u32,
 }
 
 impl Twin {
-    /// A machine that looks like `network`; what its leases do not explain of resolvers and NTP servers was configured.
+    /// A machine that looks like `network`; what its leases do not explain of resolvers and NTP servers was configured, and
+    /// the MTU of a bridge was set where it is not that of its smallest port.
     pub fn new(network: Network) -> Self {
         let brought = Brought::of(&network);
         let mut offers = BTreeMap::new();
@@ -55,14 +58,19 @@ impl Twin {
                 offers.extend(dhcp.lease().map(|lease| ((link.name.clone(), family), lease.clone())));
             }
         }
-        Self {
+        let mut twin = Self {
             offers,
             nameservers: fixed_part(&network.nameservers, &brought.nameservers),
             search: fixed_part(&network.search, &brought.search),
             ntp: if network.ntp == brought.ntp { Vec::new() } else { network.ntp.clone() },
             last_index: network.links.iter().map(|link| link.index).max().unwrap_or(1),
+            mtu_by_hand: BTreeSet::new(),
             network,
-        }
+        };
+        let is_set =
+            |link: &&Link| matches!(link.kind, LinkKind::Bridge(_)) && link.mtu != twin.mtu_of_ports(link.index);
+        twin.mtu_by_hand = twin.network.links.iter().filter(is_set).map(|link| link.index).collect();
+        twin
     }
 
     /// Puts a DHCP server on a link: a client that starts there gets this lease.
@@ -91,6 +99,7 @@ impl Twin {
             link.neighbors.sort();
         }
         self.network.rules.sort();
+        self.settle_mtus();
         self.settle_carriers();
         let brought = Brought::of(&self.network);
         self.network.nameservers = in_force(&self.nameservers, brought.nameservers);
