@@ -13,6 +13,8 @@ use muster_protocol::inventory::Inventory;
 use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
 use muster_protocol::{Digest, Generation, OperationId};
 
+use tokio::time::Instant;
+
 use crate::plan::network::NewWay;
 
 /// How many ended operations are remembered, so that a repeated request is answered with the result it had.
@@ -52,6 +54,8 @@ pub struct Proof {
     pub asked: Asked,
     /// How long the controller must go on to answer.
     pub soak: Duration,
+    /// When the answer is of no use any more; `None` where it always is.
+    pub deadline: Option<Instant>,
     /// What came of it.
     pub answer: Proven,
     /// Why the last attempt to reach the controller failed, empty before the first.

@@ -20,8 +20,10 @@ use crate::outbox::{Asked, Outbox, Proof, Proven};
 const AGAIN: Duration = Duration::from_millis(500);
 /// From one attempt that is not answered to another beside it.
 const ANEW: Duration = Duration::from_millis(2_500);
-/// How long a confirmation waits for the session.
+/// How long a confirmation waits for the session, where there is time.
 const FOLLOWS: Duration = Duration::from_secs(4);
+/// A confirmation is asked for so long before its deadline at the latest, session or not.
+const IN_TIME: Duration = Duration::from_secs(2);
 /// Between two questions meanwhile.
 const BEAT: Duration = Duration::from_millis(250);
 
@@ -90,7 +92,7 @@ async fn attempt(agent: &Agent, proof: &Proof) -> Result<Proven, Trouble> {
             let (generation, desired, times) = (proof.generation, *desired, *times);
             match holds(&connection, proof).await {
                 Ok(()) => {
-                    session_follows(agent).await;
+                    session_follows(agent, patience(proof.deadline, Instant::now())).await;
                     ask(&connection, &Call::Confirm { generation, desired, times }).await
                 }
                 Err(failed) => Err(failed),
@@ -101,10 +103,15 @@ async fn attempt(agent: &Agent, proof: &Proof) -> Result<Proven, Trouble> {
     asked
 }
 
+/// How long a confirmation waits for the session.
+fn patience(deadline: Option<Instant>, now: Instant) -> Duration {
+    deadline.map_or(FOLLOWS, |deadline| deadline.saturating_duration_since(now + IN_TIME).min(FOLLOWS))
+}
+
 /// Waits, for a while, until the session is there again: who is told that a change is kept wants to speak to the machine.
-async fn session_follows(agent: &Agent) {
+async fn session_follows(agent: &Agent, within: Duration) {
     let mut outbox = agent.outbox.subscribe();
-    let _ = timeout(FOLLOWS, async { outbox.wait_for(|out| out.heard == out.changes).await.is_ok() }).await;
+    let _ = timeout(within, async { outbox.wait_for(|out| out.heard == out.changes).await.is_ok() }).await;
 }
 
 /// Asks, and again and again for as long as the proof says.
@@ -126,5 +133,21 @@ async fn ask(connection: &Connection, call: &Call) -> Result<Proven, Trouble> {
         Answer::Refused(Refusal::Outdated) => Ok(Proven::Overtaken),
         Answer::Refused(refusal) => Err(Trouble::Unproven(refusal.to_string())),
         Answer::Welcome(_) | Answer::Renewed { .. } => Err(Trouble::Unproven("a strange answer".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_confirmation_waits_for_the_session_as_long_as_its_deadline_lets_it() {
+        let now = Instant::now();
+        let left = |milliseconds| Some(now + Duration::from_millis(milliseconds));
+        assert_eq!(patience(None, now), FOLLOWS);
+        assert_eq!(patience(left(20_000), now), FOLLOWS);
+        // Of 5 s, the shortest, 2 are over once the way has held.
+        assert_eq!(patience(left(3_000), now), Duration::from_secs(1));
+        assert_eq!(patience(left(1_000), now), Duration::ZERO);
     }
 }

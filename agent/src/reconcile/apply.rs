@@ -270,7 +270,7 @@ impl Reconciler {
         deadline: Option<Instant>,
     ) -> Result<Proven, String> {
         let (answer, trouble) = (Proven::Waiting, String::new());
-        self.outbox.send_modify(|out| out.proof = Some(Proof { generation, asked, soak, answer, trouble }));
+        self.outbox.send_modify(|out| out.proof = Some(Proof { generation, asked, soak, deadline, answer, trouble }));
         let mut outbox = self.outbox.subscribe();
         let answered = outbox.wait_for(|out| out.proof.as_ref().is_none_or(|proof| proof.answer != Proven::Waiting));
         let in_time = match deadline {
