@@ -6,6 +6,7 @@
 //! any of this fails, it is set back to what was observed before. Storage steps are never undone: they added, or they were
 //! permitted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_protocol::desired::{BondOption, Checked, Desired};
@@ -15,17 +16,15 @@ use muster_protocol::to_agent::Impact;
 use muster_protocol::{Digest, Generation};
 use tokio::time::{Instant, sleep};
 
-use super::undo::{self, DeadMan};
+use super::undo::{self, DeadMan, Helm, REVERT_WITHIN};
 use super::{Reconciler, diagnose};
-use crate::machine::{MachineError, chain};
+use crate::machine::{Machine, MachineError, chain};
 use crate::outbox::{Asked, Proof, Proven};
 use crate::plan::network::{Change, NewWay, Step};
 use crate::plan::{self, Plan};
 
 /// How long the kernel may take until what was set is what it says: carriers, IPv6 address checks, leases.
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
-/// How long undoing may take.
-const REVERT_WITHIN: Duration = Duration::from_secs(20);
 /// How long a new way has to hold before the present one is given up for it, or before it is kept where that is gone.
 const SOAK: Duration = Duration::from_secs(2);
 /// A bond that looks at its ports by ARP has given them up after so many intervals.
@@ -52,13 +51,6 @@ struct Failure {
     reason: Reason,
     why: String,
     storage_steps_done: usize,
-    network: Touched,
-}
-
-#[derive(PartialEq, Eq)]
-enum Touched {
-    No,
-    Yes,
 }
 
 /// A step that has begun, for telling how far the whole is.
@@ -75,9 +67,11 @@ impl Reconciler {
     pub(super) async fn do_apply(&self, work: Work) {
         let generation = work.generation;
         let mut times = Times::default();
-        let outcome = match self.carry_out(&work, &mut times).await {
+        // He watches until it is proven, or undone.
+        let mut dead_man = None;
+        let outcome = match self.carry_out(&work, &mut times, &mut dead_man).await {
             Ok(()) => Progress::Confirmed { generation },
-            Err(failure) => self.give_up(&work, failure, times).await,
+            Err(failure) => self.give_up(&work, failure, times, dead_man.as_ref()).await,
         };
         crate::info!("generation {generation}: {outcome:?}");
         self.settle(outcome, Some(work.desired));
@@ -90,12 +84,16 @@ impl Reconciler {
                 kept.confirmed = Some(desired.into_inner());
             }
             kept.before = None;
+            if !matches!(outcome, Progress::RevertFailed { .. }) {
+                kept.stranded = None;
+            }
             kept.progress = outcome.clone();
         });
         self.outbox.send_modify(|out| out.progress = outcome);
     }
 
-    async fn carry_out(&self, work: &Work, times: &mut Times) -> Result<(), Failure> {
+    /// From the first step of the network on there is a dead man.
+    async fn carry_out(&self, work: &Work, times: &mut Times, dead_man: &mut Option<DeadMan>) -> Result<(), Failure> {
         let plan = &work.plan;
         let begun = Instant::now();
         for (number, step) in plan.storage.iter().enumerate() {
@@ -104,34 +102,31 @@ impl Reconciler {
                 reason: Reason::StepFailed,
                 why: format!("{}: {}", work.begin(number).step, chain(&error)),
                 storage_steps_done: number,
-                network: Touched::No,
             })?;
         }
-        let failed = |(reason, why)| Failure {
-            reason,
-            why,
-            storage_steps_done: plan.storage.len(),
-            network: if plan.network.is_empty() { Touched::No } else { Touched::Yes },
-        };
+        let failed = |(reason, why)| Failure { reason, why, storage_steps_done: plan.storage.len() };
         if !plan.network.is_empty() {
             self.note(|kept| kept.before = Some(work.before.network.clone()));
+            *dead_man = Some(self.arm(&work.before.network));
         }
+        let helm = dead_man.as_ref().map(DeadMan::helm);
+        let proves = |within| {
+            if let Some(helm) = helm {
+                helm.next(within, &[]);
+            }
+        };
         let proof = plan.network.iter().position(|step| matches!(step.change, Change::Prove(_)));
-        self.take(work, 0..proof.unwrap_or(0)).await.map_err(failed)?;
+        self.take(work, helm, 0..proof.unwrap_or(0)).await.map_err(failed)?;
         times.make_ms = milliseconds(begun);
         if let Some(Step { change: Change::Prove(way), .. }) = proof.and_then(|at| plan.network.get(at)) {
             let begun = Instant::now();
+            proves(work.within);
             let proven = self.prove_beside(work, way, begun + work.within).await;
             times.prove_beside_ms = milliseconds(begun);
             proven.map_err(failed)?;
         }
-        let machine = &self.machine;
-        let dead_man_waits = (self.dead_man_waits)(work.within, &plan.network);
-        // It ends with this, or the network is set back without us.
-        let _dead_man = (!plan.network.is_empty())
-            .then(|| DeadMan::arm(machine, &work.before.network, dead_man_waits, REVERT_WITHIN));
         let begun = Instant::now();
-        let switched = self.take(work, proof.map_or(0, |at| at + 1)..plan.network.len()).await;
+        let switched = self.take(work, helm, proof.map_or(0, |at| at + 1)..plan.network.len()).await;
         if !plan.network.is_empty() {
             self.outbox.send_modify(|out| out.changes += 1);
         }
@@ -140,19 +135,33 @@ impl Reconciler {
         // The seconds to prove it in begin here; reading back is part of them.
         let begun = Instant::now();
         let deadline = begun + work.within;
-        let verified = self.verify(work).await;
+        let verified = self.verify(work, helm).await;
         times.verify_ms = milliseconds(begun);
         verified.map_err(|why| failed((Reason::VerifyDiffers, why)))?;
         let begun = Instant::now();
+        proves(work.within);
         let proven = self.confirm(work, deadline, *times).await;
         times.prove_ms = milliseconds(begun);
-        proven.map_err(failed)
+        proven.map_err(failed)?;
+        if helm.is_some_and(|helm| !helm.end()) {
+            return Err(failed(undone_meanwhile("the end of the proof")));
+        }
+        Ok(())
+    }
+
+    fn arm(&self, before: &observed::Network) -> DeadMan {
+        DeadMan::arm(&self.machine, before, self.dead_man_waits, REVERT_WITHIN)
     }
 
     /// Takes some of the network's steps.
-    async fn take(&self, work: &Work, steps: std::ops::Range<usize>) -> Result<(), (Reason, String)> {
+    async fn take(
+        &self,
+        work: &Work,
+        helm: Option<&Arc<Helm>>,
+        steps: std::ops::Range<usize>,
+    ) -> Result<(), (Reason, String)> {
         for at in steps {
-            let Some(step) = work.plan.network.get(at).cloned() else { continue };
+            let (Some(step), Some(helm)) = (work.plan.network.get(at).cloned(), helm) else { continue };
             let begun = work.begin(work.plan.storage.len() + at);
             self.set_progress(begun.at(0));
             let reason = match step.change {
@@ -160,10 +169,18 @@ impl Reconciler {
                 Change::AwaitUnique { .. } => Reason::DuplicateAddress,
                 _ => Reason::StepFailed,
             };
-            let done = self.blocking(move |machine| machine.apply_network(&step)).await;
-            done.map_err(|error| (reason, format!("{}: {}", begun.step, chain(&error))))?;
+            match self.change(helm, step).await {
+                Some(done) => done.map_err(|error| (reason, format!("{}: {}", begun.step, chain(&error))))?,
+                None => return Err(undone_meanwhile(&begun.step)),
+            }
         }
         Ok(())
+    }
+
+    /// Takes a step unless the dead man has begun to undo the change.
+    async fn change(&self, helm: &Arc<Helm>, step: Step) -> Option<Result<(), MachineError>> {
+        let helm = helm.clone();
+        self.blocking(move |machine| helm.may_change(&step).then(|| machine.apply_network(&step))).await
     }
 
     async fn apply_storage(&self, step: plan::storage::Step, begun: Begun) -> Result<(), MachineError> {
@@ -186,14 +203,16 @@ impl Reconciler {
     /// Reads back until everything is as desired.
     ///
     /// Errors: what still differs at the end.
-    async fn verify(&self, work: &Work) -> Result<(), String> {
+    async fn verify(&self, work: &Work, helm: Option<&Arc<Helm>>) -> Result<(), String> {
         let step = "reading back".to_owned();
         self.set_progress(Progress::Applying { generation: work.generation, percent: 97, step });
         let deadline = Instant::now() + VERIFY_WITHIN.min(work.within);
         loop {
             let differs = match self.read_back(work).await {
                 Ok(observed) => {
-                    self.take_away_uninvited(work, &observed.network).await;
+                    if let Some(helm) = helm {
+                        self.take_away_uninvited(work, helm, &observed.network).await;
+                    }
                     plan::differences(&work.desired, &observed)
                 }
                 Err(error) => vec![chain(&error)],
@@ -209,11 +228,11 @@ impl Reconciler {
     }
 
     /// Where it cannot be done, reading back says so.
-    async fn take_away_uninvited(&self, work: &Work, now: &observed::Network) {
+    async fn take_away_uninvited(&self, work: &Work, helm: &Arc<Helm>, now: &observed::Network) {
         let Some(desired) = &work.desired.get().network else { return };
         for step in plan::network::uninvited(desired, now) {
             let action = step.change.action();
-            let done = self.blocking(move |machine| machine.apply_network(&step)).await;
+            let Some(done) = self.change(helm, step).await else { return };
             let failed = done.map_or_else(|error| format!(", but {}", chain(&error)), |()| String::new());
             crate::info!("{action}, which came after the plan was made{failed}");
         }
@@ -307,18 +326,17 @@ impl Reconciler {
         (reason, said.join("; "))
     }
 
-    async fn give_up(&self, work: &Work, failure: Failure, times: Times) -> Progress {
-        let Failure { reason, mut why, storage_steps_done, network } = failure;
+    /// Without a dead man there was no step of the network.
+    async fn give_up(&self, work: &Work, failure: Failure, times: Times, dead_man: Option<&DeadMan>) -> Progress {
+        let Failure { reason, mut why, storage_steps_done } = failure;
         let generation = work.generation;
         if storage_steps_done > 0 {
             why.push_str(&format!("; {storage_steps_done} storage steps were done before and stay"));
         }
-        if network == Touched::No {
-            return Progress::Reverted { generation, reason, why, times };
-        }
+        let Some(dead_man) = dead_man else { return Progress::Reverted { generation, reason, why, times } };
         let step = "undoing the network's change".to_owned();
         self.set_progress(Progress::Applying { generation, percent: 99, step });
-        self.revert(generation, work.before.network.clone(), reason, why, times).await
+        self.revert(generation, work.before.network.clone(), dead_man, reason, why, times).await
     }
 
     /// Sets the network back and reads back that it is so; where that fails, whatever may lead home is tried.
@@ -326,6 +344,7 @@ impl Reconciler {
         &self,
         generation: Generation,
         before: observed::Network,
+        dead_man: &DeadMan,
         reason: Reason,
         why: String,
         mut times: Times,
@@ -333,9 +352,12 @@ impl Reconciler {
         crate::warn!("generation {generation} is undone: {why}");
         let begun = Instant::now();
         loop {
-            let wanted = before.clone();
-            let left = self.blocking(move |machine| undo::back(machine, &wanted)).await;
-            let left = match left {
+            let (wanted, helm) = (before.clone(), dead_man.helm().clone());
+            let undone = move |machine: &dyn Machine| {
+                helm.wait();
+                undo::back(machine, &wanted, &|step| helm.may_undo(step))
+            };
+            let left = match self.blocking(undone).await {
                 // Nothing to do on a fresh look: it is as it was.
                 Ok(left) if left.is_empty() => {
                     times.revert_ms = milliseconds(begun);
@@ -350,7 +372,11 @@ impl Reconciler {
                 let deadline = Instant::now() + REACH_WITHIN;
                 let done = match self.ask(generation, Asked::Reach, Duration::ZERO, Some(deadline)).await {
                     Ok(_) => "the controller answers all the same".to_owned(),
-                    Err(_) => self.blocking(undo::last_resort).await,
+                    Err(_) => {
+                        self.note(|kept| kept.stranded = Some(before));
+                        let helm = dead_man.helm().clone();
+                        self.blocking(move |machine| undo::last_resort(machine, &|step| helm.may_undo(step))).await
+                    }
                 };
                 times.revert_ms = milliseconds(begun);
                 self.outbox.send_modify(|out| out.changes += 1);
@@ -366,7 +392,10 @@ impl Reconciler {
         let why = "the agent was restarted in the middle; storage steps that were done stay".to_owned();
         let (reason, times) = (Reason::Interrupted, Times::default());
         let outcome = match before {
-            Some(network) => self.revert(generation, network, reason, why, times).await,
+            Some(network) => {
+                let dead_man = self.arm(&network);
+                self.revert(generation, network, &dead_man, reason, why, times).await
+            }
             None => Progress::Reverted { generation, reason, why, times },
         };
         self.settle(outcome, None);
@@ -423,6 +452,10 @@ impl Begun {
         let percent = (done * 97 / (self.count.max(1) * 100)) as u8;
         Progress::Applying { generation: self.generation, percent, step: self.step.clone() }
     }
+}
+
+fn undone_meanwhile(before: &str) -> (Reason, String) {
+    (Reason::Interrupted, format!("the change took too long before \"{before}\", and was undone meanwhile"))
 }
 
 pub(super) fn milliseconds(since: Instant) -> u32 {

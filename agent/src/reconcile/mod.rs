@@ -3,7 +3,8 @@
 //! Sessions call [`Reconciler::plan`], [`Reconciler::apply`], [`Reconciler::wipe`] and get an answer at once.
 //! The work is done one piece after the other in [`Reconciler::run`]; how it goes is written to the [`Outbox`], which
 //! whatever session is up tells the controller. Sessions come and go meanwhile: the work may cut the very one that asked.
-//! Between two pieces of work it looks after the network that was confirmed: see [`drift`].
+//! Between two pieces of work it looks after the network that was confirmed, see [`drift`], or for a way home where an undoing
+//! did not hold, see [`stranded`].
 //!
 //! It does not talk to anybody, and it does not know how a step is done.
 
@@ -13,6 +14,7 @@ mod drift;
 mod kept;
 mod rule;
 mod start;
+mod stranded;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -37,6 +39,7 @@ use crate::plan;
 
 use kept::Kept;
 use rule::Verdict;
+pub(crate) use undo::DEAD_MAN;
 
 /// Bounds of [`Apply::confirm_within_s`].
 const CONFIRM_WITHIN: (u16, u16) = (5, 300);
@@ -58,7 +61,7 @@ pub struct Reconciler {
     look_again: Notify,
     jobs: mpsc::Sender<Job>,
     /// How long the dead man waits, by the time that there is for the proof and the steps that are taken.
-    dead_man_waits: fn(Duration, &[plan::network::Step]) -> Duration,
+    dead_man_waits: undo::Waits,
 }
 
 struct State {
@@ -111,7 +114,11 @@ impl Reconciler {
     ) -> (Arc<Self>, Jobs) {
         let kept = kept::load::<Kept>(&keep, kept::NAME, boot);
         let drift = kept::load::<drift::Kept>(&keep, drift::NAME, boot);
-        outbox.send_modify(|out| (out.progress, out.drift) = (kept.progress.clone(), drift.found.clone()));
+        outbox.send_modify(|out| {
+            (out.progress, out.drift) = (kept.progress.clone(), drift.found.clone());
+            // No session was heard of yet.
+            out.changes += u64::from(kept.stranded.is_some());
+        });
         let (jobs, queue) = mpsc::channel(1);
         let state = Mutex::new(State { kept, drift, busy: Busy::Nothing });
         let reconciler = Self {
@@ -280,13 +287,19 @@ impl Reconciler {
     /// Does what was accepted, and between two pieces of work what drift asks for, for ever.
     pub async fn run(&self, mut jobs: Jobs) {
         let mut watch = drift::Watch::begin(&*self.machine, self.manage);
+        let mut turns = stranded::Turns::begin();
         loop {
-            // Both are cancel-safe: what is accepted waits in its queue, and the watch remembers what it has heard.
+            // All are cancel-safe: what is accepted waits in its queue, the watch remembers what it has heard, and the turns
+            // when the next one is.
             let job = tokio::select! {
                 biased;
                 job = jobs.recv() => job,
                 () = watch.due(&self.look_again) => {
                     self.look_for_drift(&mut watch).await;
+                    continue;
+                }
+                found = self.found_home(&turns) => {
+                    self.take_a_turn(found, &mut turns).await;
                     continue;
                 }
             };
@@ -301,6 +314,7 @@ impl Reconciler {
             }
             self.state().busy = Busy::Nothing;
             watch.begin_anew();
+            turns = stranded::Turns::begin();
         }
     }
 

@@ -1,6 +1,7 @@
 //! The loop against the simulated machine and a controller that answers, or does not. Time is paused.
 
 mod drift;
+mod undo;
 
 use super::*;
 use crate::outbox::{Asked, Proven};
@@ -26,6 +27,7 @@ struct Lab {
     running: JoinHandle<()>,
     /// What was asked of the controller and answered, in words.
     proofs: Arc<Mutex<Vec<String>>>,
+    answering: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Lab {
@@ -34,11 +36,11 @@ impl Lab {
     }
 
     fn with(machine: Arc<SimMachine>, keep: Keep) -> Self {
-        Self::with_dead_man(machine, keep, undo::dead_man_waits)
+        Self::with_dead_man(machine, keep, super::undo::dead_man_waits)
     }
 
     /// With a dead man of another patience. His time is not the paused one.
-    fn with_dead_man(machine: Arc<SimMachine>, keep: Keep, waits: fn(Duration, &[Step]) -> Duration) -> Self {
+    fn with_dead_man(machine: Arc<SimMachine>, keep: Keep, waits: super::undo::Waits) -> Self {
         let (outbox, _) = watch::channel(Outbox::default());
         let (_, controller) = watch::channel(Some("203.0.113.1:8443".parse().expect("an address")));
         let (mut reconciler, jobs) =
@@ -49,7 +51,7 @@ impl Lab {
             running.recover().await;
             running.run(jobs).await;
         });
-        Self { machine, keep, outbox, reconciler, running, proofs: Arc::default() }
+        Self { machine, keep, outbox, reconciler, running, proofs: Arc::default(), answering: Mutex::default() }
     }
 
     /// A new process on the same machine in the same boot.
@@ -60,9 +62,9 @@ impl Lab {
     }
 
     /// A controller that answers confirmations from now on, wherever the machine's packets arrive.
-    fn answer_confirmations(&self) -> JoinHandle<()> {
+    fn answer_confirmations(&self) {
         let (outbox, machine, proofs) = (self.outbox.clone(), self.machine.clone(), self.proofs.clone());
-        tokio::spawn(async move {
+        let answering = tokio::spawn(async move {
             let mut asked = outbox.subscribe();
             let waiting = |out: &Outbox| out.proof.as_ref().is_some_and(|p| p.answer == Proven::Waiting);
             while asked.wait_for(waiting).await.is_ok() {
@@ -80,7 +82,18 @@ impl Lab {
                 });
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-        })
+        });
+        *self.answering.lock().expect("no test panics with it") = Some(answering);
+    }
+
+    /// The controller is away from now on.
+    fn stop_answering(&self) {
+        self.answering.lock().expect("no test panics with it").take().expect("it answers").abort();
+    }
+
+    /// A session is there, by the network as it is now.
+    fn hear_of_a_session(&self) {
+        self.outbox.send_modify(|out| out.heard = out.changes);
     }
 
     async fn apply(&self, generation: u64, desired: &Desired) -> Answer {
@@ -388,40 +401,6 @@ async fn an_agent_that_died_in_the_middle_of_a_change_undoes_it() {
     let outcome = lab.settled().await;
     assert!(why(&outcome).contains("restarted in the middle"), "{outcome:?}");
     assert_eq!(lab.network(), before);
-}
-
-/// The step never returns, and neither does whatever else has the one thread that all loops share.
-#[test]
-fn the_dead_man_undoes_a_switch_that_hangs_in_an_agent_that_is_stuck() {
-    let machine = Arc::new(SimMachine::new(1));
-    let before = machine.observe_network().expect("observes");
-    let hangs = "remove route 0.0.0.0/0 via 10.77.0.1";
-    machine.set_faults(Faults { hang: vec![hangs.into()], ..Faults::default() });
-    let (stuck, is_stuck) = std::sync::mpsc::channel();
-    let (free, is_free) = std::sync::mpsc::channel::<()>();
-    let agents = machine.clone();
-    let agent = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-        runtime.expect("a runtime").block_on(async {
-            let lab = Lab::with_dead_man(agents, Keep::memory(), |_, _| Duration::ZERO);
-            lab.answer_confirmations();
-            assert_eq!(lab.apply(1, &network(GATEWAY)).await, Answer::Accepted);
-            let at_it = |out: &Outbox| matches!(&out.progress, Progress::Applying { step, .. } if step.contains(hangs));
-            lab.outbox.subscribe().wait_for(at_it).await.expect("the outbox lives");
-            stuck.send(()).expect("the test waits");
-            let _ = is_free.recv();
-            lab.settled().await
-        })
-    });
-    is_stuck.recv().expect("the switch begins");
-    let is_undone = machine.wait_for_network(Duration::from_secs(60), |now| *now == before);
-    // Who comes to again finds that the change is gone.
-    machine.set_faults(Faults::default());
-    drop(free);
-    let outcome = agent.join().expect("the agent goes on");
-    assert!(is_undone);
-    assert!(why(&outcome).contains("verify differs"), "{outcome:?}");
-    assert_eq!(machine.observe_network().expect("observes"), before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,14 +3,22 @@
 //! Called by the reconcile loop when a change is not kept, and by [`DeadMan`], a thread that needs nobody to be alive but
 //! itself and the kernel. Blocks.
 
-use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use muster_protocol::observed::Network;
 
 use crate::machine::{Machine, chain};
 use crate::plan::network::{self, Step};
+
+/// The name of his thread.
+pub const DEAD_MAN: &str = "dead-man";
+
+/// For how long nobody need be worried: for a proof of so long, and for these steps.
+pub(super) type Waits = fn(Duration, &[Step]) -> Duration;
+
+/// How long undoing may take.
+pub(super) const REVERT_WITHIN: Duration = Duration::from_secs(20);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -22,64 +30,164 @@ pub(super) fn dead_man_waits(proof: Duration, steps: &[Step]) -> Duration {
     proof + steps.iter().map(|step| step.change.patience()).sum::<Duration>() + DEAD_MAN_SLACK
 }
 
-/// Sets the network back once. Returns what had to be done; nothing means that it is as it was.
+/// Sets the network back once. Returns what had to be done; nothing means that it is as it was. `may` is asked before each
+/// step.
 ///
 /// Errors: the kernel does not say how things are.
-pub(super) fn back(machine: &dyn Machine, before: &Network) -> Result<Vec<String>, String> {
+pub(super) fn back(
+    machine: &dyn Machine,
+    before: &Network,
+    may: &dyn Fn(&Step) -> bool,
+) -> Result<Vec<String>, String> {
     let now = machine.observe_network().map_err(|error| chain(&error))?;
-    let mut left = Vec::new();
-    for step in &network::revert(before, &now) {
-        // One step that fails does not keep the others from being undone.
+    Ok(take(machine, &network::revert(before, &now), may))
+}
+
+/// Has every NIC as it is when a machine boots: asking for addresses, with nothing in the way that anybody set. Returns what
+/// was done.
+pub(super) fn last_resort(machine: &dyn Machine, may: &dyn Fn(&Step) -> bool) -> String {
+    let Ok(now) = machine.observe_network() else { return "the kernel does not say how things are".to_owned() };
+    take(machine, &network::as_it_boots(&now), may).join("; ")
+}
+
+/// One step that fails does not keep the others from being taken.
+fn take(machine: &dyn Machine, steps: &[Step], may: &dyn Fn(&Step) -> bool) -> Vec<String> {
+    let mut done = Vec::new();
+    for step in steps {
+        if !may(step) {
+            done.push("the rest was left to the dead man".to_owned());
+            break;
+        }
         let error = machine.apply_network(step).err();
         let error = error.map_or_else(String::new, |error| format!(": {}", chain(&error)));
-        left.push(format!("{}{error}", step.describe().action));
+        done.push(format!("{}{error}", step.change.action()));
     }
-    Ok(left)
+    done
 }
 
 /// Sets the network back, and if that does not hold within the time, asks for addresses wherever there is a cable.
 fn back_for_sure(machine: &dyn Machine, before: &Network, within: Duration) {
     let deadline = Instant::now() + within;
     while Instant::now() < deadline {
-        if back(machine, before).is_ok_and(|left| left.is_empty()) {
+        if back(machine, before, &|_| true).is_ok_and(|left| left.is_empty()) {
             return;
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-    last_resort(machine);
+    last_resort(machine, &|_| true);
 }
 
-/// Asks for addresses by DHCP on every NIC, whatever they were before. Returns what was done.
-pub(super) fn last_resort(machine: &dyn Machine) -> String {
-    let Ok(now) = machine.observe_network() else { return "the kernel does not say how things are".to_owned() };
-    let mut done = Vec::new();
-    for step in &network::last_resort(&now) {
-        let error = machine.apply_network(step).err();
-        let error = error.map_or_else(String::new, |error| format!(": {}", chain(&error)));
-        done.push(format!("{}{error}", step.describe().action));
-    }
-    done.join("; ")
+/// Undoes a change by himself where nobody was heard of for longer than the next thing may take, be that a step of the
+/// change, its proof, or a step of its undoing. He does so once. Dropped, he does nothing any more.
+pub(super) struct DeadMan(Arc<Helm>);
+
+/// Who may change the network: the loop or its dead man, and never both.
+pub(super) struct Helm {
+    turn: Mutex<Turn>,
+    passed: Condvar,
+    waits: Waits,
 }
 
-/// Undoes a change by itself unless it is told in time that the change is proven, or undone already.
-pub(super) struct DeadMan(#[expect(dead_code, reason = "only its end is looked at")] mpsc::Sender<()>);
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The loop's, which is heard of again by then.
+    Loop(Instant),
+    /// The dead man's.
+    DeadMan,
+    /// The loop's, and nobody watches any more: he is done.
+    Over,
+}
 
 impl DeadMan {
-    /// Begins to count. `revert_within` is for the undoing.
-    pub(super) fn arm(machine: &Arc<dyn Machine>, before: &Network, within: Duration, revert_within: Duration) -> Self {
-        let (alive, ended) = mpsc::channel();
-        let (machine, before) = (machine.clone(), before.clone());
-        let thread = std::thread::Builder::new().name("dead-man".to_owned()).stack_size(256 * 1024);
+    /// Begins to watch. `revert_within` is for what he would do.
+    pub(super) fn arm(machine: &Arc<dyn Machine>, before: &Network, waits: Waits, revert_within: Duration) -> Self {
+        let turn = Mutex::new(Turn::Loop(Instant::now() + waits(Duration::ZERO, &[])));
+        let helm = Arc::new(Helm { turn, passed: Condvar::new(), waits });
+        let (his, machine, before) = (helm.clone(), machine.clone(), before.clone());
+        let thread = std::thread::Builder::new().name(DEAD_MAN.to_owned()).stack_size(256 * 1024);
         let started = thread.spawn(move || {
-            if ended.recv_timeout(within) == Err(RecvTimeoutError::Timeout) {
+            if his.is_left() {
                 crate::warn!("nobody has proven the change nor undone it: undoing it");
                 back_for_sure(&*machine, &before, revert_within);
+                *his.lock() = Turn::Over;
+                his.passed.notify_all();
             }
         });
         if let Err(error) = started {
             crate::warn!("no thread to undo the change if all else fails: {error}");
         }
-        Self(alive)
+        Self(helm)
+    }
+
+    /// For the loop, which asks it before all it does.
+    pub(super) fn helm(&self) -> &Arc<Helm> {
+        &self.0
+    }
+}
+
+impl Drop for DeadMan {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Helm {
+    /// What the loop does next: a proof of so long, or these steps. It is the loop's own turn to do so unless the answer says
+    /// otherwise.
+    pub(super) fn next(&self, proof: Duration, steps: &[Step]) -> Turn {
+        let mut turn = self.lock();
+        if let Turn::Loop(until) = &mut *turn {
+            *until = Instant::now() + (self.waits)(proof, steps);
+            self.passed.notify_all();
+        }
+        *turn
+    }
+
+    /// Whether a step of a change may be taken: not once the dead man has begun to undo that.
+    pub(super) fn may_change(&self, step: &Step) -> bool {
+        matches!(self.next(Duration::ZERO, std::slice::from_ref(step)), Turn::Loop(_))
+    }
+
+    /// Whether a step that undoes the change may be taken.
+    pub(super) fn may_undo(&self, step: &Step) -> bool {
+        self.next(Duration::ZERO, std::slice::from_ref(step)) != Turn::DeadMan
+    }
+
+    /// Blocks until it is not the dead man's turn.
+    pub(super) fn wait(&self) {
+        self.next(Duration::ZERO, &[]);
+        let his = |turn: &mut Turn| *turn == Turn::DeadMan;
+        drop(self.passed.wait_while(self.lock(), his).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// All is well, and he need not watch. Answers whether that came in time: what he has begun he carries out.
+    pub(super) fn end(&self) -> bool {
+        let mut turn = self.lock();
+        let in_time = matches!(*turn, Turn::Loop(_));
+        if in_time {
+            *turn = Turn::Over;
+            self.passed.notify_all();
+        }
+        in_time
+    }
+
+    /// Blocks the dead man. Answers whether it is his turn, for want of anybody else.
+    fn is_left(&self) -> bool {
+        let mut turn = self.lock();
+        while let Turn::Loop(until) = *turn {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                *turn = Turn::DeadMan;
+            } else {
+                turn = self.passed.wait_timeout(turn, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        *turn == Turn::DeadMan
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,8 +218,32 @@ mod tests {
         before.hostname = "another".to_owned();
         machine.set_faults(Faults { refuse: vec!["set the hostname".into()], ..Faults::default() });
         let same: Arc<dyn Machine> = machine.clone();
-        let _alive = DeadMan::arm(&same, &before, Duration::ZERO, Duration::ZERO);
+        let _armed = DeadMan::arm(&same, &before, |_, _| Duration::ZERO, Duration::ZERO);
         let asks = |network: &Network| network.links.iter().all(|link| link.dhcp4.lease_use().is_some());
         assert!(machine.wait_for_network(Duration::from_secs(60), asks));
+    }
+
+    #[test]
+    fn who_changes_the_network_is_told_when_the_dead_man_has_begun_to_undo_it_and_when_he_is_done() {
+        let machine = Arc::new(SimMachine::new(1));
+        let before = machine.observe_network().expect("observes");
+        let same: Arc<dyn Machine> = machine.clone();
+        let change = network::Change::SetHostname { name: "another".to_owned() };
+        let step = Step { change, impact: muster_protocol::to_agent::Impact::None };
+
+        let hour = |_, _: &[Step]| Duration::from_secs(3600);
+        let in_time = DeadMan::arm(&same, &before, hour, REVERT_WITHIN);
+        assert!(in_time.helm().may_change(&step) && in_time.helm().may_undo(&step));
+        assert!(in_time.helm().end(), "it came in time");
+
+        let once = |_, steps: &[Step]| Duration::from_secs(if steps.is_empty() { 3600 } else { 0 });
+        let late = DeadMan::arm(&same, &before, once, REVERT_WITHIN);
+        machine.apply_network(&step).expect("is taken");
+        assert!(late.helm().may_change(&step), "it is told what is next, and that takes too long");
+        assert!(machine.wait_for_network(Duration::from_secs(60), |now| *now == before));
+        late.helm().wait();
+        assert!(!late.helm().may_change(&step), "it is undone");
+        assert!(late.helm().may_undo(&step), "and nobody else is at it");
+        assert!(!late.helm().end());
     }
 }

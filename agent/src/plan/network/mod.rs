@@ -367,20 +367,6 @@ pub fn revert(before: &observed::Network, now: &observed::Network) -> Vec<Step> 
     steps::back(&Target::of_observed(before, now), now)
 }
 
-/// What may lead home where nothing else does: every NIC is an ordinary link again and asks for an address, by DHCP and of
-/// routers. Nothing that is there is taken away but what makes NICs parts of other links, and rules that were configured.
-pub fn last_resort(now: &observed::Network) -> Vec<Step> {
-    let mut changes: Vec<Change> = now.rules.iter().cloned().map(Change::RemoveRule).collect();
-    for link in now.links.iter().filter(|link| link.kind == observed::LinkKind::Ethernet) {
-        let name = || link.name.clone();
-        changes.extend(link.port.map(|_| Change::Leave { link: name() }));
-        changes.push(Change::SetAcceptRa { link: name(), accept_ra: AcceptRa::Default });
-        changes.push(Change::SetAdmin { link: name(), admin: Admin::Up });
-        changes.push(Change::StartDhcp { link: name(), family: Family::V4, uses: LeaseUse::default() });
-    }
-    changes.into_iter().map(|change| Step { change, impact: Impact::ControlPath }).collect()
-}
-
 /// What must be done to have the network as on a machine that has just started: nothing that anybody set, and every NIC asks
 /// for an address, by DHCP and of routers. Names stay, for nobody knows others.
 pub fn as_it_boots(now: &observed::Network) -> Vec<Step> {

@@ -38,7 +38,9 @@ impl Lab {
 
     async fn told(&self, number: u32) -> Drift {
         let mut outbox = self.outbox.subscribe();
-        outbox.wait_for(|out| out.drift.number >= number).await.expect("the outbox lives").drift.clone()
+        let told = outbox.wait_for(|out| out.drift.number >= number);
+        let told = tokio::time::timeout(Duration::from_secs(3600), told).await.expect("within an hour");
+        told.expect("the outbox lives").drift.clone()
     }
 }
 
@@ -260,9 +262,10 @@ async fn a_network_that_could_not_be_set_back_is_left_to_the_operator() {
     lab.apply(2, &elsewhere).await;
     let failed = |out: &Outbox| matches!(out.progress, Progress::RevertFailed { .. });
     outbox.wait_for(failed).await.expect("the outbox lives");
+    lab.hear_of_a_session();
     lab.machine.set_faults(Faults::default());
     lab.machine.by_hand(&add("eth0", "10.0.5.99/24"));
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
     assert!(lab.network().links[0].addresses.contains(&address("10.0.5.99/24")));
     assert_eq!(lab.drift(), Drift::default());
 }

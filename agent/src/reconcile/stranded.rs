@@ -1,0 +1,94 @@
+//! A machine that nobody reaches, after an undoing that did not hold: what it had before, and asking for addresses on every
+//! NIC, in turns, until the controller answers by one of them or gives it another generation.
+//!
+//! Called by the reconcile loop between two pieces of work. Neither of the two is known to lead home: what it had did not
+//! become so again in time, and what gives addresses may not be there.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{Busy, Reconciler, undo};
+
+/// For the first turn to lead home: leases, spanning tree in the switch, the session.
+const TURN: Duration = Duration::from_secs(60);
+/// Each is twice as long as the one before, up to this.
+const LONGEST_TURN: Duration = Duration::from_secs(600);
+
+/// Whose turn it is, and for how long.
+pub(super) struct Turns {
+    pause: Duration,
+    until: Instant,
+    next: Way,
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    AsBefore,
+    AsItBoots,
+}
+
+/// What came of a turn.
+pub(super) enum Found {
+    Home,
+    Nobody,
+}
+
+impl Turns {
+    /// Every NIC has just begun to ask.
+    pub(super) fn begin() -> Self {
+        Self { pause: TURN, until: Instant::now() + TURN, next: Way::AsBefore }
+    }
+
+    fn pass(&mut self) {
+        self.pause = (self.pause * 2).min(LONGEST_TURN);
+        self.until = Instant::now() + self.pause;
+        self.next = match self.next {
+            Way::AsBefore => Way::AsItBoots,
+            Way::AsItBoots => Way::AsBefore,
+        };
+    }
+}
+
+impl Reconciler {
+    /// Waits until the machine is home or the turn is over; for ever where it is not stranded. Cancel-safe.
+    pub(super) async fn found_home(&self, turns: &Turns) -> Found {
+        if self.state().kept.stranded.is_none() {
+            return std::future::pending().await;
+        }
+        let mut outbox = self.outbox.subscribe();
+        match timeout_at(turns.until, outbox.wait_for(|out| out.heard == out.changes)).await {
+            Ok(_) => Found::Home,
+            Err(_) => Found::Nobody,
+        }
+    }
+
+    /// Stays with what leads home, or tries the other way.
+    pub(super) async fn take_a_turn(&self, found: Found, turns: &mut Turns) {
+        if matches!(found, Found::Home) {
+            return self.note(|kept| kept.stranded = None);
+        }
+        // What is being judged was found idle, and is next.
+        let _one = self.one_offer.lock().await;
+        let before = {
+            let state = self.state();
+            state.kept.stranded.clone().filter(|_| state.busy == Busy::Nothing)
+        };
+        let (Some(before), next, seconds) = (before, turns.next, turns.pause.as_secs()) else {
+            return *turns = Turns::begin();
+        };
+        let done = self.blocking(move |machine| match next {
+            Way::AsBefore => {
+                crate::warn!("no controller within {seconds} s; trying the network before the last change again");
+                undo::back(machine, &before, &|_| true).map(|done| done.join("; ")).unwrap_or_else(|error| error)
+            }
+            Way::AsItBoots => {
+                crate::warn!("no controller within {seconds} s that way either; asking for addresses on every NIC");
+                undo::last_resort(machine, &|_| true)
+            }
+        });
+        crate::info!("{}", done.await);
+        turns.pass();
+        self.outbox.send_modify(|out| out.changes += 1);
+    }
+}

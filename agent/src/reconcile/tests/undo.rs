@@ -1,0 +1,174 @@
+//! Undoing that hangs, and undoing that does not hold. The dead man's time is not the paused one.
+
+use super::*;
+use muster_protocol::desired::{LeaseUse, Rule};
+use muster_protocol::observed::{self, Dhcp, Origin};
+
+const AN_HOUR: Duration = Duration::from_secs(3600);
+
+/// The last step of the switch to [`network`] but one.
+const SWITCHES: &str = "remove route 0.0.0.0/0 via 10.77.0.1";
+const UNDOES: &str = "remove address 10.0.5.7/24";
+
+/// A step hangs, and so does the one thread that all loops of the agent share. Answers how it ended after the dead man had
+/// undone everything, and the step came back in a kernel with these faults.
+fn hangs(action: &'static str, waits: super::super::undo::Waits, proven: bool, then: Faults) -> Progress {
+    let machine = Arc::new(SimMachine::new(1));
+    let before = machine.observe_network().expect("observes");
+    machine.set_faults(Faults { hang: vec![action.into()], ..Faults::default() });
+    let (stuck, is_stuck) = std::sync::mpsc::channel();
+    let (free, is_free) = std::sync::mpsc::channel::<()>();
+    let agents = machine.clone();
+    let agent = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let lab = Lab::with_dead_man(agents, Keep::memory(), waits);
+            if proven {
+                lab.answer_confirmations();
+            }
+            assert_eq!(lab.apply(1, &network(GATEWAY)).await, Answer::Accepted);
+            let at_it = |out: &Outbox| match &out.progress {
+                Progress::Applying { step, .. } if proven => step.contains(action),
+                Progress::Applying { step, .. } => step.contains("undoing"),
+                _ => false,
+            };
+            lab.outbox.subscribe().wait_for(at_it).await.expect("the outbox lives");
+            stuck.send(()).expect("the test waits");
+            let _ = is_free.recv();
+            lab.settled().await
+        })
+    });
+    is_stuck.recv().expect("the step begins");
+    let is_undone = machine.wait_for_network(Duration::from_secs(60), |now| *now == before);
+    machine.set_faults(then);
+    drop(free);
+    let outcome = agent.join().expect("the agent goes on");
+    assert!(is_undone);
+    assert_eq!(machine.observe_network().expect("observes"), before);
+    outcome
+}
+
+#[test]
+fn the_dead_man_undoes_a_switch_that_hangs_and_who_comes_back_to_it_goes_on_with_nothing() {
+    let waits = |_, steps: &[Step]| match steps {
+        [step] if step.change.action().contains(SWITCHES) => Duration::ZERO,
+        _ => AN_HOUR,
+    };
+    // The step that would be next fails, if it is taken.
+    let then = Faults { refuse: vec!["remove address 10.77.0.2/16".into()], ..Faults::default() };
+    let outcome = hangs(SWITCHES, waits, true, then);
+    assert!(matches!(outcome, Progress::Reverted { reason: Reason::Interrupted, .. }), "{outcome:?}");
+    assert!(why(&outcome).contains("took too long"), "{outcome:?}");
+}
+
+#[test]
+fn the_dead_man_finishes_an_undoing_that_hangs() {
+    let waits = |_, steps: &[Step]| match steps {
+        [step] if step.change.action().contains(UNDOES) => Duration::ZERO,
+        _ => AN_HOUR,
+    };
+    let outcome = hangs(UNDOES, waits, false, Faults::default());
+    assert!(matches!(outcome, Progress::Reverted { .. }), "{outcome:?}");
+    assert!(why(&outcome).contains("did not answer"), "{outcome:?}");
+}
+
+fn is_bare(network: &observed::Network) -> bool {
+    network.rules.is_empty()
+        && network.routes.iter().all(|route| route.origin != Origin::Static)
+        && network.links.iter().all(|link| {
+            link.dhcp4 == Dhcp::Searching(LeaseUse::default())
+                && link.addresses.iter().all(|address| address.origin != Origin::Static)
+        })
+}
+
+/// One that is cut off, and does not get back to the network that it had: that one, too.
+async fn stranded() -> (Lab, observed::Network) {
+    let lab = Lab::new();
+    let route = |table, to: &str, via: &str| {
+        let (to, via) = (to.parse().expect("a prefix"), Some(via.parse().expect("an address")));
+        let (link, metric, origin, reach) = ("eth0".to_owned(), 0, Origin::Static, Reach::Prefix);
+        Change::AddRoute(plan::network::Route { link, to, via, metric, table, origin, reach })
+    };
+    // What swallows the controller, whatever routes a lease brings.
+    lab.machine.by_hand(&route(MAIN_TABLE, "203.0.113.0/24", "10.77.0.99"));
+    lab.machine.by_hand(&route(100, "0.0.0.0/0", "10.77.0.99"));
+    let rule = Rule {
+        from: None,
+        to: Some("203.0.113.1/32".parse().expect("a prefix")),
+        table: 100,
+        priority: Some(100),
+        mark: None,
+        tos: None,
+    };
+    lab.machine.by_hand(&Change::AddRule(rule));
+    let before = lab.network();
+    lab.machine.set_wire(Wire::Cut);
+    lab.machine.set_faults(Faults { refuse: vec![UNDOES.into()], ..Faults::default() });
+    lab.apply(1, &network(GATEWAY)).await;
+    let outcome = lab.settled().await;
+    assert!(matches!(outcome, Progress::RevertFailed { .. }), "{outcome:?}");
+    lab.machine.set_faults(Faults::default());
+    (lab, before)
+}
+
+impl Lab {
+    async fn changed(&self) {
+        let mut outbox = self.outbox.subscribe();
+        let changes = outbox.borrow().changes;
+        let changed = outbox.wait_for(|out| out.changes > changes);
+        tokio::time::timeout(AN_HOUR, changed).await.expect("within an hour").expect("the outbox lives");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_undoing_does_not_hold_nothing_that_is_static_stays_in_the_way() {
+    let (lab, _) = stranded().await;
+    let left = lab.network();
+    assert_eq!((&left.routes, &left.rules), (&Vec::new(), &Vec::new()));
+    assert!(left.links.iter().all(|link| link.dhcp4 == Dhcp::Searching(LeaseUse::default())), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranded_machine_tries_what_it_had_and_asking_for_addresses_in_turns_until_the_controller_answers() {
+    let (lab, before) = stranded().await;
+    let mut took = Vec::new();
+    for turn in 0..6 {
+        let began = tokio::time::Instant::now();
+        lab.changed().await;
+        took.push(began.elapsed());
+        match turn % 2 {
+            0 => assert_eq!(lab.network(), before, "turn {turn}"),
+            _ => assert!(is_bare(&lab.network()), "turn {turn}: {:?}", lab.network()),
+        }
+    }
+    assert!(took.is_sorted() && took[0] < took[3], "{took:?}");
+    lab.hear_of_a_session();
+    let (left, changes) = (lab.network(), lab.outbox.borrow().changes);
+    tokio::time::sleep(24 * AN_HOUR).await;
+    assert_eq!((lab.network(), lab.outbox.borrow().changes), (left, changes), "what leads home stays");
+    assert!(matches!(lab.settled().await, Progress::RevertFailed { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranded_machine_takes_a_new_generation_on_and_looks_no_further() {
+    let (lab, _) = stranded().await;
+    lab.changed().await;
+    lab.machine.set_wire(Wire::Gateway(GATEWAY.parse().expect("an address")));
+    lab.answer_confirmations();
+    assert_eq!(lab.apply(2, &network(GATEWAY)).await, Answer::Accepted);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(2) });
+    let left = lab.network();
+    tokio::time::sleep(24 * AN_HOUR).await;
+    assert_eq!(lab.network(), left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranded_machine_goes_on_to_look_for_the_way_when_its_agent_starts_anew() {
+    let (lab, before) = stranded().await;
+    let left = lab.network();
+    let lab = lab.restarted().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(lab.network(), left, "each has its time");
+    lab.changed().await;
+    assert_eq!(lab.network(), before);
+}
