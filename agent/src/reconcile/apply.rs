@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_protocol::desired::{BondOption, Checked, Desired};
+use muster_protocol::desired::{BondOption, Checked, Desired, Network};
 use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::Impact;
@@ -44,6 +44,8 @@ pub struct Work {
     pub before: Observed,
     /// To prove the change in, once it is made.
     pub within: Duration,
+    /// The network that is in force meanwhile, where no step changes it and one is known.
+    pub holds: Option<Network>,
 }
 
 /// How far it came before it failed.

@@ -1,7 +1,7 @@
 //! Drift: somebody else changed the network. It is seen at once, and repaired or reported.
 //!
-//! Called by the reconcile loop between two pieces of work, so that our own changes are none: what counts is how the
-//! network differs from what was confirmed when nothing is under way. What a cable, a lease or a router does by itself is
+//! Called by the reconcile loop while no work changes the network, so that our own changes are none: what counts is how it
+//! differs from what was confirmed, or from what was accepted and asked for no change of it. What a cable, a lease or a router does by itself is
 //! not counted: a carrier that is gone changes no plan, and what waits for a lease waits.
 //!
 //! A repair takes the steps that lead to the confirmed configuration. It needs no proof, since that network was proven, and
@@ -152,16 +152,22 @@ impl Reconciler {
         }
     }
 
-    /// One look, and what it asks for. No configuration is accepted meanwhile: it is planned for what is there afterwards.
-    pub(super) async fn look_for_drift(&self, watch: &mut Watch) {
+    /// One look between two pieces of work. No configuration is accepted meanwhile: it is planned for what is there afterwards.
+    pub(super) async fn look_while_idle(&self, watch: &mut Watch) {
         let _one = self.one_offer.lock().await;
-        watch.looked();
         if self.state().busy != Busy::Nothing {
             // What was accepted is next; what looks for the way home at the start of a boot takes a while.
+            watch.looked();
             watch.at = Some(watch.not_before);
             return;
         }
-        let Some(wanted) = self.confirmed_network() else { return };
+        self.look_for_drift(watch, self.confirmed_network()).await;
+    }
+
+    /// One look, and what it asks for where the network is not as `wanted`. Nobody else may be changing it.
+    pub(super) async fn look_for_drift(&self, watch: &mut Watch, wanted: Option<Network>) {
+        watch.looked();
+        let Some(wanted) = wanted else { return };
         let begun = Instant::now();
         let seen = match self.differs(&wanted).await {
             Ok(first) if first.differences.is_empty() => first,
@@ -221,7 +227,7 @@ impl Reconciler {
     }
 
     /// The network that is in force, unless a change is under way or left something that nobody described.
-    fn confirmed_network(&self) -> Option<Network> {
+    pub(super) fn confirmed_network(&self) -> Option<Network> {
         let state = self.state();
         let is_settled = !matches!(state.kept.progress, Progress::Applying { .. } | Progress::RevertFailed { .. });
         let confirmed = state.kept.confirmed.as_ref().filter(|_| is_settled && state.kept.before.is_none());

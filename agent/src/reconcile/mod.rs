@@ -3,8 +3,8 @@
 //! Sessions call [`Reconciler::plan`], [`Reconciler::apply`], [`Reconciler::wipe`] and get an answer at once.
 //! The work is done one piece after the other in [`Reconciler::run`]; how it goes is written to the [`Outbox`], which
 //! whatever session is up tells the controller. Sessions come and go meanwhile: the work may cut the very one that asked.
-//! Between two pieces of work it looks after the network that was confirmed, see [`drift`], or for a way home where an undoing
-//! did not hold, see [`stranded`].
+//! While none of it changes the network it looks after the one that was confirmed, see [`drift`], or for a way home where an
+//! undoing did not hold, see [`stranded`].
 //!
 //! It does not talk to anybody, and it does not know how a step is done.
 
@@ -20,6 +20,7 @@ mod tests;
 mod undo;
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -181,11 +182,13 @@ impl Reconciler {
         }
         let (least, most) = CONFIRM_WITHIN;
         let within = Duration::from_secs(confirm_within_s.clamp(least, most).into());
+        let known = desired.get().network.clone().or_else(|| self.confirmed_network());
+        let holds = known.filter(|_| plan.network.is_empty());
         self.state().busy = Busy::Applying;
         self.note(|kept| kept.accepted = Some((generation, contents)));
         self.set_progress(Progress::Applying { generation, percent: 0, step: "accepted".into() });
         crate::info!("generation {generation} accepted, {} steps", plan.shown.steps.len());
-        let work = apply::Work { generation, contents, desired, plan, before, within };
+        let work = apply::Work { generation, contents, desired, plan, before, within, holds };
         let (begin, begun) = oneshot::channel();
         self.enqueue(Accepted::Apply(Box::new(work), begun))?;
         Ok(Some(Begin(begin)))
@@ -284,7 +287,7 @@ impl Reconciler {
         }
     }
 
-    /// Does what was accepted, and between two pieces of work what drift asks for, for ever.
+    /// Does what was accepted, and beside what leaves the network alone what drift asks for, for ever.
     pub async fn run(&self, mut jobs: Jobs) {
         let mut watch = drift::Watch::begin(&*self.machine, self.manage);
         let mut turns = stranded::Turns::begin();
@@ -295,7 +298,7 @@ impl Reconciler {
                 biased;
                 job = jobs.recv() => job,
                 () = watch.due(&self.look_again) => {
-                    self.look_for_drift(&mut watch).await;
+                    self.look_while_idle(&mut watch).await;
                     continue;
                 }
                 found = self.found_home(&turns) => {
@@ -303,18 +306,36 @@ impl Reconciler {
                     continue;
                 }
             };
-            let Some(Job(job)) = job else { return };
-            match job {
-                Accepted::Apply(work, begun) => {
-                    // An error is the other side's end, and that is what is waited for.
-                    let _ = begun.await;
-                    self.do_apply(*work).await;
+            let Some(Job(mut job)) = job else { return };
+            let holds = match &mut job {
+                Accepted::Apply(work, _) => work.holds.take(),
+                Accepted::Wipe(_) => self.confirmed_network(),
+            };
+            let mut work = pin!(self.carry(job));
+            loop {
+                // Both are cancel-safe: the work is not dropped, and the watch remembers what it has heard.
+                tokio::select! {
+                    biased;
+                    () = &mut work => break,
+                    () = watch.due(&self.look_again), if holds.is_some() => {
+                        self.look_for_drift(&mut watch, holds.clone()).await;
+                    }
                 }
-                Accepted::Wipe(wipe) => self.do_wipe(wipe).await,
             }
             self.state().busy = Busy::Nothing;
             watch.begin_anew();
             turns = stranded::Turns::begin();
+        }
+    }
+
+    async fn carry(&self, job: Accepted) {
+        match job {
+            Accepted::Apply(work, begun) => {
+                // An error is the other side's end, and that is what is waited for.
+                let _ = begun.await;
+                self.do_apply(*work).await;
+            }
+            Accepted::Wipe(wipe) => self.do_wipe(wipe).await,
         }
     }
 

@@ -281,3 +281,86 @@ async fn what_is_told_is_bounded() {
     assert_eq!(told.differences[DIFFERENCES - 1], "and 35 more");
     assert!(matches!(told.end, DriftEnd::Repaired { .. }), "{told:?}");
 }
+
+/// The clock of a paused runtime does not go on by itself while a disk is written.
+async fn told_while_a_disk_is_written(lab: &Lab) -> Drift {
+    let began = std::time::Instant::now();
+    while lab.drift().number == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody looks");
+        tokio::time::advance(Duration::from_millis(50)).await;
+        tokio::task::yield_now().await;
+    }
+    lab.drift()
+}
+
+#[tokio::test(start_paused = true)]
+async fn drift_is_repaired_while_a_disk_is_wiped() {
+    let lab = Lab::confirmed().await;
+    let before = lab.network();
+    lab.machine.set_faults(Faults { hang: vec!["wipe".into()], ..Faults::default() });
+    let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()] };
+    assert_eq!(lab.reconciler.wipe(wipe.clone()).await, Answer::Accepted);
+    lab.machine.by_hand(&remove("10.0.5.7/24"));
+    let told = told_while_a_disk_is_written(&lab).await;
+    assert!(matches!(told.end, DriftEnd::Repaired { .. }), "{told:?}");
+    assert_eq!(lab.network(), before);
+    assert!(matches!(lab.outbox.borrow().work(&wipe.operation), Some(Work::Running { .. })));
+    lab.machine.set_faults(Faults::default());
+    let mut outbox = lab.outbox.subscribe();
+    let done = |out: &Outbox| matches!(out.work(&wipe.operation), Some(Work::Done { .. }));
+    outbox.wait_for(done).await.expect("the outbox lives");
+}
+
+#[tokio::test(start_paused = true)]
+async fn drift_is_repaired_while_a_change_of_the_disks_waits_for_a_controller_that_is_away() {
+    let lab = Lab::confirmed().await;
+    lab.stop_answering();
+    let before = lab.network();
+    let both = Desired { network: network(GATEWAY).network, storage: storage().storage };
+    assert_eq!(lab.apply(2, &both).await, Answer::Accepted);
+    let mut outbox = lab.outbox.subscribe();
+    outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives");
+    for number in [1, 2] {
+        lab.machine.by_hand(&remove("10.0.5.7/24"));
+        let told = lab.told(number).await;
+        assert!(matches!(told.end, DriftEnd::Repaired { .. }), "{told:?}");
+        assert_eq!(lab.network(), before);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    lab.answer_confirmations();
+    let mut outbox = lab.outbox.subscribe();
+    let confirmed = |out: &Outbox| out.progress == Progress::Confirmed { generation: Generation(2) };
+    outbox.wait_for(confirmed).await.expect("the outbox lives");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_already_and_waits_for_its_confirmation_is_what_drift_is_measured_by() {
+    let lab = Lab::confirmed().await;
+    lab.reconciler.on_drift(OnDrift::Report);
+    lab.machine.by_hand(&add("eth0", "10.0.5.99/24"));
+    assert_eq!(lab.told(1).await.end, DriftEnd::Reported);
+    lab.stop_answering();
+    let mut with_both = network(GATEWAY);
+    if let Some(Network { links, .. }) = &mut with_both.network {
+        links[0].settings.addresses.push("10.0.5.99/24".parse().expect("an address"));
+    }
+    assert_eq!(lab.apply(2, &with_both).await, Answer::Accepted);
+    assert_eq!(lab.told(2).await.end, DriftEnd::Gone, "it is what is desired");
+    lab.reconciler.on_drift(OnDrift::Repair);
+    lab.machine.by_hand(&remove("10.0.5.99/24"));
+    assert_eq!(lab.told(3).await.differences, ["add address 10.0.5.99/24 to eth0"]);
+    assert!(lab.network().links[0].addresses.contains(&address("10.0.5.99/24")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_looks_for_drift_while_a_change_of_the_network_waits_for_its_proof() {
+    let lab = Lab::confirmed().await;
+    lab.stop_answering();
+    let mut outbox = lab.outbox.subscribe();
+    lab.apply(2, &network("10.0.5.2")).await;
+    outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives");
+    lab.machine.by_hand(&add("eth0", "10.0.5.99/24"));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(lab.network().links[0].addresses.contains(&address("10.0.5.99/24")));
+    assert_eq!(lab.drift(), Drift::default());
+}
