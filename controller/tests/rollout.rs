@@ -1,9 +1,11 @@
 //! Rollouts over the whole road: the controller's one writer and its sessions, real QUIC, and real agents on simulated
 //! machines that prove their new networks or go back to what they had.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use muster_agent::keep::Keep;
@@ -18,11 +20,13 @@ use muster_controller::fleet::rollout::create::{Wish, create};
 use muster_controller::fleet::rollout::record::{MemberState, Pace, Rollout, RolloutState, WaveSize, members};
 use muster_controller::fleet::rollout::select::Selector;
 use muster_controller::fleet::ticket::Grant;
-use muster_controller::fleet::{Author, State, machine, ticket};
+use muster_controller::fleet::{Author, Fleet, State, machine, ticket};
 use muster_controller::server::Server;
+use muster_protocol::hello::Progress;
 use muster_protocol::{BootId, Digest, Generation, MachineId};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::net::UdpSocket;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -35,6 +39,9 @@ const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 struct Road {
     server: Server,
     machines: Vec<(MachineId, Arc<SimMachine>)>,
+    /// How many more packets the first machine does not get, of those that the controller sends it from the moment on in
+    /// which it has taken note of a confirmation until it has heard how that came out.
+    loses: Arc<AtomicUsize>,
     _data: tempfile::TempDir,
 }
 
@@ -48,7 +55,7 @@ impl Road {
         config.agents.confirm_within = Duration::from_secs(5);
         let server = Server::start(config).await.expect("starts");
         let ca = CertificateDer::from_pem_file(data.path().join("ca.crt")).expect("the CA's certificate");
-        let mut road = Self { server, machines: Vec::new(), _data: data };
+        let mut road = Self { server, machines: Vec::new(), loses: Arc::default(), _data: data };
         for number in 1..=COUNT {
             let sim = Arc::new(SimMachine::new(number));
             sim.set_wire(Wire::Gateway(GATEWAY));
@@ -76,7 +83,11 @@ impl Road {
     async fn plug_in(&self, number: u16, sim: &Arc<SimMachine>, ca: Digest) {
         let issue = |draft: &mut muster_controller::fleet::Draft| ticket::issue(draft, Grant::bearer("ber1", 60_000));
         let made = self.server.fleet.change(Author::controller(), issue).await.expect("a ticket");
-        let (host, port) = (self.server.agents[0].ip().to_string(), self.server.agents[0].port());
+        let controller = match number {
+            1 => relay(self.server.agents[0], self.server.fleet.clone(), self.loses.clone()).await,
+            _ => self.server.agents[0],
+        };
+        let (host, port) = (controller.ip().to_string(), controller.port());
         let options = Options {
             controllers: vec![Endpoint { host, port }],
             ca,
@@ -117,11 +128,11 @@ impl Road {
         })
     }
 
-    /// Rolls a static network with this gateway out, and answers the rollout when it is over.
-    async fn rolls_out(&self, gateway: &str) -> Rollout {
+    /// Rolls static addresses that begin like this out, with this gateway, and answers the rollout when it is over.
+    async fn rolls_out(&self, addresses: &str, gateway: &str) -> Rollout {
         let template = format!(
             "network:\n  ethernets:\n    lan:\n      match: {{macaddress: \"{{{{ primary.mac }}}}\"}}\n      \
-             addresses: [\"10.77.9.{{{{ labels.n }}}}/16\"]\n      routes: [{{to: default, via: {gateway}}}]\n"
+             addresses: [\"{addresses}.{{{{ labels.n }}}}/16\"]\n      routes: [{{to: default, via: {gateway}}}]\n"
         );
         let machines = prepare(&self.server.fleet.state(), &Selector::default(), &template).expect("it is right");
         let pace = Pace { canary: 1, wave: WaveSize::Percent(50), soak_ms: 500, max_failures: 0 };
@@ -144,12 +155,51 @@ impl Road {
     }
 }
 
+/// Carries a machine's packets to the controller and back, and loses some. Answers where it listens.
+async fn relay(controller: SocketAddr, fleet: Fleet, loses: Arc<AtomicUsize>) -> SocketAddr {
+    let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    let front = Arc::new(bind().await.expect("a port"));
+    let address = front.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let (mut backs, mut packet) = (HashMap::new(), vec![0; 1 << 16]);
+        loop {
+            let Ok((length, from)) = front.recv_from(&mut packet).await else { continue };
+            if let Entry::Vacant(place) = backs.entry(from) {
+                let back = Arc::new(bind().await.expect("a port"));
+                back.connect(controller).await.expect("an address");
+                tokio::spawn(brings_back(back.clone(), front.clone(), from, fleet.clone(), loses.clone()));
+                place.insert(back);
+            }
+            let _ = backs[&from].send(&packet[..length]).await;
+        }
+    });
+    address
+}
+
+async fn brings_back(
+    back: Arc<UdpSocket>,
+    front: Arc<UdpSocket>,
+    to: SocketAddr,
+    fleet: Fleet,
+    loses: Arc<AtomicUsize>,
+) {
+    let mut packet = vec![0; 1 << 16];
+    loop {
+        let Ok(length) = back.recv(&mut packet).await else { continue };
+        // What is answered is durable before, so that no answer passes.
+        let is_open = fleet.state().proven.iter().next().is_some();
+        if !is_open || loses.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
+            let _ = front.send_to(&packet[..length], to).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_gateway_ends_with_the_canary_and_the_right_one_reaches_every_machine() {
     let road = Road::open().await;
     let before = road.addresses();
 
-    let stopped = road.rolls_out("10.77.0.99").await;
+    let stopped = road.rolls_out("10.77.9", "10.77.0.99").await;
     let RolloutState::Stopped { why } = &stopped.state else { panic!("{stopped:?}") };
     assert!(why.starts_with("m1: reverted: "), "{why}");
     let state = road.server.fleet.state();
@@ -160,7 +210,7 @@ async fn a_wrong_gateway_ends_with_the_canary_and_the_right_one_reaches_every_ma
     assert_eq!(members(&state, stopped.number).filter(|member| is_waiting(&member.state)).count(), 5);
     assert_eq!(road.addresses(), before, "the canary is as it was, and so is every other machine");
 
-    let finished = road.rolls_out("10.77.0.1").await;
+    let finished = road.rolls_out("10.77.9", "10.77.0.1").await;
     assert_eq!(finished.state, RolloutState::Finished);
     let expected: Vec<String> = (1..=COUNT).map(|n| format!("10.77.9.{n}/16")).collect();
     assert_eq!(road.addresses(), expected);
@@ -169,5 +219,48 @@ async fn a_wrong_gateway_ends_with_the_canary_and_the_right_one_reaches_every_ma
     let is_confirmed = |state: &MemberState| matches!(state, MemberState::Confirmed { .. });
     assert!(members(&state, finished.number).all(|member| is_confirmed(&member.state)));
     drop(state);
+    road.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_hears_no_answer_to_its_confirmation_stops_the_rollout_and_is_known_to_be_as_it_was() {
+    let road = Road::open().await;
+    let (canary, _) = road.machines[0];
+    let expected = |addresses: &str| (1..=COUNT).map(|n| format!("{addresses}.{n}/16")).collect::<Vec<_>>();
+    let confirmed = |state: &State| state.confirmed.get(&canary).map(|record| record.generation);
+
+    // It asks again until it hears one.
+    road.loses.store(6, Relaxed);
+    let finished = road.rolls_out("10.77.8", "10.77.0.1").await;
+    assert_eq!((finished.state, road.loses.load(Relaxed)), (RolloutState::Finished, 0));
+    assert_eq!(road.addresses(), expected("10.77.8"));
+    assert_eq!(confirmed(&road.server.fleet.state()), Some(Generation(1)));
+
+    // It hears none, and goes back; then the way is there again.
+    road.loses.store(usize::MAX, Relaxed);
+    let goes_back = async {
+        road.until("it proves the new network", |state| state.proven.get(&canary).map(|_| ())).await;
+        let is_back = |_: &State| (road.addresses() == expected("10.77.8")).then_some(());
+        road.until("it is as it was", is_back).await;
+        road.loses.swap(0, Relaxed)
+    };
+    let (stopped, left) = tokio::join!(road.rolls_out("10.77.9", "10.77.0.1"), goes_back);
+    assert!(left < usize::MAX, "nothing was lost");
+    let RolloutState::Stopped { why } = &stopped.state else { panic!("{stopped:?}") };
+    assert!(why.starts_with("m1: reverted: "), "{why}");
+    assert_eq!(road.addresses(), expected("10.77.8"));
+    let state = road.server.fleet.state();
+    assert_eq!(confirmed(&state), Some(Generation(1)), "what is handed over at the next boot is what it has");
+    let said = &state.machines.get(&canary).expect("there").outcome;
+    assert!(matches!(said, Progress::Reverted { generation: Generation(2), .. }), "{said:?}");
+    let of_it = |event: &&muster_controller::fleet::record::Event| event.kind == "machine.confirmed";
+    let told = state.events.iter().filter(of_it).filter(|event| event.text.starts_with("m1: ")).count();
+    assert_eq!(told, 1, "what it never kept was never told as confirmed");
+    drop(state);
+
+    let finished = road.rolls_out("10.77.9", "10.77.0.1").await;
+    assert_eq!(finished.state, RolloutState::Finished);
+    assert_eq!(road.addresses(), expected("10.77.9"));
+    assert_eq!(confirmed(&road.server.fleet.state()), Some(Generation(3)));
     road.server.stop().await;
 }

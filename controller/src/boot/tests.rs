@@ -4,7 +4,7 @@ use axum::body::{Body, to_bytes};
 use http::Request;
 use muster_protocol::enroll::{Refusal as Refused, SiteCredential, Ticket, Tpm};
 use muster_protocol::handed::Handed;
-use muster_protocol::hello::Times;
+use muster_protocol::hello::{Progress, Times};
 use muster_protocol::{Digest, Mac, desired};
 use tower::ServiceExt;
 
@@ -399,7 +399,8 @@ impl World {
             let wanted = desired::check(wanted).expect("nothing is wrong with it");
             machine::set_desired(draft, id, wanted, None, None)?;
             let fleet::record::DesiredState { generation, digest, .. } = draft.need(&id)?;
-            machine::confirm(draft, id, generation, digest, Times::default())
+            machine::confirm(draft, id, generation, digest, Times::default())?;
+            machine::progress(draft, id, &Progress::Confirmed { generation })
         };
         self.fleet.change(Author::controller(), confirm).await.expect("confirmed");
     }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::operation::confirmed::{self, Confirmed};
+use super::operation::proven;
 use super::record::{DesiredState, Operation, OperationKind, OperationState};
 use super::{Author, Fleet, State, machine, operation};
 
@@ -81,6 +82,9 @@ pub fn next(state: &State, online: &Online, confirm_within_s: u16) -> Option<(Pu
     open.sort_by_key(|o| o.created_unix_ms);
     if let Some((operation, call)) = open.iter().find_map(|o| Some((o.id, operation::next_call(o)?))) {
         return Some((Purpose::Operation(operation), call));
+    }
+    if proven::is_open(state, online.machine, &online.progress) {
+        return None;
     }
     let at = online.progress.generation();
     let (generation, desired, permit) = match state.desired.get(&online.machine) {

@@ -10,9 +10,12 @@ use muster_protocol::inventory::Inventory;
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
-use super::operation::{self, confirmed, outcome};
+use super::operation::{self, confirmed, outcome, proven};
 use super::record::{DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind};
 use super::{Draft, Facts, Refusal, State, enrollment, lease};
+
+/// Of a desired state that is stored: how it came out must have room beside it in one record.
+const DESIRED_LIMIT: usize = crate::store::VALUE_LIMIT - 2048;
 
 /// A session said hello: notes its boot and where it stands, and moves on whatever waited for that.
 ///
@@ -35,6 +38,7 @@ pub fn hello(draft: &mut Draft, id: MachineId, boot: BootId, progress: Progress)
     } else {
         operation::stayed(draft, id, boot)?;
     }
+    proven::outlived(draft, id, &progress);
     // Whoever waits for approval was given nothing that it could have reached.
     if draft.need::<Machine>(&id)?.lifecycle != Lifecycle::Pending {
         self::progress(draft, id, &progress)?;
@@ -61,11 +65,6 @@ pub fn inventory(draft: &mut Draft, id: MachineId, inventory: Inventory) -> Resu
 
 /// Takes note of how far a machine is with its desired state. Only what is settled is durable; the rest is presence.
 pub fn progress(draft: &mut Draft, id: MachineId, progress: &Progress) -> Result<(), Refusal> {
-    told(draft, id, progress, Times::default())
-}
-
-/// The same; `times` is how long it took where this says that it is confirmed.
-fn told(draft: &mut Draft, id: MachineId, progress: &Progress, times: Times) -> Result<(), Refusal> {
     let mut machine = draft.need::<Machine>(&id)?;
     if let Progress::Applying { generation, percent, step } = progress {
         return operation::applying(draft, id, *generation, *percent, step);
@@ -73,21 +72,24 @@ fn told(draft: &mut Draft, id: MachineId, progress: &Progress, times: Times) -> 
     if !progress.is_settled() {
         return Ok(());
     }
-    if confirmed::told_again(draft, &machine, progress, times) || machine.outcome == *progress {
+    let proven = proven::settle(draft, id, progress);
+    if confirmed::told_again(draft, &machine, progress) || machine.outcome == *progress {
         return Ok(());
     }
+    let times = proven.as_ref().map(|proven| proven.times).unwrap_or_default();
     let Some(generation) = progress.generation() else { return Ok(()) };
     let (kind, text) = outcome::event(generation, progress, times);
     draft.event(kind, id, format!("{}: {text}", machine.name));
     machine.outcome = progress.clone();
     save(draft, machine);
     if let Progress::Confirmed { .. } = progress {
-        confirmed::note(draft, id, generation);
+        confirmed::note(draft, id, generation, proven);
     }
     operation::settled(draft, id, generation, progress, times)
 }
 
-/// The agent reached the controller over its new configuration. Durable before it is answered.
+/// The agent reached the controller over its new configuration. Durable before it is answered; it is the agent that says
+/// then, by its progress, whether the answer came and the change is kept.
 ///
 /// Errors: [`Refusal::Conflict`] where another generation is desired by now, or the machine gave this one up.
 pub fn confirm(
@@ -98,20 +100,15 @@ pub fn confirm(
     times: Times,
 ) -> Result<(), Refusal> {
     let outcome = draft.need::<Machine>(&id)?.outcome;
+    if confirmed::is(draft.state(), id, generation, desired) {
+        // It is given again after a boot.
+        return Ok(());
+    }
     if outcome.generation() == Some(generation) && !matches!(outcome, Progress::Confirmed { .. }) {
         // It comes late, over another connection than what has become of it since.
         return Err(Refusal::Conflict(format!("generation {generation} was given up by its machine")));
     }
-    match draft.get::<DesiredState>(&id) {
-        Some(state) if state.generation == generation && state.digest == desired => {
-            told(draft, id, &Progress::Confirmed { generation }, times)
-        }
-        // It is given again after a boot, where what is desired now could not be reached.
-        _ if confirmed::is(draft.state(), id, generation, desired) => {
-            told(draft, id, &Progress::Confirmed { generation }, times)
-        }
-        _ => Err(Refusal::Conflict(format!("generation {generation} is not what is desired now"))),
-    }
+    proven::note(draft, id, generation, desired, times)
 }
 
 /// Lets a pending or rejected machine in.
@@ -301,8 +298,9 @@ pub fn want(
     let operation = operation::open(draft, id, kind, None)?;
     let digest = Digest::of_value(&desired);
     let record = DesiredState { machine: id, generation, desired, permit, digest, operation: operation.id };
-    if super::state::stored_value(&record).len() > crate::store::VALUE_LIMIT {
-        return Err(Refusal::invalid("document", "the whole desired state is over 64 KiB"));
+    if super::state::stored_value(&record).len() > DESIRED_LIMIT {
+        let most = DESIRED_LIMIT >> 10;
+        return Err(Refusal::invalid("document", format!("the whole desired state is over {most} KiB")));
     }
     let now = draft.get::<DesiredState>(&id).map(desired_facts).unwrap_or_default();
     draft.audit("machine.desired", id, now, desired_facts(&record));
@@ -508,7 +506,8 @@ mod tests {
         let times = Times { make_ms: 1_200, prove_ms: 800, ..Times::default() };
         assert!(confirm(&mut draft, id, Generation(2), digest, times).is_err());
         assert!(confirm(&mut draft, id, Generation(1), Digest::of(b"other"), times).is_err());
-        confirm(&mut draft, id, Generation(1), digest, times).expect("confirmed");
+        confirm(&mut draft, id, Generation(1), digest, times).expect("answered");
+        progress(&mut draft, id, &Progress::Confirmed { generation: Generation(1) }).expect("noted");
         let operation = following(draft.state(), id).and_then(|o| draft.get::<Operation>(&o).cloned()).expect("there");
         assert_eq!(operation.state, OperationState::Succeeded);
         assert_eq!(operation.outcome, Some(Outcome { ending: Ending::Confirmed, times }));

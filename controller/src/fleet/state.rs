@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::enrollment::marks::{self, Marks};
 use super::operation::confirmed::Confirmed;
+use super::operation::proven::Proven;
 use super::record::{
     Address, Answered, AuditHead, Credential, DesiredState, Event, Iso, Lease, Location, Machine, MachineInventory,
     ModelCard, Operation, Policy, Subnet, Ticket, Token,
@@ -216,6 +217,8 @@ tables! {
     desired: DesiredState by MachineId = |r| r.machine, "desired/", "desired state";
     /// What they were confirmed to be last.
     confirmed: Confirmed by MachineId = |r| r.machine, "confirmed/", "confirmed state";
+    /// What they have proven and not yet said that they keep.
+    proven: Proven by MachineId = |r| r.machine, "proven/", "proven state";
     /// Work, done and to be done.
     operations: Operation by OperationId = |r| r.id, "operation/", "operation", indexed by State::index_operation;
     /// Sites.

@@ -161,15 +161,11 @@ async fn answer(
                     Err(end) => Ok(Err(end)),
                 }
             };
-            let answer = match sessions.0.fleet.change(author, confirm).await {
-                Ok(Ok(())) => Answer::Accepted,
-                Ok(Err(end)) => return Err(end),
-                Err(error) => session::refused(id, &error),
-            };
-            if answer == Answer::Accepted {
-                sessions.0.registry.confirmed(id, generation);
+            match sessions.0.fleet.change(author, confirm).await {
+                Ok(Ok(())) => Ok(Answer::Accepted),
+                Ok(Err(end)) => Err(end),
+                Err(error) => Ok(session::refused(id, &error)),
             }
-            Ok(answer)
         }
         Call::Hello(_)
         | Call::Inventory(_)

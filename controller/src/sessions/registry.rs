@@ -12,7 +12,7 @@ use muster_protocol::drift::OnDrift;
 use muster_protocol::frame;
 use muster_protocol::hello::{Awaits, Progress};
 use muster_protocol::to_agent::{Answer, Call};
-use muster_protocol::{BootId, Digest, Generation, MachineId, close};
+use muster_protocol::{BootId, Digest, MachineId, close};
 use quinn::Connection;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -385,15 +385,6 @@ impl Registry {
     pub fn wake(&self, machine: MachineId) {
         if let Some(Entry::Online(peer)) = self.entries().get(&machine) {
             peer.wake.notify_one();
-        }
-    }
-
-    /// The machine confirmed this generation over another connection than its session.
-    pub fn confirmed(&self, machine: MachineId, generation: Generation) {
-        let Some(peer) = self.get(machine) else { return };
-        if peer.progress().generation() <= Some(generation) {
-            peer.set_progress(Progress::Confirmed { generation });
-            self.changed();
         }
     }
 

@@ -371,7 +371,8 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
         }
         Call::Progress(mut progress) => {
             shorten(&mut progress);
-            told_progress(sessions, peer, progress.clone());
+            peer.set_progress(progress.clone());
+            sessions.0.registry.changed();
             change(sessions, peer, move |draft| machine::progress(draft, id, &progress)).await
         }
         Call::Drift(mut drift) => {
@@ -389,12 +390,7 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
             }
         }
         Call::Confirm { generation, desired, times } => {
-            let confirm = move |draft: &mut Draft| machine::confirm(draft, id, generation, desired, times);
-            let answer = change(sessions, peer, confirm).await;
-            if answer == Answer::Accepted {
-                told_progress(sessions, peer, Progress::Confirmed { generation });
-            }
-            answer
+            change(sessions, peer, move |draft| machine::confirm(draft, id, generation, desired, times)).await
         }
         Call::Prove { generation } => proof::proves(&sessions.0.fleet.state(), id, generation),
         Call::Work { operation: work, mut state } => {
@@ -409,11 +405,6 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
         }
         Call::Renew { csr } => renew(sessions, peer, &csr),
     }
-}
-
-fn told_progress(sessions: &Sessions, peer: &Peer, progress: Progress) {
-    peer.set_progress(progress);
-    sessions.0.registry.changed();
 }
 
 async fn change<F>(sessions: &Sessions, peer: &Peer, decide: F) -> Answer

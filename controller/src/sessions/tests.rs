@@ -401,10 +401,13 @@ async fn a_confirmation_counts_for_what_is_desired_now_and_for_nothing_else() {
     let right = Digest::of_value(&Desired::default());
     let answer: to_controller::Answer = ask(&session, &confirm(1, Digest::of(b"other"))).await;
     assert_eq!(answer, to_controller::Answer::Refused(Refusal::Outdated));
-    let answer: to_controller::Answer = ask(&session, &confirm(1, right)).await;
-    assert_eq!(answer, to_controller::Answer::Accepted);
+    let confirmed = Progress::Confirmed { generation: Generation(1) };
+    for call in [confirm(1, right), to_controller::Call::Progress(confirmed.clone())] {
+        let answer: to_controller::Answer = ask(&session, &call).await;
+        assert_eq!(answer, to_controller::Answer::Accepted);
+    }
     let outcome = world.fleet.state().machines.get(&id).map(|m: &Machine| m.outcome.clone());
-    assert_eq!(outcome, Some(Progress::Confirmed { generation: Generation(1) }));
+    assert_eq!(outcome, Some(confirmed));
 }
 
 #[tokio::test]

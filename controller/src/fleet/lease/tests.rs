@@ -78,10 +78,11 @@ fn now(draft: &Draft, lease: &Lease) -> Lease {
     draft.need(&lease.id).expect("the lease is there")
 }
 
-/// The machine's agent proves what is desired of it.
+/// The machine's agent proves what is desired of it, and keeps it.
 fn confirm(draft: &mut Draft, id: MachineId) {
-    let desired = draft.need::<DesiredState>(&id).expect("something is desired");
-    machine::confirm(draft, id, desired.generation, desired.digest, Times::default()).expect("confirmed");
+    let DesiredState { generation, digest, .. } = draft.need(&id).expect("something is desired");
+    machine::confirm(draft, id, generation, digest, Times::default()).expect("answered");
+    machine::progress(draft, id, &Progress::Confirmed { generation }).expect("noted");
 }
 
 fn refuse(draft: &mut Draft, id: MachineId) {

@@ -1,8 +1,9 @@
 //! What a machine was confirmed to be last: what its boot script hands it, and what it is brought to after a boot where
 //! what is desired by now could not be reached.
 //!
-//! Kept apart from [`DesiredState`], which an attempt that fails replaces. Written in the batch that makes the confirmation
-//! durable, and gone when the machine leaves somebody's hands: nobody comes up with another one's network.
+//! Kept apart from [`DesiredState`], which an attempt that fails replaces. Written when the machine itself says that it
+//! keeps what it has proven (see [`super::proven`]), and gone when the machine leaves somebody's hands: nobody comes up
+//! with another one's network.
 
 use muster_protocol::desired::{Desired, Network};
 use muster_protocol::hello::{Progress, Reason, Times};
@@ -10,6 +11,7 @@ use muster_protocol::{BootId, Digest, Generation, MachineId};
 use serde::{Deserialize, Serialize};
 
 use super::outcome;
+use super::proven::Proven;
 use crate::fleet::record::{DesiredState, Lifecycle, Machine};
 use crate::fleet::{Draft, State};
 
@@ -37,20 +39,26 @@ pub struct Again {
     pub how: Progress,
 }
 
-/// Takes note that what is desired is confirmed, where it is this generation.
-pub fn note(draft: &mut Draft, id: MachineId, generation: Generation) {
+/// The machine keeps this generation: what it has proven of it, or what is desired where that is this one.
+pub fn note(draft: &mut Draft, id: MachineId, generation: Generation, proven: Option<Proven>) {
     let is_known = |before: &Confirmed| before.generation == generation;
     if draft.get::<Confirmed>(&id).is_some_and(is_known) {
         return;
     }
-    let wanted = draft.get::<DesiredState>(&id).filter(|wanted| wanted.generation == generation);
-    let Some(DesiredState { desired, digest, .. }) = wanted.cloned() else { return };
+    let wanted = || draft.get::<DesiredState>(&id).filter(|wanted| wanted.generation == generation).cloned();
+    let (desired, digest) = match proven {
+        Some(Proven { desired, digest, .. }) => (desired, digest),
+        None => match wanted() {
+            Some(DesiredState { desired, digest, .. }) => (desired, digest),
+            None => return,
+        },
+    };
     draft.put(Confirmed { machine: id, generation, desired, digest, again: None });
 }
 
 /// Takes note of what became of the generation that was given again, once for each boot. Answers whether this is one that
 /// was confirmed, and that a newer one has followed since: then that one's outcome stays the machine's.
-pub fn told_again(draft: &mut Draft, machine: &Machine, how: &Progress, times: Times) -> bool {
+pub fn told_again(draft: &mut Draft, machine: &Machine, how: &Progress) -> bool {
     let Some(mut record) = draft.get::<Confirmed>(&machine.id).cloned() else { return false };
     let generation = record.generation;
     if how.generation() != Some(generation) {
@@ -61,7 +69,7 @@ pub fn told_again(draft: &mut Draft, machine: &Machine, how: &Progress, times: T
     let again = Again { boot, how: how.clone() };
     if (is_followed || !is_confirmed(how)) && record.again.as_ref() != Some(&again) {
         if is_followed {
-            let (kind, text) = outcome::event(generation, how, times);
+            let (kind, text) = outcome::event(generation, how, Times::default());
             draft.event(kind, machine.id, format!("{}: {text}, as it was before", machine.name));
         }
         record.again = Some(again);
@@ -112,6 +120,7 @@ pub fn network(state: &State, id: MachineId) -> Option<(Generation, &Network)> {
 pub fn forget(draft: &mut Draft, id: MachineId) {
     draft.delete::<DesiredState>(&id);
     draft.delete::<Confirmed>(&id);
+    draft.delete::<Proven>(&id);
 }
 
 fn is_confirmed(outcome: &Progress) -> bool {
@@ -129,7 +138,7 @@ pub fn interrupted(state: &State, id: MachineId, generation: Generation) -> Prog
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use muster_protocol::desired::check;
     use muster_protocol::enroll::Identity;
     use muster_protocol::to_agent::{Apply, Call};
@@ -141,11 +150,11 @@ mod tests {
     use crate::fleet::machine;
     use crate::fleet::record::{Operation, OperationState};
 
-    const FIRST: BootId = BootId::from_bytes([1; 16]);
-    const SECOND: BootId = BootId::from_bytes([2; 16]);
-    const THIRD: BootId = BootId::from_bytes([3; 16]);
+    pub const FIRST: BootId = BootId::from_bytes([1; 16]);
+    pub const SECOND: BootId = BootId::from_bytes([2; 16]);
+    pub const THIRD: BootId = BootId::from_bytes([3; 16]);
 
-    fn member(draft: &mut Draft) -> MachineId {
+    pub fn member(draft: &mut Draft) -> MachineId {
         let id = enrolled(draft, Identity::default());
         machine::approve(draft, id).expect("approved");
         machine::hello(draft, id, FIRST, Progress::Idle).expect("hello");
@@ -153,15 +162,22 @@ mod tests {
     }
 
     /// Wants a network that is told apart by its hostname.
-    fn want(draft: &mut Draft, id: MachineId, hostname: &str) -> Operation {
+    pub fn want(draft: &mut Draft, id: MachineId, hostname: &str) -> Operation {
         let network = Network { hostname: Some(hostname.into()), ..Network::default() };
         let desired = check(Desired { network: Some(network), storage: None }).expect("nothing is wrong with it");
         machine::set_desired(draft, id, desired, None, None).expect("set")
     }
 
-    fn confirm(draft: &mut Draft, id: MachineId) {
-        let wanted = draft.need::<DesiredState>(&id).expect("something is desired");
-        machine::confirm(draft, id, wanted.generation, wanted.digest, Times::default()).expect("confirmed");
+    /// The machine reaches the controller over what is desired, and hears of it or not.
+    pub fn prove(draft: &mut Draft, id: MachineId) -> Generation {
+        let DesiredState { generation, digest, .. } = draft.need::<DesiredState>(&id).expect("something is desired");
+        machine::confirm(draft, id, generation, digest, Times::default()).expect("it is answered");
+        generation
+    }
+
+    pub fn confirm(draft: &mut Draft, id: MachineId) {
+        let generation = prove(draft, id);
+        machine::progress(draft, id, &Progress::Confirmed { generation }).expect("noted");
     }
 
     /// As an agent confirms what it was given after a boot.
@@ -172,29 +188,29 @@ mod tests {
         assert!(is(draft.state(), id, generation, digest));
     }
 
-    fn reverted(generation: u64) -> Progress {
+    pub fn reverted(generation: u64) -> Progress {
         let (generation, why) = (Generation(generation), "no gateway".to_owned());
         Progress::Reverted { generation, reason: Reason::NoGateway, why, times: Times::default() }
     }
 
-    fn applying(generation: u64) -> Progress {
+    pub fn applying(generation: u64) -> Progress {
         Progress::Applying { generation: Generation(generation), percent: 3, step: "a step".into() }
     }
 
     /// The generation that the machine is given, by a session of this boot that says this.
-    fn given(draft: &Draft, machine: MachineId, boot: BootId, progress: Progress) -> Option<u64> {
+    pub fn given(draft: &Draft, machine: MachineId, boot: BootId, progress: Progress) -> Option<u64> {
         match converge::next(draft.state(), &Online { machine, boot, progress }, 20) {
             Some((_, Call::Apply(Apply { generation, .. }))) => Some(generation.0),
             _ => None,
         }
     }
 
-    fn handed(draft: &Draft, id: MachineId) -> Option<(u64, String)> {
+    pub fn handed(draft: &Draft, id: MachineId) -> Option<(u64, String)> {
         let (generation, network) = network(draft.state(), id)?;
         Some((generation.0, network.hostname.clone()?))
     }
 
-    fn events(draft: &Draft, kind: &str) -> Vec<String> {
+    pub fn events(draft: &Draft, kind: &str) -> Vec<String> {
         let of_kind = draft.state().events.iter().filter(|event| event.kind == kind);
         of_kind.map(|event| event.text.clone()).collect()
     }
@@ -233,6 +249,7 @@ mod tests {
         assert_eq!(given(&draft, id, SECOND, Progress::Idle), Some(1));
         let digest = draft.need::<Confirmed>(&id).expect("kept").digest;
         machine::confirm(&mut draft, id, Generation(1), digest, Times::default()).expect("it is what it was before");
+        assert_eq!(events(&draft, "machine.confirmed").len(), 1, "that it keeps it is for the machine to say");
         let is = Progress::Confirmed { generation: Generation(1) };
         for _ in 0..3 {
             machine::hello(&mut draft, id, SECOND, is.clone()).expect("hello");
@@ -325,6 +342,23 @@ mod tests {
             let next = confirmed_before.then_some(1);
             assert_eq!(given(&draft, id, SECOND, Progress::Idle), next);
         }
+    }
+
+    #[test]
+    fn what_is_tried_again_in_another_boot_is_confirmed_there_over_whatever_way() {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        want(&mut draft, id, "one");
+        confirm(&mut draft, id);
+        machine::hello(&mut draft, id, SECOND, Progress::Idle).expect("hello");
+        machine::progress(&mut draft, id, &reverted(1)).expect("noted");
+        machine::hello(&mut draft, id, THIRD, Progress::Idle).expect("hello");
+        assert_eq!(given(&draft, id, THIRD, Progress::Idle), Some(1));
+        let digest = draft.need::<Confirmed>(&id).expect("kept").digest;
+        machine::confirm(&mut draft, id, Generation(1), digest, Times::default()).expect("the router is there by now");
+        let is = Progress::Confirmed { generation: Generation(1) };
+        machine::progress(&mut draft, id, &is).expect("noted");
+        assert_eq!(draft.need::<Machine>(&id).expect("there").outcome, is);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod confirmed;
 pub mod drift;
 pub mod outcome;
+pub mod proven;
 #[cfg(test)]
 mod stored;
 

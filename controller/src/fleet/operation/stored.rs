@@ -1,4 +1,4 @@
-//! The bytes of what an operation leaves in the store, with how its machine came out of it, and of what was confirmed.
+//! The bytes of what an operation leaves in the store, with how its machine came out of it, and of what was proven and confirmed.
 //!
 //! A released controller's database is read for ever: if a test here fails, do not change the test. Growth is a new
 //! variant of `Stored`, or of one of the enums inside, at its end.
@@ -9,6 +9,7 @@ use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
 use super::confirmed::{Again, Confirmed};
 use super::outcome::{Ending, Outcome};
+use super::proven::Proven;
 use crate::fleet::record::{Operation, OperationKind, OperationState, OperationStep};
 use crate::fleet::state::{read_value, stored_value};
 
@@ -62,4 +63,20 @@ fn what_was_confirmed_last() {
         assert_eq!(value.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), expected);
         assert_eq!(read_value::<Confirmed>(&value), Some(confirmed));
     }
+}
+
+#[test]
+fn what_was_proven_last() {
+    let times = Times { make_ms: 1, prove_beside_ms: 2, switch_ms: 3, verify_ms: 4, prove_ms: 5, revert_ms: 300 };
+    let proven = Proven {
+        machine: MachineId::from_bytes([2; 16]),
+        generation: Generation(7),
+        desired: Desired::default(),
+        digest: Digest::from_bytes([0xd1; 32]),
+        times,
+    };
+    let expected = format!("00 {} 07 0000 {} 0102030405ac02", "02".repeat(16), "d1".repeat(32)).replace(' ', "");
+    let value = stored_value(&proven);
+    assert_eq!(value.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), expected);
+    assert_eq!(read_value::<Proven>(&value), Some(proven));
 }

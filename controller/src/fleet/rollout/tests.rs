@@ -15,6 +15,7 @@ use super::waves::{AWAY_MS, LOST_MS, Tally, Waits, look};
 use super::*;
 use crate::fleet::draft::tests::draft;
 use crate::fleet::enrollment::tests::enrolled;
+use crate::fleet::record::DesiredState;
 use crate::fleet::state::{Record, read_value, stored_key, stored_value};
 use crate::store::{BATCH_LIMIT, Write};
 
@@ -237,6 +238,23 @@ fn a_canary_that_reverts_stops_the_rollout_and_no_other_machine_is_touched() {
         assert_eq!(world.touched(), [0]);
         assert_eq!(world.events(), ["rollout.started", "rollout.stopped"]);
     }
+}
+
+#[test]
+fn a_canary_that_proved_its_network_and_reverted_all_the_same_stops_the_rollout() {
+    let mut world = World::of(10);
+    let number = world.rolls(pace(), 0..10).expect("starts");
+    world.goes_on(number);
+    let canary = world.machines[0];
+    let wanted = world.draft.need::<DesiredState>(&canary).expect("it was given something");
+    machine::confirm(&mut world.draft, canary, wanted.generation, wanted.digest, Times::default()).expect("answered");
+    world.draft.advance_ms(SOAK_MS);
+    assert_eq!(world.goes_on(number), Waits::Machines { count: 1, one: canary }, "it has not said that it keeps it");
+    // The answer was lost.
+    world.reverts(0);
+    assert_eq!(world.goes_on(number), Waits::Nothing);
+    assert!(world.why(number).starts_with("m00000: "));
+    assert_eq!(world.touched(), [0]);
 }
 
 #[test]

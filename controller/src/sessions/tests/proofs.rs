@@ -119,13 +119,13 @@ async fn nobody_is_online_by_a_proof() {
 }
 
 #[tokio::test]
-async fn a_confirmation_over_a_proof_ends_the_operation_with_its_times() {
+async fn a_confirmation_over_a_proof_and_the_machines_word_end_the_operation_with_its_times() {
     let world = world();
     let (who, operation) = world.wanting().await;
     let session = world.session(&who).await;
     let (generation, step) = (Generation(1), "proving".to_owned());
     let applying = Progress::Applying { generation, percent: 50, step };
-    assert_eq!(told(&session, &Call::Progress(applying)).await, Answer::Accepted);
+    assert_eq!(told(&session, &Call::Progress(applying.clone())).await, Answer::Accepted);
 
     let proof = world.proof(&who).await;
     let other = Call::Confirm { generation, desired: Digest::of(b"other"), times: TIMES };
@@ -133,16 +133,23 @@ async fn a_confirmation_over_a_proof_ends_the_operation_with_its_times() {
         assert_eq!(told(&proof, &wrong).await, Answer::Refused(Refusal::Outdated));
     }
     assert_eq!(world.operation(operation).state, OperationState::Running);
-    assert_eq!(told(&proof, &confirm(1)).await, Answer::Accepted);
-    // What was answered is durable, and so is seen at once.
+    for _ in 0..2 {
+        assert_eq!(told(&proof, &confirm(1)).await, Answer::Accepted, "an answer that was lost is given again");
+        // What was answered is durable, and so is seen at once.
+        assert!(world.fleet.state().proven.get(&who.machine).is_some());
+        let Presence::Online(seen) = world.sessions.presence(who.machine) else { panic!("offline") };
+        assert_eq!(
+            (&seen.progress, world.operation(operation).outcome),
+            (&applying, None),
+            "nobody knows who heard it"
+        );
+    }
+    assert_eq!(told(&session, &Call::Progress(Progress::Confirmed { generation })).await, Answer::Accepted);
     let ended = world.operation(operation);
     let outcome = Outcome { ending: Ending::Confirmed, times: TIMES };
     assert_eq!((ended.state, ended.outcome), (OperationState::Succeeded, Some(outcome)));
-    let Presence::Online(seen) = world.sessions.presence(who.machine) else { panic!("offline") };
-    assert_eq!(seen.progress, Progress::Confirmed { generation }, "its session is known to be done");
-    assert_eq!(told(&proof, &confirm(1)).await, Answer::Accepted, "an answer that was lost is given again");
+    assert_eq!(told(&proof, &confirm(1)).await, Answer::Accepted, "a copy that comes late");
     assert_eq!(world.operation(operation).outcome, Some(outcome));
-    assert_eq!(told(&session, &Call::Progress(Progress::Confirmed { generation })).await, Answer::Accepted);
     counted_outcomes(&world, "confirmed", "", 1).await;
 }
 
@@ -164,6 +171,8 @@ async fn how_changes_come_out_is_counted_once_by_outcome_and_reason() {
     let proof = world.dialed(&who).await;
     assert_eq!(told(&proof, &prove(2)).await, Answer::Accepted);
     assert_eq!(told(&proof, &confirm(2)).await, Answer::Accepted);
+    let confirmed = Call::Progress(Progress::Confirmed { generation: Generation(2) });
+    assert_eq!(told(&session, &confirmed).await, Answer::Accepted);
     counted_outcomes(&world, "confirmed", "", 1).await;
     assert_eq!(world.metrics.outcomes("reverted", "no-gateway"), 1);
 }
