@@ -35,8 +35,8 @@ pub struct Agent {
     pub outbox: watch::Sender<Outbox>,
     /// Where it stands with its controller, for the console.
     pub status: watch::Sender<Status>,
-    /// By which address the controller was reached last.
-    pub controller: watch::Sender<Option<SocketAddr>>,
+    /// Where the controller is, the address by which it was reached last first; nothing before it was.
+    pub controller: watch::Sender<Vec<SocketAddr>>,
     /// The one loop that changes the machine.
     pub reconciler: Arc<Reconciler>,
     session: Mutex<Session>,
@@ -83,7 +83,7 @@ impl Agent {
     pub fn new(options: Options, machine: Arc<dyn Machine>) -> (Arc<Self>, Jobs) {
         let outbox = watch::Sender::new(Outbox::default());
         let (keep, boot, manage) = (options.keep.clone(), options.boot, options.manage);
-        let controller = watch::Sender::new(None);
+        let controller = watch::Sender::new(Vec::new());
         let seen = controller.subscribe();
         let (reconciler, jobs) = Reconciler::new(machine.clone(), keep, boot, manage, outbox.clone(), seen);
         let clock = Clock::new(options.time_unix_s);

@@ -4,6 +4,7 @@
 //! It holds states, not messages: what changed twice is told once, and what was never acknowledged is told again.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Outbox {
     pub changes: u64,
     /// The last of them after which a session was heard of.
     pub heard: u64,
+    /// At which address of the controller the session is to go on; `None` once it does, or cannot.
+    pub moves_to: Option<IpAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

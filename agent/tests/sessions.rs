@@ -9,7 +9,7 @@ use controller::Controller;
 use muster_agent::agent::{Agent, Contact};
 use muster_agent::dial::Ended;
 use muster_agent::keep::Keep;
-use muster_agent::options::{Manage, Options, Pace, WhenRefused};
+use muster_agent::options::{Endpoint, Manage, Options, Pace, WhenRefused};
 use muster_agent::quic;
 use muster_agent::run::run_agent;
 use muster_agent::sim::{SimMachine, Wire};
@@ -279,7 +279,7 @@ async fn a_change_of_the_network_is_confirmed_over_a_connection_of_its_own_and_t
     assert_eq!(ask(&first, to_agent::Call::Apply(apply)).await, to_agent::Answer::Accepted);
 
     let proven = async {
-        let proof = controller.proof().await;
+        let proof = controller.connected().await;
         assert_eq!(controller.told(&proof, Answer::Accepted).await, Call::Prove { generation });
         let confirm = controller.told(&proof, Answer::Accepted).await;
         assert!(
@@ -294,6 +294,37 @@ async fn a_change_of_the_network_is_confirmed_over_a_connection_of_its_own_and_t
     };
     // What is told meanwhile is told in the session that asked.
     in_time("a proof and the outcome", async { tokio::join!(proven, told) }).await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_to_go_on_at_another_address_is_begun_there_before_the_first_one_ends() {
+    let controller = Controller::start_at("0.0.0.0:0");
+    let at = |host: &str| Endpoint { host: host.to_owned(), ..controller.endpoint() };
+    let controllers = vec![at("127.0.0.1"), at("127.0.0.2")];
+    let own = start_as(Options { controllers, ..options(&controller, Keep::memory()) });
+    in_time("an enrollment", controller.enroll()).await;
+    let (first, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let is_in = |status: &muster_agent::agent::Status| status.contact == Contact::Online;
+    in_time("a welcome", own.agent.status.subscribe().wait_for(is_in)).await.expect("the agent lives");
+    let reached = own.agent.controller.borrow()[0].ip();
+    let other = own.agent.controller.borrow()[1].ip();
+
+    own.agent.outbox.send_modify(|out| out.moves_to = Some(other));
+    let second = in_time("a connection beside the session", controller.connected()).await;
+    assert_eq!(first.close_reason(), None, "nobody has ended it");
+    in_time("a hello", controller.welcome_on(&second, Standing::Member)).await;
+    first.close(VarInt::from_u32(close::REPLACED), b"a newer session has its place");
+    assert!(matches!(ask(&second, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)));
+    let moved = |out: &muster_agent::outbox::Outbox| out.moves_to.is_none();
+    in_time("word of it", own.agent.outbox.subscribe().wait_for(moved)).await.expect("the agent lives");
+    assert_eq!(*own.agent.controller.borrow().iter().map(|at| at.ip()).collect::<Vec<_>>(), [other, reached]);
+
+    // Where it is already, and where nobody is, it stays as it is.
+    for elsewhere in [other, "127.0.0.3".parse().expect("an address")] {
+        own.agent.outbox.send_modify(|out| out.moves_to = Some(elsewhere));
+        in_time("word of it", own.agent.outbox.subscribe().wait_for(moved)).await.expect("the agent lives");
+        assert!(matches!(ask(&second, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)));
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 //!
 //! It moves frames and waits; what is said in a session is `talk`'s and `session`'s business.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,8 +62,8 @@ struct Dialer<'a> {
     backoff: Backoff,
     certificate: Certificate,
     boot_again_at: Option<Instant>,
-    /// Where it worked last: tried first.
-    preferred: Option<SocketAddr>,
+    /// The connection of the last session, which is still there, and the one with which it goes on.
+    moved: Option<(Connection, Connection)>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -84,7 +83,7 @@ pub async fn dial(agent: &Arc<Agent>) -> Ended {
         backoff: Backoff::new(options.pace.backoff_first, options.pace.backoff_limit),
         certificate: Certificate::Usable,
         boot_again_at: None,
-        preferred: None,
+        moved: None,
     };
     loop {
         match dialer.attempt().await {
@@ -191,7 +190,7 @@ impl Dialer<'_> {
         };
         let csr = identity::signing_request(&key)?;
         let identity = machine::blocking(&self.agent.machine, |machine| machine.identity()).await;
-        let connection = self.connect(ALPN_ENROLL, None).await?;
+        let connection = reach::connect(self.agent, ALPN_ENROLL, None, None).await?;
         let answer = quic::ask(&connection, &Request { leave, csr, identity }).await;
         quic::end(&connection, close::DONE, "enrollment is over");
         Ok(answer?)
@@ -219,13 +218,18 @@ impl Dialer<'_> {
 
     async fn session(&mut self, mut own: Credentials) -> Next {
         let agent = self.agent;
-        agent.status.send_modify(|status| {
-            status.contact = Contact::Dialing;
-            status.machine = Some(own.machine);
-        });
-        let connection = match self.connect(ALPN_SESSION, Some(&own)).await {
-            Ok(connected) => connected,
-            Err(trouble) => return Next::Wait(trouble),
+        let (before, connection) = match self.moved.take() {
+            Some((before, connection)) => (Some(before), connection),
+            None => {
+                agent.status.send_modify(|status| {
+                    status.contact = Contact::Dialing;
+                    status.machine = Some(own.machine);
+                });
+                match reach::connect(agent, ALPN_SESSION, Some(&own), None).await {
+                    Ok(connection) => (None, connection),
+                    Err(trouble) => return Next::Wait(trouble),
+                }
+            }
         };
         let (welcome, heard) = match talk::hello(agent, &connection).await {
             Ok(welcomed) => welcomed,
@@ -234,6 +238,9 @@ impl Dialer<'_> {
                 return Next::Wait(self.judge(error));
             }
         };
+        // The controller has ended it by now, since this one took its place.
+        drop(before);
+        agent.outbox.send_modify(|out| out.moves_to = None);
         self.set_clock(welcome.time_unix_ms).await;
         agent.session().welcomed(welcome.standing.clone());
         agent.reconciler.on_drift(welcome.on_drift);
@@ -257,6 +264,10 @@ impl Dialer<'_> {
         }
         agent.status.send_modify(|status| status.contact = Contact::Dialing);
         match end {
+            End::Moved(to) => {
+                self.moved = Some((connection, to));
+                Next::AtOnce
+            }
             End::Lost(error) if talk::asks_for_a_new_hello(&error) => Next::AtOnce,
             // The network is another one: there is nothing to wait for.
             End::Lost(QuicError::Late) if changes != agent.outbox.borrow().changes => {
@@ -316,13 +327,5 @@ impl Dialer<'_> {
     async fn set_clock(&self, unix_ms: u64) {
         self.agent.clock.set(unix_ms);
         machine::blocking(&self.agent.machine, move |machine| machine.set_clock(unix_ms)).await;
-    }
-
-    /// Opens a connection to whichever controller answers first.
-    async fn connect(&mut self, alpn: &[u8], own: Option<&Credentials>) -> Result<Connection, Trouble> {
-        let connection = reach::reach(self.agent, alpn, own, self.preferred, None).await?;
-        self.preferred = Some(connection.remote_address());
-        self.agent.controller.send_replace(self.preferred);
-        Ok(connection)
     }
 }

@@ -47,7 +47,7 @@ pub async fn come_home(agent: &Arc<Agent>, handed: &Network, mut stands: bool) {
 
 /// Whether there is a session within the time, or within a longer one where a controller answers at all.
 async fn leads_home(agent: &Agent) -> bool {
-    let answered = |address: &Option<_>| address.is_some();
+    let answered = |addresses: &Vec<_>| !addresses.is_empty();
     let in_session = |status: &Status| matches!(status.contact, Contact::Pending { .. } | Contact::Online);
     let mut reached = agent.controller.subscribe();
     if timeout(agent.options.pace.turn, reached.wait_for(answered)).await.is_err() {
@@ -55,7 +55,7 @@ async fn leads_home(agent: &Agent) -> bool {
     }
     let is_in = timeout(ANSWERED, agent.status.subscribe().wait_for(in_session)).await.is_ok();
     if !is_in {
-        agent.controller.send_replace(None);
+        agent.controller.send_replace(Vec::new());
     }
     is_in
 }
@@ -110,7 +110,7 @@ mod tests {
 
     /// A session by whatever there is now.
     fn answer(agent: &Agent) {
-        agent.controller.send_replace(Some("192.0.2.1:8443".parse().expect("an address")));
+        agent.controller.send_replace(vec!["192.0.2.1:8443".parse().expect("an address")]);
         agent.status.send_modify(|status| status.contact = Contact::Online);
     }
 

@@ -3,6 +3,7 @@
 //! The reconcile loop puts a [`Proof`] into the outbox and waits for its answer; this tries until there is one, or until
 //! the proof is taken away again. The session that is up is left alone.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use muster_protocol::to_controller::{Answer, Call, Refusal};
@@ -80,12 +81,12 @@ async fn until_answered(agent: &Agent, proof: &Proof) {
 
 async fn attempt(agent: &Agent, proof: &Proof) -> Result<Proven, Trouble> {
     let own = Credentials::load(&agent.options.keep, agent.options.ca).ok_or(Trouble::NoTicket)?;
-    let last = *agent.controller.borrow();
-    let way = match &proof.asked {
-        Asked::Beside(way) => Some(way),
-        Asked::Reach | Asked::Confirm { .. } => None,
+    let in_use = agent.controller.borrow().first().map(SocketAddr::ip);
+    let (to, way) = match &proof.asked {
+        Asked::Beside(way) => (way.controller.or(in_use), Some(way)),
+        Asked::Reach | Asked::Confirm { .. } => (None, None),
     };
-    let connection = reach(agent, ALPN_SESSION, Some(&own), last, way).await?;
+    let (connection, _) = reach(agent, ALPN_SESSION, Some(&own), to, way).await?;
     let asked = match &proof.asked {
         Asked::Beside(_) | Asked::Reach => holds(&connection, proof).await.map(|()| Proven::Yes),
         Asked::Confirm { desired, times } => {

@@ -2,7 +2,7 @@
 //!
 //! Used by `dial` for sessions and enrollments and by `prove` for proofs. It waits for nothing but answers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::tls::{self, Time};
 use crate::agent::Agent;
 use crate::machine::{self, MachineError, chain};
 use crate::options::Endpoint;
-use crate::plan::network::NewWay;
+use crate::plan::network::{NewWay, in_force};
 
 /// For one name to resolve.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -57,15 +57,16 @@ pub(super) enum Trouble {
     Overtaken,
 }
 
-/// Opens a connection to whichever controller answers first; `preferred` is tried first of all.
-/// Where `way` is given, packets take it and no other.
+/// Opens a connection to whichever address of a controller answers first; the one that did last is tried first of all.
+/// Where `to` is given, only that one is tried, and where `way` is, packets take it and no other. The second value is where
+/// the controller is, what answered first.
 pub(super) async fn reach(
     agent: &Agent,
     alpn: &[u8],
     own: Option<&Credentials>,
-    preferred: Option<SocketAddr>,
+    to: Option<IpAddr>,
     way: Option<&NewWay>,
-) -> Result<Connection, Trouble> {
+) -> Result<(Connection, Vec<SocketAddr>), Trouble> {
     // A sealed medium may be years old, and the hardware clock anything: the first controller that proves to be one of
     // the right CA is asked for the time.
     let is_sealed = matches!(agent.options.leave, Some(Leave::Site(_)));
@@ -73,16 +74,22 @@ pub(super) async fn reach(
     let tls = tls::config(alpn, agent.trust.cas(), &agent.clock, time, own);
     let tls = tls.map_err(|error| QuicError::Local(error.to_string()))?;
     let mut failed = None;
-    let mut addresses: Vec<SocketAddr> = preferred.into_iter().collect();
+    let known = agent.controller.borrow().clone();
+    let mut found: Vec<SocketAddr> = known.first().copied().into_iter().collect();
     for endpoint in &agent.options.controllers {
         match resolve(endpoint).await {
-            Ok(found) => addresses.extend(found.into_iter().filter(|address| Some(*address) != preferred)),
-            Err(trouble) => failed = Some(trouble),
+            Ok(addresses) => found.extend(addresses),
+            Err(trouble) => {
+                // Then it is where it was.
+                found.extend(&known);
+                failed = Some(trouble);
+            }
         }
     }
+    let mut addresses = in_force(&[], found);
     addresses.truncate(ADDRESSES);
     let mut attempts = JoinSet::new();
-    for address in addresses {
+    for address in addresses.iter().copied().filter(|address| to.is_none_or(|to| to == address.ip())) {
         let (ip, by) = (address.ip(), way.cloned());
         let socket = machine::blocking(&agent.machine, move |machine| machine.socket(ip, by.as_ref())).await;
         let socket = match socket {
@@ -110,12 +117,29 @@ pub(super) async fn reach(
         };
         let Some(attempt) = attempt else { break };
         match attempt {
-            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Ok(connection)) => {
+                let reached = connection.remote_address();
+                addresses.retain(|address| *address != reached);
+                addresses.insert(0, reached);
+                return Ok((connection, addresses));
+            }
             Ok(Err(error)) => failed = Some(error.into()),
             Err(error) => failed = Some(QuicError::Local(error.to_string()).into()),
         }
     }
     Err(failed.unwrap_or(Trouble::Nobody))
+}
+
+/// The same over whatever way there is, and remembers where the controller is.
+pub(super) async fn connect(
+    agent: &Agent,
+    alpn: &[u8],
+    own: Option<&Credentials>,
+    to: Option<IpAddr>,
+) -> Result<Connection, Trouble> {
+    let (connection, found) = reach(agent, alpn, own, to, None).await?;
+    agent.controller.send_replace(found);
+    Ok(connection)
 }
 
 /// All addresses of a controller, IPv6 and IPv4. Asked anew each time: an address may have moved.

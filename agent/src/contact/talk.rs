@@ -6,16 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_protocol::close;
 use muster_protocol::hello::{Hello, InventoryWish, Welcome, version};
 use muster_protocol::to_agent;
 use muster_protocol::to_controller::{self, Call};
+use muster_protocol::{ALPN_SESSION, close};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::identity::{self, Credentials};
 use super::quic::{self, QuicError};
+use super::reach;
 use super::session::{Act, Due};
 use crate::agent::Agent;
 use crate::machine::chain;
@@ -40,6 +41,8 @@ pub enum End {
     Lost(QuicError),
     /// A power command was accepted and its answer has arrived, or had its time.
     Power(Due),
+    /// It is to go on by this connection, to another address of the controller. Its own is still there.
+    Moved(Connection),
 }
 
 /// Why a hello brought no welcome.
@@ -84,6 +87,7 @@ pub async fn converse(agent: &Arc<Agent>, connection: &Connection, heard: Heard,
         end = tell(agent, connection, heard) => end,
         end = outlived(agent, connection) => end,
         end = renew(agent, connection, own) => end,
+        end = moves(agent, connection) => end,
     };
     // What was accepted is done, even where the session broke before its answer had arrived.
     let end = match agent.session().take_due() {
@@ -95,6 +99,7 @@ pub async fn converse(agent: &Arc<Agent>, connection: &Connection, heard: Heard,
         End::Lost(QuicError::Late) => quic::end(connection, close::PROTOCOL, "a request was not finished in time"),
         End::Lost(_) => quic::end(connection, close::DONE, "the session is lost"),
         End::Power(_) => quic::end(connection, close::DONE, "the machine is going down"),
+        End::Moved(_) => {}
     }
     end
 }
@@ -224,6 +229,23 @@ async fn outlived(agent: &Agent, connection: &Connection) -> End {
         if let Err(error) = asked.await.unwrap_or(Err(QuicError::Late)) {
             return End::Lost(error);
         }
+    }
+}
+
+/// Opens another connection beside this one, as soon as the session is to go on at another address: a connection cannot
+/// follow to one.
+async fn moves(agent: &Agent, connection: &Connection) -> End {
+    let mut outbox = agent.outbox.subscribe();
+    let here = connection.remote_address().ip();
+    loop {
+        let to = outbox.wait_for(|out| out.moves_to.is_some()).await.ok().and_then(|out| out.moves_to);
+        let own = Credentials::load(&agent.options.keep, agent.options.ca);
+        if to != Some(here)
+            && let Ok(reached) = reach::connect(agent, ALPN_SESSION, own.as_ref(), to).await
+        {
+            return End::Moved(reached);
+        }
+        agent.outbox.send_modify(|out| out.moves_to = None);
     }
 }
 

@@ -118,7 +118,7 @@ impl Machine for LinuxMachine {
     fn socket(&self, to: IpAddr, way: Option<&NewWay>) -> Result<UdpSocket, MachineError> {
         let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let source = way.and_then(|way| way.source).filter(|source| source.is_ipv4() == to.is_ipv4()).unwrap_or(any);
-        let bound = || {
+        let bound = |source: IpAddr| {
             let socket = UdpSocket::bind((source, 0))?;
             way.map_or(Ok(()), |way| network::sockopt::bind_to_link(&socket, &way.link))?;
             Ok(socket)
@@ -126,14 +126,16 @@ impl Machine for LinuxMachine {
         let open = || {
             // Connecting sends nothing: the kernel looks for a route and a source address, and that is the question.
             // A socket that is connected would stick to what it found, so it is another one.
-            let asks = bound()?;
+            let asks = bound(source)?;
             asks.connect((to, 9))?;
-            let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
-            if awaits_another_source(to, asks.local_addr()?.ip(), &addresses) {
-                let why = "the address of the link is still being checked for being unique";
+            let found = asks.local_addr()?.ip();
+            let addresses = || fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+            if is_of_link_alone(to, found) && (way.is_some() || awaits_another(found, &addresses())) {
+                let why = "the link has no address of its network yet, or none that is known to be unique";
                 return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, why));
             }
-            bound()
+            // A way is tried from one address from beginning to end; a session goes on when its address goes.
+            bound(if way.is_some() { found } else { source })
         };
         open().map_err(|error: io::Error| MachineError::os(format!("find a route to {to}"), error))
     }
@@ -182,26 +184,27 @@ fn silent_neighbors(table: &str) -> Vec<IpAddr> {
     table.lines().skip(1).filter_map(silent).collect()
 }
 
-/// Whether packets to `to` would leave from an address of the link alone, on a link whose global address is about to be
-/// usable. A router does not pass them on, and where they arrive all the same, the handshake that they began is lost: its
-/// next packets come from the other address.
+/// Whether packets to `to` leave from an address that means nothing beyond the link.
+fn is_of_link_alone(to: IpAddr, source: IpAddr) -> bool {
+    let of_link = |ip: IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    of_link(source) && !of_link(to)
+}
+
+/// Whether a link that has this address is about to have a global one. A router does not pass packets from the link's own on,
+/// and where they arrive all the same, the handshake that they began is lost: its next packets come from the other address.
 ///
 /// `addresses` is /proc/net/if_inet6: address, interface, prefix length, scope, flags (linux/if_addr.h) and name, in
 /// hexadecimal.
-fn awaits_another_source(to: IpAddr, source: IpAddr, addresses: &str) -> bool {
+fn awaits_another(source: IpAddr, addresses: &str) -> bool {
     const GLOBAL: u8 = 0;
     const TENTATIVE: u8 = 0x40;
     const DUPLICATE: u8 = 0x08;
-    let (IpAddr::V6(to), IpAddr::V6(source)) = (to, source) else { return false };
-    if !source.is_unicast_link_local() || to.is_unicast_link_local() {
-        return false;
-    }
     let read = |line: &str| {
         let [address, link, _, scope, flags] = line.split_ascii_whitespace().take(5).collect::<Vec<_>>()[..] else {
             return None;
         };
         let [scope, flags] = [scope, flags].map(|text| u8::from_str_radix(text, 16).ok());
-        Some((Ipv6Addr::from(u128::from_str_radix(address, 16).ok()?), link.to_owned(), scope?, flags?))
+        Some((IpAddr::from(u128::from_str_radix(address, 16).ok()?.to_be_bytes()), link.to_owned(), scope?, flags?))
     };
     let all: Vec<_> = addresses.lines().filter_map(read).collect();
     let links = all.iter().filter(|(address, ..)| *address == source).map(|(_, link, ..)| link);
@@ -238,12 +241,13 @@ broken
         };
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
         let (far, of_link) = (ip("fd99::1"), ip("fe80::5054:ff:fe4c:402"));
-        assert!(awaits_another_source(far, of_link, &table("40")));
-        assert!(!awaits_another_source(far, of_link, &table("00")), "it is checked");
-        assert!(!awaits_another_source(far, of_link, &table("48")), "it is somebody else's: nothing will come of it");
-        assert!(!awaits_another_source(ip("fe80::1"), of_link, &table("40")), "the other end is on the link");
-        assert!(!awaits_another_source(far, ip("fd00:4:66::7"), &table("40")), "there is a global address");
-        assert!(!awaits_another_source(ip("192.0.2.1"), ip("192.0.2.2"), &table("40")));
+        assert!(awaits_another(of_link, &table("40")));
+        assert!(!awaits_another(of_link, &table("00")), "it is checked");
+        assert!(!awaits_another(of_link, &table("48")), "it is somebody else's: nothing will come of it");
+        assert!(is_of_link_alone(far, of_link));
+        assert!(!is_of_link_alone(ip("fe80::1"), of_link), "the other end is on the link");
+        assert!(!is_of_link_alone(far, ip("fd00:4:66::7")), "there is a global address");
+        assert!(!is_of_link_alone(ip("192.0.2.1"), ip("192.0.2.2")));
     }
 
     #[test]

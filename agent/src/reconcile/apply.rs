@@ -6,6 +6,7 @@
 //! any of this fails, it is set back to what was observed before. Storage steps are never undone: they added, or they were
 //! permitted.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::Impact;
 use muster_protocol::{Digest, Generation};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::undo::{self, DeadMan, Helm, REVERT_WITHIN};
 use super::{Reconciler, diagnose};
@@ -27,6 +28,8 @@ use crate::plan::{self, Plan};
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a new way has to hold before the present one is given up for it, or before it is kept where that is gone.
 const SOAK: Duration = Duration::from_secs(2);
+/// For a session to be begun anew beside the present one.
+const MOVE_WITHIN: Duration = Duration::from_secs(5);
 /// A bond that looks at its ports by ARP has given them up after so many intervals.
 const ARP_INTERVALS: u32 = 4;
 /// For the controller to answer over a network that could not be set back, before more is tried.
@@ -124,6 +127,9 @@ impl Reconciler {
             let begun = Instant::now();
             proves(work.within);
             let proven = self.prove_beside(work, way, begun + work.within).await;
+            if let (Ok(()), Some(to)) = (&proven, way.controller) {
+                self.move_session(to).await;
+            }
             times.prove_beside_ms = milliseconds(begun);
             proven.map_err(failed)?;
         }
@@ -257,6 +263,15 @@ impl Reconciler {
             Ok(_) => Ok(()),
             Err(trouble) => Err(self.why_silent(work, Some(way), trouble).await),
         }
+    }
+
+    /// Has the session begun anew where the new way leads: it could not follow to another address. Where that fails the way
+    /// is proven all the same, and a session will be begun when this one is lost.
+    async fn move_session(&self, to: IpAddr) {
+        let mut outbox = self.outbox.subscribe();
+        self.outbox.send_modify(|out| out.moves_to = Some(to));
+        let _ = timeout(MOVE_WITHIN, outbox.wait_for(|out| out.moves_to.is_none())).await;
+        self.outbox.send_modify(|out| out.moves_to = None);
     }
 
     /// Waits until the controller has answered over the network as it is, and has taken note of it.

@@ -52,8 +52,8 @@ pub struct Reconciler {
     boot: BootId,
     manage: Manage,
     outbox: watch::Sender<Outbox>,
-    /// By which address the controller was reached last.
-    controller: watch::Receiver<Option<SocketAddr>>,
+    /// Where the controller is, the address by which it was reached last first.
+    controller: watch::Receiver<Vec<SocketAddr>>,
     state: Mutex<State>,
     /// One offer is judged at a time, from the rule to the acceptance.
     one_offer: tokio::sync::Mutex<()>,
@@ -111,7 +111,7 @@ impl Reconciler {
         boot: BootId,
         manage: Manage,
         outbox: watch::Sender<Outbox>,
-        controller: watch::Receiver<Option<SocketAddr>>,
+        controller: watch::Receiver<Vec<SocketAddr>>,
     ) -> (Arc<Self>, Jobs) {
         let kept = kept::load::<Kept>(&keep, kept::NAME, boot);
         let drift = kept::load::<drift::Kept>(&keep, drift::NAME, boot);
@@ -267,7 +267,7 @@ impl Reconciler {
         observed.map_err(|error| Refusal::Impossible(chain(&error)))
     }
 
-    /// The address by which the controller is reached, where it is known.
+    /// The addresses of the controller, the one in use first; none where it was not reached yet.
     fn controllers(&self) -> Vec<IpAddr> {
         self.controller.borrow().iter().map(SocketAddr::ip).collect()
     }

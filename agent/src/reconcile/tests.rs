@@ -42,7 +42,8 @@ impl Lab {
     /// With a dead man of another patience. His time is not the paused one.
     fn with_dead_man(machine: Arc<SimMachine>, keep: Keep, waits: super::undo::Waits) -> Self {
         let (outbox, _) = watch::channel(Outbox::default());
-        let (_, controller) = watch::channel(Some("203.0.113.1:8443".parse().expect("an address")));
+        let known = ["203.0.113.1:8443", "[2001:db8:ffff::1]:8443"];
+        let (_, controller) = watch::channel(known.map(|at| at.parse().expect("an address")).into());
         let (mut reconciler, jobs) =
             Reconciler::new(machine.clone(), keep.clone(), BOOT, Manage::ALL, outbox.clone(), controller);
         Arc::get_mut(&mut reconciler).expect("nobody else has it yet").dead_man_waits = waits;
@@ -179,6 +180,33 @@ async fn a_new_way_is_proven_before_the_present_one_is_given_up() {
     assert_eq!(lab.apply(1, &network(GATEWAY)).await, Answer::Accepted);
     assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
     assert_eq!(*lab.proofs.lock().expect("no test panics with it"), ["by eth0", "as it is"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_present_way_is_given_up_only_when_the_session_is_begun_where_the_new_one_leads() {
+    let mut desired = network(GATEWAY);
+    let links = &mut desired.network.as_mut().expect("it has one").links;
+    let settings = &mut links.iter_mut().next().expect("it has one").settings;
+    settings.addresses = vec!["2001:db8:5::7/64".parse().expect("an address")];
+    settings.routes[0].to = "::/0".parse().expect("a prefix");
+    settings.routes[0].via = Some("2001:db8:5::1".parse().expect("an address"));
+    let lab = Lab::new();
+    let before = lab.network().links[0].addresses[0];
+    lab.answer_confirmations();
+    assert_eq!(lab.apply(1, &desired).await, Answer::Accepted);
+    let (mut outbox, to) = (lab.outbox.subscribe(), "2001:db8:ffff::1".parse().expect("an address"));
+    outbox.wait_for(|out| out.moves_to == Some(to)).await.expect("the outbox lives");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(lab.network().links[0].addresses.contains(&before), "the session is not there yet");
+    lab.outbox.send_modify(|out| out.moves_to = None);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
+    assert!(!lab.network().links[0].addresses.contains(&before));
+
+    // Nobody begins it: the way is proven, and that has to do.
+    assert_eq!(lab.apply(2, &network(GATEWAY)).await, Answer::Accepted);
+    lab.settled().await;
+    assert_eq!(lab.apply(3, &desired).await, Answer::Accepted);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(3) });
 }
 
 #[tokio::test(start_paused = true)]
@@ -482,7 +510,7 @@ async fn what_is_asked_right_after_the_boot_waits_for_the_disks() {
 async fn an_agent_that_only_observes_changes_nothing() {
     let (outbox, _) = watch::channel(Outbox::default());
     let machine = Arc::new(SimMachine::new(1));
-    let (_, controller) = watch::channel(None);
+    let (_, controller) = watch::channel(Vec::new());
     let (reconciler, _jobs) = Reconciler::new(machine, Keep::memory(), BOOT, Manage::default(), outbox, controller);
     for desired in [network(GATEWAY), storage()] {
         assert!(

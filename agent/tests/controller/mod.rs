@@ -27,6 +27,11 @@ pub struct Controller {
 
 impl Controller {
     pub fn start() -> Self {
+        Self::start_at("127.0.0.1:0")
+    }
+
+    /// At whatever of the machine's addresses this one stands for.
+    pub fn start_at(address: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
@@ -49,7 +54,7 @@ impl Controller {
         tls.alpn_protocols = vec![ALPN_SESSION.to_vec(), ALPN_ENROLL.to_vec()];
         let tls = QuicServerConfig::try_from(tls).expect("usable for QUIC");
         let config = ServerConfig::with_crypto(Arc::new(tls));
-        let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().expect("an address")).expect("listens");
+        let endpoint = quinn::Endpoint::server(config, address.parse().expect("an address")).expect("listens");
         Self { ca, endpoint }
     }
 
@@ -129,6 +134,12 @@ impl Controller {
     /// Takes the next session in. The agent is told to send its inventory.
     pub async fn welcome(&self, standing: Standing) -> (Connection, Hello) {
         let connection = self.accept(ALPN_SESSION).await;
+        let hello = self.welcome_on(&connection, standing).await;
+        (connection, hello)
+    }
+
+    /// The same for one that has connected already.
+    pub async fn welcome_on(&self, connection: &Connection, standing: Standing) -> Hello {
         let welcome = Welcome {
             version: version::CURRENT,
             time_unix_ms: now_unix_ms(),
@@ -137,12 +148,12 @@ impl Controller {
             name: "box".into(),
             on_drift: OnDrift::Repair,
         };
-        let Call::Hello(hello) = self.told(&connection, Answer::Welcome(welcome)).await else { panic!("no hello") };
-        (connection, hello)
+        let Call::Hello(hello) = self.told(connection, Answer::Welcome(welcome)).await else { panic!("no hello") };
+        hello
     }
 
-    /// Takes the next connection that proves a way.
-    pub async fn proof(&self) -> Connection {
+    /// Takes the next connection that shows a certificate and has said nothing yet.
+    pub async fn connected(&self) -> Connection {
         self.accept(ALPN_SESSION).await
     }
 

@@ -94,7 +94,7 @@ impl Agent {
     /// In the calling thread's network namespace.
     async fn confirmed(lab: &Lab, links: Vec<Link>) -> Self {
         let (outbox, _) = watch::channel(Outbox::default());
-        let (_, controller) = watch::channel(None);
+        let (_, controller) = watch::channel(Vec::new());
         let machine = Arc::new(OnlyNetwork(lab.network(None)));
         let boot = BootId::from_bytes([1; 16]);
         let (reconciler, jobs) =

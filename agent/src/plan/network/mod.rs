@@ -246,8 +246,10 @@ pub enum Change {
 pub struct NewWay {
     /// By which link.
     pub link: String,
-    /// From which address; `None` where a lease brings it.
+    /// From which address; `None` where a lease or a router brings it.
     pub source: Option<IpAddr>,
+    /// To which of the controller's addresses, where it is not the one in use: the session has to be begun anew there.
+    pub controller: Option<IpAddr>,
 }
 
 /// IPv4's or IPv6's.
@@ -500,11 +502,10 @@ impl Change {
             }
             Self::SetNtp { servers } => format!("set NTP servers: {}", list(servers)),
             Self::SetHostname { name } => format!("set the hostname to {name}"),
-            Self::Prove(NewWay { link, source: None }) => {
-                format!("reach the controller by {link}, beside the present way")
-            }
-            Self::Prove(NewWay { link, source: Some(source) }) => {
-                format!("reach the controller by {link} from {source}, beside the present way")
+            Self::Prove(NewWay { link, source, controller }) => {
+                let said = |word: &str, ip: &Option<IpAddr>| ip.map_or_else(String::new, |ip| format!(" {word} {ip}"));
+                let (at, from) = (said("at", controller), said("from", source));
+                format!("reach the controller{at} by {link}{from}, beside the present way")
             }
         }
     }

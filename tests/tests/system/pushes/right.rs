@@ -32,8 +32,9 @@ fn every_right_push_is_kept() -> Result<()> {
 fn check(push: &Push, lab: &Lab, seat: &Seat, idle: &Seat) -> Result<Went> {
     let (operation, went) = match push.session {
         Session::MayBeAnother => carry_out(push, lab, seat)?,
-        Session::GoesOn => {
-            let ((operation, went), silent) = usable::while_asked(lab, seat, idle, || carry_out(push, lab, seat))?;
+        Session::GoesOn | Session::Moves => {
+            let asked = usable::while_asked(lab, seat, idle, push.session, || carry_out(push, lab, seat));
+            let ((operation, went), silent) = asked?;
             (operation, Went { silent: Some(silent), ..went })
         }
     };

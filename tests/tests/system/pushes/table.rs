@@ -9,6 +9,7 @@
 //! ! port 2 has no cable
 //! @ 10.N.42.50                  where the machine is found afterwards
 //! ~ the session goes on         it is the same one afterwards, and was there all the while
+//! ~ the session moves           another one has its place afterwards, and one of them was there all the while
 //! ~ spanning tree takes 30 s    before the time begins in which the controller must answer
 //! one: {mtu: 1400}              `ethernets`, by port; those that are left out are in the document with nothing
 //! vlans: {office: {id: 42, link: one, dhcp4: true}}     everything else of `network`
@@ -48,6 +49,8 @@ pub(super) enum Session {
     MayBeAnother,
     /// It goes on.
     GoesOn,
+    /// It is begun anew beside, at another address of the controller's, before the present way is given up.
+    Moves,
 }
 
 /// What is for one seat.
@@ -102,6 +105,7 @@ impl Push {
     fn take_promise(&mut self, text: &str) -> Result<()> {
         match text.split_whitespace().collect::<Vec<_>>()[..] {
             ["the", "session", "goes", "on"] => self.session = Session::GoesOn,
+            ["the", "session", "moves"] => self.session = Session::Moves,
             ["spanning", "tree", "takes", seconds, "s"] => self.waits = Duration::from_secs(seconds.parse()?),
             _ => bail!("no such promise"),
         }

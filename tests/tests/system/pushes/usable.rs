@@ -12,6 +12,8 @@ use muster_tests::eventually;
 use muster_tests::ground::Seat;
 use muster_tests::lab::{Lab, SOON};
 
+use super::table::Session;
+
 /// The product's promise, where the new way stands beside the present one before that is given up.
 const SILENT_FOR: Duration = Duration::from_secs(1);
 
@@ -44,19 +46,19 @@ impl Display for Silent {
     }
 }
 
-/// Does something to the machine at `seat`, and sees that its session is the same afterwards. Nothing is done to `idle`
-/// meanwhile.
+/// Does something to the machine at `seat`, and sees what became of its session. Nothing is done to `idle` meanwhile.
 pub(super) fn while_asked<T>(
     lab: &Lab,
     seat: &Seat,
     idle: &Seat,
+    session: Session,
     done: impl FnOnce() -> Result<T>,
 ) -> Result<(T, Silent)> {
-    let session = || {
+    let shown = || {
         let presence = seat.state(lab)?["presence"].take();
         anyhow::Ok([presence["boot"].clone(), presence["since"].clone()])
     };
-    let before = session()?;
+    let [boot, since] = shown()?;
     let (value, pushed, idle) = std::thread::scope(|scope| {
         let (ends, of_pushed) = mpsc::channel::<()>();
         let (idle_ends, of_idle) = mpsc::channel::<()>();
@@ -69,8 +71,12 @@ pub(super) fn while_asked<T>(
         (value, pushed, idle)
     });
     let (value, silent) = (value?, Silent { pushed: pushed?, idle: idle? });
-    let after = session()?;
-    ensure!(after == before, "it is another session: {after:?}, it was {before:?}; {silent}");
+    let [boot_after, since_after] = shown()?;
+    ensure!(boot_after == boot, "it has booted");
+    ensure!(
+        (since_after == since) == (session == Session::GoesOn),
+        "its session is of {since_after}, it was of {since}, where {session:?}; {silent}"
+    );
     Ok((value, silent))
 }
 

@@ -49,7 +49,7 @@ pub(super) fn between(target: &Target, observed: &Network, controllers: &[IpAddr
     if !is_cut {
         return whole.steps;
     }
-    beside.stage();
+    beside.stage(whole.twin.observe());
     beside.gives_up_the_way = true;
     beside.pass(Half::Whole);
     beside.steps
@@ -66,6 +66,8 @@ pub(super) fn back(target: &Target, observed: &Network) -> Vec<Step> {
 struct Planner<'a> {
     target: &'a Target,
     observed: &'a Network,
+    /// Where the controller is, the address in use first.
+    controllers: &'a [IpAddr],
     control: Control,
     /// What is there after the steps so far.
     twin: Twin,
@@ -77,11 +79,12 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(target: &'a Target, observed: &'a Network, controllers: &[IpAddr]) -> Self {
+    fn new(target: &'a Target, observed: &'a Network, controllers: &'a [IpAddr]) -> Self {
         Self {
             target,
             observed,
-            control: Control::of(observed, controllers),
+            controllers,
+            control: Control::of(observed, controllers.get(..1).unwrap_or_default()),
             twin: Twin::new(observed.clone()).without_offers(),
             steps: Vec::new(),
             deferred: BTreeSet::new(),

@@ -5,9 +5,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use muster_protocol::desired::{LeaseUse, MAIN_TABLE, Reach, Rule, Take};
+use muster_protocol::desired::{AcceptRa, LeaseUse, MAIN_TABLE, Reach, Rule, Take};
 use muster_protocol::inventory::Carrier;
-use muster_protocol::observed::{self, Admin, Link, Origin};
+use muster_protocol::observed::{self, Admin, Link, Network, Origin};
 
 use super::Planner;
 use super::control::{Way, way};
@@ -28,35 +28,65 @@ pub(super) fn beside(uses: LeaseUse) -> LeaseUse {
 
 /// The best way to the controller that a target has.
 struct Wanted<'a> {
+    /// The controller's address.
+    to: IpAddr,
     link: &'a LinkTarget,
     via: Option<IpAddr>,
     prefix: u8,
     metric: u32,
-    is_leased: bool,
+    comes: Comes,
+}
+
+/// Who brings a way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comes {
+    /// The document.
+    Configured,
+    /// A server.
+    Leased,
+    /// A router.
+    Announced,
 }
 
 impl<'a> Planner<'a> {
-    /// Puts the new way up and has it proven, where there is one that can stand beside the present one.
-    pub(super) fn stage(&mut self) {
+    /// Puts the new way up and has it proven, where there is one that can stand beside the present one. `left` is what
+    /// there is at the end, as far as that is known.
+    pub(super) fn stage(&mut self, left: &Network) {
         let Some(present) = self.control.way.clone() else { return };
-        let Some(wanted) = self.wanted_way(present.controller) else { return };
+        let wanted = self.wanted_way(present.controller);
+        if wanted.is_none() && way(left, present.controller).is_some() {
+            return;
+        }
+        let Some(wanted) = wanted.or_else(|| self.way_elsewhere()) else { return };
         let Some(now) = self.now(wanted.link) else { return };
         let ready = now.admin == Admin::Up && now.carrier == Carrier::Present && now.port.is_none();
         if !ready {
             return;
         }
-        let is_same_link = now.index == present.link;
-        if is_same_link && !self.is_other(&wanted, &present, &now.clone()) {
+        let is_elsewhere = wanted.to != present.controller;
+        let is_configured = wanted.comes == Comes::Configured;
+        // Ways of two families have nothing in common but the link.
+        let is_same_link = now.index == present.link && wanted.to.is_ipv4() == present.controller.is_ipv4();
+        let is_announced = wanted.comes == Comes::Announced;
+        if is_same_link && (is_announced || !self.is_other(&wanted, &present, &now.clone())) {
             return;
         }
-        let source = self.source(&wanted, present.controller);
+        let source = self.source(&wanted);
         // An address that would draw the present way to it is not there yet.
         let is_there = source.is_some_and(|source| now.addresses.iter().any(|have| have.net.addr() == source));
-        if !is_there && (is_same_link || !wanted.is_leased) {
+        if !is_there && (is_same_link || is_configured) {
+            return;
+        }
+        // Elsewhere there is nothing that its own routes would have to spare: they are there, or cannot be yet.
+        let leads = |route: &observed::Route| {
+            (route.link, route.table) == (now.index, MAIN_TABLE) && route.to.contains(&wanted.to)
+        };
+        let is_near = now.addresses.iter().any(|address| address.net.contains(&wanted.to));
+        if is_elsewhere && is_configured && !is_near && !self.twin.observe().routes.iter().any(leads) {
             return;
         }
         let link = wanted.link.name.clone();
-        if let (Some(via), false) = (wanted.via, wanted.is_leased) {
+        if let (Some(via), true) = (wanted.via, is_configured && !is_elsewhere) {
             let to = IpNet::from(present.controller);
             let route = |metric, table| Route {
                 link: link.clone(),
@@ -83,19 +113,20 @@ impl<'a> Planner<'a> {
                 self.must(Change::AddRoute(Route { to, ..route(LAST_METRIC, MAIN_TABLE) }));
             }
         }
-        if wanted.is_leased {
+        if wanted.comes == Comes::Leased {
             let awaits = Change::AwaitLease { link: link.clone(), family: Family::V4 };
             if !self.has(&awaits) {
                 self.must(awaits);
             }
         }
-        self.must(Change::Prove(NewWay { link, source }));
+        let controller = is_elsewhere.then_some(wanted.to);
+        self.must(Change::Prove(NewWay { link, source, controller }));
     }
 
     /// Where a lease is to bring the way to the controller, the present one is given up only for a lease that is there.
     pub(super) fn await_way(&mut self) {
         let Some(controller) = self.control.way.as_ref().map(|way| way.controller) else { return };
-        let Some(wanted) = self.wanted_way(controller).filter(|wanted| wanted.is_leased) else { return };
+        let Some(wanted) = self.wanted_way(controller).filter(|wanted| wanted.comes == Comes::Leased) else { return };
         let name = &wanted.link.name;
         let starts =
             |change: &Change| matches!(change, Change::StartDhcp { link, family: Family::V4, .. } if link == name);
@@ -125,39 +156,63 @@ impl<'a> Planner<'a> {
     }
 
     /// The address from which the new way will be used, where it is known beforehand.
-    fn source(&self, wanted: &Wanted<'_>, controller: IpAddr) -> Option<IpAddr> {
-        if wanted.is_leased {
+    fn source(&self, wanted: &Wanted<'_>) -> Option<IpAddr> {
+        if wanted.comes != Comes::Configured {
             return None;
         }
-        let next = wanted.via.unwrap_or(controller);
+        let next = wanted.via.unwrap_or(wanted.to);
         let addresses = || wanted.link.addresses.iter().map(|address| address.net);
-        let family = |net: &IpNet| net.addr().is_ipv4() == controller.is_ipv4();
+        let family = |net: &IpNet| net.addr().is_ipv4() == wanted.to.is_ipv4();
         let source = addresses().find(|net| net.contains(&next)).or_else(|| addresses().find(family));
         source.map(|net| net.addr())
     }
 
+    /// Where none leads to the address in use: the way to another one, of either family. One that a router announces, or is
+    /// to, counts where there is no other, and it is plain which it is.
+    fn way_elsewhere(&self) -> Option<Wanted<'a>> {
+        let others = || self.controllers.iter().copied().filter(|ip| !ip.is_loopback());
+        if let Some(configured) = others().find_map(|to| self.wanted_way(to)) {
+            return Some(configured);
+        }
+        let to = others().find(IpAddr::is_ipv6)?;
+        let announces = |wanted: &&LinkTarget| {
+            let index = self.now(wanted).map(|now| now.index);
+            let is_there = self
+                .twin
+                .observe()
+                .routes
+                .iter()
+                .any(|route| route.origin == Origin::Ra && Some(route.link) == index && route.to.contains(&to));
+            let takes = wanted.port.is_none() && wanted.accept_ra != AcceptRa::Off;
+            takes && (is_there || wanted.accept_ra == AcceptRa::On || wanted.dhcp6.is_on())
+        };
+        let mut links = self.target.links.iter().filter(announces);
+        let link = links.next().filter(|_| links.next().is_none())?;
+        Some(Wanted { to, link, via: None, prefix: 0, metric: 0, comes: Comes::Announced })
+    }
+
     /// How the target reaches the controller: the longest prefix, then the lowest metric, then the first.
-    fn wanted_way(&self, controller: IpAddr) -> Option<Wanted<'a>> {
+    fn wanted_way(&self, to: IpAddr) -> Option<Wanted<'a>> {
         let mut best: Option<Wanted<'a>> = None;
         let mut consider = |link, via, prefix, metric, is_leased| {
+            let comes = if is_leased { Comes::Leased } else { Comes::Configured };
             let better =
                 |best: &Wanted<'_>| (prefix, std::cmp::Reverse(metric)) > (best.prefix, std::cmp::Reverse(best.metric));
             if best.as_ref().is_none_or(better) {
-                best = Some(Wanted { link, via, prefix, metric, is_leased });
+                best = Some(Wanted { to, link, via, prefix, metric, comes });
             }
         };
         for link in self.target.links.iter().filter(|link| link.port.is_none()) {
-            for net in link.addresses.iter().map(|address| address.net).filter(|net| net.contains(&controller)) {
+            for net in link.addresses.iter().map(|address| address.net).filter(|net| net.contains(&to)) {
                 consider(link, None, net.prefix_len(), 0, false);
             }
-            for route in link.routes.iter().filter(|route| route.table == MAIN_TABLE && route.to.contains(&controller))
-            {
+            for route in link.routes.iter().filter(|route| route.table == MAIN_TABLE && route.to.contains(&to)) {
                 let is_leased = route.via.is_some_and(|via| {
                     !link.addresses.iter().any(|address| address.net.contains(&via)) && route.reach == Reach::Prefix
                 });
-                consider(link, route.via, route.to.prefix_len(), route.metric, is_leased && controller.is_ipv4());
+                consider(link, route.via, route.to.prefix_len(), route.metric, is_leased && to.is_ipv4());
             }
-            if let Some(uses) = lease_use(link).filter(|uses| uses.routes == Take::Yes && controller.is_ipv4()) {
+            if let Some(uses) = lease_use(link).filter(|uses| uses.routes == Take::Yes && to.is_ipv4()) {
                 consider(link, None, 0, uses.route_metric.unwrap_or(LEASED_METRIC), true);
             }
         }
