@@ -113,7 +113,14 @@ fn routes() -> impl Strategy<Value = Vec<desired::Route>> {
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let rule =
         |from: &str, priority| Rule { from: Some(net(from)), to: None, table: 7, priority, mark: None, tos: None };
-    subsequence(vec![rule("10.0.0.5/32", None), rule("10.0.0.6/32", Some(100)), rule("2001:db8::/32", Some(5))], 0..3)
+    let to = |to: &str, priority| Rule { from: None, to: Some(net(to)), ..rule("::/0", priority) };
+    let rules = vec![
+        rule("10.0.0.5/32", None),
+        rule("10.0.0.6/32", Some(100)),
+        rule("2001:db8::/32", Some(5)),
+        to("203.0.113.0/24", Some(50)),
+    ];
+    subsequence(rules, 0..3)
 }
 
 fn neighbors() -> impl Strategy<Value = Vec<Neighbor>> {

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use generate::{controllers, document, ethernet, ip, machine, net, twin};
+use ipnet::IpNet;
 use muster_agent::plan::network::twin::Twin;
-use muster_agent::plan::network::{Change, Step, as_it_boots, differences, plan, revert};
+use muster_agent::plan::network::{Change, Step, as_it_boots, differences, next_hop, plan, revert};
 use muster_protocol::VlanTag;
 use muster_protocol::desired::{self, Desired, Ethernet, LeaseUse, MAIN_TABLE, Reach, Select, Settings};
 use muster_protocol::observed::{self, Address, Dhcp, Lease, LinkKind, Network, Origin};
@@ -491,6 +492,42 @@ proptest! {
             (rest.links, rest.routes)
         };
         prop_assert_eq!(untouched(twin.observe()), untouched(&machine));
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_route_or_rule_that_changes_the_way_to_the_controller_is_said_to(
+        machine in machine(), document in document(), controllers in controllers(),
+    ) {
+        prop_assume!(controllers.first().is_some_and(|to| next_hop(&machine, *to).is_some()));
+        let planned = fitting(document, &machine, &controllers);
+        prop_assume!(planned.is_some());
+        let (_, steps) = planned.expect("assumed");
+        let mut twin = twin(&machine);
+        let first = next_hop(&machine, controllers[0]);
+        for step in &steps {
+            if twin.apply(&step.change).is_err() {
+                break;
+            }
+            let of_ways = matches!(
+                step.change,
+                Change::AddRoute(_) | Change::RemoveRoute(_) | Change::AddRule(_) | Change::RemoveRule(_)
+            );
+            let is_other = next_hop(twin.observe(), controllers[0]) != first;
+            let had = |from: IpNet| machine.links.iter().flat_map(|l| &l.addresses).any(|a| from.contains(&a.net.addr()));
+            // A new address is nobody's source yet.
+            if matches!(&step.change, Change::AddRule(rule) if rule.from.is_some_and(|from| !had(from))) {
+                break;
+            }
+            prop_assert!(!(of_ways && is_other) || step.impact == Impact::ControlPath, "{:?} of {:#?}", step, steps);
+            // What follows is no matter to a way that is not in use any more.
+            if is_other {
+                break;
+            }
+        }
     }
 }
 

@@ -393,7 +393,7 @@ pub fn as_it_boots(now: &observed::Network) -> Vec<Step> {
     revert(&observed::Network { links, routes, hostname, ..observed::Network::default() }, now)
 }
 
-/// By which link, and over which gateway if any, the main table reaches an address.
+/// By which link, and over which gateway if any, an address is reached.
 pub fn next_hop(network: &observed::Network, to: IpAddr) -> Option<(u32, Option<IpAddr>)> {
     steps::way(network, to)
 }

@@ -24,7 +24,7 @@ use super::twin::Twin;
 use super::{Change, Route, Step};
 use control::Control;
 
-/// By which link, and over which gateway if any, the main table reaches an address.
+/// By which link, and over which gateway if any, an address is reached.
 pub(super) fn way(network: &Network, to: IpAddr) -> Option<(u32, Option<IpAddr>)> {
     control::way(network, to).map(|way| (way.link, way.via))
 }

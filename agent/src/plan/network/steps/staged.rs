@@ -10,7 +10,7 @@ use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Admin, Link, Network, Origin};
 
 use super::Planner;
-use super::control::{Way, way};
+use super::control::{Way, meets, way};
 use crate::plan::network::target::LinkTarget;
 use crate::plan::network::{Change, Family, LEASED_METRIC, NewWay, Route};
 
@@ -99,6 +99,10 @@ impl<'a> Planner<'a> {
             };
             if is_same_link {
                 let from = source.map(IpNet::from);
+                // A rule that has the present way would be asked first.
+                if present.priority <= PRIORITY {
+                    return;
+                }
                 let priority = Some(PRIORITY);
                 let rule = Change::AddRule(Rule { from, to: Some(to), table: TABLE, priority, mark: None, tos: None });
                 // Packets of the present way have the same source: the two cannot be told apart.
@@ -191,7 +195,8 @@ impl<'a> Planner<'a> {
         Some(Wanted { to, link, via: None, prefix: 0, metric: 0, comes: Comes::Announced })
     }
 
-    /// How the target reaches the controller: the longest prefix, then the lowest metric, then the first.
+    /// How the target's main table reaches the controller: the longest prefix, then the lowest metric, then the first. None
+    /// where it is not asked.
     fn wanted_way(&self, to: IpAddr) -> Option<Wanted<'a>> {
         let mut best: Option<Wanted<'a>> = None;
         let mut consider = |link, via, prefix, metric, is_leased| {
@@ -216,7 +221,18 @@ impl<'a> Planner<'a> {
                 consider(link, None, 0, uses.route_metric.unwrap_or(LEASED_METRIC), true);
             }
         }
-        best
+        best.filter(|best| !self.is_ruled_elsewhere(best.link, to))
+    }
+
+    /// Whether the target has rules by which another table than the main one leads to the controller.
+    fn is_ruled_elsewhere(&self, link: &LinkTarget, controller: IpAddr) -> bool {
+        let sources: Vec<IpAddr> = link.addresses.iter().map(|address| address.net.addr()).collect();
+        let leads = |table: u32| {
+            let mut routes = self.target.links.iter().flat_map(|link| &link.routes);
+            routes.any(|route| route.table == table && route.to.contains(&controller))
+        };
+        let is_asked = |rule: &Rule| rule.table != MAIN_TABLE && meets(rule, controller, &sources);
+        self.target.rules.iter().any(|rule| is_asked(rule) && leads(rule.table))
     }
 }
 
