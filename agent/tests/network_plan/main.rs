@@ -371,6 +371,27 @@ fn a_nic_that_carries_the_session_and_changes_its_name_is_proven_afterwards() {
 }
 
 #[test]
+fn nics_that_step_aside_for_others_names_get_different_ones() {
+    let searching = || Dhcp::Searching(LeaseUse::default());
+    let asking = |link| observed::Link { dhcp4: searching(), dhcp6: searching(), ..link };
+    let mut machine = Network { links: [2, 3, 4].map(|index| asking(ethernet(index))).to_vec(), ..Network::default() };
+    // So much is to be stopped that ten steps are between the first that steps aside and the next.
+    let kind = LinkKind::Vlan { parent: 2, tag: VlanTag::try_from(7).expect("a tag") };
+    machine.links.push(asking(observed::Link { name: "office".into(), kind, ..ethernet(5) }));
+    let named = |(mac, name): (u8, &str)| {
+        let select = Select { mac: Some(generate::mac(mac)), ..Select::default() };
+        let nic = Ethernet { select, set_name: Some(name.to_owned()), ..Ethernet::default() };
+        entry(&format!("nic{mac}"), desired::LinkKind::Ethernet(nic), Settings::default())
+    };
+    let links = [(2, "eth1"), (3, "eth2"), (4, "eth0")].map(named).to_vec();
+    let document = desired::Network { links, ..desired::Network::default() };
+    let steps = plan(&document, &machine, &[]).expect("it fits");
+    let mut twin = Twin::new(machine);
+    apply(&mut twin, &steps).expect("the kernel agrees");
+    assert_eq!(differences(&document, twin.observe()), [""; 0]);
+}
+
+#[test]
 fn a_lease_comes_back_with_all_it_brought() {
     let before = booted();
     let mut twin = Twin::new(before.clone());

@@ -27,7 +27,8 @@ impl<'a> Planner<'a> {
             }
             if let Some(other) = aside {
                 self.take_down(&other);
-                let to = format!("{SPARE_NAME}{}", self.steps.len() % 10);
+                let spare = (0..).map(|number| format!("{SPARE_NAME}{number}")).find(|to| self.named(to).is_none());
+                let to = spare.expect("there are more numbers than links");
                 self.must(Change::Rename { link: other, to });
             }
             self.take_down(&now);
