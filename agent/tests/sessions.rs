@@ -325,6 +325,12 @@ async fn a_session_that_is_to_go_on_at_another_address_is_begun_there_before_the
         in_time("word of it", own.agent.outbox.subscribe().wait_for(moved)).await.expect("the agent lives");
         assert!(matches!(ask(&second, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)));
     }
+
+    // What a resolver does not tell of any more is tried all the same.
+    let known = std::net::SocketAddr::new("127.0.0.3".parse().expect("an address"), controller.endpoint().port);
+    own.agent.controller.send_modify(|addresses| addresses.push(known));
+    own.agent.outbox.send_modify(|out| out.moves_to = Some(known.ip()));
+    in_time("a connection to where it was known to be", controller.connected()).await;
 }
 
 #[tokio::test]

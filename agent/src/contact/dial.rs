@@ -156,6 +156,8 @@ impl Dialer<'_> {
                 WhenRefused::BootAgain => Next::Wait(Trouble::NoTicket),
             };
         };
+        // What the old certificate has opened is over with it.
+        self.moved = None;
         // Whatever comes of it, the old certificate has its turn again afterwards.
         self.certificate = Certificate::Usable;
         agent.status.send_modify(|status| status.contact = Contact::Enrolling);
@@ -240,7 +242,9 @@ impl Dialer<'_> {
         };
         // The controller has ended it by now, since this one took its place.
         drop(before);
-        agent.outbox.send_modify(|out| out.moves_to = None);
+        let here = Some(connection.remote_address().ip());
+        // One that was begun anew at the former address has yet to move.
+        agent.outbox.send_if_modified(|out| out.moves_to.take_if(|to| here == Some(*to)).is_some());
         self.set_clock(welcome.time_unix_ms).await;
         agent.session().welcomed(welcome.standing.clone());
         agent.reconciler.on_drift(welcome.on_drift);

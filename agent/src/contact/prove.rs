@@ -3,7 +3,7 @@
 //! The reconcile loop puts a [`Proof`] into the outbox and waits for its answer; this tries until there is one, or until
 //! the proof is taken away again. The session that is up is left alone.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use muster_protocol::to_controller::{Answer, Call, Refusal};
@@ -38,26 +38,31 @@ pub async fn prove(agent: &Agent) {
         }
         let proof = outbox.borrow().waiting_proof().cloned();
         let Some(proof) = proof else { continue };
+        // Where the session is by and by is another question.
+        let to = match &proof.asked {
+            Asked::Beside(way) => way.controller.or(agent.controller.borrow().first().map(SocketAddr::ip)),
+            Asked::Reach | Asked::Confirm { .. } => None,
+        };
         let is_it = |out: &Outbox| out.waiting_proof().is_some_and(|now| now.asked == proof.asked);
         let mut gone = agent.outbox.subscribe();
         // Both are cancel-safe: an attempt that is dropped closes its connection.
         tokio::select! {
-            () = until_answered(agent, &proof) => {}
+            () = until_answered(agent, &proof, to) => {}
             _ = async { gone.wait_for(|out| !is_it(out)).await.is_ok() } => {}
         }
     }
 }
 
 /// Tries until the controller has answered, and notes it.
-async fn until_answered(agent: &Agent, proof: &Proof) {
+async fn until_answered(agent: &Agent, proof: &Proof, to: Option<IpAddr>) {
     loop {
         // A handshake is never answered that was begun from an address which is another one by now: a later one is.
         let later = async |after: Duration| {
             sleep(after).await;
-            attempt(agent, proof).await
+            attempt(agent, proof, to).await
         };
         let attempted = tokio::select! {
-            ended = attempt(agent, proof) => ended,
+            ended = attempt(agent, proof, to) => ended,
             Ok(answer) = later(ANEW) => Ok(answer),
             Ok(answer) = later(2 * ANEW) => Ok(answer),
         };
@@ -79,12 +84,11 @@ async fn until_answered(agent: &Agent, proof: &Proof) {
     }
 }
 
-async fn attempt(agent: &Agent, proof: &Proof) -> Result<Proven, Trouble> {
+async fn attempt(agent: &Agent, proof: &Proof, to: Option<IpAddr>) -> Result<Proven, Trouble> {
     let own = Credentials::load(&agent.options.keep, agent.options.ca).ok_or(Trouble::NoTicket)?;
-    let in_use = agent.controller.borrow().first().map(SocketAddr::ip);
-    let (to, way) = match &proof.asked {
-        Asked::Beside(way) => (way.controller.or(in_use), Some(way)),
-        Asked::Reach | Asked::Confirm { .. } => (None, None),
+    let way = match &proof.asked {
+        Asked::Beside(way) => Some(way),
+        Asked::Reach | Asked::Confirm { .. } => None,
     };
     let (connection, _) = reach(agent, ALPN_SESSION, Some(&own), to, way).await?;
     let asked = match &proof.asked {

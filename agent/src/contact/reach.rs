@@ -20,6 +20,7 @@ use crate::agent::Agent;
 use crate::machine::{self, MachineError, chain};
 use crate::options::Endpoint;
 use crate::plan::network::{NewWay, in_force};
+use crate::sort;
 
 /// For one name to resolve.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -76,6 +77,8 @@ pub(super) async fn reach(
     let mut failed = None;
     let known = agent.controller.borrow().clone();
     let mut found: Vec<SocketAddr> = known.first().copied().into_iter().collect();
+    // A resolver may tell of some addresses only, and of others the next time.
+    found.extend(known.iter().filter(|address| to == Some(address.ip())));
     for endpoint in &agent.options.controllers {
         match resolve(endpoint).await {
             Ok(addresses) => found.extend(addresses),
@@ -120,6 +123,8 @@ pub(super) async fn reach(
             Ok(Ok(connection)) => {
                 let reached = connection.remote_address();
                 addresses.retain(|address| *address != reached);
+                // In one order, whatever the resolver's: which other one a plan names must not change by itself.
+                sort::short(&mut addresses, Ord::cmp);
                 addresses.insert(0, reached);
                 return Ok((connection, addresses));
             }
