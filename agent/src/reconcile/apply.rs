@@ -27,7 +27,7 @@ use crate::plan::{self, Plan};
 /// How long the kernel may take until what was set is what it says: carriers, IPv6 address checks, leases.
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a new way has to hold before the present one is given up for it, or before it is kept where that is gone.
-const SOAK: Duration = Duration::from_secs(2);
+pub(super) const SOAK: Duration = Duration::from_secs(2);
 /// For a session to be begun anew beside the present one.
 const MOVE_WITHIN: Duration = Duration::from_secs(5);
 /// A bond that looks at its ports by ARP has given them up after so many intervals.
@@ -78,6 +78,9 @@ impl Reconciler {
             Ok(()) => Progress::Confirmed { generation },
             Err(failure) => self.give_up(&work, failure, times, dead_man.as_ref()).await,
         };
+        if let Some(dead_man) = dead_man {
+            self.dismiss(dead_man).await;
+        }
         crate::info!("generation {generation}: {outcome:?}");
         self.settle(outcome, Some(work.desired));
     }
@@ -161,6 +164,11 @@ impl Reconciler {
         DeadMan::arm(&self.machine, before, self.dead_man_waits, REVERT_WITHIN)
     }
 
+    /// Nobody is to be at it any more when something else is begun: what he has begun he carries out.
+    async fn dismiss(&self, dead_man: DeadMan) {
+        self.blocking(move |_| dead_man.helm().end_both()).await;
+    }
+
     /// Takes some of the network's steps.
     async fn take(
         &self,
@@ -216,6 +224,10 @@ impl Reconciler {
         self.set_progress(Progress::Applying { generation: work.generation, percent: 97, step });
         let deadline = Instant::now() + VERIFY_WITHIN.min(work.within);
         loop {
+            if let Some(helm) = helm {
+                // Disks may be slow to look at.
+                helm.next(VERIFY_WITHIN, &[]);
+            }
             let differs = match self.read_back(work).await {
                 Ok(observed) => {
                     if let Some(helm) = helm {
@@ -372,9 +384,14 @@ impl Reconciler {
             let (wanted, helm) = (before.clone(), dead_man.helm().clone());
             let undone = move |machine: &dyn Machine| {
                 helm.wait();
-                undo::back(machine, &wanted, &|step| helm.may_undo(step))
+                let left = undo::back(machine, &wanted, &|step| helm.may_undo(step));
+                let is_late = begun.elapsed() >= REVERT_WITHIN;
+                // The steps may have waited for longer than there was time, and have done it.
+                let is_back = is_late && undo::is_back(machine, &wanted);
+                (if is_back { Ok(Vec::new()) } else { left }, is_late)
             };
-            let left = match self.blocking(undone).await {
+            let (left, is_late) = self.blocking(undone).await;
+            let left = match left {
                 // Nothing to do on a fresh look: it is as it was.
                 Ok(left) if left.is_empty() => {
                     times.revert_ms = milliseconds(begun);
@@ -384,13 +401,14 @@ impl Reconciler {
                 Ok(left) => left.join("; "),
                 Err(error) => error,
             };
-            if begun.elapsed() >= REVERT_WITHIN {
+            if is_late {
                 self.outbox.send_modify(|out| out.changes += 1);
-                let deadline = Instant::now() + REACH_WITHIN;
-                let done = match self.ask(generation, Asked::Reach, Duration::ZERO, Some(deadline)).await {
+                // Home is where a session holds, and not where one question is answered.
+                self.note(|kept| kept.stranded = Some(before));
+                let deadline = Instant::now() + REACH_WITHIN + SOAK;
+                let done = match self.ask(generation, Asked::Reach, SOAK, Some(deadline)).await {
                     Ok(_) => "the controller answers all the same".to_owned(),
                     Err(_) => {
-                        self.note(|kept| kept.stranded = Some(before));
                         let helm = dead_man.helm().clone();
                         self.blocking(move |machine| undo::last_resort(machine, &|step| helm.may_undo(step))).await
                     }
@@ -411,7 +429,9 @@ impl Reconciler {
         let outcome = match before {
             Some(network) => {
                 let dead_man = self.arm(&network);
-                self.revert(generation, network, &dead_man, reason, why, times).await
+                let outcome = self.revert(generation, network, &dead_man, reason, why, times).await;
+                self.dismiss(dead_man).await;
+                outcome
             }
             None => Progress::Reverted { generation, reason, why, times },
         };

@@ -43,6 +43,11 @@ pub(super) fn back(
     Ok(take(machine, &network::revert(before, &now), may))
 }
 
+/// Whether the network is as it was, on a fresh look.
+pub(super) fn is_back(machine: &dyn Machine, before: &Network) -> bool {
+    machine.observe_network().is_ok_and(|now| network::revert(before, &now).is_empty())
+}
+
 /// Has every NIC as it is when a machine boots: asking for addresses, with nothing in the way that anybody set. Returns what
 /// was done.
 pub(super) fn last_resort(machine: &dyn Machine, may: &dyn Fn(&Step) -> bool) -> String {
@@ -68,13 +73,19 @@ fn take(machine: &dyn Machine, steps: &[Step], may: &dyn Fn(&Step) -> bool) -> V
 /// Sets the network back, and if that does not hold within the time, asks for addresses wherever there is a cable.
 fn back_for_sure(machine: &dyn Machine, before: &Network, within: Duration) {
     let deadline = Instant::now() + within;
-    while Instant::now() < deadline {
+    loop {
         if back(machine, before, &|_| true).is_ok_and(|left| left.is_empty()) {
             return;
         }
+        if Instant::now() >= deadline {
+            break;
+        }
         std::thread::sleep(LOOK_AGAIN);
     }
-    last_resort(machine, &|_| true);
+    // The steps may have waited for longer than that, and have done it.
+    if !is_back(machine, before) {
+        last_resort(machine, &|_| true);
+    }
 }
 
 /// Undoes a change by himself where nobody was heard of for longer than the next thing may take, be that a step of the
@@ -161,6 +172,13 @@ impl Helm {
         drop(self.passed.wait_while(self.lock(), his).unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// All is done, and he need not watch: blocks until he is done, too, if he has begun.
+    pub(super) fn end_both(&self) {
+        if !self.end() {
+            self.wait();
+        }
+    }
+
     /// All is well, and he need not watch. Answers whether that came in time: what he has begun he carries out.
     pub(super) fn end(&self) -> bool {
         let mut turn = self.lock();
@@ -221,6 +239,31 @@ mod tests {
         let _armed = DeadMan::arm(&same, &before, |_, _| Duration::ZERO, Duration::ZERO);
         let asks = |network: &Network| network.links.iter().all(|link| link.dhcp4.lease_use().is_some());
         assert!(machine.wait_for_network(Duration::from_secs(60), asks));
+    }
+
+    #[test]
+    fn an_undoing_of_a_dead_man_that_takes_all_the_time_there_is_and_holds_is_left_as_it_is() {
+        let machine = Arc::new(SimMachine::new(1));
+        let before = machine.observe_network().expect("observes");
+        machine.by_hand(&network::Change::SetHostname { name: "another".to_owned() });
+        back_for_sure(&*machine, &before, Duration::ZERO);
+        assert_eq!(machine.observe_network().expect("observes"), before);
+    }
+
+    #[test]
+    fn who_ends_with_the_change_waits_for_a_dead_man_who_has_begun_to_undo_it() {
+        let machine = Arc::new(SimMachine::new(1));
+        let mut before = machine.observe_network().expect("observes");
+        before.hostname = "another".to_owned();
+        machine.set_faults(Faults { refuse: vec!["set the hostname".into()], ..Faults::default() });
+        let same: Arc<dyn Machine> = machine.clone();
+        let armed = DeadMan::arm(&same, &before, |_, _| Duration::ZERO, Duration::from_millis(100));
+        while armed.helm().next(Duration::ZERO, &[]) != Turn::DeadMan {
+            std::thread::yield_now();
+        }
+        armed.helm().end_both();
+        let left = machine.observe_network().expect("observes");
+        assert!(left.links.iter().all(|link| link.dhcp4.lease_use().is_some()), "he is at it: {left:?}");
     }
 
     #[test]
