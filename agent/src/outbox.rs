@@ -95,6 +95,8 @@ pub enum Proven {
 /// What one session has told already. Begins with what its hello said.
 #[derive(Debug, Clone)]
 pub struct Heard {
+    /// [`Outbox::changes`] when its hello began.
+    pub changes: u64,
     /// From the hello.
     pub progress: Progress,
     /// Digest of the inventory that the controller has; `None` where it wants it.
@@ -200,7 +202,7 @@ mod tests {
 
     fn heard(outbox: &Outbox) -> Heard {
         let inventory = outbox.inventory.as_ref().map(|(_, digest)| *digest);
-        Heard { progress: outbox.progress.clone(), inventory, drift: Drift::default() }
+        Heard { changes: 0, progress: outbox.progress.clone(), inventory, drift: Drift::default() }
     }
 
     #[test]

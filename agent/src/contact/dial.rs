@@ -260,7 +260,7 @@ impl Dialer<'_> {
             status.trouble.clear();
         });
         let begun = Instant::now();
-        let changes = agent.outbox.borrow().changes;
+        let changes = heard.changes;
         let end = talk::converse(agent, &connection, heard, &mut own).await;
         self.own = Some(own);
         if begun.elapsed() >= SUCCESS {

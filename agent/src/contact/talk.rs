@@ -77,15 +77,17 @@ pub async fn hello(agent: &Agent, connection: &Connection) -> Result<(Welcome, H
         to_controller::Answer::Accepted | to_controller::Answer::Renewed { .. } => return Err(HelloError::Strange),
     };
     let inventory = digest.filter(|_| welcome.inventory == InventoryWish::Known);
-    Ok((welcome, Heard { progress: outbox.progress, inventory, drift: Default::default() }))
+    let (changes, progress) = (outbox.changes, outbox.progress);
+    Ok((welcome, Heard { changes, progress, inventory, drift: Default::default() }))
 }
 
 /// Keeps the session until it ends. `own` is renewed on the way.
 pub async fn converse(agent: &Arc<Agent>, connection: &Connection, heard: Heard, own: &mut Credentials) -> End {
+    let welcomed_at = heard.changes;
     let end = tokio::select! {
         end = listen(agent, connection) => end,
         end = tell(agent, connection, heard) => end,
-        end = outlived(agent, connection) => end,
+        end = outlived(agent, connection, welcomed_at) => end,
         end = renew(agent, connection, own) => end,
         end = moves(agent, connection) => end,
     };
@@ -212,9 +214,8 @@ async fn tell(agent: &Agent, connection: &Connection, mut heard: Heard) -> End {
 
 /// Asks after each change of the network whether the session has outlived it. What has not ends, so that another is begun
 /// at once: it would be missed only after its idle time.
-async fn outlived(agent: &Agent, connection: &Connection) -> End {
+async fn outlived(agent: &Agent, connection: &Connection, mut seen: u64) -> End {
     let mut outbox = agent.outbox.subscribe();
-    let mut seen = outbox.borrow_and_update().changes;
     loop {
         // A welcome, or an answer, after the last change.
         agent.outbox.send_modify(|out| out.heard = seen);

@@ -280,9 +280,18 @@ impl Reconciler {
     /// Finishes what an earlier run of the agent left, so that the hello of the next session tells the truth.
     pub async fn recover(&self) {
         let kept = self.state().kept.clone();
-        if let Progress::Applying { generation, .. } = kept.progress {
-            self.undo_interrupted(generation, kept.before).await;
-        } else if let Some(desired) = kept.confirmed.filter(|_| self.manage.network) {
+        match kept.progress {
+            Progress::Applying { generation, .. } => {
+                let undoes = kept.before.is_some();
+                self.undo_interrupted(generation, kept.before).await;
+                if undoes {
+                    return;
+                }
+            }
+            Progress::RevertFailed { .. } if self.manage.network && kept.stranded.is_none() => self.strand().await,
+            _ => {}
+        }
+        if let Some(desired) = kept.confirmed.filter(|_| self.manage.network) {
             self.restore(desired).await;
         }
     }

@@ -6,20 +6,24 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::apply::SOAK;
 use super::{Busy, Reconciler, undo};
+use crate::machine::chain;
 
 /// For the first turn to lead home: leases, spanning tree in the switch, the session.
 const TURN: Duration = Duration::from_secs(60);
-/// Each is twice as long as the one before, up to this.
+/// What it had is tried for twice as long each time, up to this.
 const LONGEST_TURN: Duration = Duration::from_secs(600);
 
 /// Whose turn it is, and for how long.
 pub(super) struct Turns {
-    pause: Duration,
+    lasts: Duration,
     until: Instant,
     next: Way,
+    /// How long what it had is tried for next.
+    patience: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -37,29 +41,46 @@ pub(super) enum Found {
 impl Turns {
     /// Every NIC has just begun to ask.
     pub(super) fn begin() -> Self {
-        Self { pause: TURN, until: Instant::now() + TURN, next: Way::AsBefore }
+        Self { lasts: TURN, until: Instant::now() + TURN, next: Way::AsBefore, patience: TURN }
     }
 
     fn pass(&mut self) {
-        self.pause = (self.pause * 2).min(LONGEST_TURN);
-        self.until = Instant::now() + self.pause;
-        self.next = match self.next {
-            Way::AsBefore => Way::AsItBoots,
-            Way::AsItBoots => Way::AsBefore,
+        (self.lasts, self.next) = match self.next {
+            Way::AsBefore => (self.patience, Way::AsItBoots),
+            Way::AsItBoots => (TURN, Way::AsBefore),
         };
+        if matches!(self.next, Way::AsItBoots) {
+            self.patience = (self.patience * 2).min(LONGEST_TURN);
+        }
+        self.until = Instant::now() + self.lasts;
     }
 }
 
 impl Reconciler {
+    /// An agent that starts anew knows nobody by what there is, and is about to restore what may not lead home: what there is
+    /// now is what it goes back to. For one that an undoing that did not hold has left.
+    pub(super) async fn strand(&self) {
+        let seen = self.blocking(|machine| machine.observe_network()).await;
+        match seen {
+            Ok(network) => self.note(|kept| kept.stranded = Some(network)),
+            Err(error) => return crate::warn!("cannot look at what there is to go back to: {}", chain(&error)),
+        }
+        self.outbox.send_modify(|out| out.changes += 1);
+    }
+
     /// Waits until the machine is home or the turn is over; for ever where it is not stranded. Cancel-safe.
     pub(super) async fn found_home(&self, turns: &Turns) -> Found {
         if self.state().kept.stranded.is_none() {
             return std::future::pending().await;
         }
         let mut outbox = self.outbox.subscribe();
-        match timeout_at(turns.until, outbox.wait_for(|out| out.heard == out.changes)).await {
-            Ok(_) => Found::Home,
-            Err(_) => Found::Nobody,
+        loop {
+            if timeout_at(turns.until, outbox.wait_for(|out| out.heard == out.changes)).await.is_err() {
+                return Found::Nobody;
+            }
+            if timeout(SOAK, outbox.wait_for(|out| out.heard != out.changes)).await.is_err() {
+                return Found::Home;
+            }
         }
     }
 
@@ -74,7 +95,7 @@ impl Reconciler {
             let state = self.state();
             state.kept.stranded.clone().filter(|_| state.busy == Busy::Nothing)
         };
-        let (Some(before), next, seconds) = (before, turns.next, turns.pause.as_secs()) else {
+        let (Some(before), next, seconds) = (before, turns.next, turns.lasts.as_secs()) else {
             return *turns = Turns::begin();
         };
         let done = self.blocking(move |machine| match next {

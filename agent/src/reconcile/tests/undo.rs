@@ -2,6 +2,7 @@
 
 use super::*;
 use muster_protocol::desired::{LeaseUse, Rule};
+use muster_protocol::drift::OnDrift;
 use muster_protocol::observed::{self, Dhcp, Origin};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
@@ -141,7 +142,9 @@ async fn a_stranded_machine_tries_what_it_had_and_asking_for_addresses_in_turns_
             _ => assert!(is_bare(&lab.network()), "turn {turn}: {:?}", lab.network()),
         }
     }
-    assert!(took.is_sorted() && took[0] < took[3], "{took:?}");
+    let (asking, as_before): (Vec<_>, Vec<_>) = took.chunks(2).map(|turns| (turns[0], turns[1])).unzip();
+    assert!(asking.iter().all(|took| took.as_secs() == 60), "{took:?}");
+    assert!(as_before.is_sorted() && as_before[0] < as_before[1], "{took:?}");
     lab.hear_of_a_session();
     let (left, changes) = (lab.network(), lab.outbox.borrow().changes);
     tokio::time::sleep(24 * AN_HOUR).await;
@@ -171,4 +174,93 @@ async fn a_stranded_machine_goes_on_to_look_for_the_way_when_its_agent_starts_an
     assert_eq!(lab.network(), left, "each has its time");
     lab.changed().await;
     assert_eq!(lab.network(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undoing_that_holds_with_the_last_of_its_time_is_one() {
+    let lab = Lab::new();
+    let before = lab.network();
+    lab.machine.set_wire(Wire::Cut);
+    lab.machine.set_faults(Faults { refuse: vec![UNDOES.into()], ..Faults::default() });
+    lab.apply(1, &network(GATEWAY)).await;
+    let undoes = |out: &Outbox| matches!(&out.progress, Progress::Applying { step, .. } if step.contains("undoing"));
+    lab.outbox.subscribe().wait_for(undoes).await.expect("the outbox lives");
+    tokio::time::sleep(super::super::undo::REVERT_WITHIN - Duration::from_millis(250)).await;
+    assert_ne!(lab.network(), before);
+    lab.machine.set_faults(Faults::default());
+    let outcome = lab.settled().await;
+    assert!(matches!(outcome, Progress::Reverted { .. }), "{outcome:?}");
+    assert_eq!(lab.network(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_does_not_bring_a_stranded_machine_home() {
+    let lab = Lab::new();
+    lab.machine.set_wire(Wire::Cut);
+    lab.machine.set_faults(Faults { refuse: vec![UNDOES.into()], ..Faults::default() });
+    lab.apply(1, &network(GATEWAY)).await;
+    let reaches = |out: &Outbox| out.proof.as_ref().is_some_and(|proof| proof.asked == Asked::Reach);
+    lab.outbox.subscribe().wait_for(reaches).await.expect("the outbox lives");
+    lab.outbox.send_modify(|out| {
+        let proof = out.proof.as_mut().expect("it is asked for");
+        assert!(proof.soak > Duration::ZERO, "it has to go on to answer");
+        proof.answer = Proven::Yes;
+    });
+    let outcome = lab.settled().await;
+    assert!(why(&outcome).contains("answers all the same"), "{outcome:?}");
+    lab.changed().await;
+    // A session that comes about is over a second later.
+    lab.hear_of_a_session();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    lab.outbox.send_modify(|out| out.changes += 1);
+    lab.changed().await;
+    lab.hear_of_a_session();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (left, changes) = (lab.network(), lab.outbox.borrow().changes);
+    tokio::time::sleep(24 * AN_HOUR).await;
+    assert_eq!((lab.network(), lab.outbox.borrow().changes), (left, changes), "it is home");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_came_home_after_an_undoing_that_did_not_hold_goes_back_there_when_its_agent_starts_anew() {
+    let (lab, before) = stranded().await;
+    lab.changed().await;
+    assert_eq!(lab.network(), before);
+    lab.hear_of_a_session();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let lab = lab.restarted().await;
+    // Something takes it away, and nobody is heard of.
+    lab.changed().await;
+    lab.machine.by_hand(&Change::SetHostname { name: "another".to_owned() });
+    lab.changed().await;
+    assert_eq!(lab.network(), before);
+    lab.changed().await;
+    assert!(is_bare(&lab.network()), "{:?}", lab.network());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_died_in_a_generation_without_network_steps_asks_for_leases_again() {
+    let lab = Lab::new();
+    lab.answer_confirmations();
+    let mut desired = network(GATEWAY);
+    if let Some(Network { links, .. }) = &mut desired.network {
+        links[0].settings.dhcp4 = desired::Dhcp::On(LeaseUse::default());
+    }
+    assert_eq!(lab.apply(1, &desired).await, Answer::Accepted);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
+    lab.stop_answering();
+    // The work is over a moment after it is settled.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(lab.apply(2, &storage()).await, Answer::Accepted);
+    let mut outbox = lab.outbox.subscribe();
+    outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives");
+    lab.reconciler.on_drift(OnDrift::Report);
+    lab.running.abort();
+    // It ends with the process.
+    lab.machine.by_hand(&Change::StopDhcp { link: "eth0".into(), family: plan::network::Family::V4 });
+    let lab = lab.restarted().await;
+    assert!(why(&lab.settled().await).contains("restarted in the middle"));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(lab.network().links[0].dhcp4.lease_use(), Some(LeaseUse::default()));
+    assert_eq!(lab.outbox.borrow().drift, Default::default(), "nobody changed anything");
 }
