@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use muster_protocol::desired::{self, LinkKind, Network};
 use muster_protocol::hello::Reason;
 use muster_protocol::inventory::Carrier;
@@ -38,7 +39,9 @@ pub fn diagnose(
     let tried = |route: &&observed::Route| {
         way.is_none_or(|way| observed.links.iter().any(|link| link.index == route.link && link.name == way.link))
     };
-    let gateways = |route: &observed::Route| if route.to.prefix_len() == 0 { route.via } else { None };
+    // What is there for a proof alone leads to the controller and nowhere else.
+    let leads = |to: &IpNet| to.prefix_len() == 0 || controllers.iter().any(|controller| to.contains(controller));
+    let gateways = |route: &observed::Route| route.via.filter(|_| leads(&route.to));
     let mut gateways: Vec<IpAddr> = observed.routes.iter().filter(tried).filter_map(gateways).collect();
     sort::short(&mut gateways, Ord::cmp);
     gateways.dedup();
@@ -60,4 +63,35 @@ fn find<'a>(link: &desired::Link, observed: &'a observed::Network) -> Option<&'a
         },
         LinkKind::Bond(_) | LinkKind::Bridge(_) | LinkKind::Vlan { .. } => there.name == link.id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_protocol::observed::{Origin, Route};
+
+    use super::*;
+    use crate::plan::network::samples::nic;
+
+    #[test]
+    fn a_gateway_is_missed_that_leads_to_the_controller_alone() {
+        let [gateway, controller]: [IpAddr; 2] = ["10.1.1.99", "10.99.0.1"].map(|ip| ip.parse().expect("an address"));
+        let route = |to: &str| Route {
+            link: 2,
+            to: to.parse().expect("a prefix"),
+            via: Some(gateway),
+            metric: 4_000_000_000,
+            table: 19_797,
+            origin: Origin::Static,
+        };
+        let links = vec![nic(2, "eth1")];
+        let way = NewWay { link: "eth1".into(), source: None, controller: None };
+        let causes = |to: &str| {
+            let observed = observed::Network { links: links.clone(), routes: vec![route(to)], ..Default::default() };
+            diagnose(&Network::default(), &observed, &[gateway], Some(&way), &[controller])
+        };
+        let missed = vec![(Reason::NoGateway, format!("the gateway {gateway} does not answer"))];
+        assert_eq!(causes("10.99.0.1/32"), missed);
+        assert_eq!(causes("0.0.0.0/0"), missed);
+        assert_eq!(causes("10.98.0.0/16"), []);
+    }
 }

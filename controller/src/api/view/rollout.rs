@@ -5,7 +5,6 @@ use utoipa::ToSchema;
 
 use super::Time;
 use crate::fleet::State;
-use crate::fleet::record::Operation;
 use crate::fleet::rollout::record::{Member, MemberState, Rollout, RolloutState};
 use crate::fleet::rollout::waves::{Contact, Look, Tally, Waits};
 use crate::fleet::rollout::{name, waves};
@@ -111,7 +110,7 @@ pub struct MemberView {
     /// The generation that it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
-    /// The operation that follows it, while it does.
+    /// The operation that follows it, or did, until something else is desired of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
     /// Why it failed or left.
@@ -183,12 +182,7 @@ impl MemberView {
             MemberState::Failed { wave, generation, why } => (Some(*wave), Some(generation.0), Some(why.clone())),
             MemberState::Left { why } => (None, None, Some(why.clone())),
         };
-        let follows = |operation: &&Operation| !operation.state.is_ended();
-        let operation = || {
-            let desired =
-                state.desired.get(&record.machine).filter(|desired| Some(desired.generation.0) == generation)?;
-            state.operations.get(&desired.operation).filter(follows)
-        };
+        let desired = state.desired.get(&record.machine).filter(|desired| Some(desired.generation.0) == generation);
         Self {
             place: record.key.place,
             machine: record.machine.to_string(),
@@ -196,7 +190,7 @@ impl MemberView {
             state: member_word(record, contact).into(),
             wave,
             generation,
-            operation: operation().map(|operation| operation.id.to_string()),
+            operation: desired.map(|desired| desired.operation.to_string()),
             why,
         }
     }

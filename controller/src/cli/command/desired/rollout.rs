@@ -120,6 +120,8 @@ const MEMBERS: &[Column] = &[
 
 /// Counts that are not 0, in words.
 fn tally(rollout: &Value) -> String {
+    // Of one that is over, nobody waits for anything.
+    let waiting = if rollout["ended"].is_null() { "waiting" } else { "left as they were" };
     let parts = [
         ("confirmed", "confirmed"),
         ("there", "as desired before"),
@@ -127,7 +129,7 @@ fn tally(rollout: &Value) -> String {
         ("applying", "applying"),
         ("offline", "offline, to follow when back"),
         ("left", "no longer in it"),
-        ("waiting", "waiting"),
+        ("waiting", waiting),
     ];
     let count = |key: &str| rollout["progress"][key].as_u64().filter(|count| *count > 0);
     let said = parts.iter().filter_map(|(key, words)| Some(format!("{} {words}", count(key)?)));
@@ -308,5 +310,7 @@ mod tests {
         assert!(step(&rollout).contains("the end of the soak of 30 s"));
         rollout["state"] = json!("paused");
         assert!(step(&rollout).starts_with("paused in wave 2"));
+        rollout["ended"] = json!("2026-11-21T07:15:09.000Z");
+        assert!(tally(&rollout).ends_with("20 left as they were"));
     }
 }
