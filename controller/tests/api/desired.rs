@@ -131,7 +131,13 @@ async fn an_operation_says_how_its_machine_came_out_of_it_why_and_how_long_it_to
         let digest = draft.state().desired.get(&id).expect("something is desired").digest;
         machine::confirm(draft, id, Generation(3), digest, times)
     };
-    lab.fleet.change(Author::controller(), confirm).await.expect("confirmed");
+    lab.fleet.change(Author::controller(), confirm).await.expect("answered");
+    assert_eq!(
+        lab.get(path.clone()).await.succeeds().text("/state"),
+        "running",
+        "the machine has not said yet that it keeps it"
+    );
+    tell(Progress::Confirmed { generation: Generation(3) }).await;
     let ended = lab.get(path).await.succeeds();
     assert_eq!((ended.text("/state"), ended.text("/outcome")), ("succeeded", "confirmed"));
     assert_eq!((&ended.body["reason"], &ended.body["times"]), (&json!(null), &said));

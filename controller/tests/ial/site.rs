@@ -157,9 +157,10 @@ impl Site {
     pub async fn confirm(&self) {
         let confirm = |draft: &mut Draft| {
             let desired: Vec<DesiredState> = draft.state().desired.iter().cloned().collect();
-            desired
-                .into_iter()
-                .try_for_each(|d| machine::confirm(draft, d.machine, d.generation, d.digest, Times::default()))
+            desired.into_iter().try_for_each(|d| {
+                machine::confirm(draft, d.machine, d.generation, d.digest, Times::default())?;
+                machine::progress(draft, d.machine, &Progress::Confirmed { generation: d.generation })
+            })
         };
         self.change(confirm).await;
     }
