@@ -301,6 +301,27 @@ fn machines_that_are_offline_come_last_and_hold_nobody_up() {
 }
 
 #[test]
+fn nobody_is_passed_over_as_offline_before_he_could_come_back_to_a_controller_that_has_just_started() {
+    let mut world = World::of(6);
+    let number = world.rolls(Pace { wave: WaveSize::Machines(2), ..pace() }, 0..6).expect("starts");
+    world.goes_on(number);
+    world.all_confirm_and_soak();
+    let since_unix_ms = world.draft.now_unix_ms() + 120_000;
+    for n in 1..6 {
+        world.contacts.borrow_mut().insert(world.machines[n], Contact::Offline { since_unix_ms });
+    }
+    assert_eq!((world.goes_on(number), world.touched()), (Waits::Return(world.machines[1]), vec![0]));
+    world.comes(4);
+    world.goes_on(number);
+    world.all_confirm_and_soak();
+    assert_eq!((world.goes_on(number), world.touched()), (Waits::Return(world.machines[1]), vec![0, 4]));
+    world.draft.advance_ms(120_000);
+    assert_eq!(world.goes_on(number), Waits::Nothing);
+    let tally = Tally::of(world.draft.state(), &world.rollout(number), &world.contact());
+    assert_eq!(tally, Tally { confirmed: 2, offline: 4, ..Tally::default() });
+}
+
+#[test]
 fn a_machine_that_comes_back_while_the_rollout_goes_on_is_waited_for_and_may_stop_it() {
     let mut world = World::of(4);
     world.leaves(1);

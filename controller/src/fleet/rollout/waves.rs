@@ -38,7 +38,7 @@ pub enum Contact {
     },
     /// It has none.
     Offline {
-        /// Since then at least.
+        /// Since then at least; where that is still to come, whether it is away is not known before.
         since_unix_ms: u64,
     },
 }
@@ -117,11 +117,14 @@ pub fn look(state: &State, rollout: &Rollout, contact: &dyn Fn(MachineId) -> Con
     if is_paused {
         return Look::wait(Waits::Nothing, found.again);
     }
-    let has_more = !found.online.is_empty() || !found.offline.is_empty();
+    let has_more = !found.online.is_empty() || !found.offline.is_empty() || found.awaited.is_some();
     match found.next() {
         Turn::Of(next) => return Look::step(Step::Give(next)),
         Turn::OfNobodyYet => return Look::wait(Waits::Canary, None),
-        Turn::Over => {}
+        Turn::OfWhoIsAwaited(machine) if found.pending.is_none() => {
+            return Look::wait(Waits::Return(machine), found.again);
+        }
+        Turn::OfWhoIsAwaited(_) | Turn::Over => {}
     }
     if let Some((one, count)) = found.pending {
         return Look::wait(Waits::Machines { count, one }, found.again);
@@ -157,6 +160,8 @@ enum Turn {
     Of(Vec<MemberKey>),
     /// Nobody is there who could be the canary.
     OfNobodyYet,
+    /// One who may be on the way back.
+    OfWhoIsAwaited(MachineId),
     /// All of them had theirs.
     Over,
 }
@@ -168,6 +173,8 @@ struct Found<'s> {
     /// Waiting members.
     online: Vec<MemberKey>,
     offline: Vec<MemberKey>,
+    /// One of those that have not been here since the controller's start: whether they are away is not known yet.
+    awaited: Option<MachineId>,
     /// Members of this wave that are at work or have confirmed.
     in_wave: usize,
     /// Machines that have not come out yet.
@@ -189,6 +196,7 @@ impl<'s> Found<'s> {
             now_unix_ms: 0,
             online: Vec::new(),
             offline: Vec::new(),
+            awaited: None,
             in_wave: 0,
             pending: None,
             away: None,
@@ -209,6 +217,9 @@ impl<'s> Found<'s> {
             MemberState::There | MemberState::Left { .. } => {}
             MemberState::Waiting { .. } => match contact(id) {
                 Contact::Online { .. } => self.online.push(member.key),
+                Contact::Offline { since_unix_ms } if !self.is_over(since_unix_ms) => {
+                    self.awaited.get_or_insert(id);
+                }
                 Contact::Offline { .. } => self.offline.push(member.key),
             },
             MemberState::Failed { wave, why, .. } => self.fail(id, *wave, why),
@@ -253,15 +264,21 @@ impl<'s> Found<'s> {
         let mut next = std::mem::take(&mut self.online);
         if self.rollout.wave > 0 {
             // Later waves take those first that are there.
-            next.append(&mut self.offline);
+            if self.awaited.is_none() {
+                next.append(&mut self.offline);
+            }
             next.truncate(left);
-            return if next.is_empty() { Turn::Over } else { Turn::Of(next) };
+            return match (next.is_empty(), self.awaited) {
+                (false, _) => Turn::Of(next),
+                (true, Some(machine)) if left > 0 => Turn::OfWhoIsAwaited(machine),
+                (true, _) => Turn::Over,
+            };
         }
         // Somebody must be the canary: where it left the rollout, another one is. It must be there, and where fewer are
         // than were asked for, those are enough.
         let needed = if self.in_wave == 0 { left.max(1) } else { left };
         next.truncate(needed);
-        match (next.is_empty(), self.in_wave, self.offline.is_empty()) {
+        match (next.is_empty(), self.in_wave, self.offline.is_empty() && self.awaited.is_none()) {
             (false, ..) => Turn::Of(next),
             (true, 0, false) => Turn::OfNobodyYet,
             (true, ..) => Turn::Over,
