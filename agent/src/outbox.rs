@@ -13,7 +13,6 @@ use muster_protocol::hello::{Progress, Times};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
 use muster_protocol::{Digest, Generation, OperationId};
-
 use tokio::time::Instant;
 
 use crate::plan::network::NewWay;
