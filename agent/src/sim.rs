@@ -9,11 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use muster_protocol::desired::{AcceptRa, MAIN_TABLE, Privacy};
+use muster_protocol::desired::MAIN_TABLE;
 use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
 use muster_protocol::observed::{
-    Address, Admin, Contents, Dhcp, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
+    Address, Admin, Contents, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
 };
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::to_controller::WipeReceipt;
@@ -80,23 +80,12 @@ impl SimMachine {
         let mac = |nic: u8| Mac::from_bytes([0x52, 0x54, 0, high, low, nic]);
         let address = Ipv4Addr::new(10, 77, high, low.max(2));
         let link = |index: u32, carrier: Carrier, addresses: Vec<Address>| Link {
-            index,
-            name: format!("eth{}", index - 2),
-            mac: mac(index as u8 - 1),
-            permanent_mac: mac(index as u8 - 1),
-            kind: LinkKind::Ethernet,
+            driver: "simulated".into(),
             admin: Admin::Up,
             carrier,
-            mtu: 1500,
             addresses,
-            driver: "simulated".into(),
-            port: None,
-            neighbors: Vec::new(),
-            dhcp4: Dhcp::Off,
-            dhcp6: Dhcp::Off,
-            accept_ra: AcceptRa::Default,
-            privacy: Privacy::Off,
             wake_on_lan: WakeOnLan::Off,
+            ..Link::bare(index, &format!("eth{}", index - 2), mac(index as u8 - 1), LinkKind::Ethernet)
         };
         let net = ipnet::Ipv4Net::new(address, 16).map(Into::into).expect("16 is a prefix length");
         let routes = vec![Route {

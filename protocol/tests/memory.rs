@@ -194,28 +194,10 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         table: 0,
         origin: observed::Origin::Kernel,
     };
-    let bond = observed::Link {
-        index: 0,
-        name: String::new(),
-        mac: Mac::from_bytes([0; 6]),
-        permanent_mac: Mac::from_bytes([0; 6]),
-        driver: String::new(),
-        kind: observed::LinkKind::Bond(Box::new(observed::Bond {
-            options: [(desired::BondOption::UpDelay, 0)].into(),
-            ..Default::default()
-        })),
-        port: None,
-        admin: observed::Admin::Up,
-        carrier: Carrier::Absent,
-        mtu: 0,
-        addresses: Vec::new(),
-        neighbors: Vec::new(),
-        dhcp4: observed::Dhcp::Off,
-        dhcp6: observed::Dhcp::Off,
-        accept_ra: desired::AcceptRa::Off,
-        privacy: desired::Privacy::Off,
-        wake_on_lan: observed::WakeOnLan::Off,
-    };
+    let bond = observed::Bond { options: [(desired::BondOption::UpDelay, 0)].into(), ..observed::Bond::default() };
+    let kind = observed::LinkKind::Bond(Box::new(bond));
+    // As few bytes as it can be.
+    let bond = observed::Link { mtu: 0, ..observed::Link::bare(0, "", Mac::from_bytes([0; 6]), kind) };
     let network = |network| Answer::Observed(Box::new(observed::Observed { network, ..observed::Observed::default() }));
     let digest = muster_protocol::Digest::from_bytes([0; 32]);
     for (what, answer) in [

@@ -448,15 +448,14 @@ impl Reconciler {
                 .observe_network()
                 .map_err(|error| chain(&error))
                 .and_then(|observed| plan::network::plan(&network, &observed, &[]).map_err(|error| error.to_string()));
-            let steps = match planned {
+            let mut steps = match planned {
                 Ok(steps) => steps,
                 Err(why) => return crate::warn!("the confirmed network could not be restored: {why}"),
             };
+            steps.retain(restores);
             // A lease that is late is no reason to go without what stands behind it.
-            for step in steps.iter().filter(|step| restores(step)) {
-                if let Err(error) = machine.apply_network(step) {
-                    crate::warn!("{}: {}", step.describe().action, chain(&error));
-                }
+            for done in undo::take(machine, &steps, &|_| true) {
+                crate::info!("restoring the confirmed network: {done}");
             }
         })
         .await;

@@ -6,7 +6,7 @@
 use muster_protocol::desired::{Desired, Network};
 use muster_protocol::hello::Progress;
 
-use super::{Busy, Reconciler};
+use super::{Busy, Reconciler, undo};
 use crate::machine::{Machine, chain};
 use crate::plan::network::{self, Step};
 
@@ -64,10 +64,8 @@ impl Reconciler {
         }
         let planned = self.blocking(move |machine| {
             let steps = plan(machine)?;
-            for step in &steps {
-                if let Err(error) = machine.apply_network(step) {
-                    crate::warn!("{}: {}", step.describe().action, chain(&error));
-                }
+            for done in undo::take(machine, &steps, &|_| true) {
+                crate::info!("bringing this machine to it: {done}");
             }
             Ok::<_, String>(())
         });

@@ -55,8 +55,9 @@ pub(super) fn last_resort(machine: &dyn Machine, may: &dyn Fn(&Step) -> bool) ->
     take(machine, &network::as_it_boots(&now), may).join("; ")
 }
 
-/// One step that fails does not keep the others from being taken.
-fn take(machine: &dyn Machine, steps: &[Step], may: &dyn Fn(&Step) -> bool) -> Vec<String> {
+/// Takes steps, and tells what was done and what of it failed. One that fails does not keep the others from being taken. `may`
+/// is asked before each.
+pub(super) fn take(machine: &dyn Machine, steps: &[Step], may: &dyn Fn(&Step) -> bool) -> Vec<String> {
     let mut done = Vec::new();
     for step in steps {
         if !may(step) {

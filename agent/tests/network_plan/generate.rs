@@ -320,23 +320,10 @@ fn fresh(nics: Vec<Nic>, fixed: Vec<IpAddr>) -> Network {
 /// An ethernet that is up, with nothing on it.
 pub fn ethernet(index: u32) -> observed::Link {
     observed::Link {
-        index,
-        name: format!("eth{}", index - 2),
-        mac: mac(index as u8),
-        permanent_mac: mac(index as u8),
         driver: "e1000e".to_owned(),
-        kind: LinkKind::Ethernet,
-        port: None,
         admin: Admin::Up,
         carrier: Carrier::Present,
-        mtu: 1500,
-        addresses: Vec::new(),
-        neighbors: Vec::new(),
-        dhcp4: observed::Dhcp::Off,
-        dhcp6: observed::Dhcp::Off,
-        accept_ra: AcceptRa::Default,
-        privacy: Privacy::Off,
-        wake_on_lan: observed::WakeOnLan::Unable,
+        ..observed::Link::bare(index, &format!("eth{}", index - 2), mac(index as u8), LinkKind::Ethernet)
     }
 }
 

@@ -71,23 +71,10 @@ fn nic(words: &mut Words<'_>, network: &mut Network) -> Result<(), String> {
     let index = network.links.len() as u32 + 2;
     let mac = Mac::from_bytes([2, 0, 0, 0, 0, index as u8]);
     let mut link = Link {
-        index,
-        name: next(words)?,
-        mac,
-        permanent_mac: mac,
         driver: "e1000e".to_owned(),
-        kind: LinkKind::Ethernet,
-        port: None,
         admin: Admin::Up,
         carrier: Carrier::Present,
-        mtu: 1500,
-        addresses: Vec::new(),
-        neighbors: Vec::new(),
-        dhcp4: Dhcp::Off,
-        dhcp6: Dhcp::Off,
-        accept_ra: Default::default(),
-        privacy: Default::default(),
-        wake_on_lan: WakeOnLan::Unable,
+        ..Link::bare(index, &next::<String>(words)?, mac, LinkKind::Ethernet)
     };
     let route = |to: &str, via, origin| Route {
         to: to.parse().expect("a prefix"),

@@ -76,6 +76,31 @@ pub struct Link {
     pub wake_on_lan: WakeOnLan,
 }
 
+impl Link {
+    /// One as the kernel first shows it: down, without a carrier, of an Ethernet's MTU, and with nothing on it.
+    pub fn bare(index: u32, name: &str, mac: Mac, kind: LinkKind) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            mac,
+            permanent_mac: mac,
+            driver: String::new(),
+            kind,
+            port: None,
+            admin: Admin::Down,
+            carrier: crate::inventory::Carrier::Absent,
+            mtu: 1500,
+            addresses: Vec::new(),
+            neighbors: Vec::new(),
+            dhcp4: Dhcp::Off,
+            dhcp6: Dhcp::Off,
+            accept_ra: AcceptRa::Default,
+            privacy: Privacy::Off,
+            wake_on_lan: WakeOnLan::Unable,
+        }
+    }
+}
+
 /// Whether a NIC wakes the machine when it hears a magic packet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WakeOnLan {

@@ -8,22 +8,9 @@ use muster_protocol::observed::{Admin, Link, LinkKind};
 pub(crate) fn nic(index: u32, name: &str) -> Link {
     let mac = Mac::from_bytes([2, 0, 0, 0, 0, index as u8]);
     Link {
-        index,
-        name: name.to_owned(),
-        mac,
-        permanent_mac: mac,
         driver: "e1000e".to_owned(),
-        kind: LinkKind::Ethernet,
-        port: None,
         admin: Admin::Up,
         carrier: Carrier::Present,
-        mtu: 1500,
-        addresses: Vec::new(),
-        neighbors: Vec::new(),
-        dhcp4: Default::default(),
-        dhcp6: Default::default(),
-        accept_ra: Default::default(),
-        privacy: Default::default(),
-        wake_on_lan: Default::default(),
+        ..Link::bare(index, name, mac, LinkKind::Ethernet)
     }
 }

@@ -264,3 +264,28 @@ async fn an_agent_that_died_in_a_generation_without_network_steps_asks_for_lease
     assert_eq!(lab.network().links[0].dhcp4.lease_use(), Some(LeaseUse::default()));
     assert_eq!(lab.outbox.borrow().drift, Default::default(), "nobody changed anything");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_step_of_restoring_that_fails_does_not_keep_the_others_from_being_taken() {
+    let lab = Lab::new();
+    lab.answer_confirmations();
+    let mut desired = network(GATEWAY);
+    let links = &mut desired.network.as_mut().expect("a network").links;
+    let select = Select { name: Some("eth1".into()), ..Select::default() };
+    let kind = LinkKind::Ethernet(Ethernet { select, ..Ethernet::default() });
+    links.push(Link { id: "other".into(), kind, settings: Settings::default() });
+    links.iter_mut().for_each(|link| link.settings.dhcp4 = desired::Dhcp::On(LeaseUse::default()));
+    assert_eq!(lab.apply(1, &desired).await, Answer::Accepted);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
+    // So that nobody but the restart starts anything.
+    lab.reconciler.on_drift(OnDrift::Report);
+    lab.running.abort();
+    for link in ["eth0", "eth1"] {
+        lab.machine.by_hand(&Change::StopDhcp { link: link.into(), family: plan::network::Family::V4 });
+    }
+    lab.machine.set_faults(Faults { refuse: vec!["start DHCP on eth0".into()], ..Faults::default() });
+    let lab = lab.restarted().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let asks: Vec<bool> = lab.network().links.iter().map(|link| link.dhcp4.lease_use().is_some()).collect();
+    assert_eq!(asks, [false, true]);
+}

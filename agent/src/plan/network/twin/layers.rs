@@ -34,25 +34,7 @@ impl Twin {
         self.last_index += 1;
         let index = self.last_index;
         let mac = muster_protocol::Mac::from_bytes([2, 0xfe, 0, 0, 0, index as u8]);
-        self.network.links.push(Link {
-            index,
-            name: name.to_owned(),
-            mac,
-            permanent_mac: mac,
-            driver: String::new(),
-            kind,
-            port: None,
-            admin: Admin::Down,
-            carrier: Carrier::Absent,
-            mtu,
-            addresses: Vec::new(),
-            neighbors: Vec::new(),
-            dhcp4: Dhcp::Off,
-            dhcp6: Dhcp::Off,
-            accept_ra: Default::default(),
-            privacy: Default::default(),
-            wake_on_lan: Default::default(),
-        });
+        self.network.links.push(Link { mtu, ..Link::bare(index, name, mac, kind) });
         Ok(())
     }
 

@@ -301,25 +301,7 @@ mod tests {
 
     fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         let mac = Mac::from_bytes([2, 0, 0, 0, 0, 1]);
-        Link {
-            index,
-            name: name.into(),
-            mac,
-            permanent_mac: mac,
-            driver: String::new(),
-            kind,
-            port: None,
-            admin: Admin::Up,
-            carrier: Carrier::Present,
-            mtu: 1500,
-            addresses: Vec::new(),
-            neighbors: Vec::new(),
-            dhcp4: Dhcp::Off,
-            dhcp6: Dhcp::Off,
-            accept_ra: AcceptRa::Default,
-            privacy: Privacy::Off,
-            wake_on_lan: WakeOnLan::Unable,
-        }
+        Link { admin: Admin::Up, carrier: Carrier::Present, ..Link::bare(index, name, mac, kind) }
     }
 
     /// What is shown beyond name, MAC and state.
