@@ -36,10 +36,10 @@ struct Target {
 
 /// One machine, or which ones.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = true, args = ["machine", "labels", "location", "role", "all"])]
 struct Whom {
     /// Id, unique beginning of an id, or name; for many machines give --selector, --location, --role or --all instead
-    #[arg(short, long, conflicts_with_all = ["labels", "location", "role", "all"],
-          required_unless_present_any = ["labels", "location", "role", "all"])]
+    #[arg(short, long, conflicts_with_all = ["labels", "location", "role", "all"])]
     machine: Option<String>,
     #[command(flatten)]
     several: Selection,
