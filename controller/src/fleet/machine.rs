@@ -279,7 +279,7 @@ pub fn set_desired(
 
 /// `desired` with what it leaves out taken from what the machine is or is on its way to.
 pub fn whole(state: &State, id: MachineId, desired: Desired) -> Desired {
-    let before = confirmed::in_force(state, id);
+    let before = confirmed::in_force(state, id).desired.into_owned();
     Desired { network: desired.network.or(before.network), storage: desired.storage.or(before.storage) }
 }
 

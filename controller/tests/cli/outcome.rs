@@ -39,3 +39,54 @@ async fn a_change_that_was_reverted_is_shown_with_its_reason_and_its_times() {
     assert!(machine.contains("reverted 1 no-gateway 192.0.2.1 does not answer\n"), "{machine}");
     lab.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_reverted_a_document_differs_from_it_and_whoever_compares_is_told_why() {
+    let lab = Lab::new().await;
+    let id = lab.pending("S1").await;
+    let name = id.to_string();
+    lab.says(&["machine", "approve", &name]).await;
+    let write = |file: &str, address: &str| {
+        let path = lab.data.path().join(file);
+        let text = format!("network:\n  ethernets:\n    eth0:\n      addresses: [{address}]\n");
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let (good, bad) = (write("good.yaml", "192.0.2.7/24"), write("bad.yaml", "192.0.2.8/24"));
+    let tell = async |how: Progress| {
+        let told = lab.server.fleet.change(Author::controller(), move |draft| machine::progress(draft, id, &how));
+        told.await.expect("told");
+    };
+    let reverted = |generation: u64| Progress::Reverted {
+        generation: Generation(generation),
+        reason: Reason::NoGateway,
+        why: "192.0.2.1 does not answer".to_owned(),
+        times: Times::default(),
+    };
+    let diff = async |file: &str| lab.says(&["diff", "-m", &name, "-f", file]).await;
+    let changes = "network.ethernets.eth0.addresses\n  - [\"192.0.2.7/24\"]\n  + [\"192.0.2.8/24\"]\n";
+
+    // Before anything was confirmed there is nothing else that it could be.
+    lab.says(&["apply", "-m", &name, "-f", &good]).await;
+    assert_eq!(diff(&good).await, "no difference\n", "it is on its way there");
+    tell(reverted(1)).await;
+    let said = diff(&good).await;
+    let expected = "generation 1 was reverted: no-gateway: 192.0.2.1 does not answer; compared with a machine of which \
+                    nothing was confirmed:\nnetwork\n  + {";
+    assert!(said.starts_with(expected), "{said}");
+
+    lab.says(&["apply", "-m", &name, "-f", &good]).await;
+    tell(Progress::Confirmed { generation: Generation(2) }).await;
+    assert_eq!((diff(&good).await, diff(&bad).await), ("no difference\n".to_owned(), changes.to_owned()));
+
+    lab.says(&["apply", "-m", &name, "-f", &bad]).await;
+    tell(reverted(3)).await;
+    let header = "generation 3 was reverted: no-gateway: 192.0.2.1 does not answer; compared with generation 2, which was \
+                  confirmed last:\n";
+    assert_eq!(diff(&bad).await, format!("{header}{changes}"));
+    assert_eq!(diff(&good).await, format!("{header}no difference\n"));
+    let several = lab.says(&["diff", "--all", "-f", &bad]).await;
+    assert!(several.contains(&format!("  {header}")) && several.contains("  + [\"192.0.2.8/24\"]"), "{several}");
+    assert_eq!(lab.says(&["diff", "--all", "-f", &good]).await, "no difference for 1 machine\n");
+    lab.server.stop().await;
+}

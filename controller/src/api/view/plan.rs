@@ -1,8 +1,13 @@
-//! What a machine would do, and how far a document is from what is desired.
+//! What a machine would do, and how far a document is from what it is.
 
+use muster_protocol::desired::Desired;
 use muster_protocol::to_agent::{Impact, Plan};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::machine::ProgressView;
+use crate::documents;
+use crate::fleet::operation::confirmed::InForce;
 
 /// What a machine would do for a document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -52,12 +57,15 @@ impl From<&Plan> for PlanView {
     }
 }
 
-/// How a document differs from what is desired of a machine.
+/// How a document differs from what a machine is, or is on its way to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Diff)]
 pub struct DiffView {
-    /// The generation that it was compared with.
+    /// The generation that it was compared with; 0 where the machine is as it boots.
     pub generation: u64,
+    /// How what is desired of the machine came to nothing; absent where it did not. Then `generation` was confirmed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<ProgressView>,
     /// Empty where applying the document would change nothing.
     pub changes: Vec<ChangeView>,
 }
@@ -68,7 +76,7 @@ pub struct DiffView {
 pub struct ChangeView {
     /// Path of keys.
     pub field: String,
-    /// What is desired now; absent where nothing is.
+    /// What is in force now; absent where nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<serde_json::Value>,
     /// What the document says; absent where it says nothing.
@@ -77,12 +85,18 @@ pub struct ChangeView {
 }
 
 impl DiffView {
-    /// Compares two documents, as [`crate::documents::render`] writes them.
-    pub fn between(generation: u64, before: &serde_json::Value, after: &serde_json::Value) -> Self {
-        let mut changes = Vec::new();
-        compare("", Some(before), Some(after), &mut changes);
-        Self { generation, changes }
+    /// Compares what is in force with what would be.
+    pub fn between(before: &InForce, after: &Desired) -> Self {
+        let changes = changes(&documents::render(&before.desired), &documents::render(after));
+        Self { generation: before.generation.0, given_up: before.given_up.map(ProgressView::from), changes }
     }
+}
+
+/// Compares two documents, as [`documents::render`] writes them.
+fn changes(before: &serde_json::Value, after: &serde_json::Value) -> Vec<ChangeView> {
+    let mut changes = Vec::new();
+    compare("", Some(before), Some(after), &mut changes);
+    changes
 }
 
 /// Mappings are compared key by key, everything else as a whole: an item's place in a list says little.
@@ -119,11 +133,11 @@ mod tests {
     fn a_difference_is_named_by_its_path() {
         let before = json!({"network": {"ethernets": {"eth0": {"mtu": 1500, "addresses": ["192.0.2.1/24"]}}}});
         let after = json!({"network": {"ethernets": {"eth0": {"addresses": ["192.0.2.2/24"]}, "eth1": {}}}});
-        let fields: Vec<String> = DiffView::between(1, &before, &after).changes.into_iter().map(|c| c.field).collect();
+        let fields: Vec<String> = changes(&before, &after).into_iter().map(|c| c.field).collect();
         assert_eq!(
             fields,
             ["network.ethernets.eth0.addresses", "network.ethernets.eth0.mtu", "network.ethernets.eth1"]
         );
-        assert!(DiffView::between(1, &after, &after).changes.is_empty());
+        assert!(changes(&after, &after).is_empty());
     }
 }

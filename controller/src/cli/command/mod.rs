@@ -39,7 +39,7 @@ pub enum Command {
     ///
     /// The machines themselves are asked. Steps that destroy name the disk by its identity.
     Plan(desired::PlanArgs),
-    /// How a document differs from what is desired of machines
+    /// How a document differs from what machines are, or are on their way to
     ///
     /// No machine is asked: this compares what was applied last with the document.
     Diff(desired::DiffArgs),

@@ -5,6 +5,8 @@
 //! keeps what it has proven (see [`super::proven`]), and gone when the machine leaves somebody's hands: nobody comes up
 //! with another one's network.
 
+use std::borrow::Cow;
+
 use muster_protocol::desired::{Desired, Network};
 use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::{BootId, Digest, Generation, MachineId};
@@ -97,13 +99,27 @@ pub fn is_given_up(desired: &DesiredState, outcome: &Progress) -> bool {
         && outcome.generation() == Some(desired.generation)
 }
 
+/// What a machine is, or is on its way to.
+pub struct InForce<'s> {
+    /// Which one of the machine's; 0 where it is as it boots.
+    pub generation: Generation,
+    /// The whole of it.
+    pub desired: Cow<'s, Desired>,
+    /// How what is desired of it came to nothing, where it did: then this is what was confirmed last.
+    pub given_up: Option<&'s Progress>,
+}
+
 /// What the machine is, or is on its way to: what is desired of it, and where it gave that up, what was confirmed last.
-pub fn in_force(state: &State, id: MachineId) -> Desired {
+pub fn in_force(state: &State, id: MachineId) -> InForce<'_> {
     let outcome = state.machines.get(&id).map(|machine| &machine.outcome);
     let wanted = state.desired.get(&id);
-    let wanted = wanted.filter(|wanted| outcome.is_none_or(|outcome| !is_given_up(wanted, outcome)));
-    let confirmed = || state.confirmed.get(&id).map(|record| record.desired.clone());
-    wanted.map(|wanted| wanted.desired.clone()).or_else(confirmed).unwrap_or_default()
+    let given_up = outcome.filter(|outcome| wanted.is_some_and(|wanted| is_given_up(wanted, outcome)));
+    let wanted = wanted.filter(|_| given_up.is_none()).map(|wanted| (wanted.generation, &wanted.desired));
+    let confirmed = || state.confirmed.get(&id).map(|record| (record.generation, &record.desired));
+    match wanted.or_else(confirmed) {
+        Some((generation, desired)) => InForce { generation, desired: Cow::Borrowed(desired), given_up },
+        None => InForce { generation: Generation(0), desired: Cow::default(), given_up },
+    }
 }
 
 /// What the machine's boot script hands to it.

@@ -122,7 +122,7 @@ mod tests {
 
     /// What is handed over at the next boot, and what is taken for what a document leaves out.
     fn holds(draft: &Draft, id: MachineId) -> (String, String) {
-        let in_force = in_force(draft.state(), id).network.and_then(|network| network.hostname);
+        let in_force = in_force(draft.state(), id).desired.into_owned().network.and_then(|network| network.hostname);
         (handed(draft, id).expect("something is").1, in_force.expect("something is"))
     }
 
@@ -134,7 +134,7 @@ mod tests {
     fn what_is_proven_is_confirmed_when_the_machine_says_so_and_told_once() {
         for in_a_hello in [false, true] {
             let (mut draft, id, operation) = on_its_way();
-            let digest = Digest::of_value(&in_force(draft.state(), id));
+            let digest = Digest::of_value(&*in_force(draft.state(), id).desired);
             let times = Times { prove_ms: 800, ..Times::default() };
             machine::confirm(&mut draft, id, TWO, digest, times).expect("it is answered");
             let running = now(&draft, &operation);

@@ -23,6 +23,7 @@ use crate::api::view::plan::{DiffView, PlanView};
 use crate::api::{Api, PREFIX};
 use crate::documents;
 use crate::fleet::answered::Outcome;
+use crate::fleet::operation::confirmed;
 use crate::fleet::record::Machine;
 use crate::fleet::{Refusal, machine};
 
@@ -139,7 +140,8 @@ async fn plan(
     }
 }
 
-/// How a document differs from what is desired of the machine now. The machine is not asked.
+/// How a document differs from what the machine is, or is on its way to. The machine is not asked.
+/// Where it gave up what is desired of it, that is said, and the document is compared with what was confirmed last.
 #[utoipa::path(post, path = "/machines/{machine}/diff", tag = "desired state", request_body = DocumentBody,
     params(("machine" = String, Path, description = "id, unique beginning of an id, or name")),
     responses((status = 200, body = DiffView), Refused))]
@@ -152,10 +154,8 @@ async fn diff(
     let document = parse(&body.value.document)?;
     let state = api.fleet.state();
     let id = machine::lookup(&state, &name)?;
-    let record = state.desired.get(&id);
-    let before = documents::render(&record.map(|record| record.desired.clone()).unwrap_or_default());
-    let after = documents::render(&machine::whole(&state, id, document.into_inner()));
-    Ok(Json(DiffView::between(record.map_or(0, |record| record.generation.0), &before, &after)))
+    let whole = machine::whole(&state, id, document.into_inner());
+    Ok(Json(DiffView::between(&confirmed::in_force(&state, id), &whole)))
 }
 
 /// Makes a document what the machine should be, and answers the operation that brings it about.

@@ -12,9 +12,9 @@ use utoipa::ToSchema;
 
 use crate::api::http::problem::Finding;
 use crate::api::http::{Body, Problem, Refused, Viewer};
-use crate::api::view::plan::{ChangeView, DiffView, PlanView};
+use crate::api::view::plan::{DiffView, PlanView};
 use crate::api::{Api, CallError};
-use crate::documents;
+use crate::fleet::operation::confirmed;
 use crate::fleet::rollout::check::{self, Prepared, Wrong};
 use crate::fleet::rollout::name;
 use crate::fleet::rollout::select::Selector;
@@ -135,7 +135,8 @@ struct OneDiffView {
     /// Its name.
     name: String,
     /// What would change.
-    changes: Vec<ChangeView>,
+    #[serde(flatten)]
+    diff: DiffView,
 }
 
 /// Reads a template for every machine that is selected, on a thread for long work.
@@ -206,7 +207,7 @@ async fn ask(api: &Api, state: &FleetState, machine: MachineId, whole: Desired) 
     OnePlanView { machine: machine.to_string(), name: name(state, machine), plan, problem }
 }
 
-/// How a template differs from what is desired of each machine now. No machine is asked.
+/// How a template differs from what each machine is, or is on its way to. No machine is asked.
 #[utoipa::path(post, path = "/rollouts/diff", tag = "rollouts", request_body = TemplateBody,
     responses((status = 200, body = DiffsView), Refused))]
 pub(super) async fn diff(
@@ -220,17 +221,15 @@ pub(super) async fn diff(
     let told = long(move || {
         let mut told = DiffsView { selected: prepared.len(), same: 0, left_out: 0, items: Vec::new() };
         for one in prepared {
-            let record = state.desired.get(&one.machine);
+            let before = confirmed::in_force(&state, one.machine);
             let whole = machine::whole(&state, one.machine, one.desired.into_inner());
-            match record.map(|record| &record.desired) {
-                Some(desired) if *desired == whole => told.same += 1,
-                _ if told.items.len() == limit => told.left_out += 1,
-                desired => {
-                    let before = documents::render(&desired.cloned().unwrap_or_default());
-                    let changes = DiffView::between(0, &before, &documents::render(&whole)).changes;
-                    let (machine, name) = (one.machine.to_string(), name(&state, one.machine));
-                    told.items.push(OneDiffView { machine, name, changes });
-                }
+            if *before.desired == whole {
+                told.same += 1;
+            } else if told.items.len() == limit {
+                told.left_out += 1;
+            } else {
+                let (machine, name) = (one.machine.to_string(), name(&state, one.machine));
+                told.items.push(OneDiffView { machine, name, diff: DiffView::between(&before, &whole) });
             }
         }
         told

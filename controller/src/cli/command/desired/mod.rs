@@ -193,10 +193,10 @@ impl DiffArgs {
 /// A difference for people.
 fn changes(diff: &Value) -> String {
     let changes = diff["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut out = diff.get("given_up").map(|how| given_up(how, diff)).unwrap_or_default();
     if changes.is_empty() {
-        return "no difference\n".into();
+        out.push_str("no difference\n");
     }
-    let mut out = String::new();
     for change in changes {
         out.push_str(&format!("{}\n", text(change, "/field")));
         for (sign, key) in [('-', "before"), ('+', "after")] {
@@ -206,6 +206,22 @@ fn changes(diff: &Value) -> String {
         }
     }
     out
+}
+
+/// That what is desired of the machine is not what it is, and what a document is compared with instead.
+fn given_up(how: &Value, diff: &Value) -> String {
+    let became = match how["state"].as_str() {
+        Some("refused") => "was refused",
+        Some("reverted") => "was reverted",
+        _ => "was not kept, and could not be undone",
+    };
+    let before = match diff["generation"].as_u64() {
+        Some(0) | None => "a machine of which nothing was confirmed".to_owned(),
+        Some(generation) => format!("generation {generation}, which was confirmed last"),
+    };
+    let why: Vec<String> =
+        ["/reason", "/why"].map(|key| text(how, key)).into_iter().filter(|w| !w.is_empty()).collect();
+    format!("generation {} {became}: {}; compared with {before}:\n", text(how, "/generation"), why.join(": "))
 }
 
 impl ApplyArgs {
