@@ -15,6 +15,7 @@
 pub mod check;
 pub mod create;
 pub mod keep;
+mod missing;
 pub mod record;
 pub mod select;
 pub mod template;

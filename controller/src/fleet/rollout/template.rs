@@ -13,6 +13,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, filters};
 use serde_json::Value;
 
+use super::missing;
 use crate::documents::TEXT_LIMIT;
 
 /// Steps that one machine's rendering may take; a document of a hundred lines takes a few hundred.
@@ -81,7 +82,13 @@ impl<'t> Template<'t> {
             let problem = format!("gives a document of more than {TEXT_LIMIT} bytes");
             return Err(Fault { line: 1, column: 1, problem });
         }
-        rendered.map_err(|error| fault(self.text, &error))?;
+        rendered.map_err(|error| match (error.kind(), place(self.text, &error)) {
+            (ErrorKind::UndefinedError, Some(range)) => {
+                let name = name(self.text, range.clone());
+                at(self.text, range.start, format!("{name} is not known of it; {}", missing::remedy(name, values)))
+            }
+            _ => fault(self.text, &error),
+        })?;
         Ok(String::from_utf8(out.0).expect("the engine writes texts"))
     }
 }
@@ -200,12 +207,8 @@ fn is_over_value(tag: &[Token]) -> bool {
 
 /// The engine's error in our words.
 fn fault(text: &str, error: &Error) -> Fault {
-    let range = error.range().filter(|range| text.get(range.clone()).is_some());
+    let range = place(text, error);
     let problem = match error.kind() {
-        ErrorKind::UndefinedError => {
-            let name = range.clone().map_or("a value", |range| name(text, range));
-            format!("{name} is not known of it; give it one, or write {{{{ {name} | default(\"…\") }}}}")
-        }
         ErrorKind::OutOfFuel => "does too much for one machine".to_owned(),
         ErrorKind::UnknownFilter => {
             let filter = range.clone().and_then(|range| text.get(range)).unwrap_or("this");
@@ -218,6 +221,11 @@ fn fault(text: &str, error: &Error) -> Fault {
         Some(range) => at(text, range.start, problem),
         None => Fault { line: error.line().unwrap_or(1), column: 1, problem },
     }
+}
+
+/// Where in the template an error is.
+fn place(text: &str, error: &Error) -> Option<std::ops::Range<usize>> {
+    error.range().filter(|range| text.get(range.clone()).is_some())
 }
 
 /// What the template calls the value at this place, from its beginning: errors name the last part of a path alone.
