@@ -164,10 +164,27 @@ impl SimMachine {
     ///
     /// Panics: where the kernel would refuse it.
     pub fn by_hand(&self, change: &Change) {
+        self.by_another(|network| network.apply(change).expect("the kernel takes it"));
+    }
+
+    fn by_another<T>(&self, does: impl FnOnce(&mut Twin) -> T) -> T {
         let mut world = self.world();
-        world.network.apply(change).expect("the kernel takes it");
+        let done = does(&mut world.network);
         self.changed.notify_all();
         world.notice.notify_one();
+        done
+    }
+
+    /// Pulls a NIC out of it. Answers what [`Self::put_in`] puts in again.
+    ///
+    /// Panics: it has none of this name.
+    pub fn pull_out(&self, nic: &str) -> Link {
+        self.by_another(|network| network.pull_out(nic).expect("it has this NIC"))
+    }
+
+    /// Puts a NIC in.
+    pub fn put_in(&self, nic: &Link) {
+        self.by_another(|network| network.put_in(nic));
     }
 
     /// How often its network was looked at.

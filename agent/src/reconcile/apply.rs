@@ -161,7 +161,7 @@ impl Reconciler {
     }
 
     fn arm(&self, before: &observed::Network) -> DeadMan {
-        DeadMan::arm(&self.machine, before, self.dead_man_waits, REVERT_WITHIN)
+        DeadMan::arm(&self.machine, before, self.controllers(), self.dead_man_waits, REVERT_WITHIN)
     }
 
     /// Nobody is to be at it any more when something else is begun: what he has begun he carries out.
@@ -381,13 +381,13 @@ impl Reconciler {
         crate::warn!("generation {generation} is undone: {why}");
         let begun = Instant::now();
         loop {
-            let (wanted, helm) = (before.clone(), dead_man.helm().clone());
+            let (wanted, controllers, helm) = (before.clone(), self.controllers(), dead_man.helm().clone());
             let undone = move |machine: &dyn Machine| {
                 helm.wait();
-                let left = undo::back(machine, &wanted, &|step| helm.may_undo(step));
+                let left = undo::back(machine, &wanted, &controllers, &|step| helm.may_undo(step));
                 let is_late = begun.elapsed() >= REVERT_WITHIN;
                 // The steps may have waited for longer than there was time, and have done it.
-                let is_back = is_late && undo::is_back(machine, &wanted);
+                let is_back = is_late && undo::is_back(machine, &wanted, &controllers);
                 (if is_back { Ok(Vec::new()) } else { left }, is_late)
             };
             let (left, is_late) = self.blocking(undone).await;
@@ -396,6 +396,9 @@ impl Reconciler {
                 Ok(left) if left.is_empty() => {
                     times.revert_ms = milliseconds(begun);
                     self.outbox.send_modify(|out| out.changes += 1);
+                    // What nothing depended on that leads home.
+                    let gone = self.blocking(move |machine| undo::gone(machine, &before)).await;
+                    let why = [vec![why], gone].concat().join("; ");
                     return Progress::Reverted { generation, reason, why, times };
                 }
                 Ok(left) => left.join("; "),

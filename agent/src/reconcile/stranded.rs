@@ -101,7 +101,7 @@ impl Reconciler {
         let done = self.blocking(move |machine| match next {
             Way::AsBefore => {
                 crate::warn!("no controller within {seconds} s; trying the network before the last change again");
-                undo::back(machine, &before, &|_| true).map(|done| done.join("; ")).unwrap_or_else(|error| error)
+                undo::back(machine, &before, &[], &|_| true).map(|done| done.join("; ")).unwrap_or_else(|error| error)
             }
             Way::AsItBoots => {
                 crate::warn!("no controller within {seconds} s that way either; asking for addresses on every NIC");

@@ -3,6 +3,7 @@
 //! Called by the reconcile loop when a change is not kept, and by [`DeadMan`], a thread that needs nobody to be alive but
 //! itself and the kernel. Blocks.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,22 +31,35 @@ pub(super) fn dead_man_waits(proof: Duration, steps: &[Step]) -> Duration {
     proof + steps.iter().map(|step| step.change.patience()).sum::<Duration>() + DEAD_MAN_SLACK
 }
 
-/// Sets the network back once. Returns what had to be done; nothing means that it is as it was. `may` is asked before each
-/// step.
+/// Sets the network back once. Returns what had to be done, and what cannot be: NICs that are gone and led home, or may have.
+/// Nothing means that it is as it was. `may` is asked before each step.
 ///
 /// Errors: the kernel does not say how things are.
 pub(super) fn back(
     machine: &dyn Machine,
     before: &Network,
+    controllers: &[IpAddr],
     may: &dyn Fn(&Step) -> bool,
 ) -> Result<Vec<String>, String> {
     let now = machine.observe_network().map_err(|error| chain(&error))?;
-    Ok(take(machine, &network::revert(before, &now), may))
+    let mut left = take(machine, &network::revert(before, &now), may);
+    left.extend(network::gone(before, &now, controllers).into_iter().filter(|nic| nic.led_home).map(|nic| nic.said));
+    Ok(left)
 }
 
 /// Whether the network is as it was, on a fresh look.
-pub(super) fn is_back(machine: &dyn Machine, before: &Network) -> bool {
-    machine.observe_network().is_ok_and(|now| network::revert(before, &now).is_empty())
+pub(super) fn is_back(machine: &dyn Machine, before: &Network, controllers: &[IpAddr]) -> bool {
+    let is_so = |now: Network| {
+        network::revert(before, &now).is_empty()
+            && network::gone(before, &now, controllers).iter().all(|nic| !nic.led_home)
+    };
+    machine.observe_network().is_ok_and(is_so)
+}
+
+/// What is gone of the network that there was before, in words.
+pub(super) fn gone(machine: &dyn Machine, before: &Network) -> Vec<String> {
+    let now = machine.observe_network();
+    now.map_or_else(|_| Vec::new(), |now| network::gone(before, &now, &[]).into_iter().map(|nic| nic.said).collect())
 }
 
 /// Has every NIC as it is when a machine boots: asking for addresses, with nothing in the way that anybody set. Returns what
@@ -72,10 +86,10 @@ pub(super) fn take(machine: &dyn Machine, steps: &[Step], may: &dyn Fn(&Step) ->
 }
 
 /// Sets the network back, and if that does not hold within the time, asks for addresses wherever there is a cable.
-fn back_for_sure(machine: &dyn Machine, before: &Network, within: Duration) {
+fn back_for_sure(machine: &dyn Machine, before: &Network, controllers: &[IpAddr], within: Duration) {
     let deadline = Instant::now() + within;
     loop {
-        if back(machine, before, &|_| true).is_ok_and(|left| left.is_empty()) {
+        if back(machine, before, controllers, &|_| true).is_ok_and(|left| left.is_empty()) {
             return;
         }
         if Instant::now() >= deadline {
@@ -84,7 +98,7 @@ fn back_for_sure(machine: &dyn Machine, before: &Network, within: Duration) {
         std::thread::sleep(LOOK_AGAIN);
     }
     // The steps may have waited for longer than that, and have done it.
-    if !is_back(machine, before) {
+    if !is_back(machine, before, controllers) {
         last_resort(machine, &|_| true);
     }
 }
@@ -112,8 +126,14 @@ pub(super) enum Turn {
 }
 
 impl DeadMan {
-    /// Begins to watch. `revert_within` is for what he would do.
-    pub(super) fn arm(machine: &Arc<dyn Machine>, before: &Network, waits: Waits, revert_within: Duration) -> Self {
+    /// Begins to watch. `revert_within` is for what he would do, and `controllers` say what led home.
+    pub(super) fn arm(
+        machine: &Arc<dyn Machine>,
+        before: &Network,
+        controllers: Vec<IpAddr>,
+        waits: Waits,
+        revert_within: Duration,
+    ) -> Self {
         let turn = Mutex::new(Turn::Loop(Instant::now() + waits(Duration::ZERO, &[])));
         let helm = Arc::new(Helm { turn, passed: Condvar::new(), waits });
         let (his, machine, before) = (helm.clone(), machine.clone(), before.clone());
@@ -121,7 +141,7 @@ impl DeadMan {
         let started = thread.spawn(move || {
             if his.is_left() {
                 crate::warn!("nobody has proven the change nor undone it: undoing it");
-                back_for_sure(&*machine, &before, revert_within);
+                back_for_sure(&*machine, &before, &controllers, revert_within);
                 *his.lock() = Turn::Over;
                 his.passed.notify_all();
             }
@@ -237,7 +257,7 @@ mod tests {
         before.hostname = "another".to_owned();
         machine.set_faults(Faults { refuse: vec!["set the hostname".into()], ..Faults::default() });
         let same: Arc<dyn Machine> = machine.clone();
-        let _armed = DeadMan::arm(&same, &before, |_, _| Duration::ZERO, Duration::ZERO);
+        let _armed = DeadMan::arm(&same, &before, Vec::new(), |_, _| Duration::ZERO, Duration::ZERO);
         let asks = |network: &Network| network.links.iter().all(|link| link.dhcp4.lease_use().is_some());
         assert!(machine.wait_for_network(Duration::from_secs(60), asks));
     }
@@ -247,7 +267,7 @@ mod tests {
         let machine = Arc::new(SimMachine::new(1));
         let before = machine.observe_network().expect("observes");
         machine.by_hand(&network::Change::SetHostname { name: "another".to_owned() });
-        back_for_sure(&*machine, &before, Duration::ZERO);
+        back_for_sure(&*machine, &before, &[], Duration::ZERO);
         assert_eq!(machine.observe_network().expect("observes"), before);
     }
 
@@ -258,7 +278,7 @@ mod tests {
         before.hostname = "another".to_owned();
         machine.set_faults(Faults { refuse: vec!["set the hostname".into()], ..Faults::default() });
         let same: Arc<dyn Machine> = machine.clone();
-        let armed = DeadMan::arm(&same, &before, |_, _| Duration::ZERO, Duration::from_millis(100));
+        let armed = DeadMan::arm(&same, &before, Vec::new(), |_, _| Duration::ZERO, Duration::from_millis(100));
         while armed.helm().next(Duration::ZERO, &[]) != Turn::DeadMan {
             std::thread::yield_now();
         }
@@ -276,12 +296,12 @@ mod tests {
         let step = Step { change, impact: muster_protocol::to_agent::Impact::None };
 
         let hour = |_, _: &[Step]| Duration::from_secs(3600);
-        let in_time = DeadMan::arm(&same, &before, hour, REVERT_WITHIN);
+        let in_time = DeadMan::arm(&same, &before, Vec::new(), hour, REVERT_WITHIN);
         assert!(in_time.helm().may_change(&step) && in_time.helm().may_undo(&step));
         assert!(in_time.helm().end(), "it came in time");
 
         let once = |_, steps: &[Step]| Duration::from_secs(if steps.is_empty() { 3600 } else { 0 });
-        let late = DeadMan::arm(&same, &before, once, REVERT_WITHIN);
+        let late = DeadMan::arm(&same, &before, Vec::new(), once, REVERT_WITHIN);
         machine.apply_network(&step).expect("is taken");
         assert!(late.helm().may_change(&step), "it is told what is next, and that takes too long");
         assert!(machine.wait_for_network(Duration::from_secs(60), |now| *now == before));

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::child::Process;
 pub use console::Console;
 use qmp::Qmp;
-pub use spec::{Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Spec};
+pub use spec::{Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Place, Spec};
 pub use tpm::Tpm;
 
 /// A running machine. It is unplugged when this is dropped.
@@ -66,6 +66,24 @@ impl Machine {
     /// Pulls the cable of a NIC, counted from zero, or puts it in.
     pub fn plug(&self, nic: usize, is_in: bool) -> Result<()> {
         self.qmp()?.run_with("set_link", serde_json::json!({ "name": format!("net{nic}"), "up": is_in }))
+    }
+
+    /// Pulls a NIC in a slot, counted from zero, out of it, and waits until the machine's kernel has let it go.
+    pub fn pull_out(&self, nic: usize) -> Result<()> {
+        let id = format!("nic{nic}");
+        let mut qmp = self.qmp()?;
+        qmp.run_with("device_del", serde_json::json!({ "id": id }))?;
+        qmp.wait_for("DEVICE_DELETED", |data| data["device"] == id.as_str())
+    }
+
+    /// Puts the NIC that was pulled out, as the machine was made with it, into its slot again.
+    pub fn put_in(&self, nic: usize, as_made: &Nic) -> Result<()> {
+        let Nic { model, mac, .. } = as_made;
+        let [id, netdev, bus] = ["nic", "net", "slot"].map(|kind| format!("{kind}{nic}"));
+        let device = serde_json::json!({
+            "driver": model, "id": id, "netdev": netdev, "mac": mac.to_string(), "romfile": "", "bus": bus,
+        });
+        self.qmp()?.run_with("device_add", device)
     }
 
     /// Kills every process but PID 1, as Alt, SysRq and I do; only where the kernel's command line allows it.

@@ -17,7 +17,7 @@ impl Qmp {
     /// Greets the machine whose socket is `path`.
     pub fn connect(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path).with_context(|| format!("connecting to {}", path.display()))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut qmp = Self { reader: BufReader::new(stream) };
         // The greeting; then capabilities are negotiated, of which there are none.
         qmp.read()?;
@@ -41,6 +41,16 @@ impl Qmp {
             }
             // Events come in between.
             if answer.get("return").is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for an event of this name, with such data, that comes after the last answer.
+    pub fn wait_for(&mut self, event: &str, is_it: impl Fn(&Value) -> bool) -> Result<()> {
+        loop {
+            let said = self.read().with_context(|| format!("waiting for {event}"))?;
+            if said["event"] == event && is_it(&said["data"]) {
                 return Ok(());
             }
         }

@@ -111,6 +111,17 @@ pub struct Nic {
     pub model: &'static str,
     /// What its plug is in.
     pub net: Net,
+    /// Where it sits.
+    pub place: Place,
+}
+
+/// Where a NIC sits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the board.
+    Board,
+    /// In a slot, which it may be pulled out of while the machine runs.
+    Slot,
 }
 
 /// What a NIC is plugged into.
@@ -201,7 +212,14 @@ impl Spec {
                 (Boot::Network, 0) => "bootindex=0",
                 _ => "romfile=",
             };
-            line.add(&format!("-device {},netdev=net{i},mac={},{rom}", nic.model, nic.mac));
+            let slot = match nic.place {
+                Place::Board => String::new(),
+                Place::Slot => {
+                    line.add(&format!("-device pcie-root-port,id=slot{i},chassis={}", i + 1));
+                    format!(",bus=slot{i}")
+                }
+            };
+            line.add(&format!("-device {},id=nic{i},netdev=net{i},mac={},{rom}{slot}", nic.model, nic.mac));
         }
         Ok(line.0)
     }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::child::Process;
 use crate::lab::{self, BOOT, Lab, SOON, text};
 use crate::namespace::ip;
-use crate::qemu::{Boot, Firmware, Machine, Nic, Spec};
+use crate::qemu::{Boot, Firmware, Machine, Nic, Place, Spec};
 use crate::slot::Slot;
 use crate::switch::{Port, Switch, Tap};
 use crate::{artifacts, eventually, namespace, scratch, site};
@@ -110,7 +110,8 @@ impl Seat {
         spec.nics = Vec::new();
         for (port, model) in ["virtio-net-pci", "e1000e", "virtio-net-pci"].into_iter().enumerate() {
             let mac = mac(number, port + 1).parse()?;
-            spec.nics.push(Nic { mac, model, net: switch.net(port) });
+            let place = if port == 1 { Place::Slot } else { Place::Board };
+            spec.nics.push(Nic { mac, model, net: switch.net(port), place });
         }
         let folder = folder.join(format!("machine-{number}"));
         Ok(Self { number, switch, id: String::new(), spec, folder, machine: None })
@@ -139,6 +140,16 @@ impl Seat {
     /// Whether the cable of this port, counted from one, is in.
     pub fn plug(&self, port: usize, is_in: bool) -> Result<()> {
         self.machine()?.plug(port - 1, is_in)
+    }
+
+    /// Pulls the NIC of this port, counted from one, out of its slot. Only the second is in one.
+    pub fn pull_out(&self, port: usize) -> Result<()> {
+        self.machine()?.pull_out(port - 1)
+    }
+
+    /// Puts it in again.
+    pub fn put_in(&self, port: usize) -> Result<()> {
+        self.machine()?.put_in(port - 1, &self.spec.nics[port - 1])
     }
 
     fn admit(&mut self, lab: &Lab) -> Result<()> {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::controller::{BOOT_PORT, Controller};
-use crate::qemu::{Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Spec};
+use crate::qemu::{Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Place, Spec};
 use crate::slot::Slot;
 use crate::{artifacts, eventually, namespace, scratch};
 
@@ -176,8 +176,8 @@ pub fn machine(firmware: Firmware, boot: Boot) -> Result<Spec> {
             Disk { kind: DiskKind::Nvme, serial: "LAB-DISK-B".into(), size_mib: 512 },
         ],
         nics: vec![
-            Nic { mac: "52:54:00:4c:41:01".parse()?, model: "virtio-net-pci", net: user(2) },
-            Nic { mac: "52:54:00:4c:41:02".parse()?, model: "e1000e", net: user(3) },
+            Nic { mac: "52:54:00:4c:41:01".parse()?, model: "virtio-net-pci", net: user(2), place: Place::Board },
+            Nic { mac: "52:54:00:4c:41:02".parse()?, model: "e1000e", net: user(3), place: Place::Board },
         ],
         tpm: None,
     })

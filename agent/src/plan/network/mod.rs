@@ -7,6 +7,7 @@
 //! What the document says of a link is the whole truth about that link: addresses, routes and VLANs on it that are not
 //! listed go. Links that it does not name are left alone, and so is what the kernel and routers make by themselves.
 
+mod gone;
 mod resolvers;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -27,6 +28,7 @@ use muster_protocol::to_agent::Impact;
 use muster_protocol::{VlanTag, desired, observed, to_agent};
 
 use super::Impossible;
+pub use gone::Gone;
 pub use resolvers::{in_force, ntp_in_force};
 use target::Target;
 
@@ -367,6 +369,15 @@ pub fn repair(desired: &desired::Network, observed: &observed::Network) -> Resul
 /// Addresses from router advertisements come back from the router and not from here.
 pub fn revert(before: &observed::Network, now: &observed::Network) -> Vec<Step> {
     steps::back(&Target::of_observed(before, now), now)
+}
+
+/// The NICs that had a part in the network as it was `before` and are not there `now`: what [`revert`] cannot bring back. One
+/// that had nothing is not among them.
+///
+/// `controllers` are the addresses of the controller. Where none is known, or nothing led to any of them, each of the NICs may
+/// have been the way.
+pub fn gone(before: &observed::Network, now: &observed::Network, controllers: &[IpAddr]) -> Vec<Gone> {
+    gone::gone(before, now, controllers)
 }
 
 /// What must be done to have the network as on a machine that has just started: nothing that anybody set, and every NIC asks

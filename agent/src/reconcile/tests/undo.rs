@@ -289,3 +289,47 @@ async fn a_step_of_restoring_that_fails_does_not_keep_the_others_from_being_take
     let asks: Vec<bool> = lab.network().links.iter().map(|link| link.dhcp4.lease_use().is_some()).collect();
     assert_eq!(asks, [false, true]);
 }
+
+impl Lab {
+    /// The controller is away, and while the machine waits for its answer a NIC is pulled out. Answers how that ended.
+    async fn loses(&self, nic: &str) -> (observed::Link, Progress) {
+        self.machine.set_wire(Wire::Cut);
+        self.apply(1, &network(GATEWAY)).await;
+        self.outbox.subscribe().wait_for(|out| out.proof.is_some()).await.expect("the outbox lives");
+        let pulled = self.machine.pull_out(nic);
+        (pulled, self.settled().await)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_nic_that_led_home_is_gone_the_others_ask_for_an_address_until_it_is_there_again() {
+    let lab = Lab::new();
+    let before = lab.network();
+    let (pulled, outcome) = lab.loses("eth0").await;
+    assert!(matches!(outcome, Progress::RevertFailed { .. }), "{outcome:?}");
+    let said = format!("undoing it did not hold: eth0 ({}) is gone; at last: start DHCP on eth1", pulled.permanent_mac);
+    assert!(why(&outcome).contains(&said), "{outcome:?}");
+    assert!(is_bare(&lab.network()), "{:?}", lab.network());
+    lab.machine.put_in(&pulled);
+    lab.changed().await;
+    let had = |network: &observed::Network| {
+        let mut links = network.links.clone();
+        links.iter_mut().for_each(|link| link.index = 0);
+        links.sort_by(|a, b| a.name.cmp(&b.name));
+        (links, network.routes.iter().map(|route| (route.to, route.via)).collect::<Vec<_>>())
+    };
+    assert_eq!(had(&lab.network()), had(&before), "it is known again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nic_that_is_gone_and_did_not_lead_home_is_named_and_costs_nothing_that_is_there() {
+    let lab = Lab::new();
+    let net = "192.168.7.1/24".parse().expect("an address");
+    let address = observed::Address { net, origin: Origin::Static };
+    lab.machine.by_hand(&Change::AddAddress { link: "eth1".into(), address });
+    let before = lab.network();
+    let (pulled, outcome) = lab.loses("eth1").await;
+    assert!(matches!(outcome, Progress::Reverted { .. }), "{outcome:?}");
+    assert!(why(&outcome).ends_with(&format!("; eth1 ({}) is gone", pulled.permanent_mac)), "{outcome:?}");
+    assert_eq!((&lab.network().links[..], &lab.network().routes), (&before.links[..1], &before.routes));
+}

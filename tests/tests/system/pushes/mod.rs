@@ -7,6 +7,7 @@
 mod by_card;
 mod cut;
 mod home;
+mod pulled;
 mod right;
 mod table;
 mod usable;

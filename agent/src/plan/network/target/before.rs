@@ -60,11 +60,12 @@ fn of_link(link: &Link, before: &Network, now: &Network) -> Option<LinkTarget> {
         LinkKind::Vlan { parent, tag } => KindTarget::Vlan { parent: name_of(*parent)?, tag: *tag },
         LinkKind::Foreign(_) => return None,
     };
-    // A NIC keeps its index whatever its name.
     let present = match link.kind {
-        LinkKind::Ethernet => Some(now.links.iter().find(|there| there.index == link.index)?.name.clone()),
-        _ => now.links.iter().find(|there| there.name == link.name).map(|there| there.name.clone()),
+        LinkKind::Ethernet => Some(same_nic(link, before, now)?),
+        _ => now.links.iter().find(|there| there.name == link.name),
     };
+    // One that was put in again may be nothing that the firmware lets wake the machine.
+    let is_able = present.is_some_and(|there| there.wake_on_lan != observed::WakeOnLan::Unable);
     let port = link.port.and_then(|port| {
         let of = before.links.iter().find(|link| link.index == port.of)?;
         let is_bridge = matches!(of.kind, LinkKind::Bridge(_));
@@ -80,16 +81,16 @@ fn of_link(link: &Link, before: &Network, now: &Network) -> Option<LinkTarget> {
     let dhcp = |dhcp: &observed::Dhcp| dhcp.lease_use().map_or(Dhcp::Off, |uses: LeaseUse| Dhcp::On(uses));
     Some(LinkTarget {
         name: link.name.clone(),
-        present,
+        present: present.map(|there| there.name.clone()),
         kind,
         admin: link.admin,
         // A bond's port has the bond's.
         mtu: (!is_in_bond).then_some(link.mtu),
         port,
         wake_on_lan: match link.wake_on_lan {
-            observed::WakeOnLan::Unable => WakeOnLan::Keep,
-            observed::WakeOnLan::On => WakeOnLan::On,
-            observed::WakeOnLan::Off => WakeOnLan::Off,
+            observed::WakeOnLan::On if is_able => WakeOnLan::On,
+            observed::WakeOnLan::Off if is_able => WakeOnLan::Off,
+            observed::WakeOnLan::On | observed::WakeOnLan::Off | observed::WakeOnLan::Unable => WakeOnLan::Keep,
         },
         dhcp4: dhcp(&link.dhcp4),
         dhcp6: dhcp(&link.dhcp6),
@@ -110,6 +111,17 @@ fn of_link(link: &Link, before: &Network, now: &Network) -> Option<LinkTarget> {
             .collect(),
         neighbors: link.neighbors.clone(),
     })
+}
+
+/// What a NIC of `before` is now: it keeps its index whatever its name, and its own MAC where it was pulled out and put in again.
+/// `None` where it is not there.
+pub(in crate::plan::network) fn same_nic<'a>(nic: &Link, before: &Network, now: &'a Network) -> Option<&'a Link> {
+    let is_nic = |link: &&Link| link.kind == LinkKind::Ethernet && link.permanent_mac == nic.permanent_mac;
+    let is_new = |link: &&Link| before.links.iter().all(|old| old.index != link.index);
+    // Nobody knows which of two with the same MAC it would be.
+    let is_known = || before.links.iter().filter(is_nic).count() == 1;
+    let same = now.links.iter().find(|link| link.index == nic.index);
+    same.or_else(|| now.links.iter().filter(is_new).find(is_nic).filter(|_| is_known()))
 }
 
 /// Sorts so that each link comes after those that it is made of, and otherwise as it was.

@@ -78,6 +78,24 @@ impl Twin {
         self.offers.insert((link.to_owned(), family), lease);
     }
 
+    /// Pulls a NIC out, and all that is on it goes with it. Answers it as it was; `None` where there is none of this name.
+    pub fn pull_out(&mut self, nic: &str) -> Option<Link> {
+        let link = self.link(nic).ok()?.clone();
+        self.delete(link.index);
+        Some(link)
+    }
+
+    /// Puts a NIC in: to the kernel it is a new one, which nobody has set up.
+    pub fn put_in(&mut self, nic: &Link) {
+        self.last_index += 1;
+        self.network.links.push(Link {
+            driver: nic.driver.clone(),
+            carrier: nic.carrier,
+            wake_on_lan: WakeOnLan::Off,
+            ..Link::bare(self.last_index, &nic.name, nic.permanent_mac, LinkKind::Ethernet)
+        });
+    }
+
     /// Takes all DHCP servers away: what a lease would bring is not known.
     pub(super) fn without_offers(mut self) -> Self {
         self.offers.clear();
