@@ -26,7 +26,7 @@ pub const ONE_MORE_START: Duration = Duration::from_millis(200);
 pub const FAILURES: u32 = 20;
 
 /// After this time one more is.
-const ONE_MORE_FAILURE: Duration = Duration::from_secs(3);
+pub const ONE_MORE_FAILURE: Duration = Duration::from_secs(3);
 
 /// What failures leave behind.
 pub fn failures() -> Buckets {
