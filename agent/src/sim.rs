@@ -228,7 +228,7 @@ impl World {
         let usable = |index: u32, gateway: IpAddr| {
             self.network.observe().links.iter().any(|link| {
                 link.index == index
-                    && way.is_none_or(|way| way.link == link.name)
+                    && way.is_none_or(|way| way.links.contains(&link.name))
                     && link.admin == Admin::Up
                     && link.carrier == Carrier::Present
                     && link.addresses.iter().any(|address| address.net.contains(&gateway))

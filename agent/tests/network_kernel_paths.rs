@@ -13,7 +13,9 @@ mod lab;
 mod steps;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -21,10 +23,11 @@ use lab::{Lab, MAC, eventually};
 use muster_agent::linux::network::Network;
 use muster_agent::linux::{LinuxMachine, Role};
 use muster_agent::machine::Machine;
-use muster_agent::plan::network::{Change, Route};
+use muster_agent::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE, Route};
 use muster_protocol::Mac;
-use muster_protocol::desired::{MAIN_TABLE, Neighbor, Reach, Rule};
+use muster_protocol::desired::{AcceptRa, MAIN_TABLE, Neighbor, Reach, Rule};
 use muster_protocol::observed::{Address, Admin, Origin};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 use steps::{attempt, does, join, refused, seen, set_admin};
 
@@ -391,4 +394,55 @@ fn nothing_is_dialed_from_an_address_of_the_link_while_the_global_one_is_being_c
     lab.ip("-6 addr del 2001:db8::5/64 dev eth0");
     lab.ip("-6 addr add 2001:db8::5/64 dev eth0 nodad");
     assert!(machine.socket(controller, None).is_ok());
+}
+
+/// Has a namespace say to neighbors that it is a router.
+fn forward(namespace: &str) {
+    let namespace = File::open(format!("/run/netns/{namespace}")).expect("the namespace");
+    let forwards = move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("moved");
+        std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").expect("written");
+    };
+    std::thread::spawn(forwards).join().expect("written");
+}
+
+#[test]
+fn what_a_router_announces_is_tried_beside_the_static_address_and_gateway_of_the_same_link() {
+    let mut lab = Lab::new();
+    lab.peer_ip("link set lan0 up");
+    lab.peer_ip("address add 2001:db8::1/64 dev lan0 nodad");
+    lab.peer_ip("address add 2001:db8:99::1/128 dev lo");
+    forward(&lab.peer);
+    let network = lab.network(None);
+    set_admin(&network, "eth0", Admin::Up);
+    lab.ip("address add 2001:db8::7/64 dev eth0 nodad");
+    // Nobody is there: what arrives was sent by the router.
+    lab.ip("-6 route add default via 2001:db8::99 dev eth0");
+    lab.dnsmasq("--enable-ra --dhcp-range=2001:db8::,ra-only,64,3600");
+    does(&network, Change::SetAcceptRa { link: "eth0".to_owned(), accept_ra: AcceptRa::On });
+    let beside = Route { metric: 4_000_000_000, ..route("2001:db8:99::1/128", None, PROOF_TABLE) };
+    let marked = Rule { mark: Some(PROOF_MARK), ..rule(None, Some("2001:db8:99::1/128"), PROOF_TABLE, Some(19_797)) };
+    does(&network, Change::AddAnnounced(beside.clone()));
+    does(&network, Change::AddRule(marked.clone()));
+
+    let machine = LinuxMachine::new(Role::Guest, None).expect("the machine");
+    let way = NewWay { links: vec!["eth0".to_owned()], source: None, controller: None };
+    let announced = || {
+        let addresses = seen(&network, "eth0").addresses;
+        addresses.into_iter().find(|address| address.origin == Origin::Ra).map(|address| address.net.addr())
+    };
+    let tried = machine.socket(ip("2001:db8:99::1"), Some(&way)).expect("a way");
+    assert_eq!(tried.local_addr().ok().map(|from| from.ip()), announced());
+    tried.connect(("2001:db8:99::1", 9)).expect("connected");
+    tried.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    // Nobody listens there: that this is said at all proves that packets pass in both directions.
+    let refused = tried.send(b"?").and_then(|_| tried.recv(&mut [0; 1])).map_err(|error| error.kind());
+    assert_eq!(refused, Err(std::io::ErrorKind::ConnectionRefused));
+    let present = &lab.json("-6 route get 2001:db8:99::1")[0];
+    assert_eq!(present["gateway"], "2001:db8::99", "nobody else goes by it: {present}");
+
+    does(&network, Change::RemoveRule(marked));
+    does(&network, Change::RemoveRoute(beside));
+    let left = lab.ip("-6 route show table all");
+    assert!(!left.contains("2001:db8:99::1"), "whoever it was that announced himself: {left}");
 }

@@ -26,7 +26,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use tokio::sync::Notify;
 
 use crate::machine::{Lost, Machine, MachineError, Percent, SETTLES_WITHIN};
-use crate::plan::network::NewWay;
+use crate::plan::network::{NewWay, PROOF_MARK};
 use crate::{options, plan, random};
 
 /// Clocks that differ by less from the controller's are left alone.
@@ -120,7 +120,10 @@ impl Machine for LinuxMachine {
         let source = way.and_then(|way| way.source).filter(|source| source.is_ipv4() == to.is_ipv4()).unwrap_or(any);
         let bound = |source: IpAddr| {
             let socket = UdpSocket::bind((source, 0))?;
-            way.map_or(Ok(()), |way| network::sockopt::bind_to_link(&socket, &way.link))?;
+            if let Some(way) = way {
+                network::sockopt::set_mark(&socket, PROOF_MARK)?;
+                way.link().map_or(Ok(()), |link| network::sockopt::bind_to_link(&socket, link))?;
+            }
             Ok(socket)
         };
         let open = || {

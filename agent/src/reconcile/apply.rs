@@ -183,6 +183,7 @@ impl Reconciler {
             let reason = match step.change {
                 Change::AwaitLease { .. } => Reason::NoLease,
                 Change::AwaitUnique { .. } => Reason::DuplicateAddress,
+                Change::AddAnnounced(_) => Reason::NoRoute,
                 _ => Reason::StepFailed,
             };
             match self.change(helm, step).await {
@@ -269,7 +270,7 @@ impl Reconciler {
 
     /// Waits until the controller has answered over a way that stands beside the present one, and has gone on to.
     async fn prove_beside(&self, work: &Work, way: &NewWay, deadline: Instant) -> Result<(), (Reason, String)> {
-        let step = format!("waiting for the controller's answer by {}, beside the present way", way.link);
+        let step = format!("waiting for the controller's answer by {way}, beside the present way");
         self.set_progress(Progress::Applying { generation: work.generation, percent: 90, step });
         match self.ask(work.generation, Asked::Beside(way.clone()), work.soak(), Some(deadline)).await {
             Ok(_) => Ok(()),
@@ -338,7 +339,7 @@ impl Reconciler {
     async fn why_silent(&self, work: &Work, way: Option<&NewWay>, trouble: String) -> (Reason, String) {
         let seconds = work.within.as_secs();
         let mut said = match way {
-            Some(way) => vec![format!("the controller did not answer by {} within {seconds} s", way.link)],
+            Some(way) => vec![format!("the controller did not answer by {way} within {seconds} s")],
             None => vec![format!("the controller did not answer within {seconds} s")],
         };
         let mut reason = Reason::ControllerSilent;

@@ -24,7 +24,7 @@ pub fn diagnose(
     controllers: &[IpAddr],
 ) -> Vec<(Reason, String)> {
     let mut causes = Vec::new();
-    let is_tried = |link: &&observed::Link| way.is_none_or(|way| way.link == link.name);
+    let is_tried = |link: &&observed::Link| way.is_none_or(|way| way.links.contains(&link.name));
     let links = || desired.links.iter().filter_map(|link| find(link, observed)).filter(is_tried);
     for link in links().filter(|link| link.carrier == Carrier::Absent) {
         causes.push((Reason::NoCarrier, format!("no carrier on {}", link.name)));
@@ -37,7 +37,9 @@ pub fn diagnose(
         }
     }
     let tried = |route: &&observed::Route| {
-        way.is_none_or(|way| observed.links.iter().any(|link| link.index == route.link && link.name == way.link))
+        way.is_none_or(|way| {
+            observed.links.iter().any(|link| link.index == route.link && way.links.contains(&link.name))
+        })
     };
     // What is there for a proof alone leads to the controller and nowhere else.
     let leads = |to: &IpNet| to.prefix_len() == 0 || controllers.iter().any(|controller| to.contains(controller));
@@ -84,7 +86,7 @@ mod tests {
             origin: Origin::Static,
         };
         let links = vec![nic(2, "eth1")];
-        let way = NewWay { link: "eth1".into(), source: None, controller: None };
+        let way = NewWay { links: vec!["eth1".into()], source: None, controller: None };
         let causes = |to: &str| {
             let observed = observed::Network { links: links.clone(), routes: vec![route(to)], ..Default::default() };
             diagnose(&Network::default(), &observed, &[gateway], Some(&way), &[controller])

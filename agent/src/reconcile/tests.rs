@@ -8,10 +8,10 @@ use crate::outbox::{Asked, Proven};
 use crate::plan::network::{Change, Step};
 use crate::sim::{Faults, SimMachine, Wire};
 use muster_protocol::desired::{
-    Ethernet, Link, LinkKind, MAIN_TABLE, Network, Permit, Reach, Route, Select, Settings, Storage, Table,
+    AcceptRa, Ethernet, Link, LinkKind, MAIN_TABLE, Network, Permit, Reach, Route, Select, Settings, Storage, Table,
 };
 use muster_protocol::hello::Reason;
-use muster_protocol::observed::Contents;
+use muster_protocol::observed::{Address, Contents, Origin};
 use muster_protocol::{DiskId, Generation, desired};
 use tokio::task::JoinHandle;
 
@@ -77,7 +77,7 @@ impl Lab {
                 outbox.send_modify(|out| {
                     if let Some(proof) = out.proof.as_mut().filter(|_| arrives) {
                         proof.answer = Proven::Yes;
-                        let asked = way.as_ref().map_or("as it is".to_owned(), |way| format!("by {}", way.link));
+                        let asked = way.as_ref().map_or("as it is".to_owned(), |way| format!("by {way}"));
                         proofs.lock().expect("no test panics with it").push(asked);
                     }
                 });
@@ -221,6 +221,34 @@ async fn a_new_way_that_does_not_answer_never_costs_the_present_one() {
     assert_eq!(present(&lab.network()), present(&before), "it is in use meanwhile");
     let outcome = lab.settled().await;
     assert!(why(&outcome).contains("did not answer by eth0 within 20 s"), "{outcome:?}");
+    assert_eq!(lab.network(), before);
+    assert_eq!(lab.outbox.borrow().changes, 1, "nothing but the undoing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_that_never_announces_itself_never_costs_the_present_way() {
+    let lab = Lab::new();
+    let (link, net) = ("eth0".to_owned(), "2001:db8:5::7/64".parse().expect("an address"));
+    lab.machine.by_hand(&Change::AddAddress { link, address: Address { net, origin: Origin::Static } });
+    let mut desired = network(GATEWAY);
+    let settings = &mut desired.network.as_mut().expect("it has one").links[0].settings;
+    *settings = Settings { accept_ra: AcceptRa::On, ..Settings::default() };
+    lab.machine.by_hand(&Change::AddRoute(plan::network::Route {
+        link: "eth0".into(),
+        to: "::/0".parse().expect("a prefix"),
+        via: Some("2001:db8:5::1".parse().expect("an address")),
+        metric: 1024,
+        table: MAIN_TABLE,
+        origin: Origin::Static,
+        reach: Reach::Prefix,
+    }));
+    let before = lab.network();
+    lab.machine
+        .set_faults(Faults { refuse: vec!["over the router that announces itself".into()], ..Faults::default() });
+    lab.answer_confirmations();
+    lab.apply(1, &desired).await;
+    let outcome = lab.settled().await;
+    assert!(matches!(outcome, Progress::Reverted { reason: Reason::NoRoute, .. }), "{outcome:?}");
     assert_eq!(lab.network(), before);
     assert_eq!(lab.outbox.borrow().changes, 1, "nothing but the undoing");
 }

@@ -1,5 +1,6 @@
 //! Plans and reverts of the network, held against the twin of the kernel: random machines, random documents.
 
+mod announced;
 mod generate;
 mod mtus;
 

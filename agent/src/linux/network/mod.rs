@@ -247,6 +247,7 @@ impl Network {
             Change::AddNeighbor { link, neighbor } => self.add_neighbor(link, neighbor, &action),
             Change::RemoveNeighbor { link, neighbor } => self.remove_neighbor(link, neighbor, &action),
             Change::AddRoute(route) => self.add_route(route, &action),
+            Change::AddAnnounced(route) => self.add_announced(route, &action),
             Change::AwaitUnique { link } => self.await_unique(link, &action),
             Change::RemoveRoute(route) => self.remove_route(route, &action),
             Change::AddRule(rule) => self.add_rule(rule, &action),

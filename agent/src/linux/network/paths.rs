@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use muster_protocol::Mac;
-use muster_protocol::desired::{Neighbor, Rule};
+use muster_protocol::desired::{MAIN_TABLE, Neighbor, Rule};
 use muster_protocol::observed::{self, Origin};
 use rustix::io::Errno;
 
@@ -19,7 +19,7 @@ use super::netlink::{neighbor, route, rule};
 use super::unique::Search;
 use super::{Network, PAUSE, UNIQUE_PATIENCE};
 use crate::machine::{MachineError, chain};
-use crate::plan::network::{Route, as_kept};
+use crate::plan::network::{PROOF_TABLE, ROUTER_PATIENCE, Route, as_kept};
 
 impl Network {
     fn all<T>(
@@ -67,11 +67,40 @@ impl Network {
         self.ask(route::add(&on(link, route), route.origin, route.reach), &[Errno::EXIST], action)
     }
 
+    /// Whoever announces himself first.
+    pub(super) fn add_announced(&self, route: &Route, action: &str) -> Result<(), MachineError> {
+        let link = self.find(&route.link)?.index;
+        let deadline = Instant::now() + ROUTER_PATIENCE;
+        loop {
+            let routes = self.all(route::dump(), route::NEW, route::decode, action)?;
+            let leads = |have: &&route::Route| {
+                (have.link, have.table, have.origin()) == (link, MAIN_TABLE, Origin::Ra) && have.to.contains(&route.to)
+            };
+            let source = self.addresses(action)?.find(|have| {
+                let comes = matches!(have.origin, Origin::Ra | Origin::Dhcp) && have.net.addr().is_ipv6();
+                have.link == link && comes && !have.is_temporary && have.uniqueness == Uniqueness::Assured
+            });
+            let via = routes.iter().flatten().find(leads).and_then(|have| have.via);
+            if let (Some(via), Some(source)) = (via, source) {
+                let route = route::Route { via: Some(via), ..on(link, route) };
+                return self.ask(route::add_from(source.net.addr(), &route), &[Errno::EXIST], action);
+            }
+            if Instant::now() >= deadline {
+                let why = "no router has announced itself and an address in time";
+                return Err(MachineError::os(action, io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     pub(super) fn remove_route(&self, route: &Route, action: &str) -> Result<(), MachineError> {
         let Some(link) = self.look(&route.link)?.map(|link| link.index) else { return Ok(()) };
         let wanted = on(link, route);
+        // Who would announce himself was not known when the plan was made.
+        let is_any = route.table == PROOF_TABLE && route.via.is_none();
         let is_it = |have: &&route::Route| {
-            route::Route { protocol: wanted.protocol, ..**have } == wanted && have.origin() == route.origin
+            let via = if is_any { None } else { have.via };
+            route::Route { protocol: wanted.protocol, via, ..**have } == wanted && have.origin() == route.origin
         };
         let all = self.all(route::dump(), route::NEW, route::decode, action)?;
         match all.iter().flatten().find(is_it) {

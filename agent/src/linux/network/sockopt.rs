@@ -23,6 +23,11 @@ pub fn bind_to_link(socket: impl AsFd, link: &str) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, link.as_bytes())
 }
 
+/// Has a socket's packets carry a mark that rules may ask for (socket(7), SO_MARK).
+pub fn set_mark(socket: impl AsFd, mark: u32) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_MARK, &mark.to_ne_bytes())
+}
+
 /// One instruction of a classic socket filter, `struct sock_filter`.
 pub type Instruction = libc::sock_filter;
 

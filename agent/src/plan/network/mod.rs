@@ -211,6 +211,8 @@ pub enum Change {
     },
     /// Add a route beside those that are there.
     AddRoute(Route),
+    /// Wait, for seconds, until a router has announced itself and an address on a link, and add a route from there by it.
+    AddAnnounced(Route),
     /// Wait, for seconds, until duplicate address detection is through (RFC 4862, section 5.4; RFC 5227 for IPv4).
     AwaitUnique {
         /// On which link.
@@ -243,11 +245,12 @@ pub enum Change {
     Prove(NewWay),
 }
 
-/// A way to the controller that is not in use yet: packets take it that are sent by this link, from this address.
+/// A way to the controller that is not in use yet: packets take it that are sent by this link, from this address, with
+/// [`PROOF_MARK`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewWay {
-    /// By which link.
-    pub link: String,
+    /// By which link; where there are several, by whichever of them the kernel takes. Nothing else leads there then.
+    pub links: Vec<String>,
     /// From which address; `None` where a lease or a router brings it.
     pub source: Option<IpAddr>,
     /// To which of the controller's addresses, where it is not the one in use: the session has to be begun anew there.
@@ -307,6 +310,14 @@ const ETHERNET_MTU: u32 = 1500;
 /// The metric of routes that leases bring, unless a document says another: any configured one wins.
 pub const LEASED_METRIC: u32 = 1024;
 
+/// The table of our own in which a new way is that the main table has no room for yet.
+pub const PROOF_TABLE: u32 = 19_797;
+/// What the packets of a proof carry (`fwmark`), for a rule that is to have them alone.
+pub const PROOF_MARK: u32 = 19_797;
+
+/// How long a step waits for a router that announces itself: it may take 3.5 s to answer, and two more go by until the
+/// address is known to be unique (RFC 4861, section 6.2.6; RFC 4862, section 5.4).
+pub const ROUTER_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a step waits for a lease.
 pub const LEASE_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a step waits for duplicate address detection: it takes 2 seconds at most once there is a carrier.
@@ -443,6 +454,7 @@ impl Change {
         match self {
             Self::AwaitForwarding { .. } => LONGEST_FORWARDING + FORWARDING_SLACK,
             Self::AwaitLease { .. } => LEASE_PATIENCE,
+            Self::AddAnnounced(_) => ROUTER_PATIENCE,
             Self::AwaitUnique { .. } => UNIQUE_PATIENCE,
             _ => Duration::ZERO,
         }
@@ -504,6 +516,7 @@ impl Change {
             Self::StartDhcp { link, family, uses } => format!("start {family} on {link}{}", ShownUse(uses)),
             Self::AwaitLease { link, family } => format!("wait for a lease by {family} on {link}"),
             Self::AddRoute(route) => format!("add route {route}"),
+            Self::AddAnnounced(route) => format!("add route {route}, over the router that announces itself there"),
             Self::AwaitUnique { link } => format!("wait until the addresses of {link} are known to be unique"),
             Self::RemoveRoute(route) => format!("remove route {route}"),
             Self::AddRule(rule) => format!("add rule {}", ShownRule(rule)),
@@ -513,12 +526,26 @@ impl Change {
             }
             Self::SetNtp { servers } => format!("set NTP servers: {}", list(servers)),
             Self::SetHostname { name } => format!("set the hostname to {name}"),
-            Self::Prove(NewWay { link, source, controller }) => {
-                let said = |word: &str, ip: &Option<IpAddr>| ip.map_or_else(String::new, |ip| format!(" {word} {ip}"));
-                let (at, from) = (said("at", controller), said("from", source));
-                format!("reach the controller{at} by {link}{from}, beside the present way")
+            Self::Prove(way) => {
+                let said = |word: &str, ip: Option<IpAddr>| ip.map_or_else(String::new, |ip| format!(" {word} {ip}"));
+                let (at, from) = (said("at", way.controller), said("from", way.source));
+                format!("reach the controller{at} by {way}{from}, beside the present way")
             }
         }
+    }
+}
+
+impl NewWay {
+    /// The link that packets are sent by, where it is known which.
+    pub fn link(&self) -> Option<&str> {
+        self.links.first().filter(|_| self.links.len() == 1).map(String::as_str)
+    }
+}
+
+/// `eth0 or eth1`.
+impl std::fmt::Display for NewWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.links.join(" or "))
     }
 }
 

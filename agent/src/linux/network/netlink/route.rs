@@ -23,6 +23,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
@@ -163,6 +164,11 @@ pub fn add(route: &Route, origin: Origin, reach: Reach) -> Request {
     let scope = if route.via.is_none() && route.to.addr().is_ipv4() { SCOPE_LINK } else { SCOPE_UNIVERSE };
     let flags = if reach == Reach::OnLink && route.via.is_some() { NEXT_HOP_ONLINK } else { 0 };
     request(NEW, ACK | CREATE | APPEND, &Route { protocol, ..*route }, scope, flags)
+}
+
+/// The same, for packets that are not from an address yet: they get this one.
+pub fn add_from(source: IpAddr, route: &Route) -> Request {
+    add(route, Origin::Static, Reach::Prefix).attribute(RTA_PREFSRC, &octets(source))
 }
 
 /// Removes exactly this route.

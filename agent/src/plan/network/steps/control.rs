@@ -126,6 +126,8 @@ impl Control {
             | Change::AwaitForwarding { .. }
             | Change::AwaitLease { .. }
             | Change::AwaitUnique { .. }
+            // It is in a table that only the proof asks.
+            | Change::AddAnnounced(_)
             | Change::Prove(_)
             | Change::RemoveRoute(_)
             | Change::SetResolvers { .. }

@@ -12,13 +12,11 @@ use muster_protocol::observed::{self, Admin, Link, Network, Origin};
 use super::Planner;
 use super::control::{Way, meets, way};
 use crate::plan::network::target::LinkTarget;
-use crate::plan::network::{Change, Family, LEASED_METRIC, NewWay, Route};
+use crate::plan::network::{Change, Family, LEASED_METRIC, NewWay, PROOF_MARK, PROOF_TABLE, Route, metric_in_force};
 
 /// Behind all routes that anybody uses: such a one is taken only by a socket that is bound to its link.
 pub(super) const LAST_METRIC: u32 = 4_000_000_000;
-/// A table of our own, for a new way by the link of the present one.
-const TABLE: u32 = 19_797;
-/// Where the rule stands that sends the new address there.
+/// Where the rule stands that sends a proof to a table of our own, for a new way by the link of the present one.
 const PRIORITY: u32 = 19_797;
 
 /// The same lease with its routes behind all others.
@@ -31,10 +29,18 @@ struct Wanted<'a> {
     /// The controller's address.
     to: IpAddr,
     link: &'a LinkTarget,
+    /// Other links that may have it instead: who will announce it is not known.
+    or: Vec<&'a LinkTarget>,
     via: Option<IpAddr>,
     prefix: u8,
     metric: u32,
     comes: Comes,
+}
+
+impl<'a> Wanted<'a> {
+    fn by(comes: Comes, to: IpAddr, link: &'a LinkTarget) -> Self {
+        Self { to, link, or: Vec::new(), via: None, prefix: 0, metric: 0, comes }
+    }
 }
 
 /// Who brings a way.
@@ -49,72 +55,100 @@ enum Comes {
 }
 
 impl<'a> Planner<'a> {
-    /// Puts the new way up and has it proven, where there is one that can stand beside the present one. `left` is what
-    /// there is at the end, as far as that is known.
+    /// Puts a new way up and has it proven, where there is one that can stand beside the present one. `left` is what there
+    /// is at the end, as far as that is known.
     pub(super) fn stage(&mut self, left: &Network) {
         let Some(present) = self.control.way.clone() else { return };
-        let wanted = self.wanted_way(present.controller);
-        if wanted.is_none() && way(left, present.controller).is_some() {
-            return;
+        let in_use = present.controller;
+        let wanted = match (self.wanted_way(in_use), way(left, in_use)) {
+            (Some(wanted), _) => Some(wanted),
+            (None, Some(_)) => self.announced_way(left, in_use),
+            (None, None) => self.way_elsewhere(),
+        };
+        if let Some(wanted) = wanted {
+            self.put_up(&wanted, &present);
         }
-        let Some(wanted) = wanted.or_else(|| self.way_elsewhere()) else { return };
-        let Some(now) = self.now(wanted.link) else { return };
-        let ready = now.admin == Admin::Up && now.carrier == Carrier::Present && now.port.is_none();
-        if !ready {
+    }
+
+    /// Puts one way up and has it proven, if it can stand beside the present one.
+    fn put_up(&mut self, wanted: &Wanted<'_>, present: &Way) {
+        let Some(now) = self.now(wanted.link).cloned() else { return };
+        if !is_ready(&now) {
             return;
         }
         let is_elsewhere = wanted.to != present.controller;
         let is_configured = wanted.comes == Comes::Configured;
-        // Ways of two families have nothing in common but the link.
-        let is_same_link = now.index == present.link && wanted.to.is_ipv4() == present.controller.is_ipv4();
         let is_announced = wanted.comes == Comes::Announced;
-        if is_same_link && (is_announced || !self.is_other(&wanted, &present, &now.clone())) {
+        // Ways of two families have nothing in common but the link.
+        let is_same_family = wanted.to.is_ipv4() == present.controller.is_ipv4();
+        let is_same_link = now.index == present.link && is_same_family;
+        let routes = || {
+            let routes = self.twin.observe().routes.iter();
+            routes.filter(|route| route.table == MAIN_TABLE && route.to.contains(&wanted.to))
+        };
+        let is_configured_there = |route: &observed::Route| route.link == now.index && route.origin != Origin::Ra;
+        // What a router announces comes after what is configured on the same link.
+        let is_hidden = is_announced && routes().any(is_configured_there);
+        let is_heard = routes().any(|route| route.link == now.index && route.origin == Origin::Ra);
+        let is_deaf = !is_heard && routes().any(|route| is_configured_there(route) && deafens(route));
+        if is_announced && is_deaf {
             return;
         }
-        let source = self.source(&wanted);
+        if is_same_link && if is_announced { !is_hidden } else { !self.is_other(wanted, present, &now) } {
+            return;
+        }
+        // Which of several links it is, the kernel says, where it may: nothing else leads there.
+        let is_of_them = |index| self.links_of(wanted).any(|link| self.now(link).is_some_and(|now| now.index == index));
+        if !wanted.or.is_empty()
+            && (is_same_family || routes().any(|route| route.origin != Origin::Ra || !is_of_them(route.link)))
+        {
+            return;
+        }
+        let source = self.source(wanted);
         // An address that would draw the present way to it is not there yet.
         let is_there = source.is_some_and(|source| now.addresses.iter().any(|have| have.net.addr() == source));
-        if !is_there && (is_same_link || is_configured) {
+        if !is_there && (is_configured || is_same_link && !is_announced) {
             return;
         }
         // Elsewhere there is nothing that its own routes would have to spare: they are there, or cannot be yet.
-        let leads = |route: &observed::Route| {
-            (route.link, route.table) == (now.index, MAIN_TABLE) && route.to.contains(&wanted.to)
-        };
         let is_near = now.addresses.iter().any(|address| address.net.contains(&wanted.to));
-        if is_elsewhere && is_configured && !is_near && !self.twin.observe().routes.iter().any(leads) {
+        if is_elsewhere && is_configured && !is_near && !routes().any(|route| route.link == now.index) {
             return;
         }
         let link = wanted.link.name.clone();
-        if let (Some(via), true) = (wanted.via, is_configured && !is_elsewhere) {
-            let to = IpNet::from(present.controller);
-            let route = |metric, table| Route {
-                link: link.clone(),
-                to,
-                via: Some(via),
-                metric,
-                table,
-                origin: Origin::Static,
-                reach: Reach::OnLink,
-            };
+        let to = IpNet::from(wanted.to);
+        let route = |via, metric, table| Route {
+            link: link.clone(),
+            to,
+            via,
+            metric,
+            table,
+            origin: Origin::Static,
+            reach: Reach::OnLink,
+        };
+        let rule =
+            |from, mark| Rule { from, to: Some(to), table: PROOF_TABLE, priority: Some(PRIORITY), mark, tos: None };
+        // A rule that has the present way would be asked first.
+        let is_ruled = present.priority <= PRIORITY;
+        if is_hidden {
+            if is_ruled {
+                return;
+            }
+            self.must(Change::AddAnnounced(route(None, LAST_METRIC, PROOF_TABLE)));
+            self.must(Change::AddRule(rule(None, Some(PROOF_MARK))));
+        } else if let (Some(via), true) = (wanted.via, is_configured && !is_elsewhere) {
             if is_same_link {
-                let from = source.map(IpNet::from);
-                // A rule that has the present way would be asked first.
-                if present.priority <= PRIORITY {
-                    return;
-                }
-                let priority = Some(PRIORITY);
-                let rule = Change::AddRule(Rule { from, to: Some(to), table: TABLE, priority, mark: None, tos: None });
+                let rule = Change::AddRule(rule(source.map(IpNet::from), None));
                 // Packets of the present way have the same source: the two cannot be told apart.
-                if self.would_cut(&rule) {
+                if is_ruled || self.would_cut(&rule) {
                     return;
                 }
-                self.must(Change::AddRoute(route(LAST_METRIC, TABLE)));
+                self.must(Change::AddRoute(route(Some(via), LAST_METRIC, PROOF_TABLE)));
                 self.must(rule);
             } else {
                 // The shortest prefix of all: a longer one than the present way's would be taken at once.
                 let to = IpNet::new(present.controller, 0).map_or(to, |net| net.trunc());
-                self.must(Change::AddRoute(Route { to, ..route(LAST_METRIC, MAIN_TABLE) }));
+                self.must(Change::AddRoute(Route { to, ..route(Some(via), LAST_METRIC, MAIN_TABLE) }));
             }
         }
         if wanted.comes == Comes::Leased {
@@ -124,7 +158,12 @@ impl<'a> Planner<'a> {
             }
         }
         let controller = is_elsewhere.then_some(wanted.to);
-        self.must(Change::Prove(NewWay { link, source, controller }));
+        let links = self.links_of(wanted).map(|link| link.name.clone()).collect();
+        self.must(Change::Prove(NewWay { links, source, controller }));
+    }
+
+    fn links_of<'b>(&self, wanted: &'b Wanted<'_>) -> impl Iterator<Item = &'b LinkTarget> {
+        std::iter::once(wanted.link).chain(wanted.or.iter().copied())
     }
 
     /// Where a lease is to bring the way to the controller, the present one is given up only for a lease that is there.
@@ -171,28 +210,47 @@ impl<'a> Planner<'a> {
         source.map(|net| net.addr())
     }
 
-    /// Where none leads to the address in use: the way to another one, of either family. One that a router announces, or is
-    /// to, counts where there is no other, and it is plain which it is.
+    /// The way that is there at the end, where it is one that a router announces already, and no other.
+    fn announced_way(&self, left: &Network, to: IpAddr) -> Option<Wanted<'a>> {
+        let mut routes = left.routes.iter().filter(|route| route.table == MAIN_TABLE && route.to.contains(&to));
+        let index = routes.clone().next()?.link;
+        let name = &left.links.iter().find(|link| link.index == index)?.name;
+        let link = self.target.link(name).filter(|link| link.accept_ra != AcceptRa::Off)?;
+        let is_announced = routes.all(|route| route.origin == Origin::Ra && route.link == index);
+        is_announced.then(|| Wanted::by(Comes::Announced, to, link))
+    }
+
+    /// Where none leads to the address in use: the way to another one, of either family. One that routers announce, or are
+    /// to, counts where there is no other.
     fn way_elsewhere(&self) -> Option<Wanted<'a>> {
         let others = || self.controllers.iter().copied().filter(|ip| !ip.is_loopback());
         if let Some(configured) = others().find_map(|to| self.wanted_way(to)) {
             return Some(configured);
         }
         let to = others().find(IpAddr::is_ipv6)?;
-        let announces = |wanted: &&LinkTarget| {
-            let index = self.now(wanted).map(|now| now.index);
-            let is_there = self
-                .twin
-                .observe()
-                .routes
-                .iter()
-                .any(|route| route.origin == Origin::Ra && Some(route.link) == index && route.to.contains(&to));
-            let takes = wanted.port.is_none() && wanted.accept_ra != AcceptRa::Off;
-            takes && (is_there || wanted.accept_ra == AcceptRa::On || wanted.dhcp6.is_on())
+        let is_there = |now: &Link| {
+            let leads = |route: &&observed::Route| route.link == now.index && route.to.contains(&to);
+            self.twin.observe().routes.iter().filter(leads).any(|route| route.origin == Origin::Ra)
         };
-        let mut links = self.target.links.iter().filter(announces);
-        let link = links.next().filter(|_| links.next().is_none())?;
-        Some(Wanted { to, link, via: None, prefix: 0, metric: 0, comes: Comes::Announced })
+        let listens = |wanted: &&LinkTarget| {
+            let takes = wanted.port.is_none() && wanted.accept_ra != AcceptRa::Off;
+            takes && self.now(wanted).is_some_and(is_ready)
+        };
+        let announces = |wanted: &&LinkTarget| {
+            let is_asked = wanted.accept_ra == AcceptRa::On || wanted.dhcp6.is_on();
+            listens(wanted) && (is_asked || self.now(wanted).is_some_and(is_there))
+        };
+        // Where none is asked for it, it has to be one that was not listened to so far.
+        let is_new = |wanted: &&LinkTarget| {
+            let was_deaf = |had: &Link| Some(&had.name) == wanted.present.as_ref() && had.accept_ra == AcceptRa::Off;
+            listens(wanted) && self.observed.links.iter().any(was_deaf)
+        };
+        let mut links: Vec<_> = self.target.links.iter().filter(announces).collect();
+        if links.is_empty() {
+            links = self.target.links.iter().filter(is_new).collect();
+        }
+        let (link, or) = links.split_first()?;
+        Some(Wanted { or: or.to_vec(), ..Wanted::by(Comes::Announced, to, link) })
     }
 
     /// How the target's main table reaches the controller: the longest prefix, then the lowest metric, then the first. None
@@ -201,10 +259,11 @@ impl<'a> Planner<'a> {
         let mut best: Option<Wanted<'a>> = None;
         let mut consider = |link, via, prefix, metric, is_leased| {
             let comes = if is_leased { Comes::Leased } else { Comes::Configured };
+            let found = Wanted { via, prefix, metric, ..Wanted::by(comes, to, link) };
             let better =
                 |best: &Wanted<'_>| (prefix, std::cmp::Reverse(metric)) > (best.prefix, std::cmp::Reverse(best.metric));
             if best.as_ref().is_none_or(better) {
-                best = Some(Wanted { to, link, via, prefix, metric, comes });
+                best = Some(found);
             }
         };
         for link in self.target.links.iter().filter(|link| link.port.is_none()) {
@@ -234,6 +293,18 @@ impl<'a> Planner<'a> {
         let is_asked = |rule: &Rule| rule.table != MAIN_TABLE && meets(rule, controller, &sources);
         self.target.rules.iter().any(|rule| is_asked(rule) && leads(rule.table))
     }
+}
+
+/// Whether packets pass by it as it is.
+fn is_ready(link: &Link) -> bool {
+    link.admin == Admin::Up && link.carrier == Carrier::Present && link.port.is_none()
+}
+
+/// Whether the kernel would drop the advertisements of the router that a configured route leads over: the route that they
+/// bring is there already, and then it looks at nothing else that they say (net/ipv6/ndisc.c, ndisc_router_discovery).
+fn deafens(route: &observed::Route) -> bool {
+    let is_its_own = matches!(route.via, Some(IpAddr::V6(via)) if via.is_unicast_link_local());
+    is_its_own && route.to.prefix_len() == 0 && route.metric == metric_in_force(&route.to, None)
 }
 
 fn lease_use(link: &LinkTarget) -> Option<LeaseUse> {

@@ -192,7 +192,8 @@ impl Twin {
                     return Err("no lease within the time");
                 }
             }
-            Change::AddRoute(route) => return self.add_route(route),
+            // Whose it is, is known once it is there.
+            Change::AddRoute(route) | Change::AddAnnounced(route) => return self.add_route(route),
             Change::RemoveRoute(route) => return self.remove_route(route),
             Change::AddRule(rule) => self.add_rule(rule),
             Change::RemoveRule(rule) => self.network.rules.retain(|have| have != rule),
