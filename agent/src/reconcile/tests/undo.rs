@@ -325,7 +325,7 @@ async fn where_the_nic_that_led_home_is_gone_the_others_ask_for_an_address_until
 async fn a_nic_that_is_gone_and_did_not_lead_home_is_named_and_costs_nothing_that_is_there() {
     let lab = Lab::new();
     let net = "192.168.7.1/24".parse().expect("an address");
-    let address = observed::Address { net, origin: Origin::Static };
+    let address = Address { net, origin: Origin::Static };
     lab.machine.by_hand(&Change::AddAddress { link: "eth1".into(), address });
     let before = lab.network();
     let (pulled, outcome) = lab.loses("eth1").await;
