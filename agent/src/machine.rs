@@ -151,6 +151,12 @@ impl MachineError {
     }
 }
 
+/// Why a step could not be done. Errors that name it need no name before them.
+pub fn why_not(step: &str, error: &MachineError) -> String {
+    let why = chain(error);
+    if why.contains(step) { why } else { format!("{step}: {why}") }
+}
+
 /// An error and its causes in one line, for reports to operators: `could not mount /srv: no such device`.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -110,9 +110,6 @@ pub struct Pace {
     pub backoff_first: Duration,
     /// What the doubling ends at.
     pub backoff_limit: Duration,
-    /// How long the network that was handed, and then asking for addresses, has to lead to a controller before it is the
-    /// other's turn.
-    pub turn: Duration,
     /// After this, and up to twice this, a machine that never got in and whose ticket is no good boots for another.
     pub boot_again: Duration,
 }
@@ -123,7 +120,6 @@ impl Default for Pace {
             rescan: Duration::from_secs(10),
             backoff_first: Duration::from_millis(500),
             backoff_limit: Duration::from_secs(30),
-            turn: Duration::from_secs(30),
             boot_again: Duration::from_secs(180),
         }
     }

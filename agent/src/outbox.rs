@@ -75,9 +75,26 @@ pub enum Asked {
     Confirm {
         /// Digest of the desired state that is in force.
         desired: Digest,
-        /// How long it took.
+        /// How long it took up to the proof.
         times: Times,
+        /// When the proof began.
+        begun: Instant,
     },
+}
+
+impl Proof {
+    /// What the controller is to take note of now that it has answered for long enough, with how long that took; `None`
+    /// where it is only to answer.
+    pub fn confirmation(&self) -> Option<Call> {
+        let Asked::Confirm { desired, times, begun } = self.asked else { return None };
+        let times = Times { prove_ms: milliseconds(begun), ..times };
+        Some(Call::Confirm { generation: self.generation, desired, times })
+    }
+}
+
+/// How long ago that was, as it is told.
+pub fn milliseconds(since: Instant) -> u32 {
+    u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
 }
 
 /// What came of asking for a proof.

@@ -340,9 +340,10 @@ impl Machine for SimMachine {
     }
 
     fn apply_storage(&self, step: &plan::storage::Step, progress: Percent<'_>) -> Result<(), MachineError> {
-        let mut world = self.world();
         progress(0);
-        if world.meets_no_fault(&step.describe().action)? {
+        let action = step.describe().action;
+        let mut world = self.world_once_it_goes_on(&action);
+        if world.meets_no_fault(&action)? {
             world.guids = world.guids.wrapping_add(1);
             let random = [world.guids; 16];
             apply_to_model(step, &mut world.disks, random);

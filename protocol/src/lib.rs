@@ -18,6 +18,7 @@ pub mod hello;
 pub mod ids;
 pub mod inventory;
 pub mod observed;
+pub mod outcome;
 pub mod to_agent;
 pub mod to_controller;
 

@@ -11,6 +11,7 @@ use muster_protocol::desired::Network;
 use tokio::time::timeout;
 
 use crate::agent::{Agent, Contact, Status};
+use crate::reconcile::{Patience, TURN};
 
 /// A controller that answers may still have to let the machine wait before it lets it in.
 const ANSWERED: Duration = Duration::from_secs(600);
@@ -27,30 +28,33 @@ pub fn handed(agent: &Agent) -> Option<&Network> {
 
 /// Stays with what leads home. `stands` is whether the machine could be brought to `handed`. Returns once there was a session.
 pub async fn come_home(agent: &Arc<Agent>, handed: &Network, mut stands: bool) {
-    let seconds = agent.options.pace.turn.as_secs();
+    let mut patience = Patience::default();
     loop {
         if stands {
-            if leads_home(agent).await {
+            let turn = patience.pass();
+            if leads_home(agent, turn).await {
                 return agent.reconciler.came_home_by(Some(handed));
             }
+            let seconds = turn.as_secs();
             crate::warn!("no controller within {seconds} s over the network that was handed; asking for addresses");
         }
         agent.reconciler.start_as_it_boots().await;
-        if leads_home(agent).await {
+        if leads_home(agent, TURN).await {
             crate::warn!("the network that was handed leads nowhere here, and asking for an address does");
             return agent.reconciler.came_home_by(None);
         }
+        let seconds = TURN.as_secs();
         crate::warn!("no controller within {seconds} s that way either; trying the network that was handed again");
         stands = agent.reconciler.start_with(handed).await;
     }
 }
 
 /// Whether there is a session within the time, or within a longer one where a controller answers at all.
-async fn leads_home(agent: &Agent) -> bool {
+async fn leads_home(agent: &Agent, turn: Duration) -> bool {
     let answered = |addresses: &Vec<_>| !addresses.is_empty();
     let in_session = |status: &Status| matches!(status.contact, Contact::Pending { .. } | Contact::Online);
     let mut reached = agent.controller.subscribe();
-    if timeout(agent.options.pace.turn, reached.wait_for(answered)).await.is_err() {
+    if timeout(turn, reached.wait_for(answered)).await.is_err() {
         return false;
     }
     let is_in = timeout(ANSWERED, agent.status.subscribe().wait_for(in_session)).await.is_ok();
@@ -129,25 +133,52 @@ mod tests {
                 .all(|link| link.dhcp4 != Dhcp::Off && link.addresses.iter().all(|address| is_bare(address.origin)))
     }
 
+    /// What `run` does, beside the test.
+    fn starting(agent: &Arc<Agent>) -> tokio::task::JoinHandle<()> {
+        let agent = agent.clone();
+        tokio::spawn(async move { start(&agent).await })
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_machine_that_is_handed_a_network_tries_it_and_asking_for_addresses_in_turns_until_one_leads_home() {
         let (machine, keep) = (Arc::new(SimMachine::new(1)), Keep::memory());
         let (agent, _jobs) = agent(&machine, &keep, Some(network("eth0")));
-        let began = tokio::time::Instant::now();
-        let starting = tokio::spawn({
-            let agent = agent.clone();
-            async move { start(&agent).await }
-        });
+        let starting = starting(&agent);
         let mut outbox = agent.outbox.subscribe();
-        for turn in 1..=7 {
+        let mut lasted = Vec::new();
+        for turn in 1..=11 {
+            let began = tokio::time::Instant::now();
             outbox.wait_for(|out| out.changes == turn).await.expect("the agent lives");
-            assert!(began.elapsed() >= agent.options.pace.turn * (turn as u32 - 1), "each has its time");
+            lasted.push(began.elapsed().as_secs());
             let what_it_should_be = if turn % 2 == 1 { is_as_handed } else { is_as_it_boots };
             assert!(what_it_should_be(&machine), "turn {turn}: {:?}", machine.observe_network());
         }
+        // What it was handed for longer each time, and asking for as long as a lease may take.
+        assert_eq!(lasted[1..], [60, 60, 120, 60, 240, 60, 480, 60, 600, 60]);
         answer(&agent);
         starting.await.expect("it has come home");
         assert!(is_as_handed(&machine));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_comes_home_at_a_switch_that_holds_its_ports_back_for_half_a_minute_whenever_they_come_up() {
+        for leads_home in [is_as_handed, is_as_it_boots] {
+            let (machine, keep) = (Arc::new(SimMachine::new(1)), Keep::memory());
+            let (agent, _jobs) = agent(&machine, &keep, Some(network("eth0")));
+            let starting = starting(&agent);
+            let mut outbox = agent.outbox.subscribe();
+            let mut turns = 0;
+            while !starting.is_finished() {
+                turns = outbox.wait_for(|out| out.changes > turns).await.expect("the agent lives").changes;
+                assert!(turns <= 2, "each has one turn at most");
+                // Spanning tree, a lease, and the next attempt at a session.
+                tokio::time::sleep(Duration::from_secs(50)).await;
+                if leads_home(&machine) && outbox.borrow().changes == turns {
+                    answer(&agent);
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -168,10 +199,7 @@ mod tests {
     async fn a_machine_that_came_home_by_asking_for_addresses_is_not_cut_off_by_what_it_was_handed() {
         let (machine, keep) = (Arc::new(SimMachine::new(1)), Keep::memory());
         let (first, _jobs) = agent(&machine, &keep, Some(network("eth0")));
-        let starting = tokio::spawn({
-            let first = first.clone();
-            async move { start(&first).await }
-        });
+        let starting = starting(&first);
         first.outbox.subscribe().wait_for(|out| out.changes == 2).await.expect("the agent lives");
         answer(&first);
         starting.await.expect("it has come home");

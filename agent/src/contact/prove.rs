@@ -91,21 +91,20 @@ async fn attempt(agent: &Agent, proof: &Proof, to: Option<IpAddr>) -> Result<Pro
         Asked::Reach | Asked::Confirm { .. } => None,
     };
     let (connection, _) = reach(agent, ALPN_SESSION, Some(&own), to, way).await?;
-    let asked = match &proof.asked {
-        Asked::Beside(_) | Asked::Reach => holds(&connection, proof).await.map(|()| Proven::Yes),
-        Asked::Confirm { desired, times } => {
-            let (generation, desired, times) = (proof.generation, *desired, *times);
-            match holds(&connection, proof).await {
-                Ok(()) => {
-                    session_follows(agent, patience(proof.deadline, Instant::now())).await;
-                    ask(&connection, &Call::Confirm { generation, desired, times }).await
-                }
-                Err(failed) => Err(failed),
-            }
-        }
-    };
+    let answered = question(agent, &connection, proof).await;
     quic::end(&connection, close::DONE, "the proof is over");
-    asked
+    answered
+}
+
+async fn question(agent: &Agent, connection: &Connection, proof: &Proof) -> Result<Proven, Trouble> {
+    holds(connection, proof).await?;
+    if matches!(proof.asked, Asked::Confirm { .. }) {
+        session_follows(agent, patience(proof.deadline, Instant::now())).await;
+    }
+    match proof.confirmation() {
+        Some(confirm) => ask(connection, &confirm).await,
+        None => Ok(Proven::Yes),
+    }
 }
 
 /// How long a confirmation waits for the session.

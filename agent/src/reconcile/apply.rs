@@ -13,14 +13,15 @@ use std::time::Duration;
 use muster_protocol::desired::{BondOption, Checked, Desired, Network};
 use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::observed::{self, Observed};
+use muster_protocol::outcome;
 use muster_protocol::to_agent::Impact;
 use muster_protocol::{Digest, Generation};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::undo::{self, DeadMan, Helm, REVERT_WITHIN};
 use super::{Reconciler, diagnose};
-use crate::machine::{Machine, MachineError, chain};
-use crate::outbox::{Asked, Proof, Proven};
+use crate::machine::{Machine, MachineError, chain, why_not};
+use crate::outbox::{Asked, Proof, Proven, milliseconds};
 use crate::plan::network::{Change, NewWay, Step};
 use crate::plan::{self, Plan};
 
@@ -81,7 +82,7 @@ impl Reconciler {
         if let Some(dead_man) = dead_man {
             self.dismiss(dead_man).await;
         }
-        crate::info!("generation {generation}: {outcome:?}");
+        crate::info!("{}", outcome::said(generation, &outcome, times));
         self.settle(outcome, Some(work.desired));
     }
 
@@ -100,36 +101,25 @@ impl Reconciler {
         self.outbox.send_modify(|out| out.progress = outcome);
     }
 
-    /// From the first step of the network on there is a dead man.
+    /// Each phase that was begun is in `times`, however it ended.
     async fn carry_out(&self, work: &Work, times: &mut Times, dead_man: &mut Option<DeadMan>) -> Result<(), Failure> {
         let plan = &work.plan;
         let begun = Instant::now();
-        for (number, step) in plan.storage.iter().enumerate() {
-            let done = self.apply_storage(step.clone(), work.begin(number)).await;
-            done.map_err(|error| Failure {
-                reason: Reason::StepFailed,
-                why: format!("{}: {}", work.begin(number).step, chain(&error)),
-                storage_steps_done: number,
-            })?;
-        }
-        let failed = |(reason, why)| Failure { reason, why, storage_steps_done: plan.storage.len() };
-        if !plan.network.is_empty() {
-            self.note(|kept| kept.before = Some(work.before.network.clone()));
-            *dead_man = Some(self.arm(&work.before.network));
-        }
+        let made = self.make(work, dead_man).await;
+        times.make_ms = milliseconds(begun);
+        made?;
+        let failed = |(reason, why)| work.failed(reason, why);
         let helm = dead_man.as_ref().map(DeadMan::helm);
         let proves = |within| {
             if let Some(helm) = helm {
                 helm.next(within, &[]);
             }
         };
-        let proof = plan.network.iter().position(|step| matches!(step.change, Change::Prove(_)));
-        self.take(work, helm, 0..proof.unwrap_or(0)).await.map_err(failed)?;
-        times.make_ms = milliseconds(begun);
-        if let Some(Step { change: Change::Prove(way), .. }) = proof.and_then(|at| plan.network.get(at)) {
+        let proof = work.proof();
+        if let Some((at, way)) = proof {
             let begun = Instant::now();
             proves(work.within);
-            let proven = self.prove_beside(work, way, begun + work.within).await;
+            let proven = self.prove_beside(work, at, way, begun + work.within).await;
             if let (Ok(()), Some(to)) = (&proven, way.controller) {
                 self.move_session(to).await;
             }
@@ -137,7 +127,7 @@ impl Reconciler {
             proven.map_err(failed)?;
         }
         let begun = Instant::now();
-        let switched = self.take(work, helm, proof.map_or(0, |at| at + 1)..plan.network.len()).await;
+        let switched = self.take(work, helm, proof.map_or(0, |(at, _)| at + 1)..plan.network.len()).await;
         if !plan.network.is_empty() {
             self.outbox.send_modify(|out| out.changes += 1);
         }
@@ -151,13 +141,32 @@ impl Reconciler {
         verified.map_err(|why| failed((Reason::VerifyDiffers, why)))?;
         let begun = Instant::now();
         proves(work.within);
-        let proven = self.confirm(work, deadline, *times).await;
+        let proven = self.confirm(work, begun, deadline, *times).await;
         times.prove_ms = milliseconds(begun);
         proven.map_err(failed)?;
         if helm.is_some_and(|helm| !helm.end()) {
             return Err(failed(undone_meanwhile("the end of the proof")));
         }
         Ok(())
+    }
+
+    /// Storage, and what can stand beside the present way. From the first step of the network on there is a dead man.
+    async fn make(&self, work: &Work, dead_man: &mut Option<DeadMan>) -> Result<(), Failure> {
+        for (number, step) in work.plan.storage.iter().enumerate() {
+            let done = self.apply_storage(step.clone(), work.begin(number)).await;
+            done.map_err(|error| Failure {
+                reason: Reason::StepFailed,
+                why: why_not(&work.begin(number).step, &error),
+                storage_steps_done: number,
+            })?;
+        }
+        if !work.plan.network.is_empty() {
+            self.note(|kept| kept.before = Some(work.before.network.clone()));
+            *dead_man = Some(self.arm(&work.before.network));
+        }
+        let steps = 0..work.proof().map_or(0, |(at, _)| at);
+        let made = self.take(work, dead_man.as_ref().map(DeadMan::helm), steps).await;
+        made.map_err(|(reason, why)| work.failed(reason, why))
     }
 
     fn arm(&self, before: &observed::Network) -> DeadMan {
@@ -187,7 +196,7 @@ impl Reconciler {
                 _ => Reason::StepFailed,
             };
             match self.change(helm, step).await {
-                Some(done) => done.map_err(|error| (reason, format!("{}: {}", begun.step, chain(&error))))?,
+                Some(done) => done.map_err(|error| (reason, why_not(&begun.step, &error)))?,
                 None => return Err(undone_meanwhile(&begun.step)),
             }
         }
@@ -269,9 +278,15 @@ impl Reconciler {
     }
 
     /// Waits until the controller has answered over a way that stands beside the present one, and has gone on to.
-    async fn prove_beside(&self, work: &Work, way: &NewWay, deadline: Instant) -> Result<(), (Reason, String)> {
+    async fn prove_beside(
+        &self,
+        work: &Work,
+        at: usize,
+        way: &NewWay,
+        deadline: Instant,
+    ) -> Result<(), (Reason, String)> {
         let step = format!("waiting for the controller's answer by {way}, beside the present way");
-        self.set_progress(Progress::Applying { generation: work.generation, percent: 90, step });
+        self.set_progress(Begun { step, ..work.begin(work.plan.storage.len() + at) }.at(0));
         match self.ask(work.generation, Asked::Beside(way.clone()), work.soak(), Some(deadline)).await {
             Ok(_) => Ok(()),
             Err(trouble) => Err(self.why_silent(work, Some(way), trouble).await),
@@ -290,17 +305,24 @@ impl Reconciler {
     /// Waits until the controller has answered over the network as it is, and has taken note of it.
     ///
     /// Where no network step was taken there is no deadline: nothing would be undone.
-    async fn confirm(&self, work: &Work, deadline: Instant, times: Times) -> Result<(), (Reason, String)> {
+    async fn confirm(
+        &self,
+        work: &Work,
+        begun: Instant,
+        deadline: Instant,
+        times: Times,
+    ) -> Result<(), (Reason, String)> {
         let step = "waiting for the controller's answer over the new network".to_owned();
         self.set_progress(Progress::Applying { generation: work.generation, percent: 99, step });
         let deadline = (!work.plan.network.is_empty()).then_some(deadline);
         // What was proven beside has held already, what is not on the way cannot end it, and a controller on this very
         // machine has none.
         let soaks = self.controllers().iter().any(|ip| !ip.is_loopback())
-            && work.plan.network.iter().all(|step| !matches!(step.change, Change::Prove(_)))
+            && work.proof().is_none()
             && work.plan.network.iter().any(|step| step.impact == Impact::ControlPath);
         let soak = if soaks { work.soak() } else { Duration::ZERO };
-        match self.ask(work.generation, Asked::Confirm { desired: work.contents, times }, soak, deadline).await {
+        let asked = Asked::Confirm { desired: work.contents, times, begun };
+        match self.ask(work.generation, asked, soak, deadline).await {
             // Nobody but this machine would know of a network that was kept now: a boot would not come up with it.
             Ok(Proven::Overtaken) if !work.plan.network.is_empty() => {
                 Err((Reason::Interrupted, "another generation was desired before this one was proven".to_owned()))
@@ -477,6 +499,19 @@ impl Work {
         (Duration::from_millis(longest.into()) * ARP_INTERVALS).min(self.within / 2).max(SOAK)
     }
 
+    /// Where in its network steps the new way is proven beside the present one, and which way that is.
+    fn proof(&self) -> Option<(usize, &NewWay)> {
+        self.plan.network.iter().enumerate().find_map(|(at, step)| match &step.change {
+            Change::Prove(way) => Some((at, way)),
+            _ => None,
+        })
+    }
+
+    /// After all of its storage.
+    fn failed(&self, reason: Reason, why: String) -> Failure {
+        Failure { reason, why, storage_steps_done: self.plan.storage.len() }
+    }
+
     /// The step of this number, storage first.
     fn begin(&self, number: usize) -> Begun {
         let steps = &self.plan.shown.steps;
@@ -496,8 +531,4 @@ impl Begun {
 
 fn undone_meanwhile(before: &str) -> (Reason, String) {
     (Reason::Interrupted, format!("the change took too long before \"{before}\", and was undone meanwhile"))
-}
-
-pub(super) fn milliseconds(since: Instant) -> u32 {
-    u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
 }

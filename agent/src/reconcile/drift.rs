@@ -210,7 +210,7 @@ impl Reconciler {
                     None if watch.is_a_fight() => {
                         DriftEnd::Contested { pause_s: u32::try_from(pause.as_secs()).unwrap_or(u32::MAX) }
                     }
-                    None => DriftEnd::Repaired { milliseconds: super::apply::milliseconds(begun) },
+                    None => DriftEnd::Repaired { milliseconds: crate::outbox::milliseconds(begun) },
                 };
                 // Whatever stands is looked at again without a notice.
                 if matches!(end, DriftEnd::Failed { .. } | DriftEnd::Contested { .. }) {

@@ -40,6 +40,7 @@ use crate::plan;
 
 use kept::Kept;
 use rule::Verdict;
+pub(crate) use stranded::{Patience, TURN};
 pub(crate) use undo::DEAD_MAN;
 
 /// Bounds of [`Apply::confirm_within_s`].

@@ -12,18 +12,36 @@ use super::apply::SOAK;
 use super::{Busy, Reconciler, undo};
 use crate::machine::chain;
 
-/// For the first turn to lead home: leases, spanning tree in the switch, the session.
-const TURN: Duration = Duration::from_secs(60);
-/// What it had is tried for twice as long each time, up to this.
+/// For a turn to lead home: leases, spanning tree in the switch, the session.
+pub const TURN: Duration = Duration::from_secs(60);
 const LONGEST_TURN: Duration = Duration::from_secs(600);
+
+/// How long a network that the machine is known to have had is tried for: twice as long each time, where asking for
+/// addresses always has a [`TURN`].
+pub struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(TURN)
+    }
+}
+
+impl Patience {
+    /// For this time.
+    pub fn pass(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (now * 2).min(LONGEST_TURN);
+        now
+    }
+}
 
 /// Whose turn it is, and for how long.
 pub(super) struct Turns {
     lasts: Duration,
     until: Instant,
     next: Way,
-    /// How long what it had is tried for next.
-    patience: Duration,
+    /// With what it had.
+    patience: Patience,
 }
 
 #[derive(Clone, Copy)]
@@ -41,17 +59,14 @@ pub(super) enum Found {
 impl Turns {
     /// Every NIC has just begun to ask.
     pub(super) fn begin() -> Self {
-        Self { lasts: TURN, until: Instant::now() + TURN, next: Way::AsBefore, patience: TURN }
+        Self { lasts: TURN, until: Instant::now() + TURN, next: Way::AsBefore, patience: Patience::default() }
     }
 
     fn pass(&mut self) {
         (self.lasts, self.next) = match self.next {
-            Way::AsBefore => (self.patience, Way::AsItBoots),
+            Way::AsBefore => (self.patience.pass(), Way::AsItBoots),
             Way::AsItBoots => (TURN, Way::AsBefore),
         };
-        if matches!(self.next, Way::AsItBoots) {
-            self.patience = (self.patience * 2).min(LONGEST_TURN);
-        }
         self.until = Instant::now() + self.lasts;
     }
 }

@@ -1,6 +1,7 @@
 //! The loop against the simulated machine and a controller that answers, or does not. Time is paused.
 
 mod drift;
+mod times;
 mod undo;
 
 use super::*;
@@ -280,7 +281,8 @@ async fn reverts_when_a_step_fails() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     lab.machine.set_faults(Faults::default());
     let outcome = lab.settled().await;
-    assert!(why(&outcome).contains("add route"), "{outcome:?}");
+    assert!(why(&outcome).starts_with("could not add route 0.0.0.0/0 via 10.0.5.1"), "{outcome:?}");
+    assert_eq!(why(&outcome).matches("add route").count(), 1, "it is said once: {outcome:?}");
     assert_eq!(lab.network(), before);
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use muster_protocol::observed::Network;
 
-use crate::machine::{Machine, chain};
+use crate::machine::{Machine, chain, why_not};
 use crate::plan::network::{self, Step};
 
 /// The name of his thread.
@@ -78,9 +78,11 @@ pub(super) fn take(machine: &dyn Machine, steps: &[Step], may: &dyn Fn(&Step) ->
             done.push("the rest was left to the dead man".to_owned());
             break;
         }
-        let error = machine.apply_network(step).err();
-        let error = error.map_or_else(String::new, |error| format!(": {}", chain(&error)));
-        done.push(format!("{}{error}", step.change.action()));
+        let action = step.change.action();
+        done.push(match machine.apply_network(step) {
+            Ok(()) => action,
+            Err(error) => why_not(&action, &error),
+        });
     }
     done
 }

@@ -29,7 +29,8 @@ pub struct Proven {
     pub times: Times,
 }
 
-/// The machine reached the controller over what is desired of it. The same again changes nothing.
+/// The machine reached the controller over what is desired of it. The same again changes nothing but how long it took: an
+/// answer that was lost is asked for again.
 ///
 /// Errors: [`Refusal::Conflict`] where this is neither desired now nor proven already.
 pub fn note(
@@ -39,7 +40,11 @@ pub fn note(
     digest: Digest,
     times: Times,
 ) -> Result<(), Refusal> {
-    if draft.get::<Proven>(&id).is_some_and(|proven| proven.generation == generation && proven.digest == digest) {
+    let is_same = |proven: &&Proven| proven.generation == generation && proven.digest == digest;
+    if let Some(proven) = draft.get::<Proven>(&id).filter(is_same).cloned() {
+        if proven.times != times {
+            draft.put(Proven { times, ..proven });
+        }
         return Ok(());
     }
     let wanted = draft.get::<DesiredState>(&id);
@@ -136,6 +141,8 @@ mod tests {
             let (mut draft, id, operation) = on_its_way();
             let digest = Digest::of_value(&*in_force(draft.state(), id).desired);
             let times = Times { prove_ms: 800, ..Times::default() };
+            let first = Times { prove_ms: 300, ..times };
+            machine::confirm(&mut draft, id, TWO, digest, first).expect("it is answered, and that is lost");
             machine::confirm(&mut draft, id, TWO, digest, times).expect("it is answered");
             let running = now(&draft, &operation);
             assert_eq!((running.state, running.percent, running.outcome), (OperationState::Running, 99, None));

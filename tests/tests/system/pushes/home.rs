@@ -11,7 +11,7 @@ use muster_tests::{namespace, scratch};
 
 /// What the agent says of what it was handed.
 const HANDED: &str = "this machine was handed the network of generation 1";
-const ASKS: &str = "no controller within 30 s over the network that was handed; asking for addresses";
+const ASKS: &str = "no controller within 60 s over the network that was handed; asking for addresses";
 
 /// First as a UEFI machine over HTTPS, then as a BIOS machine by its NIC's ROM: each of them hands it over in its own way.
 #[test]

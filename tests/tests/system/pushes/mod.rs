@@ -52,6 +52,28 @@ impl Went {
     }
 }
 
+/// Whether the phases of a push are as long as it says it took, and as the clock lets them be.
+fn check_times(operation: &Value, took: Duration) -> Result<()> {
+    let ms = |phase: &str| operation["times"][phase].as_u64().unwrap_or_default();
+    let proof = ms("prove_beside_ms") + ms("verify_ms") + ms("prove_ms");
+    let tried = ms("make_ms") + proof + ms("switch_ms");
+    ensure!(tried + ms("revert_ms") == ms("total_ms"), "all phases together: {operation}");
+    // Two computers' clocks.
+    let most = took + Duration::from_secs(1);
+    ensure!(Duration::from_millis(ms("total_ms")) <= most, "longer than {} s: {operation}", took.as_secs_f64());
+    if operation["outcome"] == "confirmed" {
+        ensure!(ms("prove_ms") > 0, "to ask over the new network takes some time: {operation}");
+    }
+    if ["no-lease", "duplicate-address"].map(Value::from).contains(&operation["reason"]) {
+        ensure!(ms("make_ms") + ms("switch_ms") > 0, "so does waiting in vain: {operation}");
+    }
+    if operation["error"].as_str().is_some_and(|why| why.contains("the controller did not answer")) {
+        // Each is cut to whole milliseconds.
+        ensure!(Duration::from_millis(proof + 3) >= CONFIRM_WITHIN, "it had so long to answer: {operation}");
+    }
+    Ok(())
+}
+
 /// Pushes it, and waits until its operation has ended.
 fn carry_out(push: &Push, lab: &Lab, seat: &Seat) -> Result<(Value, Went)> {
     push.begin(seat)?;

@@ -21,7 +21,7 @@ const TURNS: Duration = Duration::from_secs(180);
 
 /// What agents say.
 const UNDOES: &str = "is undone: ";
-const FAILED: &str = "RevertFailed";
+const FAILED: &str = "could not be undone after ";
 const ASKS: &str = "start DHCP on";
 const LOOKS: &str = "no controller within";
 const AS_BEFORE: &str = "no controller within 60 s; trying the network before the last change again";

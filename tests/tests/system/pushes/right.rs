@@ -40,6 +40,7 @@ fn check(push: &Push, lab: &Lab, seat: &Seat, idle: &Seat) -> Result<Went> {
     };
     let document = push.document(seat);
     ensure!(operation["state"] == "succeeded", "{operation}\n{document}");
+    super::check_times(&operation, went.took)?;
     for address in &push.found_at {
         let address = seat.fill(address).parse().with_context(|| address.clone())?;
         eventually(SOON, "the machine has its address", || is_alive(address))?;

@@ -34,6 +34,7 @@ fn check(push: &Push, lab: &Lab, seat: &Seat, kept: &Value) -> Result<Went> {
     let boot = seat.state(lab)?["presence"]["boot"].take();
     let (operation, went) = carry_out(push, lab, seat)?;
     super::check_undone(lab, seat, &operation, push.waits + BACK_WITHIN, kept).context(push.document(seat))?;
+    super::check_times(&operation, went.took)?;
     let now = seat.state(lab)?;
     ensure!(now["presence"]["boot"] == boot, "it did not have to boot: {now}");
     Ok(went)
