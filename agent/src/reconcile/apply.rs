@@ -94,7 +94,7 @@ impl Reconciler {
             }
             kept.before = None;
             if !matches!(outcome, Progress::RevertFailed { .. }) {
-                kept.stranded = None;
+                (kept.stranded, kept.home) = (None, None);
             }
             kept.progress = outcome.clone();
         });
@@ -430,7 +430,7 @@ impl Reconciler {
             if is_late {
                 self.outbox.send_modify(|out| out.changes += 1);
                 // Home is where a session holds, and not where one question is answered.
-                self.note(|kept| kept.stranded = Some(before));
+                self.note(|kept| (kept.stranded, kept.home) = (Some(before), None));
                 let deadline = Instant::now() + REACH_WITHIN + SOAK;
                 let done = match self.ask(generation, Asked::Reach, SOAK, Some(deadline)).await {
                     Ok(_) => "the controller answers all the same".to_owned(),

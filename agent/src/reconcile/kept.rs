@@ -26,6 +26,8 @@ pub struct Kept {
     pub before: Option<observed::Network>,
     /// What an undoing that did not hold was to lead back to, until the controller answers by whatever there is.
     pub stranded: Option<observed::Network>,
+    /// What led home instead, once something did.
+    pub home: Option<observed::Network>,
     /// A session came about with the network as it boots: another one that was handed is not tried any more.
     pub home_as_it_boots: bool,
 }

@@ -101,7 +101,7 @@ pub type Jobs = mpsc::Receiver<Job>;
 pub fn is_untouched(keep: &Keep, boot: BootId) -> bool {
     let kept = kept::load::<Kept>(keep, kept::NAME, boot);
     let network = kept.confirmed.and_then(|desired| desired.network);
-    network.is_none() && kept.before.is_none()
+    network.is_none() && kept.before.is_none() && kept.home.is_none()
 }
 
 impl Reconciler {
@@ -289,7 +289,7 @@ impl Reconciler {
                     return;
                 }
             }
-            Progress::RevertFailed { .. } if self.manage.network && kept.stranded.is_none() => self.strand().await,
+            Progress::RevertFailed { .. } if self.manage.network => return self.strand().await,
             _ => {}
         }
         if let Some(desired) = kept.confirmed.filter(|_| self.manage.network) {

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
+use muster_protocol::observed;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::apply::SOAK;
 use super::{Busy, Reconciler, undo};
-use crate::machine::chain;
+use crate::machine::{Machine, chain};
 
 /// For a turn to lead home: leases, spanning tree in the switch, the session.
 pub const TURN: Duration = Duration::from_secs(60);
@@ -71,15 +72,24 @@ impl Turns {
     }
 }
 
+/// Answers what was done.
+fn go_back(machine: &dyn Machine, to: &observed::Network) -> String {
+    undo::back(machine, to, &[], &|_| true).map(|done| done.join("; ")).unwrap_or_else(|error| error)
+}
+
 impl Reconciler {
-    /// An agent that starts anew knows nobody by what there is, and is about to restore what may not lead home: what there is
-    /// now is what it goes back to. For one that an undoing that did not hold has left.
+    /// An agent that starts anew knows nobody by what there is, and its clients ended with the process before it. For one that
+    /// an undoing that did not hold has left: what led home since is made so again, and where nothing did, every NIC asks.
     pub(super) async fn strand(&self) {
-        let seen = self.blocking(|machine| machine.observe_network()).await;
-        match seen {
-            Ok(network) => self.note(|kept| kept.stranded = Some(network)),
-            Err(error) => return crate::warn!("cannot look at what there is to go back to: {}", chain(&error)),
-        }
+        let home = self.state().kept.home.clone();
+        let (done, again) = self
+            .blocking(move |machine| match home {
+                Some(home) => (go_back(machine, &home), Some(home)),
+                None => (undo::last_resort(machine, &|_| true), None),
+            })
+            .await;
+        crate::info!("{done}");
+        self.note(|kept| kept.stranded = again.or_else(|| kept.stranded.take()));
         self.outbox.send_modify(|out| out.changes += 1);
     }
 
@@ -102,7 +112,10 @@ impl Reconciler {
     /// Stays with what leads home, or tries the other way.
     pub(super) async fn take_a_turn(&self, found: Found, turns: &mut Turns) {
         if matches!(found, Found::Home) {
-            return self.note(|kept| kept.stranded = None);
+            return match self.blocking(|machine| machine.observe_network()).await {
+                Ok(home) => self.note(|kept| (kept.stranded, kept.home) = (None, Some(home))),
+                Err(error) => crate::warn!("cannot look at what leads home: {}", chain(&error)),
+            };
         }
         // What is being judged was found idle, and is next.
         let _one = self.one_offer.lock().await;
@@ -116,7 +129,7 @@ impl Reconciler {
         let done = self.blocking(move |machine| match next {
             Way::AsBefore => {
                 crate::warn!("no controller within {seconds} s; trying the network before the last change again");
-                undo::back(machine, &before, &[], &|_| true).map(|done| done.join("; ")).unwrap_or_else(|error| error)
+                go_back(machine, &before)
             }
             Way::AsItBoots => {
                 crate::warn!("no controller within {seconds} s that way either; asking for addresses on every NIC");

@@ -168,10 +168,9 @@ async fn a_stranded_machine_takes_a_new_generation_on_and_looks_no_further() {
 #[tokio::test(start_paused = true)]
 async fn a_stranded_machine_goes_on_to_look_for_the_way_when_its_agent_starts_anew() {
     let (lab, before) = stranded().await;
-    let left = lab.network();
     let lab = lab.restarted().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(lab.network(), left, "each has its time");
+    assert!(is_bare(&lab.network()), "each has its time: {:?}", lab.network());
     lab.changed().await;
     assert_eq!(lab.network(), before);
 }
@@ -236,6 +235,41 @@ async fn a_machine_that_came_home_after_an_undoing_that_did_not_hold_goes_back_t
     assert_eq!(lab.network(), before);
     lab.changed().await;
     assert!(is_bare(&lab.network()), "{:?}", lab.network());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_anew_goes_on_by_what_led_home_and_not_by_what_was_confirmed_and_did_not() {
+    let lab = Lab::new();
+    lab.answer_confirmations();
+    assert_eq!(lab.apply(1, &network(GATEWAY)).await, Answer::Accepted);
+    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
+    lab.stop_answering();
+    let mut desired = network(GATEWAY);
+    desired.network.as_mut().expect("a network").links[0].settings.addresses =
+        vec!["10.0.5.8/24".parse().expect("an address")];
+    lab.machine.set_faults(Faults { refuse: vec!["remove address 10.0.5.8/24".into()], ..Faults::default() });
+    // The work is over a moment after it is settled.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(lab.apply(2, &desired).await, Answer::Accepted);
+    assert!(matches!(lab.settled().await, Progress::RevertFailed { .. }));
+    lab.machine.set_faults(Faults::default());
+    // One that asks at every NIC comes home, or one that has taken one more turn, with what was confirmed.
+    let as_before = lab.network();
+    lab.changed().await;
+    lab.changed().await;
+    assert!(is_bare(&lab.network()), "{as_before:?}");
+    lab.hear_of_a_session();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    lab.running.abort();
+    // It ends with the process.
+    lab.machine.by_hand(&Change::StopDhcp { link: "eth0".into(), family: plan::network::Family::V4 });
+    let lab = lab.restarted().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(is_bare(&lab.network()), "it asks again: {:?}", lab.network());
+    lab.hear_of_a_session();
+    let changes = lab.outbox.borrow().changes;
+    tokio::time::sleep(24 * AN_HOUR).await;
+    assert!(is_bare(&lab.network()) && lab.outbox.borrow().changes == changes, "it is home");
 }
 
 #[tokio::test(start_paused = true)]
