@@ -14,7 +14,7 @@ use lab::{Lab, MAC, eventually};
 use muster_agent::linux::network::Network;
 use muster_agent::machine::chain;
 use muster_agent::options;
-use muster_agent::plan::network::{Step, differences, plan, revert};
+use muster_agent::plan::network::{Past, Step, differences, plan, revert};
 use muster_protocol::desired::{self, AcceptRa, Ethernet, LeaseUse, MAIN_TABLE, Reach, Select, Settings};
 use muster_protocol::observed::{self, Address, Admin, Dhcp, LinkKind, Origin};
 use serde_json::Value;
@@ -52,12 +52,14 @@ fn apply(network: &Network, steps: &[Step]) {
 
 /// Applies a document and proves that it is in force.
 fn make_so(network: &Network, desired: &desired::Network) {
-    let steps = plan(desired, &network.observe().expect("observed"), &[]).expect("it fits");
+    let steps = plan(desired, &Past::default(), &network.observe().expect("observed"), &[]).expect("it fits");
     apply(network, &steps);
     // A lease may come between two looks at one moment: what is being installed is not installed yet.
     eventually("it is in force", || {
         let now = network.observe().expect("observed");
-        (differences(desired, &now).is_empty() && plan(desired, &now, &[]) == Ok(Vec::new())).then_some(())
+        (differences(desired, &Past::default(), &now).is_empty()
+            && plan(desired, &Past::default(), &now, &[]) == Ok(Vec::new()))
+        .then_some(())
     });
 }
 
@@ -244,11 +246,11 @@ fn each_step_may_be_repeated() {
     lab.ip("address add 192.0.2.5/24 dev eth0");
     let network = lab.network(None);
     let before = network.observe().expect("observed");
-    let steps = plan(&whole(), &before, &[]).expect("it fits");
+    let steps = plan(&whole(), &Past::default(), &before, &[]).expect("it fits");
     for step in &steps {
         apply(&network, &[step.clone(), step.clone()]);
     }
-    assert_eq!(differences(&whole(), &network.observe().expect("observed")), Vec::<String>::new());
+    assert_eq!(differences(&whole(), &Past::default(), &network.observe().expect("observed")), Vec::<String>::new());
     apply(&network, &steps);
     let back = revert(&before, &network.observe().expect("observed"));
     for step in &back {
@@ -273,12 +275,12 @@ fn a_default_route_is_there_at_every_moment_of_a_change() {
     // The old address is the first of its prefix: without care, the kernel takes the new one away with it.
     for next in [on("192.0.2.6/24", "192.0.2.2"), on("192.0.2.6/24", "192.0.2.1"), on("203.0.113.6/24", "203.0.113.1")]
     {
-        for step in plan(&next, &network.observe().expect("observed"), &[]).expect("it fits") {
+        for step in plan(&next, &Past::default(), &network.observe().expect("observed"), &[]).expect("it fits") {
             apply(&network, std::slice::from_ref(&step));
             let shown = shown_routes(&lab);
             assert!(shown.iter().any(|route| route.starts_with("0.0.0.0/0")), "gone after {step:?}");
         }
-        assert_eq!(differences(&next, &network.observe().expect("observed")), Vec::<String>::new());
+        assert_eq!(differences(&next, &Past::default(), &network.observe().expect("observed")), Vec::<String>::new());
     }
 }
 
@@ -300,7 +302,7 @@ fn an_address_that_somebody_else_has_is_told() {
     lab.peer_ip("address add 2001:db8::7/64 dev lan0 nodad");
     let network = lab.network(None);
     let desired = eth0(Settings { addresses: vec![net("2001:db8::7/64")], ..Settings::default() });
-    let steps = plan(&desired, &network.observe().expect("observed"), &[]).expect("it fits");
+    let steps = plan(&desired, &Past::default(), &network.observe().expect("observed"), &[]).expect("it fits");
     let failed = steps.iter().find_map(|step| network.apply(step).err()).expect("a duplicate");
     assert_eq!(
         chain(&failed),
@@ -315,7 +317,8 @@ fn the_kernels_reason_is_told() {
     let network = lab.network(None);
     lab.ip("link set eth0 up");
     let refused = |desired| {
-        let steps: Vec<Step> = plan(&desired, &network.observe().expect("observed"), &[]).expect("it fits");
+        let steps: Vec<Step> =
+            plan(&desired, &Past::default(), &network.observe().expect("observed"), &[]).expect("it fits");
         chain(&steps.iter().find_map(|step| network.apply(step).err()).expect("refused"))
     };
     let own = eth0(Settings {
@@ -383,7 +386,7 @@ fn dhcp_sets_address_route_and_resolver_and_takes_them_away() {
     let routes: Vec<_> = seen.routes.iter().map(|route| (route.to, route.via, route.metric, route.origin)).collect();
     assert_eq!(routes, [(net("0.0.0.0/0"), Some(ip("192.0.2.1")), 1024, Origin::Dhcp)]);
     assert_eq!((seen.nameservers, seen.search), (vec![ip("192.0.2.53")], vec!["lan.example".to_owned()]));
-    assert_eq!(differences(&dhcp, &network.observe().expect("observed")), Vec::<String>::new());
+    assert_eq!(differences(&dhcp, &Past::default(), &network.observe().expect("observed")), Vec::<String>::new());
     let shown = lab.json("-4 address show dev eth0");
     let seconds = shown[0]["addr_info"][0]["valid_life_time"].as_u64().expect("seconds");
     assert!((60..=120).contains(&seconds), "the kernel itself ends the lease: {shown:?}");

@@ -40,11 +40,16 @@ pub struct Plan {
 /// Plans `desired` for a machine that is as `observed`.
 ///
 /// Errors: the first thing that does not fit.
-pub fn plan(desired: &Checked<Desired>, observed: &Observed, controllers: &[IpAddr]) -> Result<Plan, Impossible> {
+pub fn plan(
+    desired: &Checked<Desired>,
+    past: &network::Past,
+    observed: &Observed,
+    controllers: &[IpAddr],
+) -> Result<Plan, Impossible> {
     let desired = desired.get();
     let storage = desired.storage.as_ref().map_or(Ok(Vec::new()), |want| storage::plan(want, &observed.disks))?;
-    let network =
-        desired.network.as_ref().map_or(Ok(Vec::new()), |want| network::plan(want, &observed.network, controllers))?;
+    let network = |want| network::plan(want, past, &observed.network, controllers);
+    let network = desired.network.as_ref().map_or(Ok(Vec::new()), network)?;
     let steps: Vec<to_agent::Step> =
         storage.iter().map(storage::Step::describe).chain(network.iter().map(network::Step::describe)).collect();
     // Equal words over other contents are another plan: a permit must not outlive what it was given for.
@@ -59,10 +64,10 @@ pub fn plan(desired: &Checked<Desired>, observed: &Observed, controllers: &[IpAd
 }
 
 /// What is not as desired, in words; empty where everything is.
-pub fn differences(desired: &Checked<Desired>, observed: &Observed) -> Vec<String> {
+pub fn differences(desired: &Checked<Desired>, past: &network::Past, observed: &Observed) -> Vec<String> {
     let desired = desired.get();
     let storage = desired.storage.iter().flat_map(|want| storage::differences(want, &observed.disks));
-    let network = desired.network.iter().flat_map(|want| network::differences(want, &observed.network));
+    let network = desired.network.iter().flat_map(|want| network::differences(want, past, &observed.network));
     storage.chain(network).collect()
 }
 

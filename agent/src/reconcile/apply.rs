@@ -22,7 +22,7 @@ use super::undo::{self, DeadMan, Helm, REVERT_WITHIN};
 use super::{Reconciler, diagnose};
 use crate::machine::{Machine, MachineError, chain, why_not};
 use crate::outbox::{Asked, Proof, Proven, milliseconds};
-use crate::plan::network::{Change, NewWay, Step};
+use crate::plan::network::{Change, NewWay, Past, Step};
 use crate::plan::{self, Plan};
 
 /// How long the kernel may take until what was set is what it says: carriers, IPv6 address checks, leases.
@@ -43,6 +43,8 @@ pub struct Work {
     /// Digest of `desired`.
     pub contents: Digest,
     pub desired: Checked<Desired>,
+    /// What the plan had to know beside.
+    pub past: Past,
     pub plan: Plan,
     /// What the plan was made for, and what a revert goes back to.
     pub before: Observed,
@@ -243,7 +245,7 @@ impl Reconciler {
                     if let Some(helm) = helm {
                         self.take_away_uninvited(work, helm, &observed.network).await;
                     }
-                    plan::differences(&work.desired, &observed)
+                    plan::differences(&work.desired, &work.past, &observed)
                 }
                 Err(error) => vec![chain(&error)],
             };
@@ -260,7 +262,7 @@ impl Reconciler {
     /// Where it cannot be done, reading back says so.
     async fn take_away_uninvited(&self, work: &Work, helm: &Arc<Helm>, now: &observed::Network) {
         let Some(desired) = &work.desired.get().network else { return };
-        for step in plan::network::uninvited(desired, now) {
+        for step in plan::network::uninvited(desired, &work.past, now) {
             let action = step.change.action();
             let Some(done) = self.change(helm, step).await else { return };
             let failed = done.map_or_else(|error| format!(", but {}", chain(&error)), |()| String::new());
@@ -468,12 +470,11 @@ impl Reconciler {
     /// ended with the process that ran them.
     pub(super) async fn restore(&self, desired: Desired) {
         let Some(network) = desired.network else { return };
-        let restores = self.what_restores();
+        let (past, restores) = (self.known_past(), self.what_restores());
         self.blocking(move |machine| {
-            let planned = machine
-                .observe_network()
-                .map_err(|error| chain(&error))
-                .and_then(|observed| plan::network::plan(&network, &observed, &[]).map_err(|error| error.to_string()));
+            let fit =
+                |observed| plan::network::plan(&network, &past, &observed, &[]).map_err(|error| error.to_string());
+            let planned = machine.observe_network().map_err(|error| chain(&error)).and_then(fit);
             let mut steps = match planned {
                 Ok(steps) => steps,
                 Err(why) => return crate::warn!("the confirmed network could not be restored: {why}"),

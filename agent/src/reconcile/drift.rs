@@ -15,15 +15,16 @@ use std::time::Duration;
 use muster_protocol::desired::Network;
 use muster_protocol::drift::{DIFFERENCES, Drift, DriftEnd, OnDrift};
 use muster_protocol::hello::Progress;
+use muster_protocol::observed;
 use muster_protocol::to_agent::Impact;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Busy, Reconciler, kept};
-use crate::machine::{Machine, chain};
+use crate::machine::{Lost, Machine, chain};
 use crate::options::Manage;
-use crate::plan::network::{Change, Step, repair};
+use crate::plan::network::{Change, Past, Step, repair};
 
 /// Where [`Kept`] lies.
 pub const NAME: &str = "drift";
@@ -254,8 +255,10 @@ impl Reconciler {
     }
 
     async fn differs(&self, wanted: &Network) -> Result<Seen, String> {
-        let wanted = wanted.clone();
-        self.blocking(move |machine| look(machine, &wanted)).await
+        let seen = self.blocking(|machine| (machine.observe_network(), machine.lost())).await;
+        let observed = seen.0.map_err(|error| chain(&error))?;
+        let lost = seen.1.map_err(|error| chain(&error))?;
+        Ok(judge(wanted, &self.past(&observed), &observed, lost))
     }
 
     /// Takes the steps, and reads back. Answers why the network is not as it was confirmed, if it is not.
@@ -305,19 +308,18 @@ impl Reconciler {
     }
 }
 
-fn look(machine: &dyn Machine, wanted: &Network) -> Result<Seen, String> {
-    let observed = machine.observe_network().map_err(|error| chain(&error))?;
-    let mut steps = match repair(wanted, &observed) {
+fn judge(wanted: &Network, past: &Past, observed: &observed::Network, lost: Vec<Lost>) -> Seen {
+    let mut steps = match repair(wanted, past, observed) {
         Ok(steps) => steps,
-        Err(impossible) => return Ok(Seen { differences: vec![impossible.to_string()], steps: Vec::new() }),
+        Err(impossible) => return Seen { differences: vec![impossible.to_string()], steps: Vec::new() },
     };
     let mut differences: Vec<String> =
         steps.iter().filter(|step| counts(&step.change, &steps)).map(|step| step.change.action()).collect();
-    for lost in machine.lost().map_err(|error| chain(&error))? {
+    for lost in lost {
         differences.push(lost.action);
         steps.push(Step { change: lost.again, impact: Impact::ControlPath });
     }
-    Ok(Seen { differences, steps })
+    Seen { differences, steps }
 }
 
 /// Whether a step sets right what somebody changed: one that only waits does not, nor one that a lease is needed for.

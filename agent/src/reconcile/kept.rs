@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::keep::Keep;
+use crate::plan::network::BootNic;
 
 /// Where [`Kept`] lies.
 pub const NAME: &str = "reconcile";
@@ -28,6 +29,8 @@ pub struct Kept {
     pub stranded: Option<observed::Network>,
     /// What led home instead, once something did.
     pub home: Option<observed::Network>,
+    /// NICs as they were seen first in this boot: by those names they are known again after the next one.
+    pub nics: Vec<BootNic>,
     /// A session came about with the network as it boots: another one that was handed is not tried any more.
     pub home_as_it_boots: bool,
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use muster_protocol::desired::{Desired, check};
 use muster_protocol::hello::Progress;
-use muster_protocol::observed::Observed;
+use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::{Answer, Apply, Refusal, Wipe};
 use muster_protocol::to_controller::Work;
 use muster_protocol::{BootId, Digest, OperationId};
@@ -37,6 +37,7 @@ use crate::machine::{Machine, chain};
 use crate::options::Manage;
 use crate::outbox::Outbox;
 use crate::plan;
+use crate::plan::network::Past;
 
 use kept::Kept;
 use rule::Verdict;
@@ -142,13 +143,39 @@ impl Reconciler {
 
     /// Waits for [`Machine::settle`], once for all who ask: what is looked at earlier lacks disks.
     pub async fn settled(&self) {
-        self.settled.get_or_init(|| self.blocking(|machine| machine.settle())).await;
+        let settle = async || {
+            let seen = self.blocking(|machine| {
+                machine.settle();
+                machine.observe_network()
+            });
+            // Nothing was done to any NIC yet in this boot, or it was seen before.
+            if let Ok(network) = seen.await {
+                self.past(&network);
+            }
+        };
+        self.settled.get_or_init(settle).await;
+    }
+
+    /// What a plan has to know of this machine that cannot be seen `now`.
+    fn past(&self, now: &observed::Network) -> Past {
+        let mut nics = self.state().kept.nics.clone();
+        if plan::network::see(&mut nics, now) {
+            self.note(|kept| kept.nics.clone_from(&nics));
+        }
+        self.known_past()
+    }
+
+    /// The same, as far as it was seen.
+    fn known_past(&self) -> Past {
+        let kept = &self.state().kept;
+        let in_force = kept.confirmed.as_ref().and_then(|desired| desired.network.clone());
+        Past { in_force, nics: kept.nics.clone() }
     }
 
     /// What would an apply do?
     pub async fn plan(&self, desired: Desired) -> Answer {
         match self.make_plan(desired).await {
-            Ok((_, plan, _)) => Answer::Planned(plan.shown),
+            Ok((_, _, plan, _)) => Answer::Planned(plan.shown),
             Err(refusal) => Answer::Refused(refusal),
         }
     }
@@ -177,7 +204,7 @@ impl Reconciler {
             return Err(Refusal::ObserveOnly);
         }
         self.must_be_idle()?;
-        let (desired, plan, before) = self.make_plan(desired).await?;
+        let (desired, past, plan, before) = self.make_plan(desired).await?;
         if !plan.is_permitted(permit.as_ref()) {
             return Err(Refusal::PermitNeeded { disks: plan.destroys(), plan: plan.shown.digest });
         }
@@ -189,7 +216,7 @@ impl Reconciler {
         self.note(|kept| kept.accepted = Some((generation, contents)));
         self.set_progress(Progress::Applying { generation, percent: 0, step: "accepted".into() });
         crate::info!("generation {generation} accepted, {} steps", plan.shown.steps.len());
-        let work = apply::Work { generation, contents, desired, plan, before, within, holds };
+        let work = apply::Work { generation, contents, desired, past, plan, before, within, holds };
         let (begin, begun) = oneshot::channel();
         self.enqueue(Accepted::Apply(Box::new(work), begun))?;
         Ok(Some(Begin(begin)))
@@ -253,12 +280,13 @@ impl Reconciler {
     async fn make_plan(
         &self,
         desired: Desired,
-    ) -> Result<(muster_protocol::desired::Checked<Desired>, plan::Plan, Observed), Refusal> {
+    ) -> Result<(muster_protocol::desired::Checked<Desired>, Past, plan::Plan, Observed), Refusal> {
         let desired = check(desired).map_err(Refusal::Invalid)?;
         let observed = self.observe().await?;
-        let plan = plan::plan(&desired, &observed, &self.controllers())
+        let past = self.past(&observed.network);
+        let plan = plan::plan(&desired, &past, &observed, &self.controllers())
             .map_err(|impossible| Refusal::Impossible(impossible.to_string()))?;
-        Ok((desired, plan, observed))
+        Ok((desired, past, plan, observed))
     }
 
     /// What the kernel says now, once the hardware that was there at the start is there for it too.

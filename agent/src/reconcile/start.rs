@@ -22,10 +22,10 @@ impl Reconciler {
     /// it does not, nothing is changed.
     pub async fn start_with(&self, network: &Network) -> bool {
         self.settled().await;
-        let network = network.clone();
+        let (network, past) = (network.clone(), self.known_past());
         self.start(move |machine| {
             let observed = machine.observe_network().map_err(|error| chain(&error))?;
-            network::plan(&network, &observed, &[]).map_err(|impossible| impossible.to_string())
+            network::plan(&network, &past, &observed, &[]).map_err(|impossible| impossible.to_string())
         })
         .await
     }

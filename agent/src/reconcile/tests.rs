@@ -1,6 +1,7 @@
 //! The loop against the simulated machine and a controller that answers, or does not. Time is paused.
 
 mod drift;
+mod past;
 mod times;
 mod undo;
 
@@ -112,7 +113,7 @@ impl Lab {
         outbox.wait_for(|out| out.progress.is_settled()).await.expect("the outbox lives").progress.clone()
     }
 
-    fn network(&self) -> muster_protocol::observed::Network {
+    fn network(&self) -> observed::Network {
         self.machine.observe().expect("observes").network
     }
 }
@@ -218,7 +219,7 @@ async fn a_new_way_that_does_not_answer_never_costs_the_present_one() {
     let mut outbox = lab.outbox.subscribe();
     lab.apply(1, &network("10.0.5.99")).await;
     outbox.wait_for(|out| out.proof.is_some()).await.expect("the outbox lives");
-    let present = |network: &muster_protocol::observed::Network| network.routes[0].clone();
+    let present = |network: &observed::Network| network.routes[0].clone();
     assert_eq!(present(&lab.network()), present(&before), "it is in use meanwhile");
     let outcome = lab.settled().await;
     assert!(why(&outcome).contains("did not answer by eth0 within 20 s"), "{outcome:?}");

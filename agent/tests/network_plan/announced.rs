@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use muster_agent::plan::network::{Change, PROOF_TABLE, differences, plan, revert};
+use muster_agent::plan::network::{Change, PROOF_TABLE, Past, differences, plan, revert};
 use muster_protocol::desired::{self, AcceptRa, MAIN_TABLE};
 use muster_protocol::observed::{Address, Admin, Network, Origin, Route};
 use muster_protocol::to_agent::Impact;
@@ -61,8 +61,8 @@ proptest! {
         apply(&mut whole, &steps).map_err(TestCaseError::fail)?;
         prop_assert!(whole.observe().routes.iter().all(|route| route.table != PROOF_TABLE), "{:#?}", whole.observe());
         prop_assert_eq!(whole.observe().rules.len(), 0);
-        prop_assert_eq!(differences(&document, whole.observe()), Vec::<String>::new());
-        prop_assert_eq!(plan(&document, whole.observe(), &controllers), Ok(Vec::new()));
+        prop_assert_eq!(differences(&document, &Past::default(), whole.observe()), Vec::<String>::new());
+        prop_assert_eq!(plan(&document, &Past::default(), whole.observe(), &controllers), Ok(Vec::new()));
 
         let mut part = twin(&machine);
         apply(&mut part, steps.get(..done.min(steps.len())).unwrap_or_default()).map_err(TestCaseError::fail)?;

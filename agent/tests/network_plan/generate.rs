@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use muster_agent::plan::network::twin::Twin;
-use muster_agent::plan::network::{Family, in_force, plan};
+use muster_agent::plan::network::{Family, Past, in_force, plan};
 use muster_protocol::desired::{
     self, AcceptRa, Bond, BondMode, BondOption, Bridge, BridgeOption, Dhcp, Ethernet, LeaseUse, MAIN_TABLE, Neighbor,
     PortCost, Privacy, Reach, Rule, Select, Settings, Take, WakeOnLan,
@@ -333,7 +333,7 @@ pub fn machine() -> impl Strategy<Value = Network> {
     (vec(nic(), 3), fixed, option::of(document())).prop_map(|(nics, fixed, earlier)| {
         let mut twin = twin(&fresh(nics, fixed));
         if let Some(document) = earlier
-            && let Ok(steps) = plan(&document, twin.observe(), &[])
+            && let Ok(steps) = plan(&document, &Past::default(), twin.observe(), &[])
         {
             for step in &steps {
                 if twin.apply(&step.change).is_err() {

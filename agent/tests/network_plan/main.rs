@@ -3,13 +3,14 @@
 mod announced;
 mod generate;
 mod mtus;
+mod past;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use generate::{controllers, document, ethernet, ip, machine, net, twin};
 use muster_agent::plan::network::twin::Twin;
-use muster_agent::plan::network::{Change, Step, as_it_boots, differences, next_hop, plan, revert};
+use muster_agent::plan::network::{Change, Past, Step, as_it_boots, differences, next_hop, plan, revert};
 use muster_protocol::VlanTag;
 use muster_protocol::desired::{self, Desired, Ethernet, LeaseUse, MAIN_TABLE, Reach, Select, Settings};
 use muster_protocol::observed::{self, Address, Dhcp, Lease, LinkKind, Network, Origin};
@@ -60,7 +61,7 @@ fn fitting(
 ) -> Option<(desired::Network, Vec<Step>)> {
     let desired = Desired { network: Some(document.clone()), storage: None };
     desired::check(desired).ok()?;
-    let steps = plan(&document, machine, controllers).ok()?;
+    let steps = plan(&document, &Past::default(), machine, controllers).ok()?;
     Some((document, steps))
 }
 
@@ -157,9 +158,9 @@ fn a_resolver_stays_when_the_lease_that_brought_it_ends() {
         }
     }
     let mut twin = Twin::new(booted());
-    apply(&mut twin, &plan(&document, &booted(), &[]).expect("it fits")).expect("applies");
+    apply(&mut twin, &plan(&document, &Past::default(), &booted(), &[]).expect("it fits")).expect("applies");
     assert_eq!(twin.observe().nameservers, [ip("192.0.2.53")]);
-    assert_eq!(differences(&document, twin.observe()), [""; 0]);
+    assert_eq!(differences(&document, &Past::default(), twin.observe()), [""; 0]);
     let back = revert(&booted(), twin.observe());
     apply(&mut twin, &back).expect("reverts");
     assert_eq!(twin.observe().nameservers, [ip("192.0.2.53")]);
@@ -167,7 +168,7 @@ fn a_resolver_stays_when_the_lease_that_brought_it_ends() {
 
 #[test]
 fn the_old_path_lives_until_the_new_one_is_there() {
-    let steps = plan(&office(), &booted(), &[]).expect("it fits");
+    let steps = plan(&office(), &Past::default(), &booted(), &[]).expect("it fits");
     let lines: Vec<String> =
         steps.iter().map(|s| format!("{:?}: {}", s.describe().impact, s.describe().action)).collect();
     assert_eq!(
@@ -194,7 +195,7 @@ fn the_old_path_lives_until_the_new_one_is_there() {
 
 /// What a plan does for a controller behind the gateway, as lines.
 fn lines(document: &desired::Network, machine: &Network) -> Vec<String> {
-    let steps = plan(document, machine, &[ip("203.0.113.1")]).expect("it fits");
+    let steps = plan(document, &Past::default(), machine, &[ip("203.0.113.1")]).expect("it fits");
     steps.iter().map(|step| format!("{:?}: {}", step.impact, step.change.action())).collect()
 }
 
@@ -289,7 +290,7 @@ fn a_route_waits_with_the_address_that_holds_its_gateway_even_where_a_lease_is_a
         ..Settings::default()
     };
     let document = desired::Network { links: vec![entry("eth1", nic("eth1"), second)], ..desired::Network::default() };
-    let steps = plan(&document, &machine, &[ip("203.0.113.1")]).expect("it fits");
+    let steps = plan(&document, &Past::default(), &machine, &[ip("203.0.113.1")]).expect("it fits");
     apply(&mut Twin::new(machine), &steps).expect("the kernel agrees");
 }
 
@@ -302,9 +303,11 @@ fn an_address_goes_before_a_route_whose_gateway_it_is_comes() {
         desired::Network { links: vec![entry("lan", nic("eth0"), settings)], ..desired::Network::default() }
     };
     let mut twin = Twin::new(booted());
-    apply(&mut twin, &plan(&lan("192.0.2.7/24", "192.0.2.1"), &booted(), &[]).expect("it fits")).expect("applies");
+    apply(&mut twin, &plan(&lan("192.0.2.7/24", "192.0.2.1"), &Past::default(), &booted(), &[]).expect("it fits"))
+        .expect("applies");
     let before = twin.observe().clone();
-    apply(&mut twin, &plan(&lan("192.0.2.1/24", "192.0.2.66"), &before, &[]).expect("it fits")).expect("applies");
+    apply(&mut twin, &plan(&lan("192.0.2.1/24", "192.0.2.66"), &Past::default(), &before, &[]).expect("it fits"))
+        .expect("applies");
     let back: Vec<String> = revert(&before, twin.observe()).iter().map(|step| step.change.action()).collect();
     let at = |line: &str| back.iter().position(|have| have == line).unwrap_or_else(|| panic!("{line}: {back:#?}"));
     let (gone, comes) =
@@ -322,14 +325,14 @@ fn a_bond_that_a_revert_makes_anew_gets_the_mac_that_it_had() {
     let apart = desired::Network { links: ports(), ..desired::Network::default() };
     let bare = Network { links: vec![ethernet(2), ethernet(3)], ..Network::default() };
     let mut twin = Twin::new(bare.clone());
-    apply(&mut twin, &plan(&bonded, &bare, &[]).expect("it fits")).expect("applies");
+    apply(&mut twin, &plan(&bonded, &Past::default(), &bare, &[]).expect("it fits")).expect("applies");
     for first in [2, 3] {
         // The port that joined first gave it its own.
         let mut before = twin.observe().clone();
         let bond0 = before.links.iter_mut().find(|link| link.name == "bond0").expect("it is there");
         bond0.mac = generate::mac(first);
         let mut apart_now = Twin::new(before.clone());
-        apply(&mut apart_now, &plan(&apart, &before, &[]).expect("it fits")).expect("applies");
+        apply(&mut apart_now, &plan(&apart, &Past::default(), &before, &[]).expect("it fits")).expect("applies");
         let back = revert(&before, apart_now.observe());
         let joins = back.iter().find_map(|step| match &step.change {
             Change::Join { link, .. } => Some(link.clone()),
@@ -349,14 +352,14 @@ fn what_is_not_known_of_a_bridge_is_not_set_again() {
     let bridged = desired::Network { links, ..desired::Network::default() };
     let bare = Network { links: vec![ethernet(2)], ..Network::default() };
     let mut twin = Twin::new(bare.clone());
-    apply(&mut twin, &plan(&bridged, &bare, &[]).expect("it fits")).expect("applies");
+    apply(&mut twin, &plan(&bridged, &Past::default(), &bare, &[]).expect("it fits")).expect("applies");
     let mut now = twin.observe().clone();
     for link in &mut now.links {
         if let LinkKind::Bridge(bridge) = &mut link.kind {
             bridge.options.remove(&desired::BridgeOption::AgeingTime);
         }
     }
-    assert_eq!(differences(&bridged, &now), [""; 0]);
+    assert_eq!(differences(&bridged, &Past::default(), &now), [""; 0]);
 }
 
 #[test]
@@ -385,17 +388,17 @@ fn nics_that_step_aside_for_others_names_get_different_ones() {
     };
     let links = [(2, "eth1"), (3, "eth2"), (4, "eth0")].map(named).to_vec();
     let document = desired::Network { links, ..desired::Network::default() };
-    let steps = plan(&document, &machine, &[]).expect("it fits");
+    let steps = plan(&document, &Past::default(), &machine, &[]).expect("it fits");
     let mut twin = Twin::new(machine);
     apply(&mut twin, &steps).expect("the kernel agrees");
-    assert_eq!(differences(&document, twin.observe()), [""; 0]);
+    assert_eq!(differences(&document, &Past::default(), twin.observe()), [""; 0]);
 }
 
 #[test]
 fn a_lease_comes_back_with_all_it_brought() {
     let before = booted();
     let mut twin = Twin::new(before.clone());
-    apply(&mut twin, &plan(&office(), &before, &[]).expect("it fits")).expect("the kernel agrees");
+    apply(&mut twin, &plan(&office(), &Past::default(), &before, &[]).expect("it fits")).expect("the kernel agrees");
     let back = revert(&before, twin.observe());
     let lines: Vec<String> = back.iter().map(|step| step.change.action()).collect();
     assert_eq!(
@@ -437,8 +440,8 @@ proptest! {
         prop_assume!(!waits_in_vain(&steps, &machine));
         let mut twin = twin(&machine);
         apply(&mut twin, &steps).map_err(TestCaseError::fail)?;
-        prop_assert_eq!(differences(&document, twin.observe()), Vec::<String>::new());
-        prop_assert_eq!(plan(&document, twin.observe(), &controllers), Ok(Vec::new()));
+        prop_assert_eq!(differences(&document, &Past::default(), twin.observe()), Vec::<String>::new());
+        prop_assert_eq!(plan(&document, &Past::default(), twin.observe(), &controllers), Ok(Vec::new()));
     }
 
     #[test]

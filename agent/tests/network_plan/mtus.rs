@@ -1,7 +1,7 @@
 //! MTUs: links that say what that of others is at most, or that follow others.
 
 use muster_agent::plan::network::twin::Twin;
-use muster_agent::plan::network::{Change, differences, plan, revert};
+use muster_agent::plan::network::{Change, Past, differences, plan, revert};
 use muster_protocol::desired::{self, Settings};
 use muster_protocol::observed::{self, Network};
 
@@ -47,7 +47,7 @@ fn there_and_back(machine: Network, documents: &[desired::Network]) -> Result<Tw
     let mut twin = Twin::new(machine);
     for (at, document) in documents.iter().enumerate() {
         let before = twin.observe().clone();
-        let steps = plan(document, &before, &[]).map_err(|why| why.to_string())?;
+        let steps = plan(document, &Past::default(), &before, &[]).map_err(|why| why.to_string())?;
         for done in (0..steps.len()).filter(|_| at + 1 == documents.len()) {
             let mut twin = twin.clone();
             apply(&mut twin, &steps[..=done])?;
@@ -56,7 +56,7 @@ fn there_and_back(machine: Network, documents: &[desired::Network]) -> Result<Tw
             assert_eq!(essence(twin.observe()), essence(&before), "{back:#?} after {done} of {steps:#?}");
         }
         apply(&mut twin, &steps)?;
-        assert_eq!(differences(document, twin.observe()), [""; 0], "{steps:#?}");
+        assert_eq!(differences(document, &Past::default(), twin.observe()), [""; 0], "{steps:#?}");
     }
     Ok(twin)
 }
@@ -118,7 +118,8 @@ fn a_vlan_on_a_bridge_is_held_against_the_mtu_of_its_smallest_port() {
             entry("office", vlan(7, "br0"), of(1500)),
         ])
     };
-    let larger = plan(&tagged(Settings::default()), &nics([1400, 1500]), &[]).map_err(|why| why.to_string());
+    let larger =
+        plan(&tagged(Settings::default()), &Past::default(), &nics([1400, 1500]), &[]).map_err(|why| why.to_string());
     let why = "network.vlans.office.mtu: 1500 is over 1400, the MTU of br0; raise that one too";
     assert_eq!(larger, Err(why.to_owned()));
     there_and_back(nics([1400, 1500]), &[tagged(of(1500))]).expect("the kernel agrees");
@@ -155,13 +156,13 @@ fn the_mtu_of_a_bridge_is_set_where_it_may_have_been_set_before() {
     };
     let mut set = Twin::new(nics([9000, 1500]));
     for (mtu, own) in [(9000, of(1500)), (1500, Settings::default())] {
-        let steps = plan(&bridged(mtu, own), set.observe(), &[]).expect("it fits");
+        let steps = plan(&bridged(mtu, own), &Past::default(), set.observe(), &[]).expect("it fits");
         apply(&mut set, &steps).expect("the kernel agrees");
     }
     let follows = Twin::new(set.observe().clone());
     for mut twin in [set, follows] {
         let large = bridged(9000, of(9000));
-        let steps = plan(&large, twin.observe(), &[]).expect("it fits");
+        let steps = plan(&large, &Past::default(), twin.observe(), &[]).expect("it fits");
         apply(&mut twin, &steps).expect("the kernel agrees");
         assert_eq!(mtu(&twin, "br0"), 9000, "{steps:#?}");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use muster_agent::plan::network::twin::Twin;
-use muster_agent::plan::network::{Step, differences, plan, revert};
+use muster_agent::plan::network::{Past, Step, differences, plan, revert, see};
 use muster_controller::api::view::plan::PlanView;
 use muster_controller::{cli, documents};
 use muster_protocol::Digest;
@@ -91,14 +91,17 @@ impl Case {
     /// Errors: something does not lead where it should.
     pub fn plan(&self) -> Result<Planned, String> {
         let Machine { mut twin, controllers } = Machine::read(&self.machine)?;
+        let mut past = Past::default();
+        see(&mut past.nics, twin.observe());
         if let Some(before) = &self.before {
             let before = network(before)?;
-            let steps = plan(&before, twin.observe(), &controllers).map_err(|why| format!("before: {why}"))?;
+            let steps = plan(&before, &past, twin.observe(), &controllers).map_err(|why| format!("before: {why}"))?;
             carry_out(&mut twin, &steps).map_err(|why| format!("before: {why}"))?;
+            past.in_force = Some(before);
         }
         let observed = twin.observe().clone();
         let desired = network(&self.desired)?;
-        let steps = match plan(&desired, &observed, &controllers) {
+        let steps = match plan(&desired, &past, &observed, &controllers) {
             Ok(steps) => steps,
             Err(why) => return Ok(Planned::Impossible(why.to_string())),
         };
@@ -118,8 +121,8 @@ impl Case {
             })?;
         }
         carry_out(&mut twin, &steps)?;
-        let left = differences(&desired, twin.observe());
-        let again = plan(&desired, twin.observe(), &controllers).map_err(|why| why.to_string())?;
+        let left = differences(&desired, &past, twin.observe());
+        let again = plan(&desired, &past, twin.observe(), &controllers).map_err(|why| why.to_string())?;
         if !left.is_empty() || !again.is_empty() {
             return Err(format!(
                 "after\n{}there is still to do:\n{}\n{}",

@@ -131,11 +131,8 @@ fn check_ethernet<'a>(field: &str, id: &str, ethernet: &'a Ethernet, seen: &mut 
     let Some(name) = set_name else { return };
     let field = format!("{field}.set-name");
     check_name(&field, name, problems);
-    if select.mac.is_none() && select.drivers.is_empty() {
-        problems.add(
-            &field,
-            "give match: {macaddress: …} with it; a name does not say which NIC it is once it has changed",
-        );
+    if select.is_by_id() {
+        problems.add(&field, "give match: {macaddress: …} with it; the entry's own name does not say which NIC it is");
     }
     if !seen.names.insert(name) {
         problems.add(&field, format!("two links cannot both be {name}"));

@@ -5,9 +5,11 @@
 //! A revert is a plan too: both are [`steps::between`] a [`target::Target`] and what is there.
 //!
 //! What the document says of a link is the whole truth about that link: addresses, routes and VLANs on it that are not
-//! listed go. Links that it does not name are left alone, and so is what the kernel and routers make by themselves.
+//! listed go. Links that it does not name are given back where the document in force described them ([`Past`]), and left
+//! alone where nobody did; so is what the kernel and routers make by themselves.
 
 mod gone;
+mod past;
 mod resolvers;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -29,6 +31,7 @@ use muster_protocol::{VlanTag, desired, observed, to_agent};
 
 use super::Impossible;
 pub use gone::Gone;
+pub use past::{BootNic, Past, see};
 pub use resolvers::{in_force, ntp_in_force};
 use target::Target;
 
@@ -358,21 +361,24 @@ pub fn metric_in_force(to: &IpNet, metric: Option<u32>) -> u32 {
 /// Order: links and MTU, new addresses, DHCP, new routes, a check that new addresses are unique, and only then old
 /// routes, old addresses, old links, and resolvers: the old path lives as long as it can. Where the way to the controller
 /// is touched, all that can stand beside it is made and [proven](Change::Prove) first.
+/// What the document in force described and this one does not goes: links are deleted, and NICs are what they were when the
+/// machine booted, asking for an address.
 /// `controllers` are the addresses by which the controller is reached, the one in use first; none where it is not known.
 /// Errors: the first thing that does not fit this machine; it names the field and the remedy.
 pub fn plan(
     desired: &desired::Network,
+    past: &Past,
     observed: &observed::Network,
     controllers: &[IpAddr],
 ) -> Result<Vec<Step>, Impossible> {
-    Ok(steps::between(&Target::of_desired(desired, observed)?, observed, controllers))
+    Ok(steps::between(&Target::of_desired(desired, past, observed)?, observed, controllers))
 }
 
 /// What sets the network right that was as desired once: one half, since there is nothing to prove.
 ///
 /// Errors: the first thing that does not fit this machine any more.
-pub fn repair(desired: &desired::Network, observed: &observed::Network) -> Result<Vec<Step>, Impossible> {
-    Ok(steps::back(&Target::of_desired(desired, observed)?, observed))
+pub fn repair(desired: &desired::Network, past: &Past, observed: &observed::Network) -> Result<Vec<Step>, Impossible> {
+    Ok(steps::back(&Target::of_desired(desired, past, observed)?, observed))
 }
 
 /// What must be done to have the network as it was `before`, now that it is as `now`.
@@ -421,8 +427,8 @@ pub fn next_hop(network: &observed::Network, to: IpAddr) -> Option<(u32, Option<
 }
 
 /// What is not as desired, in the words of the steps that would make it so; empty where nothing is.
-pub fn differences(desired: &desired::Network, observed: &observed::Network) -> Vec<String> {
-    match plan(desired, observed, &[]) {
+pub fn differences(desired: &desired::Network, past: &Past, observed: &observed::Network) -> Vec<String> {
+    match plan(desired, past, observed, &[]) {
         Ok(steps) => steps.iter().map(|step| format!("still to do: {}", step.change.action())).collect(),
         Err(impossible) => vec![impossible.to_string()],
     }
@@ -430,14 +436,14 @@ pub fn differences(desired: &desired::Network, observed: &observed::Network) -> 
 
 /// What takes away that which came by itself and is not desired: a lease or an advertisement that arrived after the plan
 /// was made, and before its client was stopped or the router was ignored. Nothing where more than that is to do.
-pub fn uninvited(desired: &desired::Network, observed: &observed::Network) -> Vec<Step> {
+pub fn uninvited(desired: &desired::Network, past: &Past, observed: &observed::Network) -> Vec<Step> {
     let comes = |origin| matches!(origin, Origin::Dhcp | Origin::Ra);
     let is_uninvited = |step: &Step| match &step.change {
         Change::RemoveAddress { address, .. } => comes(address.origin),
         Change::RemoveRoute(route) => comes(route.origin),
         _ => false,
     };
-    let steps = plan(desired, observed, &[]).unwrap_or_default();
+    let steps = plan(desired, past, observed, &[]).unwrap_or_default();
     if steps.iter().all(is_uninvited) { steps } else { Vec::new() }
 }
 

@@ -45,7 +45,8 @@ pub enum Command {
     Diff(desired::DiffArgs),
     /// Make a document what a machine should be, or roll a template out over many
     ///
-    /// What the document leaves out stays as it is. The machine keeps the change only after it reached the controller over
+    /// A document with `network` alone leaves the storage as it is, and the other way round; links that its `network` does not
+    /// describe and the one before did are given back. The machine keeps the change only after it reached the controller over
     /// it, and undoes it by itself otherwise. An offline machine follows when it comes back.
     ///
     /// Over machines that are selected it is a rollout: a canary first, then waves; it stops by itself where a machine

@@ -10,7 +10,7 @@ use muster_tests::switch::Lost;
 use muster_tests::{namespace, scratch};
 
 /// What the agent says of what it was handed.
-const HANDED: &str = "this machine was handed the network of generation 1";
+const HANDED: &str = "this machine was handed the network of generation 3";
 const ASKS: &str = "no controller within 60 s over the network that was handed; asking for addresses";
 
 /// First as a UEFI machine over HTTPS, then as a BIOS machine by its NIC's ROM: each of them hands it over in its own way.
@@ -47,6 +47,12 @@ fn a_machine_whose_only_way_home_is_a_vlan_comes_home_after_a_reboot_and_by_dhcp
 
     // Boot programs still ask over the untagged network, by TCP. No agent is heard there any more.
     site.lose(1, Lost::Udp(8443))?;
+    // What does not describe the VLAN is not proven over it, for it would not lead home.
+    let forgets = folder.join("name.yaml").display().to_string();
+    std::fs::write(&forgets, "network: {version: 2, hostname: rack3-u12}\n")?;
+    let refused = lab.controller.refusal(&["apply", "-m", name, "-f", &forgets])?;
+    ensure!(refused.contains("reverted"), "{refused}");
+    lab.controller.muster(&["apply", "-m", name, "-f", &document])?;
     let mark = machine.console.len();
     machine.reset()?;
     let back = lab.until_online(Some(text(&member, "/presence/boot")?))?;
@@ -56,7 +62,7 @@ fn a_machine_whose_only_way_home_is_a_vlan_comes_home_after_a_reboot_and_by_dhcp
     ensure!(!said.iter().any(|line| line.text.contains(ASKS)), "it came home at the first attempt");
     site::is_alive("10.77.42.50".parse()?)?;
     let confirmed = lab.until(SOON, "it is what was confirmed", |m| {
-        m["progress"]["state"] == "confirmed" && m["progress"]["generation"] == 1
+        m["progress"]["state"] == "confirmed" && m["progress"]["generation"] == 3
     })?;
     let plan = lab.controller.muster_json(&["plan", "-m", name, "-f", &document])?;
     ensure!(plan["steps"].as_array().is_some_and(Vec::is_empty), "nothing is left to do: {plan}");

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use muster_protocol::desired::{self, Bond, BondOption, Bridge, BridgeOption, Link, Reach, Settings, WakeOnLan};
+use muster_protocol::desired::{
+    self, Bond, BondOption, Bridge, BridgeOption, Dhcp, LeaseUse, Link, Reach, Settings, WakeOnLan,
+};
 use muster_protocol::observed::{self, Address, Admin, Network, Origin};
 
 use super::before::below_first;
@@ -10,13 +12,13 @@ use super::nics::{self, impossible};
 use super::{BondTarget, KindTarget, LinkTarget, PortTarget, Target, below, can_be_made};
 use crate::plan::Impossible;
 use crate::plan::network::resolvers::in_force;
-use crate::plan::network::{ETHERNET_MTU, Route, as_kept, metric_in_force};
+use crate::plan::network::{ETHERNET_MTU, Past, Route, as_kept, metric_in_force};
 
 /// A link of the document, and the names that it has on this machine: several where a match fits several NICs.
 struct Placed<'a> {
     entry: &'a Link,
     names: Vec<String>,
-    /// Of NICs: the names that they have now.
+    /// Of NICs: what they are, under the names that they boot with.
     present: Vec<&'a observed::Link>,
 }
 
@@ -26,21 +28,26 @@ impl Target {
     /// Errors: the first thing that does not fit.
     pub(in crate::plan::network) fn of_desired(
         desired: &desired::Network,
+        past: &Past,
         observed: &Network,
     ) -> Result<Self, Impossible> {
-        let placed = place(desired, observed)?;
+        // What fits only for as long as the machine runs would not lead home after a boot.
+        let booted = past.as_named_at_boot(observed);
+        let placed = place(desired, &booted)?;
         let ports = ports(&placed)?;
         let mut links = Vec::new();
         for Placed { entry, names, present } in &placed {
             let field = format!("network.{}.{}", entry.section(), entry.id);
             for (at, name) in names.iter().enumerate() {
-                let there = present.get(at).copied();
-                let there = there.or_else(|| observed.links.iter().find(|link| link.name == *name));
+                let there = match present.get(at) {
+                    Some(nic) => observed.links.iter().find(|link| link.index == nic.index),
+                    None => observed.links.iter().find(|link| link.name == *name),
+                };
                 let port = ports.get(name).cloned();
                 let mut link = LinkTarget {
                     present: there.map(|link| link.name.clone()),
                     kind: kind(entry, &placed)?,
-                    mtu: mtu(entry, &placed),
+                    mtu: mtu(entry, &placed, || there.and_then(|nic| past.boot_mtu(nic, observed))),
                     port,
                     ..of_settings(name, &entry.settings)
                 };
@@ -59,11 +66,18 @@ impl Target {
                 links.push(link);
             }
         }
-        let links = below_first(links);
+        let given_back = given_back(&placed, past, &booted, observed);
+        links.extend(given_back.nics);
+        let mut links = below_first(links);
+        if past.is_known() {
+            unsaid_mtus(&mut links, observed);
+        }
         check_mtus(&links, observed)?;
+        let mut unwanted = unwanted(&links, observed);
+        unwanted.extend(given_back.links.into_iter().filter(|name| !unwanted.contains(name)).collect::<Vec<_>>());
         let settings = || desired.links.iter().map(|link| &link.settings);
         Ok(Self {
-            unwanted: unwanted(&links, observed),
+            unwanted,
             links,
             rules: in_force(&[], settings().flat_map(|s| s.rules.iter().map(as_kept))),
             nameservers: in_force(&[], settings().flat_map(|s| s.nameservers.iter().copied())),
@@ -72,6 +86,64 @@ impl Target {
             hostname: desired.hostname.clone(),
         })
     }
+}
+
+/// What the document in force describes and the next one does not.
+struct GivenBack {
+    /// As they boot, asking for an address.
+    nics: Vec<LinkTarget>,
+    /// What was made of them, by name.
+    links: Vec<String>,
+}
+
+fn given_back(placed: &[Placed<'_>], past: &Past, booted: &Network, observed: &Network) -> GivenBack {
+    let mut back = GivenBack { nics: Vec::new(), links: Vec::new() };
+    for entry in past.in_force.iter().flat_map(|document| &document.links) {
+        let desired::LinkKind::Ethernet(ethernet) = &entry.kind else {
+            let is_there = |link: &&observed::Link| link.name == entry.id && can_be_made(link);
+            let is_named = placed.iter().any(|placed| placed.names.contains(&entry.id));
+            back.links.extend(observed.links.iter().find(is_there).filter(|_| !is_named).map(|link| link.name.clone()));
+            continue;
+        };
+        // One that is gone has nothing any more.
+        for nic in nics::find(entry, ethernet, booted).unwrap_or_default() {
+            let is_described = placed.iter().flat_map(|placed| &placed.present).any(|other| other.index == nic.index);
+            let is_known = back.nics.iter().any(|other| other.name == nic.name);
+            let present =
+                observed.links.iter().find(|link| link.index == nic.index).filter(|_| !is_described && !is_known);
+            back.nics.extend(present.map(|present| LinkTarget {
+                present: Some(present.name.clone()),
+                mtu: Some(past.boot_mtu(present, observed).unwrap_or(ETHERNET_MTU)),
+                ..of_settings(&nic.name, &Settings { dhcp4: Dhcp::On(LeaseUse::default()), ..Settings::default() })
+            }));
+        }
+    }
+    back
+}
+
+/// Bonds, bridges and VLANs of which no MTU is said have what they are made with, whatever they had before.
+fn unsaid_mtus(links: &mut [LinkTarget], observed: &Network) {
+    for at in 0..links.len() {
+        let link = &links[at];
+        let is_below = |below: &&LinkTarget| match &link.kind {
+            KindTarget::Vlan { parent, .. } => below.name == *parent,
+            KindTarget::Bridge(_) => below.port.as_ref().is_some_and(|port| port.of == link.name),
+            KindTarget::Bond(_) | KindTarget::Ethernet => false,
+        };
+        let below = links.iter().filter(is_below).map(|below| mtu_to_be(below, links, observed)).min();
+        let made_with = match &link.kind {
+            KindTarget::Ethernet => None,
+            KindTarget::Vlan { .. } => Some(below.unwrap_or(ETHERNET_MTU).min(ETHERNET_MTU)),
+            KindTarget::Bond(_) => Some(ETHERNET_MTU),
+            KindTarget::Bridge(_) => Some(below.unwrap_or(ETHERNET_MTU)),
+        };
+        links[at].mtu = link.mtu.or(made_with.filter(|_| !is_bond_port(link, links)));
+    }
+}
+
+fn is_bond_port(link: &LinkTarget, links: &[LinkTarget]) -> bool {
+    let of = link.port.as_ref().and_then(|port| links.iter().find(|above| above.name == port.of));
+    of.is_some_and(|above| matches!(above.kind, KindTarget::Bond(_)))
 }
 
 fn place<'a>(desired: &'a desired::Network, observed: &'a Network) -> Result<Vec<Placed<'a>>, Impossible> {
@@ -188,13 +260,15 @@ fn bridge_options(bridge: &Bridge) -> BTreeMap<BridgeOption, u32> {
     BridgeOption::ALL.into_iter().map(|option| (option, bridge.option(option))).collect()
 }
 
-/// What is said of a link's MTU: a bond's port has the bond's, and a bond that of its ports where it says nothing.
-fn mtu(entry: &Link, placed: &[Placed<'_>]) -> Option<u32> {
+/// What is said of a link's MTU: a bond's port has the bond's, and a bond that of its ports where it says nothing. A NIC of
+/// which nothing is said has the one that it boots with.
+fn mtu(entry: &Link, placed: &[Placed<'_>], at_boot: impl FnOnce() -> Option<u32>) -> Option<u32> {
     let said = |id: &String| placed.iter().find(|p| p.entry.id == *id).and_then(|p| p.entry.settings.mtu);
     let is_bond_of = |above: &&Placed<'_>| matches!(&above.entry.kind, desired::LinkKind::Bond(bond) if bond.ports.contains(&entry.id));
     match &entry.kind {
         desired::LinkKind::Bond(bond) => entry.settings.mtu.or_else(|| bond.ports.iter().filter_map(said).min()),
         _ if placed.iter().any(|above| is_bond_of(&above)) => None,
+        desired::LinkKind::Ethernet(_) => entry.settings.mtu.or_else(at_boot),
         _ => entry.settings.mtu,
     }
 }
