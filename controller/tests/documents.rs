@@ -130,7 +130,7 @@ fn long_lists_are_refused_by_their_length() {
     let many = |line: fn(usize) -> String| (0..5_000).map(line).collect::<String>();
     let disk = "storage:\n  disks:\n  - device: serial:A\n    partitions:\n";
     for (text, field) in [
-        (format!("{disk}{}", many(|_| "    - {}\n".into())), "storage.disks.partitions"),
+        (format!("{disk}{}", many(|_| "    - {}\n".into())), "storage.disks[0].partitions"),
         (format!("storage:\n  filesystems:\n{}", many(|_| "  - {}\n".into())), "storage.filesystems"),
         (format!("network:\n  ethernets:\n{}", many(|i| format!("    e{i}: {{}}\n"))), "network.ethernets"),
         (

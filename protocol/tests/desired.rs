@@ -136,27 +136,27 @@ fn every_network_problem_names_its_field_and_the_remedy() {
         ),
         (
             eth(addresses(&["192.0.2.0/24"])),
-            "network.ethernets.eth0.addresses: 192.0.2.0/24 is the network's own or broadcast address; choose one between",
+            "network.ethernets.eth0.addresses[0]: 192.0.2.0/24 is the network's own or broadcast address; choose one between",
         ),
         (
             eth(addresses(&["127.0.0.1/8"])),
-            "network.ethernets.eth0.addresses: 127.0.0.1/8 cannot be a link's own address",
+            "network.ethernets.eth0.addresses[0]: 127.0.0.1/8 cannot be a link's own address",
         ),
         (
             eth(addresses(&["192.0.2.7/24", "192.0.2.7/25"])),
-            "network.ethernets.eth0.addresses: 192.0.2.7 is given twice in this document",
+            "network.ethernets.eth0.addresses[1]: 192.0.2.7 is given twice in this document",
         ),
         (
             eth(route("0.0.0.0/0", "2001:db8::1")),
-            "network.ethernets.eth0.routes: 0.0.0.0/0 via 2001:db8::1: one is IPv4, the other IPv6",
+            "network.ethernets.eth0.routes[0].via: 0.0.0.0/0 via 2001:db8::1: one is IPv4, the other IPv6",
         ),
         (
             eth(route("198.51.100.9/24", "192.0.2.1")),
-            "network.ethernets.eth0.routes: 198.51.100.9/24 has host bits set; write 198.51.100.0/24",
+            "network.ethernets.eth0.routes[0].to: 198.51.100.9/24 has host bits set; write 198.51.100.0/24",
         ),
         (
             eth(route("0.0.0.0/0", "192.0.2.7")),
-            "network.ethernets.eth0.routes: the gateway 192.0.2.7 is this link's own address",
+            "network.ethernets.eth0.routes[0].via: the gateway 192.0.2.7 is this link's own address",
         ),
         (
             eth(Settings { mtu: Some(1_000), ..addresses(&["2001:db8::7/64"]) }),
@@ -164,7 +164,7 @@ fn every_network_problem_names_its_field_and_the_remedy() {
         ),
         (
             eth(Settings { search: vec!["exa mple".into()], ..Settings::default() }),
-            "network.ethernets.eth0.nameservers.search: \"exa mple\" is not a domain name",
+            "network.ethernets.eth0.nameservers.search[0]: \"exa mple\" is not a domain name",
         ),
     ];
     for (links, expected) in cases {
@@ -259,9 +259,9 @@ fn every_problem_of_a_bond_names_its_field_and_the_remedy() {
     };
     let primary = |mode, id: &str| Bond { primary: Some(id.into()), ..with(mode, &[]) };
     let cases: Vec<(Bond, &str)> = vec![
-        (bond_of(&["eth99"]), "interfaces: there is no link \"eth99\" in this document"),
-        (bond_of(&["other"]), "interfaces: \"other\" is no ethernet; a bond is made of ethernets"),
-        (bond_of(&["eth0", "eth0"]), "interfaces: eth0 is a port of bond0 already"),
+        (bond_of(&["eth99"]), "interfaces[0]: there is no link \"eth99\" in this document"),
+        (bond_of(&["other"]), "interfaces[0]: \"other\" is no ethernet; a bond is made of ethernets"),
+        (bond_of(&["eth0", "eth0"]), "interfaces[1]: eth0 is a port of bond0 already"),
         (Bond { ports: many, ..Bond::default() }, "interfaces: 65 entries are over the limit of 64"),
         (
             with(BondMode::ActiveBackup, &[(BondOption::LacpRate, 1)]),
@@ -299,7 +299,7 @@ fn every_problem_of_a_bond_names_its_field_and_the_remedy() {
             "parameters.mii-monitor-interval: a bond of mode balance-tlb needs it; leave it out for 100 ms",
         ),
         (targets(&[[192, 0, 2, 1]; 17]), "parameters.arp-ip-targets: 17 entries are over the limit of 16"),
-        (targets(&[[255, 255, 255, 255]]), "parameters.arp-ip-targets: 255.255.255.255 cannot be asked for"),
+        (targets(&[[255, 255, 255, 255]]), "parameters.arp-ip-targets[0]: 255.255.255.255 cannot be asked for"),
         (
             primary(BondMode::Lacp, "eth0"),
             "parameters.primary: only a bond of mode active-backup, balance-tlb or balance-alb has one; leave it out",
@@ -341,8 +341,8 @@ fn every_problem_of_a_bridge_names_its_field_and_the_remedy() {
     };
     let many: Vec<String> = (0..129).map(|i| format!("eth{i}")).collect();
     let cases: Vec<(Bridge, &str)> = vec![
-        (bridge_of(&["eth999"]), "interfaces: there is no link \"eth999\" in this document"),
-        (bridge_of(&["other"]), "interfaces: \"other\" is a bridge, and a bridge is no port of one"),
+        (bridge_of(&["eth999"]), "interfaces[0]: there is no link \"eth999\" in this document"),
+        (bridge_of(&["other"]), "interfaces[0]: \"other\" is a bridge, and a bridge is no port of one"),
         (Bridge { ports: many, ..Bridge::default() }, "interfaces: 129 entries are over the limit of 128"),
         (
             with(&[(BridgeOption::ForwardDelay, 199)]),
@@ -373,7 +373,7 @@ fn every_problem_of_a_bridge_names_its_field_and_the_remedy() {
 fn a_port_has_one_owner_and_nothing_of_its_own() {
     let plain = |id: &str| ethernet(id, Settings::default());
     let twice = vec![plain("eth0"), bond("bond0", bond_of(&["eth0"])), bridge("br0", bridge_of(&["eth0"]))];
-    assert_eq!(network(twice), ["network.bridges.br0.interfaces: eth0 is a port of bond0 already"]);
+    assert_eq!(network(twice), ["network.bridges.br0.interfaces[0]: eth0 is a port of bond0 already"]);
 
     let below = vec![plain("eth0"), vlan("v1", 1, "eth0"), bond("bond0", bond_of(&["eth0"]))];
     assert_eq!(network(below), ["network.vlans.v1.link: eth0 is a port of bond0; put the VLAN on bond0"]);
@@ -402,7 +402,7 @@ fn a_stack_that_contains_itself_is_refused_wherever_it_is_entered() {
     assert_eq!(
         network(links),
         [
-            "network.bridges.br0.interfaces: br0 is made of itself",
+            "network.bridges.br0.interfaces[0]: br0 is made of itself",
             "network.vlans.v1.link: v1 is made of itself",
             "network.vlans.v2.link: v2 is made of itself",
             "network.vlans.v3.link: v3 is made of itself",
@@ -425,47 +425,44 @@ fn every_problem_of_routes_rules_leases_and_neighbors_names_its_field_and_the_re
         "dhcp6-overrides: DHCPv6 brings no routes: routers announce them; leave use-routes and route-metric out";
     let own = "the kernel's own; use 254, the main one, or a number from 1 to 252";
     let cases: Vec<(Settings, String)> = vec![
-        (in_table(255), format!("routes: table 255 is {own}")),
-        (in_table(0), format!("routes: table 0 is {own}")),
-        (route("198.51.100.0/24", "0.0.0.0"), "routes: 0.0.0.0 cannot be a gateway".into()),
-        (rules(rule(None, None)), "routing-policy: give from or to, or both".into()),
-        (rules(Rule { table: 255, ..from() }), format!("routing-policy: table 255 is {own}")),
+        (in_table(255), format!("routes[0].table: table 255 is {own}")),
+        (in_table(0), format!("routes[0].table: table 0 is {own}")),
+        (route("198.51.100.0/24", "0.0.0.0"), "routes[0].via: 0.0.0.0 cannot be a gateway".into()),
+        (rules(rule(None, None)), "routing-policy[0]: give from or to, or both".into()),
+        (rules(Rule { table: 255, ..from() }), format!("routing-policy[0].table: table 255 is {own}")),
         (
             rules(rule(Some("192.0.2.0/24"), Some("2001:db8::/32"))),
-            "routing-policy: from 192.0.2.0/24 to 2001:db8::/32: one is IPv4, the other IPv6".into(),
+            "routing-policy[0].to: from 192.0.2.0/24 to 2001:db8::/32: one is IPv4, the other IPv6".into(),
         ),
         (
             rules(rule(None, Some("192.0.2.7/24"))),
-            "routing-policy: 192.0.2.7/24 has host bits set; write 192.0.2.0/24".into(),
+            "routing-policy[0].to: 192.0.2.7/24 has host bits set; write 192.0.2.0/24".into(),
         ),
         (
             rules(Rule { priority: Some(32_766), ..from() }),
-            "routing-policy: priority 32766 is not between 1 and 32765".into(),
+            "routing-policy[0].priority: priority 32766 is not between 1 and 32765".into(),
         ),
-        (
-            rules(Rule { mark: Some(0), ..from() }),
-            "routing-policy: a mark or type-of-service of 0 is none; leave it out".into(),
-        ),
+        (rules(Rule { mark: Some(0), ..from() }), "routing-policy[0].mark: a mark of 0 is none; leave it out".into()),
         (
             rules(Rule { tos: Some(32), ..from() }),
-            "routing-policy: type-of-service 32 is not a multiple of 4 from 4 to 28".into(),
+            "routing-policy[0].type-of-service: type-of-service 32 is not a multiple of 4 from 4 to 28".into(),
         ),
         (
             rules(Rule { tos: Some(5), ..rule(Some("2001:db8::/32"), None) }),
-            "routing-policy: type-of-service 5 is not a multiple of 4 from 4 to 252".into(),
+            "routing-policy[0].type-of-service: type-of-service 5 is not a multiple of 4 from 4 to 252".into(),
         ),
         (
             Settings { rules: vec![from(); 65], ..Settings::default() },
             "routing-policy: 65 entries are over the limit of 64".into(),
         ),
-        (neighbors(vec![neighbor("::", [2; 6])]), "neighbors: :: is nobody's neighbor".into()),
+        (neighbors(vec![neighbor("::", [2; 6])]), "neighbors[0].address: :: is nobody's neighbor".into()),
         (
             neighbors(vec![neighbor("192.0.2.9", [0xff; 6])]),
-            "neighbors: ff:ff:ff:ff:ff:ff is no NIC's MAC address".into(),
+            "neighbors[0].macaddress: ff:ff:ff:ff:ff:ff is no NIC's MAC address".into(),
         ),
         (
             neighbors(vec![neighbor("192.0.2.9", [2; 6]), neighbor("192.0.2.9", [4; 6])]),
-            "neighbors: 192.0.2.9 is given twice".into(),
+            "neighbors[1].address: 192.0.2.9 is given twice".into(),
         ),
         (six(LeaseUse { routes: Take::No, ..LeaseUse::default() }), no_routes.into()),
         (six(LeaseUse { route_metric: Some(7), ..LeaseUse::default() }), no_routes.into()),
@@ -495,7 +492,7 @@ fn names_of_machines_and_time_servers_are_those_of_dns() {
         assert_eq!(machine(Some(name), &[]), [format!("network.hostname: {problem}")]);
     }
     for server in ["", "ntp_1.example", "192.0.2.123/24"] {
-        let problem = format!("network.ntp.servers: {server:?} is neither an IP address nor a host's name");
+        let problem = format!("network.ntp.servers[0]: {server:?} is neither an IP address nor a host's name");
         assert_eq!(machine(None, &[server]), [problem]);
     }
     assert_eq!(machine(None, &["a"; 17]), ["network.ntp.servers: 17 entries are over the limit of 16"]);

@@ -55,6 +55,8 @@ impl<'n> Fields<'n> {
 pub(super) struct Findings {
     problems: Vec<(Place, DocumentProblem)>,
     places: BTreeMap<String, Place>,
+    /// By paths that the check knows: the paths of the text, where they are others.
+    written: BTreeMap<String, String>,
     /// Problems over the limit.
     unlisted: usize,
 }
@@ -78,17 +80,32 @@ impl Findings {
         self.places.entry(field.into()).or_insert(place);
     }
 
+    /// Remembers that `field`, and what is in it, stands in the text under another path.
+    pub(super) fn note_as(&mut self, field: impl Into<String>, written: impl Into<String>) {
+        self.written.insert(field.into(), written.into());
+    }
+
     /// A problem with a field by its path: the place of that field or of the nearest one around it.
     pub(super) fn add_at_field(&mut self, field: &str, problem: String) {
+        let (place, field) = self.spot(field);
+        self.add(place.unwrap_or(Place { line: 1, column: 1 }), field, problem);
+    }
+
+    /// Where a field stands, or the nearest one around it that is known, and by which path it is written.
+    fn spot(&self, field: &str) -> (Option<Place>, String) {
         let mut around = field;
-        let place = loop {
-            match (self.places.get(around), around.rsplit_once('.')) {
-                (Some(place), _) => break *place,
-                (None, Some((outer, _))) => around = outer,
-                (None, None) => break Place { line: 1, column: 1 },
+        loop {
+            if let Some(written) = self.written.get(around) {
+                return (self.places.get(written).copied(), written.clone());
             }
-        };
-        self.add(place, field, problem);
+            if let Some(place) = self.places.get(around) {
+                return (Some(*place), field.to_owned());
+            }
+            match around.rfind(['.', '[']) {
+                Some(end) => around = &around[..end],
+                None => return (None, field.to_owned()),
+            }
+        }
     }
 
     /// `last` runs only where nothing is wrong so far, and may find more.
@@ -154,15 +171,22 @@ impl Findings {
         Some((fields, places))
     }
 
-    /// A list's items; one problem where it is none. Absent is empty.
-    pub(super) fn items<'n>(&mut self, fields: &Fields<'n>, key: &str) -> &'n [Node] {
-        let Some(node) = fields.get(key) else { return &[] };
+    /// A list's items with their paths, `routes[0]`; one problem where it is none. Absent is empty.
+    pub(super) fn items<'n>(&mut self, fields: &Fields<'n>, key: &str) -> Vec<(String, &'n Node)> {
+        let Some(node) = fields.get(key) else { return Vec::new() };
+        let path = fields.path(key);
         match &node.value {
-            Value::List(list) if self.is_too_long(node, &fields.path(key), list.len()) => &[],
-            Value::List(list) => list,
+            Value::List(list) if self.is_too_long(node, &path, list.len()) => Vec::new(),
+            Value::List(list) => {
+                let items: Vec<_> = list.iter().enumerate().map(|(i, item)| (format!("{path}[{i}]"), item)).collect();
+                for (path, item) in &items {
+                    self.note(path.as_str(), item.place);
+                }
+                items
+            }
             _ => {
-                self.wrong(node, &fields.path(key), "a list");
-                &[]
+                self.wrong(node, &path, "a list");
+                Vec::new()
             }
         }
     }

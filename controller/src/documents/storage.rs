@@ -41,12 +41,12 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<Storage> {
     let node = in_butanes_spelling(node);
     let fields = findings.fields(&node, "storage", &STORAGE)?;
     let mut disks = Vec::new();
-    for node in findings.items(&fields, "disks") {
-        disks.extend(disk(node, findings));
+    for (at, node) in findings.items(&fields, "disks") {
+        disks.extend(disk(node, &at, findings));
     }
     let mut filesystems = Vec::new();
-    for node in findings.items(&fields, "filesystems") {
-        filesystems.extend(filesystem(node, &disks, findings));
+    for (at, node) in findings.items(&fields, "filesystems") {
+        filesystems.extend(filesystem(node, &at, &disks, findings));
     }
     let named = |disk: ReadDisk| Some(Disk { disk: disk.id?, table: disk.table, partitions: disk.partitions });
     Some(Storage { disks: disks.into_iter().filter_map(named).collect(), filesystems })
@@ -84,8 +84,7 @@ fn snake_case(key: &str) -> String {
     out
 }
 
-fn disk(node: &Node, findings: &mut Findings) -> Option<ReadDisk> {
-    let at = "storage.disks";
+fn disk(node: &Node, at: &str, findings: &mut Findings) -> Option<ReadDisk> {
     let fields = findings.fields(node, at, &DISK)?;
     findings.require(&fields, "device", "the disk's WWN or serial, such as wwn:0x5000c500a1b2c3d4");
     let id = whole_disk(&fields, findings);
@@ -94,11 +93,11 @@ fn disk(node: &Node, findings: &mut Findings) -> Option<ReadDisk> {
         Some(false) | None => Table::Keep,
     };
     // The names under which the check speaks of what is read here.
-    let spoken = id.as_ref().map_or_else(|| at.to_owned(), |id| format!("{at}.{id}"));
+    let spoken = id.as_ref().map_or_else(|| at.to_owned(), |id| format!("storage.disks.{id}"));
     findings.note(&spoken, node.place);
     let mut partitions: Vec<Partition> = Vec::new();
-    for node in findings.items(&fields, "partitions") {
-        let partition = partition(node, &spoken, &partitions, findings);
+    for (i, (_, node)) in findings.items(&fields, "partitions").into_iter().enumerate() {
+        let partition = partition(node, i, &spoken, &partitions, findings);
         partitions.extend(partition);
     }
     partitions.sort_by_key(|partition| partition.number);
@@ -118,8 +117,8 @@ fn whole_disk(fields: &Fields<'_>, findings: &mut Findings) -> Option<DiskId> {
     None
 }
 
-fn partition(node: &Node, disk: &str, before: &[Partition], findings: &mut Findings) -> Option<Partition> {
-    let fields = findings.fields(node, &format!("{disk}.partitions"), &PARTITION)?;
+fn partition(node: &Node, i: usize, disk: &str, before: &[Partition], findings: &mut Findings) -> Option<Partition> {
+    let fields = findings.fields(node, &format!("{disk}.partitions[{i}]"), &PARTITION)?;
     findings.only(&fields, "start_mib", &["0"]);
     findings.only(&fields, "should_exist", &["true"]);
     findings.only(&fields, "wipe_partition_entry", &["false"]);
@@ -154,8 +153,8 @@ fn partition(node: &Node, disk: &str, before: &[Partition], findings: &mut Findi
     Some(Partition { number, label: label.to_owned(), size_mib, type_guid })
 }
 
-fn filesystem(node: &Node, disks: &[ReadDisk], findings: &mut Findings) -> Option<Filesystem> {
-    let fields = findings.fields(node, "storage.filesystems", &FILESYSTEM)?;
+fn filesystem(node: &Node, at: &str, disks: &[ReadDisk], findings: &mut Findings) -> Option<Filesystem> {
+    let fields = findings.fields(node, at, &FILESYSTEM)?;
     findings.only(&fields, "mount_options", &["defaults"]);
     findings.require(&fields, "device", "a partition, such as /dev/disk/by-partlabel/data");
     findings.require(&fields, "format", "ext4");

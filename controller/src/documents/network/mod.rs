@@ -79,15 +79,13 @@ fn ntp(network: &Fields<'_>, findings: &mut Findings) -> Vec<String> {
 
 /// A list of texts.
 fn texts(fields: &Fields<'_>, key: &str, expected: &str, findings: &mut Findings) -> Vec<String> {
-    let path = fields.path(key);
     let items = findings.items(fields, key);
-    items.iter().filter_map(|node| findings.item_text(node, &path, expected).map(str::to_owned)).collect()
+    items.iter().filter_map(|(path, node)| findings.item_text(node, path, expected).map(str::to_owned)).collect()
 }
 
 /// A list of what texts mean.
 fn list<T: std::str::FromStr>(fields: &Fields<'_>, key: &str, expected: &str, findings: &mut Findings) -> Vec<T> {
-    let path = fields.path(key);
-    findings.items(fields, key).iter().filter_map(|node| findings.item_parsed(node, &path, expected)).collect()
+    findings.items(fields, key).iter().filter_map(|(path, node)| findings.item_parsed(node, path, expected)).collect()
 }
 
 #[cfg(test)]

@@ -22,11 +22,13 @@ const GATEWAY: &str = "the gateway's address, such as 192.0.2.1";
 
 /// `routes`, and netplan's older words for a default route.
 pub(super) fn routes(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Route> {
-    let at = fields.path("routes");
     let listed = findings.items(fields, "routes");
-    let mut routes: Vec<_> = listed.iter().filter_map(|node| route(node, &at, findings)).collect();
-    routes.extend(gateway(fields, "gateway4", findings));
-    routes.extend(gateway(fields, "gateway6", findings));
+    let mut routes: Vec<_> = listed.iter().filter_map(|(at, node)| route(node, at, findings)).collect();
+    for key in ["gateway4", "gateway6"] {
+        let Some(route) = gateway(fields, key, findings) else { continue };
+        findings.note_as(format!("{}[{}]", fields.path("routes"), routes.len()), fields.path(key));
+        routes.push(route);
+    }
     routes
 }
 
@@ -97,8 +99,7 @@ fn network(text: &str) -> Option<IpNet> {
 
 /// `routing-policy`.
 pub(super) fn rules(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Rule> {
-    let at = fields.path("routing-policy");
-    findings.items(fields, "routing-policy").iter().filter_map(|node| rule(node, &at, findings)).collect()
+    findings.items(fields, "routing-policy").iter().filter_map(|(at, node)| rule(node, at, findings)).collect()
 }
 
 fn rule(node: &Node, at: &str, findings: &mut Findings) -> Option<Rule> {

@@ -64,13 +64,12 @@ pub(super) fn read(fields: &Fields<'_>, findings: &mut Findings) -> Settings {
 
 fn addresses(fields: &Fields<'_>, findings: &mut Findings) -> Vec<IpNet> {
     const EXPECTED: &str = "an address with its prefix length, such as 192.0.2.7/24";
-    let path = fields.path("addresses");
     let mut addresses = Vec::new();
-    for node in findings.items(fields, "addresses") {
+    for (path, node) in findings.items(fields, "addresses") {
         match &node.value {
             Value::Map(_) => {
                 let problem = "label and lifetime of an address are not supported yet; write only the address";
-                findings.add(node.place, &path, problem);
+                findings.add(node.place, path, problem);
             }
             _ => addresses.extend(findings.item_parsed::<IpNet>(node, &path, EXPECTED)),
         }
@@ -88,8 +87,7 @@ fn nameservers(fields: &Fields<'_>, findings: &mut Findings) -> (Vec<IpAddr>, Ve
 }
 
 fn neighbors(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Neighbor> {
-    let at = fields.path("neighbors");
-    findings.items(fields, "neighbors").iter().filter_map(|node| neighbor(node, &at, findings)).collect()
+    findings.items(fields, "neighbors").iter().filter_map(|(at, node)| neighbor(node, at, findings)).collect()
 }
 
 fn neighbor(node: &Node, at: &str, findings: &mut Findings) -> Option<Neighbor> {

@@ -135,8 +135,7 @@ fn number(parameters: &Fields<'_>, key: &str, form: Form, findings: &mut Finding
         let problem = format!("{key} is the same parameter, and given too; leave one of them out");
         findings.add(node.place, parameters.path(other), problem);
     }
-    // What is found wrong later is told of the parameter by its first name.
-    findings.note(parameters.path(key), node.place);
+    findings.note_as(parameters.path(key), parameters.path(other));
     findings.formed(parameters, other, form)
 }
 

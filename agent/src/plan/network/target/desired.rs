@@ -311,13 +311,13 @@ fn check_gateways(
 ) -> Result<(), Impossible> {
     let announced = |address: &&Address| address.origin == Origin::Ra && settings.accept_ra != desired::AcceptRa::Off;
     let announced: Vec<_> = present.iter().flat_map(|link| link.addresses.iter().filter(announced)).collect();
-    for route in &settings.routes {
+    for (i, route) in settings.routes.iter().enumerate() {
         let Some(via) = route.via else { continue };
         let held = link.may_hold(via) || announced.iter().any(|address| address.net.contains(&via));
         if route.reach == Reach::Prefix && !held {
             let problem =
                 format!("{via} is in none of the link's prefixes; add an address of its prefix or set on-link: true");
-            return Err(impossible(format!("{field}.routes"), problem));
+            return Err(impossible(format!("{field}.routes[{i}].via"), problem));
         }
     }
     Ok(())

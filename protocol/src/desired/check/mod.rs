@@ -1,21 +1,14 @@
 //! What a network may not say: names that refer to nothing, things said twice, numbers out of range.
 
+mod settings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use super::{Bond, BondOption, Bridge, BridgeOption, Ethernet, Link, LinkKind, Network, Problems, Settings};
 
-use super::{
-    Bond, BondOption, Bridge, BridgeOption, Dhcp, Ethernet, Link, LinkKind, Network, Problems, Route, Rule, Settings,
-    Take,
-};
-
-/// `RT_TABLE_LOCAL`: the kernel's own.
-const LOCAL_TABLE: u32 = 255;
 /// It is nobody's to configure: what is put on it is reached from nowhere without routes on other machines.
 const LOOPBACK: &str = "lo";
-/// The kernel's own rules are at 0, 32,766 and 32,767.
-const RULE_PRIORITIES: std::ops::RangeInclusive<u32> = 1..=32_765;
 
 pub(super) fn check(network: &Network, problems: &mut Problems) {
     problems.at_most("network", network.links.len(), 256);
@@ -37,7 +30,7 @@ pub(super) fn check(network: &Network, problems: &mut Problems) {
                 }
             }
         }
-        check_settings(&field, &link.settings, &mut seen.addresses, problems);
+        settings::check(&field, &link.settings, &mut seen.addresses, problems);
     }
     check_ports(network, problems);
     check_stack(network, &by_id, problems);
@@ -80,9 +73,12 @@ fn check_machine(network: &Network, problems: &mut Problems) {
         problems.add("network.hostname", problem);
     }
     problems.at_most("network.ntp.servers", network.ntp.len(), 16);
-    for server in &network.ntp {
+    for (i, server) in network.ntp.iter().enumerate() {
         if server.parse::<IpAddr>().is_err() && !is_host(server, 253) {
-            problems.add("network.ntp.servers", format!("{server:?} is neither an IP address nor a host's name"));
+            problems.add(
+                format!("network.ntp.servers[{i}]"),
+                format!("{server:?} is neither an IP address nor a host's name"),
+            );
         }
     }
 }
@@ -143,11 +139,12 @@ fn check_bond(field: &str, id: &str, bond: &Bond, links: &BTreeMap<&str, &Link>,
     check_name(field, id, problems);
     let at = format!("{field}.interfaces");
     problems.at_most(&at, bond.ports.len(), 64);
-    for port in &bond.ports {
+    for (i, port) in bond.ports.iter().enumerate() {
+        let at = format!("{at}[{i}]");
         match links.get(port.as_str()).map(|link| &link.kind) {
             Some(LinkKind::Ethernet(_)) => {}
-            Some(_) => problems.add(&at, format!("{port:?} is no ethernet; a bond is made of ethernets")),
-            None => problems.add(&at, format!("there is no link {port:?} in this document")),
+            Some(_) => problems.add(at, format!("{port:?} is no ethernet; a bond is made of ethernets")),
+            None => problems.add(at, format!("there is no link {port:?} in this document")),
         }
     }
     let at = |option: BondOption| format!("{field}.parameters.{}", option.name());
@@ -184,9 +181,10 @@ fn check_bond(field: &str, id: &str, bond: &Bond, links: &BTreeMap<&str, &Link>,
     }
     let targets = format!("{field}.parameters.arp-ip-targets");
     problems.at_most(&targets, bond.arp_ip_targets.len(), 16);
-    for target in bond.arp_ip_targets.iter().filter(|ip| ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast())
-    {
-        problems.add(&targets, format!("{target} cannot be asked for"));
+    for (i, target) in bond.arp_ip_targets.iter().enumerate() {
+        if target.is_unspecified() || target.is_broadcast() || target.is_multicast() {
+            problems.add(format!("{targets}[{i}]"), format!("{target} cannot be asked for"));
+        }
     }
     if let Some(primary) = &bond.primary {
         let at = format!("{field}.parameters.primary");
@@ -203,13 +201,14 @@ fn check_bridge(field: &str, id: &str, bridge: &Bridge, links: &BTreeMap<&str, &
     check_name(field, id, problems);
     let at = format!("{field}.interfaces");
     problems.at_most(&at, bridge.ports.len(), 128);
-    for port in &bridge.ports {
+    for (i, port) in bridge.ports.iter().enumerate() {
+        let at = format!("{at}[{i}]");
         match links.get(port.as_str()).map(|link| &link.kind) {
             Some(LinkKind::Bridge(_)) => {
-                problems.add(&at, format!("{port:?} is a bridge, and a bridge is no port of one"))
+                problems.add(at, format!("{port:?} is a bridge, and a bridge is no port of one"))
             }
             Some(_) => {}
-            None => problems.add(&at, format!("there is no link {port:?} in this document")),
+            None => problems.add(at, format!("there is no link {port:?} in this document")),
         }
     }
     for (option, value) in &bridge.options {
@@ -252,9 +251,9 @@ fn check_bridge(field: &str, id: &str, bridge: &Bridge, links: &BTreeMap<&str, &
 fn check_ports(network: &Network, problems: &mut Problems) {
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
     for link in network.links.iter().filter(|link| matches!(link.kind, LinkKind::Bond(_) | LinkKind::Bridge(_))) {
-        for port in link.below() {
+        for (i, port) in link.below().iter().enumerate() {
             if let Some(other) = owners.insert(port, &link.id) {
-                let field = format!("network.{}.{}.interfaces", link.section(), link.id);
+                let field = format!("network.{}.{}.interfaces[{i}]", link.section(), link.id);
                 problems.add(field, format!("{port} is a port of {other} already"));
             }
         }
@@ -280,131 +279,30 @@ fn check_ports(network: &Network, problems: &mut Problems) {
 /// No link is made of itself.
 fn check_stack(network: &Network, links: &BTreeMap<&str, &Link>, problems: &mut Problems) {
     for link in &network.links {
-        let mut below: Vec<&str> = link.below().iter().map(String::as_str).collect();
-        let mut seen: BTreeSet<&str> = BTreeSet::new();
-        while let Some(id) = below.pop() {
-            if id == link.id {
-                let key = if matches!(link.kind, LinkKind::Vlan { .. }) { "link" } else { "interfaces" };
-                problems.add(format!("network.{}.{id}.{key}", link.section()), format!("{id} is made of itself"));
-                break;
-            }
-            if seen.insert(id)
-                && let Some(link) = links.get(id)
-            {
-                below.extend(link.below().iter().map(String::as_str));
-            }
-        }
+        let mut seen = BTreeSet::new();
+        let mut below = link.below().iter();
+        let Some(i) = below.position(|id| is_made_of(id, &link.id, links, &mut seen)) else { continue };
+        let key = match link.kind {
+            LinkKind::Vlan { .. } => "link".to_owned(),
+            LinkKind::Ethernet(_) | LinkKind::Bond(_) | LinkKind::Bridge(_) => format!("interfaces[{i}]"),
+        };
+        let field = format!("network.{}.{}.{key}", link.section(), link.id);
+        problems.add(field, format!("{} is made of itself", link.id));
     }
 }
 
-fn check_settings(field: &str, settings: &Settings, seen: &mut BTreeSet<IpAddr>, problems: &mut Problems) {
-    problems.at_most(&format!("{field}.addresses"), settings.addresses.len(), 64);
-    problems.at_most(&format!("{field}.routes"), settings.routes.len(), 256);
-    problems.at_most(&format!("{field}.routing-policy"), settings.rules.len(), 64);
-    problems.at_most(&format!("{field}.neighbors"), settings.neighbors.len(), 256);
-    problems.at_most(&format!("{field}.nameservers.addresses"), settings.nameservers.len(), 16);
-    problems.at_most(&format!("{field}.nameservers.search"), settings.search.len(), 16);
-    for net in &settings.addresses {
-        let at = format!("{field}.addresses");
-        let address = net.addr();
-        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-            problems.add(at, format!("{net} cannot be a link's own address"));
-        } else if is_network_or_broadcast(net) {
-            problems.add(at, format!("{net} is the network's own or broadcast address; choose one between"));
-        } else if !seen.insert(address) {
-            problems.add(at, format!("{address} is given twice in this document"));
+/// Whether `id` is `other`, or made of it by links that are not `seen`: those are known not to be.
+fn is_made_of<'a>(id: &'a str, other: &str, links: &BTreeMap<&str, &'a Link>, seen: &mut BTreeSet<&'a str>) -> bool {
+    let mut below = vec![id];
+    while let Some(id) = below.pop() {
+        if id == other {
+            return true;
+        }
+        if seen.insert(id)
+            && let Some(link) = links.get(id)
+        {
+            below.extend(link.below().iter().map(String::as_str));
         }
     }
-    for route in &settings.routes {
-        check_route(&format!("{field}.routes"), route, settings, problems);
-    }
-    for rule in &settings.rules {
-        check_rule(&format!("{field}.routing-policy"), rule, problems);
-    }
-    let mut known = BTreeSet::new();
-    for neighbor in &settings.neighbors {
-        let at = format!("{field}.neighbors");
-        let address = neighbor.address;
-        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-            problems.add(at, format!("{address} is nobody's neighbor"));
-        } else if !neighbor.mac.is_unicast() {
-            problems.add(at, format!("{} is no NIC's MAC address", neighbor.mac));
-        } else if !known.insert(address) {
-            problems.add(at, format!("{address} is given twice"));
-        }
-    }
-    let has_ipv6 = settings.addresses.iter().any(|net| net.addr().is_ipv6()) || settings.dhcp6.is_on();
-    if let Some(mtu) = settings.mtu {
-        let floor = if has_ipv6 { 1280 } else { 68 };
-        if !(floor..=65_535).contains(&mtu) {
-            problems.add(format!("{field}.mtu"), format!("{mtu} is not between {floor} and 65535"));
-        }
-    }
-    if let Dhcp::On(lease) = settings.dhcp6
-        && (lease.routes == Take::No || lease.route_metric.is_some())
-    {
-        let problem = "DHCPv6 brings no routes: routers announce them; leave use-routes and route-metric out";
-        problems.add(format!("{field}.dhcp6-overrides"), problem);
-    }
-    for domain in &settings.search {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if domain.is_empty() || domain.len() > 253 || !domain.chars().all(legal) {
-            problems.add(format!("{field}.nameservers.search"), format!("{domain:?} is not a domain name"));
-        }
-    }
-}
-
-fn check_table(at: &str, table: u32, problems: &mut Problems) {
-    if table == 0 || table == LOCAL_TABLE {
-        problems
-            .add(at, format!("table {table} is the kernel's own; use 254, the main one, or a number from 1 to 252"));
-    }
-}
-
-fn check_route(at: &str, route: &Route, settings: &Settings, problems: &mut Problems) {
-    check_table(at, route.table, problems);
-    if route.to.addr() != route.to.network() {
-        problems.add(at, format!("{} has host bits set; write {}", route.to, route.to.trunc()));
-    }
-    let Some(via) = route.via else { return };
-    if route.to.addr().is_ipv4() != via.is_ipv4() {
-        problems.add(at, format!("{} via {via}: one is IPv4, the other IPv6", route.to));
-    } else if via.is_unspecified() || via.is_multicast() {
-        problems.add(at, format!("{via} cannot be a gateway"));
-    } else if settings.addresses.iter().any(|net| net.addr() == via) {
-        problems.add(at, format!("the gateway {via} is this link's own address"));
-    }
-}
-
-fn check_rule(at: &str, rule: &Rule, problems: &mut Problems) {
-    check_table(at, rule.table, problems);
-    match (rule.from, rule.to) {
-        (None, None) => problems.add(at, "give from or to, or both"),
-        (Some(from), Some(to)) if from.addr().is_ipv4() != to.addr().is_ipv4() => {
-            problems.add(at, format!("from {from} to {to}: one is IPv4, the other IPv6"));
-        }
-        _ => {}
-    }
-    for net in [rule.from, rule.to].into_iter().flatten().filter(|net| net.addr() != net.network()) {
-        problems.add(at, format!("{net} has host bits set; write {}", net.trunc()));
-    }
-    if let Some(priority) = rule.priority.filter(|priority| !RULE_PRIORITIES.contains(priority)) {
-        problems.add(at, format!("priority {priority} is not between 1 and 32765"));
-    }
-    if rule.mark == Some(0) || rule.tos == Some(0) {
-        problems.add(at, "a mark or type-of-service of 0 is none; leave it out");
-    }
-    // The two lowest bits are congestion's, and for IPv4 the kernel knows RFC 1349's alone (net/ipv4/fib_rules.c).
-    let is_ipv4 = rule.from.or(rule.to).is_some_and(|net| net.addr().is_ipv4());
-    let most = if is_ipv4 { 28 } else { 252 };
-    if let Some(tos) = rule.tos.filter(|tos| !tos.is_multiple_of(4) || *tos > most) {
-        problems.add(at, format!("type-of-service {tos} is not a multiple of 4 from 4 to {most}"));
-    }
-}
-
-fn is_network_or_broadcast(net: &IpNet) -> bool {
-    match net {
-        IpNet::V4(net) => net.prefix_len() < 31 && (net.addr() == net.network() || net.addr() == net.broadcast()),
-        IpNet::V6(_) => false,
-    }
+    false
 }

@@ -1,0 +1,137 @@
+//! What may not be said of any link: addresses nobody can have, gateways nobody can ask, things said twice.
+//!
+//! Called for each link by [`super::check`].
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::desired::{Dhcp, Problems, Route, Rule, Settings, Take};
+
+/// `RT_TABLE_LOCAL`: the kernel's own.
+const LOCAL_TABLE: u32 = 255;
+/// The kernel's own rules are at 0, 32,766 and 32,767.
+const RULE_PRIORITIES: std::ops::RangeInclusive<u32> = 1..=32_765;
+
+pub(super) fn check(field: &str, settings: &Settings, seen: &mut BTreeSet<IpAddr>, problems: &mut Problems) {
+    problems.at_most(&format!("{field}.addresses"), settings.addresses.len(), 64);
+    problems.at_most(&format!("{field}.routes"), settings.routes.len(), 256);
+    problems.at_most(&format!("{field}.routing-policy"), settings.rules.len(), 64);
+    problems.at_most(&format!("{field}.neighbors"), settings.neighbors.len(), 256);
+    problems.at_most(&format!("{field}.nameservers.addresses"), settings.nameservers.len(), 16);
+    problems.at_most(&format!("{field}.nameservers.search"), settings.search.len(), 16);
+    for (i, net) in settings.addresses.iter().enumerate() {
+        let at = format!("{field}.addresses[{i}]");
+        let address = net.addr();
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            problems.add(at, format!("{net} cannot be a link's own address"));
+        } else if is_network_or_broadcast(net) {
+            problems.add(at, format!("{net} is the network's own or broadcast address; choose one between"));
+        } else if !seen.insert(address) {
+            problems.add(at, format!("{address} is given twice in this document"));
+        }
+    }
+    for (i, route) in settings.routes.iter().enumerate() {
+        check_route(&format!("{field}.routes[{i}]"), route, settings, problems);
+    }
+    for (i, rule) in settings.rules.iter().enumerate() {
+        check_rule(&format!("{field}.routing-policy[{i}]"), rule, problems);
+    }
+    let mut known = BTreeSet::new();
+    for (i, neighbor) in settings.neighbors.iter().enumerate() {
+        let at = |key: &str| format!("{field}.neighbors[{i}].{key}");
+        let address = neighbor.address;
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            problems.add(at("address"), format!("{address} is nobody's neighbor"));
+        } else if !neighbor.mac.is_unicast() {
+            problems.add(at("macaddress"), format!("{} is no NIC's MAC address", neighbor.mac));
+        } else if !known.insert(address) {
+            problems.add(at("address"), format!("{address} is given twice"));
+        }
+    }
+    let has_ipv6 = settings.addresses.iter().any(|net| net.addr().is_ipv6()) || settings.dhcp6.is_on();
+    if let Some(mtu) = settings.mtu {
+        let floor = if has_ipv6 { 1280 } else { 68 };
+        if !(floor..=65_535).contains(&mtu) {
+            problems.add(format!("{field}.mtu"), format!("{mtu} is not between {floor} and 65535"));
+        }
+    }
+    if let Dhcp::On(lease) = settings.dhcp6
+        && (lease.routes == Take::No || lease.route_metric.is_some())
+    {
+        let problem = "DHCPv6 brings no routes: routers announce them; leave use-routes and route-metric out";
+        problems.add(format!("{field}.dhcp6-overrides"), problem);
+    }
+    for (i, domain) in settings.search.iter().enumerate() {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if domain.is_empty() || domain.len() > 253 || !domain.chars().all(legal) {
+            problems.add(format!("{field}.nameservers.search[{i}]"), format!("{domain:?} is not a domain name"));
+        }
+    }
+}
+
+fn check_table(at: &str, table: u32, problems: &mut Problems) {
+    if table == 0 || table == LOCAL_TABLE {
+        problems.add(
+            format!("{at}.table"),
+            format!("table {table} is the kernel's own; use 254, the main one, or a number from 1 to 252"),
+        );
+    }
+}
+
+fn check_route(at: &str, route: &Route, settings: &Settings, problems: &mut Problems) {
+    check_table(at, route.table, problems);
+    if route.to.addr() != route.to.network() {
+        problems.add(format!("{at}.to"), format!("{} has host bits set; write {}", route.to, route.to.trunc()));
+    }
+    let Some(via) = route.via else { return };
+    let at = format!("{at}.via");
+    if route.to.addr().is_ipv4() != via.is_ipv4() {
+        problems.add(at, format!("{} via {via}: one is IPv4, the other IPv6", route.to));
+    } else if via.is_unspecified() || via.is_multicast() {
+        problems.add(at, format!("{via} cannot be a gateway"));
+    } else if settings.addresses.iter().any(|net| net.addr() == via) {
+        problems.add(at, format!("the gateway {via} is this link's own address"));
+    }
+}
+
+fn check_rule(at: &str, rule: &Rule, problems: &mut Problems) {
+    check_table(at, rule.table, problems);
+    match (rule.from, rule.to) {
+        (None, None) => problems.add(at, "give from or to, or both"),
+        (Some(from), Some(to)) if from.addr().is_ipv4() != to.addr().is_ipv4() => {
+            problems.add(format!("{at}.to"), format!("from {from} to {to}: one is IPv4, the other IPv6"));
+        }
+        _ => {}
+    }
+    for (key, net) in [("from", rule.from), ("to", rule.to)] {
+        if let Some(net) = net.filter(|net| net.addr() != net.network()) {
+            problems.add(format!("{at}.{key}"), format!("{net} has host bits set; write {}", net.trunc()));
+        }
+    }
+    if let Some(priority) = rule.priority.filter(|priority| !RULE_PRIORITIES.contains(priority)) {
+        problems.add(format!("{at}.priority"), format!("priority {priority} is not between 1 and 32765"));
+    }
+    for (key, value) in [("mark", rule.mark), ("type-of-service", rule.tos.map(u32::from))] {
+        if value == Some(0) {
+            problems.add(format!("{at}.{key}"), format!("a {key} of 0 is none; leave it out"));
+        }
+    }
+    // The two lowest bits are congestion's, and for IPv4 the kernel knows RFC 1349's alone (net/ipv4/fib_rules.c).
+    let is_ipv4 = rule.from.or(rule.to).is_some_and(|net| net.addr().is_ipv4());
+    let most = if is_ipv4 { 28 } else { 252 };
+    if let Some(tos) = rule.tos.filter(|tos| !tos.is_multiple_of(4) || *tos > most) {
+        problems.add(
+            format!("{at}.type-of-service"),
+            format!("type-of-service {tos} is not a multiple of 4 from 4 to {most}"),
+        );
+    }
+}
+
+fn is_network_or_broadcast(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.prefix_len() < 31 && (net.addr() == net.network() || net.addr() == net.broadcast()),
+        IpNet::V6(_) => false,
+    }
+}
