@@ -238,7 +238,11 @@ fn finding(finding: &Value) -> String {
     let text = |key: &str| finding[key].as_str().unwrap_or_default();
     let [machine, field] =
         ["machine", "field"].map(|key| if text(key).is_empty() { String::new() } else { format!("{}: ", text(key)) });
-    format!("{machine}line {}, column {}: {field}{}", finding["line"], finding["column"], text("problem"))
+    let place = match (&finding["line"], &finding["column"]) {
+        (Value::Null, _) | (_, Value::Null) => String::new(),
+        (line, column) => format!("line {line}, column {column}: "),
+    };
+    format!("{machine}{place}{field}{}", text("problem"))
 }
 
 /// A path with the parameters that have a value.
@@ -293,6 +297,10 @@ mod tests {
         ]});
         let expected = "kitchen: line 4, column 7: template: labels.ip is not known of it";
         assert_eq!(refused(422, &several).to_string(), expected);
+        let nowhere = json!({"code": "document-invalid", "detail": "…", "problems": [
+            {"machine": "kitchen", "field": "network.ntp", "problem": "not yet"},
+        ]});
+        assert_eq!(refused(422, &nowhere).to_string(), "kitchen: network.ntp: not yet");
         assert!(matches!(refused(502, &Value::Null), CliError::Connect(_)));
     }
 

@@ -20,6 +20,7 @@
 
 mod device;
 mod network;
+mod places;
 mod reader;
 mod render;
 mod storage;
@@ -30,6 +31,7 @@ use std::fmt;
 
 use muster_protocol::desired::{Checked, Desired, check};
 
+pub use places::Places;
 use reader::{Findings, Keys};
 pub use render::{render, render_network, render_storage};
 
@@ -74,13 +76,27 @@ const IGNITION: Keys = Keys { supported: &["version"], known: &["config", "secur
 pub fn parse(text: &str) -> Result<Checked<Desired>, Vec<DocumentProblem>> {
     let root = yaml::read(text)?;
     let mut findings = Findings::default();
+    let desired = read(&root, &mut findings);
+    findings.finish(|findings| match check(desired) {
+        Ok(checked) => Some(checked),
+        Err(problems) => {
+            for problem in problems {
+                findings.add_at_field(&problem.field, problem.problem);
+            }
+            None
+        }
+    })
+}
+
+/// What a tree means as far as it can be read; what is wrong with it is in `findings`.
+fn read(root: &yaml::Node, findings: &mut Findings) -> Desired {
     let mut desired = Desired::default();
-    if let Some(top) = findings.fields(&root, "", &TOP) {
+    if let Some(top) = findings.fields(root, "", &TOP) {
         if let Some(node) = top.get("network") {
-            desired.network = network::read(node, &mut findings);
+            desired.network = network::read(node, findings);
         }
         if let Some(node) = top.get("storage") {
-            desired.storage = storage::read(node, &mut findings);
+            desired.storage = storage::read(node, findings);
         }
         if let Some(node) = top.get("ignition")
             && let Some(ignition) = findings.fields(node, "ignition", &IGNITION)
@@ -93,13 +109,5 @@ pub fn parse(text: &str) -> Result<Checked<Desired>, Vec<DocumentProblem>> {
             findings.add(root.place, "", "nothing is described here; give network: (netplan) or storage: (Butane)");
         }
     }
-    findings.finish(|findings| match check(desired) {
-        Ok(checked) => Some(checked),
-        Err(problems) => {
-            for problem in problems {
-                findings.add_at_field(&problem.field, problem.problem);
-            }
-            None
-        }
-    })
+    desired
 }

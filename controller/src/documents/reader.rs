@@ -3,7 +3,7 @@
 //! Used by the files that know a dialect. A mapping is opened with the [`Keys`] it may have, so an unknown key can not be
 //! overlooked; a value is then asked for by key and type, and a wrong one leaves a problem behind and `None`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use super::DocumentProblem;
@@ -57,6 +57,8 @@ pub(super) struct Findings {
     places: BTreeMap<String, Place>,
     /// By paths that the check knows: the paths of the text, where they are others.
     written: BTreeMap<String, String>,
+    /// Keys that are given twice: what is told of one may be meant of the other.
+    twice: BTreeSet<String>,
     /// Problems over the limit.
     unlisted: usize,
 }
@@ -87,24 +89,28 @@ impl Findings {
 
     /// A problem with a field by its path: the place of that field or of the nearest one around it.
     pub(super) fn add_at_field(&mut self, field: &str, problem: String) {
-        let (place, field) = self.spot(field);
-        self.add(place.unwrap_or(Place { line: 1, column: 1 }), field, problem);
+        let spot = outwards(field).find_map(|path| self.spot(path, field));
+        let (place, field) = spot.unwrap_or((Place { line: 1, column: 1 }, field));
+        let field = field.to_owned();
+        self.add(place, field, problem);
     }
 
-    /// Where a field stands, or the nearest one around it that is known, and by which path it is written.
-    fn spot(&self, field: &str) -> (Option<Place>, String) {
-        let mut around = field;
-        loop {
-            if let Some(written) = self.written.get(around) {
-                return (self.places.get(written).copied(), written.clone());
-            }
-            if let Some(place) = self.places.get(around) {
-                return (Some(*place), field.to_owned());
-            }
-            match around.rfind(['.', '[']) {
-                Some(end) => around = &around[..end],
-                None => return (None, field.to_owned()),
-            }
+    /// Where `field` stands, where it is known for sure: not what it would be in, and not where keys around it are given
+    /// twice.
+    pub(super) fn place(&self, field: &str) -> Option<Place> {
+        let (place, written) = match outwards(field).find_map(|path| Some((path, self.written.get(path)?))) {
+            Some((path, _)) => self.spot(path, field)?,
+            None => self.spot(field, field)?,
+        };
+        let is_clear = outwards(written).all(|path| !self.twice.contains(path));
+        is_clear.then_some(place)
+    }
+
+    /// The place of `path`, which is `field` or around it, and how `field` is written in the text.
+    fn spot<'f>(&'f self, path: &str, field: &'f str) -> Option<(Place, &'f str)> {
+        match self.written.get(path) {
+            Some(written) => Some((*self.places.get(written)?, written)),
+            None => Some((*self.places.get(path)?, field)),
         }
     }
 
@@ -161,7 +167,8 @@ impl Findings {
         for (key, value) in map {
             let field = fields.path(&key.text);
             if let Some(first) = seen.insert(&key.text, key.place) {
-                self.add(key.place, field, format!("given twice, first in line {}", first.line));
+                self.add(key.place, field.as_str(), format!("given twice, first in line {}", first.line));
+                self.twice.insert(field);
                 continue;
             }
             self.note(field, key.place);
@@ -308,6 +315,11 @@ impl Findings {
         };
         self.add(node.place, path, format!("must be {expected}, and is {found}"));
     }
+}
+
+/// A path, and those around it: `a.b[0].c`, `a.b[0]`, `a.b`, `a`.
+fn outwards(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| path.rfind(['.', '[']).map(|end| &path[..end]))
 }
 
 /// Why a key is refused, and which ones would be taken.

@@ -3,6 +3,7 @@
 use muster_controller::fleet::machine;
 use muster_protocol::Generation;
 use muster_protocol::hello::{Progress, Reason, Times};
+use muster_protocol::to_agent::Refusal;
 
 use super::*;
 
@@ -89,4 +90,53 @@ async fn a_machine_that_reverted_a_document_differs_from_it_and_whoever_compares
     assert!(several.contains(&format!("  {header}")) && several.contains("  + [\"192.0.2.8/24\"]"), "{several}");
     assert_eq!(lab.says(&["diff", "--all", "-f", &good]).await, "no difference for 1 machine\n");
     lab.server.stop().await;
+}
+
+/// A machine knows what a document means, and not how it is written: the line is found here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_refuses_is_shown_with_the_line_of_its_field() {
+    let lab = made_up::Lab::new().await;
+    let id = lab.online("S1").await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let serving = tokio::spawn(axum::serve(listener, lab.router.clone()).into_future());
+    let file = |name: &str, text: &str| {
+        let path = lab.files.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let document = file("d.yaml", "network:\n  ethernets:\n    eth0: {}\n    eth7:\n      dhcp4: true\n");
+    let template = file("t.yaml", "network:\n  ethernets:\n    \"{{ machine.name }}\": {}\n    eth7: {dhcp4: true}\n");
+    let (url, machine) = (url.as_str(), id.to_string());
+    let says = async |why: &str, arguments: &[&str]| {
+        lab.answers(Answer::Refused(Refusal::Impossible(why.into())));
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--url", url, "--token", &lab.operator]).collect();
+        let output = run(lab.files.path(), &arguments).await;
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
+    };
+
+    let why = "network.ethernets.eth7: this machine has no NIC with the name eth7";
+    let said = says(why, &["plan", "-m", &machine, "-f", &document]).await;
+    assert!(said.contains(&format!("network.ethernets.eth7 ({document}:4): this machine has no NIC")), "{said}");
+    let said = says(why, &["plan", "--all", "-f", &template]).await;
+    assert!(said.contains(&format!("network.ethernets.eth7 ({template}:4): this machine has no NIC")), "{said}");
+    // What is not in the file, or not by that name, has no line.
+    let other = "network.ethernets.eth8: this machine has no NIC with the name eth8";
+    for arguments in [["plan", "-m", &machine, "-f", &document].as_slice(), &["plan", "--all", "-f", &template]] {
+        let said = says(other, arguments).await;
+        assert!(said.contains("network.ethernets.eth8: this machine") && !said.contains(".yaml:"), "{said}");
+    }
+
+    // An apply is refused by the operation that it began.
+    let apply = ["apply", "-m", &machine, "-f", &document];
+    let refusing = async {
+        let mut states = lab.fleet.watch();
+        states.wait_for(|state| state.desired.get(&id).is_some()).await.expect("the fleet is there");
+        let refused = Progress::Refused { generation: Generation(1), why: why.into() };
+        let tell = move |draft: &mut Draft| machine::progress(draft, id, &refused);
+        lab.fleet.change(Author::controller(), tell).await.expect("told");
+    };
+    let (said, ()) = tokio::join!(says(why, &apply), refusing);
+    assert!(said.contains(&format!("refused: network.ethernets.eth7 ({document}:4): this machine")), "{said}");
+    serving.abort();
 }

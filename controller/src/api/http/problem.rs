@@ -73,10 +73,12 @@ pub struct Finding {
     /// Name of the machine that it is wrong for, where it is about several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
-    /// Counted from 1.
-    pub line: usize,
-    /// Counted from 1.
-    pub column: usize,
+    /// Counted from 1; absent where blocks of a template keep it from being known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// Counted from 1; absent where the line is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
     /// Path of keys in the document.
     pub field: String,
     /// What is wrong and what would be right.
@@ -171,7 +173,7 @@ impl Problem {
 
 impl From<DocumentProblem> for Finding {
     fn from(DocumentProblem { line, column, field, problem }: DocumentProblem) -> Self {
-        Self { machine: None, line, column, field, problem }
+        Self { machine: None, line: Some(line), column: Some(column), field, problem }
     }
 }
 
@@ -181,7 +183,9 @@ impl fmt::Display for Finding {
         if let Some(machine) = machine {
             write!(f, "{machine}: ")?;
         }
-        write!(f, "line {line}, column {column}: ")?;
+        if let (Some(line), Some(column)) = (line, column) {
+            write!(f, "line {line}, column {column}: ")?;
+        }
         if !field.is_empty() {
             write!(f, "{field}: ")?;
         }

@@ -24,10 +24,10 @@ const GATEWAY: &str = "the gateway's address, such as 192.0.2.1";
 pub(super) fn routes(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Route> {
     let listed = findings.items(fields, "routes");
     let mut routes: Vec<_> = listed.iter().filter_map(|(at, node)| route(node, at, findings)).collect();
-    for key in ["gateway4", "gateway6"] {
-        let Some(route) = gateway(fields, key, findings) else { continue };
-        findings.note_as(format!("{}[{}]", fields.path("routes"), routes.len()), fields.path(key));
-        routes.push(route);
+    let older = ["gateway4", "gateway6"].into_iter().filter(|key| fields.get(key).is_some());
+    for (i, key) in older.enumerate() {
+        findings.note_as(format!("{}[{}]", fields.path("routes"), listed.len() + i), fields.path(key));
+        routes.extend(gateway(fields, key, findings));
     }
     routes
 }

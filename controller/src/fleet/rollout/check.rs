@@ -8,7 +8,7 @@ use super::select::Selector;
 pub use super::template::Fault;
 use super::template::Template;
 use super::values::Values;
-use crate::documents::{self, DocumentProblem};
+use crate::documents::{self, DocumentProblem, Places};
 use crate::fleet::record::{DesiredState, Machine};
 use crate::fleet::{Refusal, State, machine};
 use crate::store::VALUE_LIMIT;
@@ -49,7 +49,52 @@ pub enum Wrong {
     /// In the template.
     Template(Fault),
     /// In the document that the template gives for it.
-    Document(Vec<DocumentProblem>),
+    Document {
+        /// With their places in the template.
+        placed: Vec<DocumentProblem>,
+        /// With their places in the document, which are nowhere in the template.
+        unplaced: Vec<DocumentProblem>,
+    },
+}
+
+impl Wrong {
+    /// Each problem where it stands in the template, as far as that is known: the document of one machine has other lines
+    /// where blocks left some out or repeated them.
+    fn document(template: &str, document: &str, problems: Vec<DocumentProblem>) -> Self {
+        let keeps_lines = keeps_lines(template, document);
+        let places = if keeps_lines { None } else { Places::of_template(template) };
+        let (mut placed, mut unplaced) = (Vec::new(), Vec::new());
+        for problem in problems {
+            let place = match keeps_lines {
+                true => Some((problem.line, column(template, document, &problem))),
+                false => places.as_ref().and_then(|places| places.find(&problem.field)),
+            };
+            match place {
+                Some((line, column)) => placed.push(DocumentProblem { line, column, ..problem }),
+                None => unplaced.push(problem),
+            }
+        }
+        Self::Document { placed, unplaced }
+    }
+}
+
+/// Whether each line of the document comes from the same line of its template: no blocks, no tag over several lines, no
+/// value of several lines.
+fn keeps_lines(template: &str, document: &str) -> bool {
+    let ends = |line: &str| line.rfind("{{").is_none_or(|start| line[start..].contains("}}"));
+    let count = |text: &str| text.matches('\n').count();
+    !template.contains("{%")
+        && !template.contains("{#")
+        && template.lines().all(ends)
+        && count(template) == count(document)
+}
+
+/// The column in the template: of the tag, where a value came before.
+fn column(template: &str, document: &str, problem: &DocumentProblem) -> usize {
+    let line = |text: &'_ str| text.split('\n').nth(problem.line - 1).map_or(Vec::new(), |line| line.chars().collect());
+    let (written, given): (Vec<char>, Vec<char>) = (line(template), line(document));
+    let alike = written.iter().zip(&given).take_while(|(a, b)| a == b).count();
+    problem.column.min(alike + 1)
 }
 
 /// Renders the template for every machine that is selected, in the order of their names, and reads what it gives.
@@ -86,13 +131,14 @@ fn one(
 ) -> Result<Prepared, Wrong> {
     let document = template.render(&values.of(machine)).map_err(Wrong::Template)?;
     *bytes += document.len();
-    let desired = documents::parse(&document).map_err(Wrong::Document)?;
+    let wrong = |problems| Wrong::document(template.text(), &document, problems);
+    let desired = documents::parse(&document).map_err(wrong)?;
     let whole = machine::whole(state, machine.id, desired.clone().into_inner());
     // What the record says of the permit and the like is much smaller than the room that is left.
     if postcard::experimental::serialized_size(&whole).unwrap_or(usize::MAX) > VALUE_LIMIT - 4096 {
         let problem = "the whole desired state is over 60 KiB".to_owned();
         let all = DocumentProblem { line: 1, column: 1, field: String::new(), problem };
-        return Err(Wrong::Document(vec![all]));
+        return Err(Wrong::Document { placed: vec![all], unplaced: Vec::new() });
     }
     Ok(Prepared { machine: machine.id, seen: machine.generation, is_there: is_there(state, machine, &whole), desired })
 }
@@ -171,13 +217,45 @@ mod tests {
         assert!(
             matches!(&wrong[0].1, Wrong::Template(Fault { line: 4, problem, .. }) if problem.contains("labels.ip"))
         );
-        let Wrong::Document(problems) = &wrong[1].1 else { panic!("{wrong:?}") };
-        assert!(problems[0].line == 4 && problems[0].problem.contains("192.0.2.300"), "{problems:?}");
+        let Wrong::Document { placed, .. } = &wrong[1].1 else { panic!("{wrong:?}") };
+        assert!(placed[0].line == 4 && placed[0].problem.contains("192.0.2.300"), "{placed:?}");
 
         let many: Vec<String> = (0..50).map(|n| format!("n{n:02}")).collect();
         machines(&mut draft, &many.iter().map(|name| (name.as_str(), None)).collect::<Vec<_>>());
         let Err(Problem::Machines(wrong)) = prepared(&draft, TEMPLATE) else { panic!("most are wrong") };
         assert_eq!(wrong.len(), TOLD);
         assert!(matches!(prepared(&draft, "{{"), Err(Problem::Template(_))));
+    }
+
+    /// Line and column in the template, `None` where it has none, and the field.
+    fn told(template: &str, document: &str) -> Vec<(Option<(usize, usize)>, String)> {
+        let problems = documents::parse(document).expect_err("it is wrong");
+        let Wrong::Document { placed, unplaced } = Wrong::document(template, document, problems) else {
+            panic!("it is")
+        };
+        let placed = placed.into_iter().map(|problem| (Some((problem.line, problem.column)), problem.field));
+        placed.chain(unplaced.into_iter().map(|problem| (None, problem.field))).collect()
+    }
+
+    #[test]
+    fn what_is_wrong_for_a_machine_is_told_by_the_line_of_the_template_or_by_none() {
+        let field = "network.ethernets.lan.mtu".to_owned();
+        // Without blocks the lines are the same; a column behind a value is that of the value.
+        let template = "network:\n  ethernets:\n    lan: {dhcp4: {{ labels.dhcp }}, mtu: x}\n";
+        let document = template.replace("{{ labels.dhcp }}", "true");
+        assert_eq!(told(template, &document), [(Some((3, 18)), field.clone())]);
+        // With blocks the field is looked for.
+        let block = "network:\n  ethernets:\n    {% if labels.lan %}\n    lan:\n      mtu: x\n    {% endif %}\n";
+        let document = "network:\n  ethernets:\n    lan:\n      mtu: x\n";
+        assert_eq!(told(block, document), [(Some((5, 7)), field.clone())]);
+        // What a block may repeat or leave out stands nowhere for sure.
+        let each =
+            "network:\n  ethernets:\n    {% for nic in nics %}\n    {{ nic.name }}: {mtu: x}\n    {% endfor %}\n";
+        let document = "network:\n  ethernets:\n    lan: {mtu: x}\n";
+        assert_eq!(told(each, document), [(None, field.clone())]);
+        // A value of two lines moves what follows.
+        let template = "network:\n  ntp: {{ labels.ntp }}\n  ethernets: {lan: {mtu: x}}\n";
+        let document = "network:\n  ntp:\n    {}\n  ethernets: {lan: {mtu: x}}\n";
+        assert_eq!(told(template, document), [(Some((3, 21)), field)]);
     }
 }

@@ -73,6 +73,11 @@ impl<'t> Template<'t> {
         Ok(Self { text, engine })
     }
 
+    /// What was read.
+    pub fn text(&self) -> &'t str {
+        self.text
+    }
+
     /// The document for a machine with these values.
     pub fn render(&self, values: &Value) -> Result<String, Fault> {
         let mut out = Limited(Vec::new());

@@ -14,6 +14,7 @@ use crate::api::http::problem::Finding;
 use crate::api::http::{Body, Problem, Refused, Viewer};
 use crate::api::view::plan::{DiffView, PlanView};
 use crate::api::{Api, CallError};
+use crate::documents::DocumentProblem;
 use crate::fleet::operation::confirmed;
 use crate::fleet::rollout::check::{self, Prepared, Wrong};
 use crate::fleet::rollout::name;
@@ -154,8 +155,8 @@ async fn long<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> R
 fn problem(problem: check::Problem) -> Problem {
     let in_template = |fault: check::Fault, machine: Option<String>| Finding {
         machine,
-        line: fault.line,
-        column: fault.column,
+        line: Some(fault.line),
+        column: Some(fault.column),
         field: "template".into(),
         problem: fault.problem,
     };
@@ -165,15 +166,23 @@ fn problem(problem: check::Problem) -> Problem {
         check::Problem::Machines(wrong) => {
             let of_one = |(machine, wrong): (String, Wrong)| match wrong {
                 Wrong::Template(fault) => vec![in_template(fault, Some(machine))],
-                Wrong::Document(problems) => {
-                    let found = |problem| Finding { machine: Some(machine.clone()), ..Finding::from(problem) };
-                    problems.into_iter().map(found).collect()
+                Wrong::Document { placed, unplaced } => {
+                    let of_machine = |found| Finding { machine: Some(machine.clone()), ..found };
+                    let placed = placed.into_iter().map(Finding::from);
+                    placed.chain(unplaced.into_iter().map(in_document)).map(of_machine).collect()
                 }
             };
             wrong.into_iter().flat_map(of_one).take(FINDINGS).collect()
         }
     };
     Problem::findings(findings)
+}
+
+/// What stands nowhere in the template for sure.
+fn in_document(problem: DocumentProblem) -> Finding {
+    let line = problem.line;
+    let found = Finding { line: None, column: None, ..Finding::from(problem) };
+    Finding { problem: format!("{} (line {line} of what the template gives for it)", found.problem), ..found }
 }
 
 /// What each machine would do for a template. The machines themselves are asked; nothing is changed.

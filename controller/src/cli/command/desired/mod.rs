@@ -2,6 +2,7 @@
 //! `rollout`.
 
 mod fleet;
+mod place;
 pub mod rollout;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::fleet::{Pace, Selection};
+use self::place::Placed;
 use super::machine::path;
 use crate::api::view::Time;
 use crate::cli::ask;
@@ -53,6 +55,15 @@ impl Target {
     /// Where the one machine is found; `None` where it is about several.
     fn machine(&self) -> Option<String> {
         self.whom.machine.as_deref().map(path)
+    }
+
+    /// Where in the file the fields stand that machines speak of.
+    fn placed(&self, document: &str) -> Placed {
+        let file = self.file.display().to_string();
+        match self.whom.machine {
+            Some(_) => Placed::document(&file, document),
+            None => Placed::template(&file, document),
+        }
     }
 
     /// The file's name before each line of a refusal about it.
@@ -130,7 +141,8 @@ impl PlanArgs {
             Some(machine) => self.show.one(&plan(&client, &self.target, &machine, &document)?, steps),
             None => {
                 let plans = self.target.whom.several.ask(&client, "plan", &document, self.limit);
-                self.show.one(&plans.map_err(|error| self.target.named(error))?, fleet::plans);
+                let plans = plans.map_err(|error| self.target.named(error))?;
+                self.show.one(&self.target.placed(&document).plans(plans), fleet::plans);
             }
         }
         Ok(())
@@ -138,7 +150,8 @@ impl PlanArgs {
 }
 
 fn plan(client: &Client, target: &Target, machine: &str, document: &str) -> Result<Value, CliError> {
-    client.post(&format!("{machine}/plan"), json!({"document": document})).map_err(|error| target.named(error))
+    let plan = client.post(&format!("{machine}/plan"), json!({"document": document}));
+    plan.map_err(|error| target.placed(document).error(target.named(error)))
 }
 
 /// A plan for people, from what the API answers.
@@ -230,7 +243,9 @@ impl ApplyArgs {
         let client = self.connect.client()?;
         let Some(machine) = self.target.machine() else {
             let begun = self.target.whom.several.roll_out(&client, &document, &self.pace);
-            return rollout::begun(&client, &begun.map_err(|error| self.target.named(error))?, self.no_wait);
+            let begun = begun.map_err(|error| self.target.named(error))?;
+            let told = rollout::begun(&client, &begun, self.no_wait);
+            return told.map_err(|error| self.target.placed(&document).error(error));
         };
         let permit = match &self.permit_destroy {
             None => None,
@@ -249,7 +264,8 @@ impl ApplyArgs {
             print(&format!("generation {generation} is desired, operation {}{why}\n", text(&operation, "/id")));
             return Ok(());
         }
-        print(&done(&follow(&client, &operation)?));
+        let ended = follow(&client, &operation).map_err(|error| self.target.placed(&document).error(error))?;
+        print(&done(&ended));
         Ok(())
     }
 
