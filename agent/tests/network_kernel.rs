@@ -583,6 +583,62 @@ fn refused_by(peer: &str) -> Option<()> {
     (error.kind() == std::io::ErrorKind::ConnectionRefused).then_some(())
 }
 
+/// How many frames the machine has heard by a link.
+fn heard(lab: &Lab, link: &str) -> u64 {
+    lab.json(&format!("-s link show dev {link}"))[0]["stats64"]["rx"]["packets"].as_u64().expect("counted")
+}
+
+#[test]
+#[ignore = "needs a kernel with 8021q: run in a booted machine by tests/tests/system/kernel.rs"]
+fn a_vlan_on_a_bridges_port_has_what_carries_its_tag_and_the_bridge_the_rest() {
+    let lab = Lab::new();
+    lab.peer_ip("link set lan0 up");
+    lab.peer_ip("address add 192.0.2.1/24 dev lan0");
+    for (tag, address) in [(7, "198.51.100.1/24"), (8, "203.0.113.1/24")] {
+        lab.peer_ip(&format!("link add link lan0 name lan0.{tag} type vlan id {tag}"));
+        lab.peer_ip(&format!("link set lan0.{tag} up"));
+        lab.peer_ip(&format!("address add {address} dev lan0.{tag}"));
+    }
+    let network = lab.network(None);
+    let before = network.observe().expect("observed");
+
+    let mut desired = with_office(7, Settings { addresses: vec![net("198.51.100.7/24")], ..Settings::default() });
+    desired.links[0].settings = Settings::default();
+    let options = [(desired::BridgeOption::Stp, 0), (desired::BridgeOption::ForwardDelay, 0)].into();
+    let bridge = desired::Bridge { ports: vec!["lan".to_owned()], options, ..desired::Bridge::default() };
+    let own = |address: &str| Settings { addresses: vec![net(address)], ..Settings::default() };
+    let tag = muster_protocol::VlanTag::try_from(8).expect("a tag");
+    for (id, kind, address) in [
+        ("br0", desired::LinkKind::Bridge(bridge), "192.0.2.7/24"),
+        ("guests", desired::LinkKind::Vlan { tag, parent: "br0".to_owned() }, "203.0.113.7/24"),
+    ] {
+        desired.links.push(desired::Link { id: id.to_owned(), kind, settings: own(address) });
+    }
+    let whole = desired::Desired { network: Some(desired.clone()), storage: None };
+    assert!(desired::check(whole).is_ok(), "documents may say so");
+    make_so(&network, &desired);
+
+    let shown = lab.json("-d link show dev office");
+    assert_eq!((&shown[0]["linkinfo"]["info_data"]["id"], &shown[0]["link"]), (&7.into(), &"eth0".into()));
+    let bridge = lab::run(&format!("bridge -n {} -j link show", lab.machine));
+    let ports: Value = serde_json::from_str(&bridge).expect("JSON of bridge");
+    assert_eq!((&ports[0]["ifname"], &ports[0]["master"]), (&"eth0".into(), &"br0".into()), "{ports}");
+
+    eventually("an answer through the VLAN", || refused_by("198.51.100.1:9"));
+    eventually("an answer through the bridge", || refused_by("192.0.2.1:9"));
+    eventually("an answer through the bridge, with another tag", || refused_by("203.0.113.1:9"));
+    // What carries the VLAN's tag is none of the bridge's, and the other way round.
+    let (office, guests) = (heard(&lab, "office"), heard(&lab, "guests"));
+    for _ in 0..5 {
+        refused_by("198.51.100.1:9").expect("it answers");
+    }
+    assert!(heard(&lab, "office") >= office + 5);
+    assert!(heard(&lab, "guests") < guests + 5, "the other VLAN hears none of it");
+
+    apply(&network, &revert(&before, &network.observe().expect("observed")));
+    assert_eq!(essence(&network.observe().expect("observed")), essence(&before));
+}
+
 #[test]
 #[ignore = "needs a kernel with 8021q: run in a booted machine by tests/tests/system/kernel.rs"]
 fn vlans_are_made_changed_and_undone() {

@@ -92,9 +92,10 @@ fn default_route(via: IpAddr) -> IpNet {
     }
 }
 
-/// netplan reads an address alone as that one address.
+/// netplan reads an address alone as that one address, and networkd any address of a network as the network.
 fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    net.map(|net| net.trunc())
 }
 
 /// `routing-policy`.

@@ -84,6 +84,19 @@ pub(super) fn bond(fields: &Fields<'_>, findings: &mut Findings) -> Bond {
         let value = number(&parameters, option.name(), words::bond(option), findings);
         bond.options.extend(value.map(|value| (option, value)));
     }
+    // networkd gives the kernel what belongs to the bond's mode, and leaves the rest. Watching by ARP it gives in any mode,
+    // and has no bond where the mode cannot.
+    let asks = |option: BondOption, value: u32| {
+        matches!(option, BondOption::ArpInterval | BondOption::ArpValidate) && value > 0
+    };
+    bond.options.retain(|option, value| option.is_of(bond.mode) || asks(*option, *value));
+    // The kernel counts a delay in whole intervals (drivers/net/bonding/bond_options.c, bond_option_updelay_set).
+    let interval = bond.option(BondOption::MiiMonitorInterval);
+    for delay in [BondOption::UpDelay, BondOption::DownDelay] {
+        if let (Some(ms), 1..) = (bond.options.get_mut(&delay), interval) {
+            *ms -= *ms % interval;
+        }
+    }
     bond
 }
 

@@ -160,7 +160,10 @@ fn check_bond(field: &str, id: &str, bond: &Bond, links: &BTreeMap<&str, &Link>,
     let interval = bond.option(BondOption::MiiMonitorInterval);
     for delay in [BondOption::UpDelay, BondOption::DownDelay] {
         let ms = bond.option(delay);
-        if ms > 0 && !ms.is_multiple_of(interval) {
+        if ms > 0 && interval == 0 {
+            let problem = "it is counted in intervals of mii-monitor-interval, and that is off here; leave it out";
+            problems.add(at(delay), problem);
+        } else if ms > 0 && !ms.is_multiple_of(interval) {
             let problem = format!("{ms} ms is no multiple of mii-monitor-interval, which is {interval} ms");
             problems.add(at(delay), problem);
         }
@@ -247,14 +250,16 @@ fn check_bridge(field: &str, id: &str, bridge: &Bridge, links: &BTreeMap<&str, &
     }
 }
 
-/// A port belongs to one link, and what it carries is that link's: it has no addresses of its own.
+/// A port belongs to one link, and what it carries is that link's: it has no addresses of its own. From a bridge the kernel
+/// keeps what a VLAN on the port takes (net/core/dev.c, __netif_receive_skb_core: VLANs come before bridges); a bond's ports
+/// go down one by one, and a VLAN on one of them with it.
 fn check_ports(network: &Network, problems: &mut Problems) {
-    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut owners: BTreeMap<&str, &Link> = BTreeMap::new();
     for link in network.links.iter().filter(|link| matches!(link.kind, LinkKind::Bond(_) | LinkKind::Bridge(_))) {
         for (i, port) in link.below().iter().enumerate() {
-            if let Some(other) = owners.insert(port, &link.id) {
+            if let Some(other) = owners.insert(port, link) {
                 let field = format!("network.{}.{}.interfaces[{i}]", link.section(), link.id);
-                problems.add(field, format!("{port} is a port of {other} already"));
+                problems.add(field, format!("{port} is a port of {} already", other.id));
             }
         }
     }
@@ -264,13 +269,17 @@ fn check_ports(network: &Network, problems: &mut Problems) {
         let is_silent = addresses.is_empty() && routes.is_empty() && rules.is_empty() && neighbors.is_empty();
         let is_used = !is_silent || !nameservers.is_empty() || !search.is_empty() || dhcp4.is_on() || dhcp6.is_on();
         let field = format!("network.{}.{}", link.section(), link.id);
+        let of = &owner.id;
         if is_used {
-            problems.add(&field, format!("it is a port of {owner}; addresses, routes and DHCP belong to {owner}"));
+            problems.add(&field, format!("it is a port of {of}; addresses, routes and DHCP belong to {of}"));
+        }
+        if matches!(owner.kind, LinkKind::Bridge(_)) {
+            continue;
         }
         for above in &network.links {
             if matches!(&above.kind, LinkKind::Vlan { parent, .. } if *parent == link.id) {
                 let field = format!("network.vlans.{}.link", above.id);
-                problems.add(field, format!("{} is a port of {owner}; put the VLAN on {owner}", link.id));
+                problems.add(field, format!("{} is a port of {of}; put the VLAN on {of}", link.id));
             }
         }
     }
