@@ -136,11 +136,13 @@ fn every_network_problem_names_its_field_and_the_remedy() {
         ),
         (
             eth(addresses(&["192.0.2.0/24"])),
-            "network.ethernets.eth0.addresses[0]: 192.0.2.0/24 is the network's own or broadcast address; choose one between",
+            "network.ethernets.eth0.addresses[0]: 192.0.2.0/24 is the network's own address; \
+             choose one between the first and the last",
         ),
         (
             eth(addresses(&["127.0.0.1/8"])),
-            "network.ethernets.eth0.addresses[0]: 127.0.0.1/8 cannot be a link's own address",
+            "network.ethernets.eth0.addresses[0]: 127.0.0.1/8 cannot be a link's own address: \
+             it is the machine itself, on its loopback",
         ),
         (
             eth(addresses(&["192.0.2.7/24", "192.0.2.7/25"])),
@@ -156,7 +158,7 @@ fn every_network_problem_names_its_field_and_the_remedy() {
         ),
         (
             eth(route("0.0.0.0/0", "192.0.2.7")),
-            "network.ethernets.eth0.routes[0].via: the gateway 192.0.2.7 is this link's own address",
+            "network.ethernets.eth0.routes[0].via: the gateway 192.0.2.7 is this link's own address; give the router's",
         ),
         (
             eth(Settings { mtu: Some(1_000), ..addresses(&["2001:db8::7/64"]) }),
@@ -281,7 +283,7 @@ fn every_problem_of_a_bond_names_its_field_and_the_remedy() {
         ),
         (
             with(BondMode::BalanceXor, &[(BondOption::DownDelay, 50), (BondOption::MiiMonitorInterval, 0)]),
-            "parameters.down-delay: 50 ms is no multiple of mii-monitor-interval, which is 0 ms",
+            "parameters.down-delay: it is counted in intervals of mii-monitor-interval, and that is off here; leave it out",
         ),
         (
             Bond {
@@ -377,6 +379,9 @@ fn a_port_has_one_owner_and_nothing_of_its_own() {
 
     let below = vec![plain("eth0"), vlan("v1", 1, "eth0"), bond("bond0", bond_of(&["eth0"]))];
     assert_eq!(network(below), ["network.vlans.v1.link: eth0 is a port of bond0; put the VLAN on bond0"]);
+    // The kernel takes what a VLAN is for from a NIC before a bridge sees it.
+    let beside = vec![plain("eth0"), vlan("v1", 1, "eth0"), bridge("br0", bridge_of(&["eth0"]))];
+    assert_eq!(network(beside), [""; 0]);
 
     let lease = Dhcp::On(LeaseUse::default());
     for settings in [
@@ -427,7 +432,7 @@ fn every_problem_of_routes_rules_leases_and_neighbors_names_its_field_and_the_re
     let cases: Vec<(Settings, String)> = vec![
         (in_table(255), format!("routes[0].table: table 255 is {own}")),
         (in_table(0), format!("routes[0].table: table 0 is {own}")),
-        (route("198.51.100.0/24", "0.0.0.0"), "routes[0].via: 0.0.0.0 cannot be a gateway".into()),
+        (route("198.51.100.0/24", "0.0.0.0"), "routes[0].via: 0.0.0.0 is nobody; leave via out where 198.51.100.0/24 is on the link itself".into()),
         (rules(rule(None, None)), "routing-policy[0]: give from or to, or both".into()),
         (rules(Rule { table: 255, ..from() }), format!("routing-policy[0].table: table 255 is {own}")),
         (
@@ -474,6 +479,61 @@ fn every_problem_of_routes_rules_leases_and_neighbors_names_its_field_and_the_re
     // What IPv6 has and IPv4 has not.
     let expedited = rules(Rule { tos: Some(184), ..rule(None, Some("2001:db8::/32")) });
     assert_eq!(network(vec![ethernet("eth0", expedited)]), [""; 0]);
+}
+
+#[test]
+fn a_gateway_is_another_machine_and_not_all_of_them() {
+    let why = |via: &str| {
+        let to = if via.contains(':') { "2001:db8:9::/48" } else { "10.1.0.0/16" };
+        let own = ["192.0.2.7/24", "198.51.100.0/31", "203.0.113.9/32", "2001:db8::7/64", "2001:db8:1::/127"];
+        let settings = Settings { routes: route(to, via).routes, ..addresses(&own) };
+        let said = network(vec![ethernet("eth0", settings)]);
+        said.first().map(|line| line.trim_start_matches("network.ethernets.eth0.routes[0].via: ").to_owned())
+    };
+    let own = |via| format!("the gateway {via} is this link's own address; give the router's");
+    let cannot = |via, what| format!("{via} cannot be a gateway: {what}; give the router's own address");
+    for (via, expected) in [
+        ("0.0.0.0", "0.0.0.0 is nobody; leave via out where 10.1.0.0/16 is on the link itself".to_owned()),
+        ("::", ":: is nobody; leave via out where 2001:db8:9::/48 is on the link itself".to_owned()),
+        ("127.0.0.1", cannot("127.0.0.1", "it is the machine itself, on its loopback")),
+        ("::1", cannot("::1", "it is the machine itself, on its loopback")),
+        ("224.0.0.1", cannot("224.0.0.1", "it is a multicast group")),
+        ("ff02::2", cannot("ff02::2", "it is a multicast group")),
+        ("255.255.255.255", cannot("255.255.255.255", "it is everybody")),
+        (
+            "192.0.2.255",
+            "192.0.2.255 is the broadcast address of 192.0.2.0/24; give the router's own address".to_owned(),
+        ),
+        ("198.51.100.0", own("198.51.100.0")),
+        ("203.0.113.9", own("203.0.113.9")),
+        ("2001:db8::7", own("2001:db8::7")),
+        ("2001:db8:1::", own("2001:db8:1::")),
+    ] {
+        assert_eq!(why(via), Some(expected), "{via}");
+    }
+    for via in ["192.0.2.0", "192.0.2.1", "198.51.100.1", "203.0.113.10", "240.0.0.1", "fe80::1", "2001:db8::"] {
+        assert_eq!(why(via), None, "{via}");
+    }
+}
+
+#[test]
+fn an_address_is_one_machines_own() {
+    for (net, what) in [
+        ("0.0.0.0/24", "cannot be a link's own address: it is no address"),
+        ("255.255.255.255/32", "cannot be a link's own address: it is everybody"),
+        ("224.0.0.1/24", "cannot be a link's own address: it is a multicast group"),
+        ("::/64", "cannot be a link's own address: it is no address"),
+        ("::1/128", "cannot be a link's own address: it is the machine itself, on its loopback"),
+        ("ff02::1/64", "cannot be a link's own address: it is a multicast group"),
+        ("192.0.2.64/30", "is the network's own address; choose one between the first and the last"),
+        ("192.0.2.67/30", "is the network's broadcast address; choose one between the first and the last"),
+    ] {
+        let expected = format!("network.ethernets.eth0.addresses[0]: {net} {what}");
+        assert_eq!(network(vec![ethernet("eth0", addresses(&[net]))]), [expected]);
+    }
+    for net in ["192.0.2.0/31", "192.0.2.1/31", "192.0.2.0/32", "240.0.0.1/24", "2001:db8::/64", "2001:db8::/127"] {
+        assert_eq!(network(vec![ethernet("eth0", addresses(&[net]))]), [""; 0], "{net}");
+    }
 }
 
 #[test]

@@ -24,10 +24,10 @@ pub(super) fn check(field: &str, settings: &Settings, seen: &mut BTreeSet<IpAddr
     for (i, net) in settings.addresses.iter().enumerate() {
         let at = format!("{field}.addresses[{i}]");
         let address = net.addr();
-        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-            problems.add(at, format!("{net} cannot be a link's own address"));
-        } else if is_network_or_broadcast(net) {
-            problems.add(at, format!("{net} is the network's own or broadcast address; choose one between"));
+        if let Some(what) = nobody(address) {
+            problems.add(at, format!("{net} cannot be a link's own address: {what}"));
+        } else if let Some(what) = not_between(net) {
+            problems.add(at, format!("{net} is {what}; choose one between the first and the last"));
         } else if !seen.insert(address) {
             problems.add(at, format!("{address} is given twice in this document"));
         }
@@ -87,12 +87,19 @@ fn check_route(at: &str, route: &Route, settings: &Settings, problems: &mut Prob
     }
     let Some(via) = route.via else { return };
     let at = format!("{at}.via");
+    // What the kernel refuses (net/ipv4/fib_semantics.c, fib_check_nh; net/ipv6/route.c, ip6_route_check_nh), and an own
+    // address in IPv4, which it takes for no gateway at all. The network's own address it takes, and so do we.
     if route.to.addr().is_ipv4() != via.is_ipv4() {
         problems.add(at, format!("{} via {via}: one is IPv4, the other IPv6", route.to));
-    } else if via.is_unspecified() || via.is_multicast() {
-        problems.add(at, format!("{via} cannot be a gateway"));
+    } else if via.is_unspecified() {
+        problems.add(at, format!("{via} is nobody; leave via out where {} is on the link itself", route.to));
+    } else if let Some(what) = nobody(via) {
+        problems.add(at, format!("{via} cannot be a gateway: {what}; give the router's own address"));
     } else if settings.addresses.iter().any(|net| net.addr() == via) {
-        problems.add(at, format!("the gateway {via} is this link's own address"));
+        problems.add(at, format!("the gateway {via} is this link's own address; give the router's"));
+    } else if let Some(net) = settings.addresses.iter().find(|net| is_broadcast(net, via)) {
+        let problem = format!("{via} is the broadcast address of {}; give the router's own address", net.trunc());
+        problems.add(at, problem);
     }
 }
 
@@ -129,9 +136,27 @@ fn check_rule(at: &str, rule: &Rule, problems: &mut Problems) {
     }
 }
 
-fn is_network_or_broadcast(net: &IpNet) -> bool {
-    match net {
-        IpNet::V4(net) => net.prefix_len() < 31 && (net.addr() == net.network() || net.addr() == net.broadcast()),
-        IpNet::V6(_) => false,
+/// What an address is that no machine has on a link.
+fn nobody(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if address.is_unspecified() => Some("it is no address"),
+        _ if address.is_loopback() => Some("it is the machine itself, on its loopback"),
+        _ if address.is_multicast() => Some("it is a multicast group"),
+        IpAddr::V4(address) if address.is_broadcast() => Some("it is everybody"),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
+}
+
+/// What an address is of its own network, where no machine should have it. A network of two has only machines (RFC 3021).
+fn not_between(net: &IpNet) -> Option<&'static str> {
+    match net {
+        IpNet::V4(net) if net.prefix_len() < 31 && net.addr() == net.network() => Some("the network's own address"),
+        _ if is_broadcast(net, net.addr()) => Some("the network's broadcast address"),
+        IpNet::V4(_) | IpNet::V6(_) => None,
+    }
+}
+
+/// Whether `address` is all machines of a network.
+fn is_broadcast(net: &IpNet, address: IpAddr) -> bool {
+    matches!(net, IpNet::V4(net) if net.prefix_len() < 31 && net.broadcast() == address)
 }
