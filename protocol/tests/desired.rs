@@ -238,6 +238,15 @@ fn every_problem_of_a_nic_names_its_field_and_the_remedy() {
             "a.match.name: the loopback is not configured; put its addresses on another link".into(),
         ),
         (
+            vec![nic("a", named("en\u{1b}*"), None)],
+            "a.match.name: \"en\\u{1b}*\" has control characters; leave them out".into(),
+        ),
+        (
+            vec![nic("a", by_driver("\r"), None)],
+            "a.match.driver[0]: \"\\r\" has control characters; leave them out".into(),
+        ),
+        (vec![nic("a\n", by_mac(1), None)], "a\n: \"a\\n\" has control characters; leave them out".into()),
+        (
             vec![ethernet("lo", Settings::default())],
             "lo: lo is a name that the kernel has a use for; choose another".into(),
         ),
@@ -432,7 +441,10 @@ fn every_problem_of_routes_rules_leases_and_neighbors_names_its_field_and_the_re
     let cases: Vec<(Settings, String)> = vec![
         (in_table(255), format!("routes[0].table: table 255 is {own}")),
         (in_table(0), format!("routes[0].table: table 0 is {own}")),
-        (route("198.51.100.0/24", "0.0.0.0"), "routes[0].via: 0.0.0.0 is nobody; leave via out where 198.51.100.0/24 is on the link itself".into()),
+        (
+            route("198.51.100.0/24", "0.0.0.0"),
+            "routes[0].via: 0.0.0.0 is nobody; leave via out where 198.51.100.0/24 is on the link itself".into(),
+        ),
         (rules(rule(None, None)), "routing-policy[0]: give from or to, or both".into()),
         (rules(Rule { table: 255, ..from() }), format!("routing-policy[0].table: table 255 is {own}")),
         (
@@ -561,7 +573,13 @@ fn names_of_machines_and_time_servers_are_those_of_dns() {
 #[test]
 fn every_storage_problem_names_its_field_and_the_remedy() {
     let one = || vec![partition(1, "data", None)];
-    let cases: [(Vec<Partition>, Vec<Filesystem>, &str); 8] = [
+    let cases: [(Vec<Partition>, Vec<Filesystem>, &str); 9] = [
+        (
+            vec![partition(1, "da\u{1b}ta", None)],
+            vec![],
+            "storage.disks.serial:D1.partitions.1.label: a GPT label has at most 36 characters, no '/' and no control \
+             characters",
+        ),
         (
             vec![partition(0, "", None)],
             vec![],

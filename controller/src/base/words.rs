@@ -16,6 +16,38 @@ pub fn with_article(noun: &str) -> String {
     format!("{article} {noun}")
 }
 
+/// A text that moves no cursor and fits a refusal: what is no visible character is written as its number, and of a long one
+/// the middle is left out, since both ends may say what is wrong.
+pub fn plain(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    if count <= most {
+        return visible(text);
+    }
+    let (start, end) = (most * 2 / 3, most / 3);
+    let begin: String = text.chars().take(start).collect();
+    let rest: String = text.chars().skip(count - end).collect();
+    format!("{}…{}", visible(&begin), visible(&rest))
+}
+
+/// A text with a number in place of whatever a terminal would act on, but for the ends of its lines.
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            // As JSON and YAML write it too.
+            true => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+/// Whether a terminal does something at this character, or turns around what follows.
+fn acts(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || (c.is_control() && c != '\n')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -26,5 +58,22 @@ mod tests {
         assert_eq!([1, 3].map(|n| counted(n, "address")), ["1 address", "3 addresses"]);
         assert_eq!([1, 3].map(|n| counted(n, "entry")), ["1 entry", "3 entries"]);
         assert_eq!(["viewer", "operator", "admin"].map(with_article), ["a viewer", "an operator", "an admin"]);
+    }
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_written_as_a_number() {
+        assert_eq!(
+            visible("a\u{1b}[2Jb\r\u{9b}K\u{202e}\u{7f}\tä\n"),
+            "a\\u001b[2Jb\\u000d\\u009bK\\u202e\\u007f\\u0009ä\n"
+        );
+    }
+
+    #[test]
+    fn both_ends_of_a_long_text_are_kept() {
+        assert_eq!(plain("short", 9), "short");
+        assert_eq!(plain("123456789\u{7}", 9), "123456…89\\u0007");
+        let long = format!("\"{}\" is no name", "x".repeat(100_000));
+        let cut = plain(&long, 60);
+        assert!(cut.starts_with("\"xxx") && cut.ends_with("\" is no name") && cut.chars().count() == 61, "{cut}");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use ureq::Body;
 
 use super::error::CliError;
+use super::show::one_line;
 use crate::api::PREFIX;
 
 /// The largest answer that is read: a page of a thousand machines is far below.
@@ -242,7 +243,7 @@ fn finding(finding: &Value) -> String {
         (Value::Null, _) | (_, Value::Null) => String::new(),
         (line, column) => format!("line {line}, column {column}: "),
     };
-    format!("{machine}{place}{field}{}", text("problem"))
+    one_line(format!("{machine}{place}{field}{}", text("problem")))
 }
 
 /// A path with the parameters that have a value.
@@ -286,7 +287,7 @@ mod tests {
         assert_eq!(refused(409, &state).to_string(), "it is retired");
         let document = json!({"code": "document-invalid", "field": "document", "detail": "…", "problems": [
             {"line": 4, "column": 7, "field": "network.bonds", "problem": "not yet"},
-            {"line": 9, "column": 1, "field": "", "problem": "not YAML"},
+            {"line": 9, "column": 1, "field": "", "problem": "not\nYAML"},
         ]});
         assert_eq!(
             refused(422, &document).to_string(),

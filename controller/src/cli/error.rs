@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use crate::server::ServeError;
+use crate::words::visible;
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +62,8 @@ impl CliError {
     }
 }
 
-/// An error with its causes, in one line unless it has several of its own.
+/// An error with its causes, in one line unless it has several of its own. Files and machines choose some of the words:
+/// none of them moves the cursor.
 pub fn text(error: &dyn Error) -> String {
     let mut text = format!("muster: {error}");
     let mut cause = error.source();
@@ -69,5 +71,16 @@ pub fn text(error: &dyn Error) -> String {
         text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    text
+    visible(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_moves_no_cursor() {
+        let error = CliError::Failed("no \u{1b}[2Jsuch\rNIC\nand no other".to_owned());
+        assert_eq!(text(&error), "muster: no \\u001b[2Jsuch\\u000dNIC\nand no other");
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::api::view::Time;
 use crate::clock::now_unix_ms;
+use crate::words::visible;
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Args)]
@@ -50,9 +51,14 @@ impl Show {
     }
 }
 
-/// Prints to standard output. A reader that went away is no failure: `muster events | head`.
+/// Prints to standard output; to a terminal without what would move its cursor, which JSON's quotes let pass in part.
+/// A reader that went away is no failure: `muster events | head`.
 pub fn print(text: &str) {
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    let mut out = io::stdout().lock();
+    let _ = match out.is_terminal() {
+        true => out.write_all(visible(text).as_bytes()),
+        false => out.write_all(text.as_bytes()),
+    };
 }
 
 /// The widest cell of a table, in characters; JSON and YAML hold all of it.
@@ -150,7 +156,7 @@ fn short(text: String, most: usize) -> String {
 }
 
 /// Firmware and machines choose texts; none of them may move the cursor.
-fn one_line(text: String) -> String {
+pub fn one_line(text: String) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

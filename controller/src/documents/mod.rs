@@ -33,6 +33,9 @@ use muster_protocol::desired::{Checked, Desired, check};
 
 pub use places::Places;
 use reader::{Findings, Keys};
+use yaml::Place;
+
+use crate::words::plain;
 pub use render::{render, render_network, render_storage};
 
 /// The largest text that is read, in bytes.
@@ -49,6 +52,22 @@ pub struct DocumentProblem {
     pub field: String,
     /// What is wrong, and what would be right.
     pub problem: String,
+}
+
+/// Characters of a field in a refusal: deep in a document, with long names.
+const FIELD_LIMIT: usize = 240;
+/// Characters of a word in what is said of it: a name that somebody chose.
+const WORD_LIMIT: usize = 120;
+/// Characters of all that is said of it.
+pub(crate) const PROBLEM_LIMIT: usize = 900;
+
+impl DocumentProblem {
+    /// A document's texts in it are cut, and made visible: people read it on a terminal.
+    fn new(place: Place, field: &str, problem: &str) -> Self {
+        let words: Vec<String> = problem.split(' ').map(|word| plain(word, WORD_LIMIT)).collect();
+        let (field, problem) = (plain(field, FIELD_LIMIT), plain(&words.join(" "), PROBLEM_LIMIT));
+        Self { line: place.line, column: place.column, field, problem }
+    }
 }
 
 impl fmt::Display for DocumentProblem {

@@ -73,8 +73,7 @@ impl Findings {
             self.unlisted += 1;
             return;
         }
-        let (field, problem) = (field.into(), problem.into());
-        self.problems.push((place, DocumentProblem { line: place.line, column: place.column, field, problem }));
+        self.problems.push((place, DocumentProblem::new(place, &field.into(), &problem.into())));
     }
 
     /// Remembers where `field` stands, for problems that are found after reading.
@@ -151,7 +150,12 @@ impl Findings {
         if self.is_too_long(node, at, fields.entries.len()) {
             return Vec::new();
         }
-        fields.entries.into_iter().zip(places).map(|((key, node), place)| (key, place, node)).collect()
+        let named: Vec<_> =
+            fields.entries.into_iter().zip(places).map(|((key, node), place)| (key, place, node)).collect();
+        for (key, place, _) in named.iter().filter(|(key, ..)| key.contains(char::is_control)) {
+            self.add(*place, format!("{at}.{key}"), "a name has no control characters; leave them out");
+        }
+        named
     }
 
     /// A mapping's entries, and the places of their keys in the same order.
@@ -277,6 +281,11 @@ impl Findings {
 
     pub(super) fn item_text<'n>(&mut self, node: &'n Node, path: &str, expected: &str) -> Option<&'n str> {
         match &node.value {
+            Value::Text(text) if text.contains(char::is_control) => {
+                let problem = format!("{:?} has control characters; it must be {expected}", short(text));
+                self.add(node.place, path, problem);
+                None
+            }
             Value::Text(text) => Some(text),
             _ => {
                 self.wrong(node, path, expected);
@@ -307,13 +316,18 @@ impl Findings {
     /// "Expected this, found that."
     pub(super) fn wrong(&mut self, node: &Node, path: &str, expected: &str) {
         let found = match &node.value {
-            Value::Text(text) => {
-                let short: String = text.chars().take(60).collect();
-                format!("{short:?}")
-            }
+            Value::Text(text) => format!("{:?}", short(text)),
             other => other.kind().to_owned(),
         };
         self.add(node.place, path, format!("must be {expected}, and is {found}"));
+    }
+}
+
+/// The beginning of a value, to know it by.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

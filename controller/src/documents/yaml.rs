@@ -87,7 +87,7 @@ fn place(marker: &Marker) -> Place {
 }
 
 fn problem_at(place: Place, problem: impl Into<String>) -> DocumentProblem {
-    DocumentProblem { line: place.line, column: place.column, field: String::new(), problem: problem.into() }
+    DocumentProblem::new(place, "", &problem.into())
 }
 
 /// Builds the tree from the parser's events with a stack of its own, so that depth costs no call stack.

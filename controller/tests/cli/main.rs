@@ -169,6 +169,14 @@ async fn a_document_is_applied_compared_and_refused_with_its_lines() {
     let lines: Vec<&str> = refused.trim_start_matches("muster: ").lines().collect();
     assert_eq!(lines.len(), 2, "{refused}");
     assert!(lines[0].starts_with(&format!("{bad}: line 2, column 3: network.tunnels: ")), "{refused}");
+    // A document's texts move no cursor, and a template is for machines that are selected.
+    let loud = write("loud.yaml", "network:\n  \"\\e[2J\": {}\n  ethernets:\n    eth0: {mtu: \"\\r9000\"}\n");
+    let refused = lab.refuses(1, &["apply", "-m", &id, "-f", &loud]).await;
+    assert!(!refused.contains(|c: char| c.is_control() && c != '\n') && refused.contains("u001b[2J"), "{refused}");
+    assert_eq!(refused.trim_end().lines().count(), 2, "{refused}");
+    let template = write("t.yaml", "network:\n  ethernets:\n    eth0:\n      mtu: {{ labels.mtu }}\n");
+    let refused = lab.refuses(1, &["plan", "-m", &id, "-f", &template]).await;
+    assert!(refused.contains("line 4") && refused.contains("--selector"), "{refused}");
     let offline = lab.refuses(1, &["plan", "-m", &id, "-f", &good]).await;
     assert!(offline.contains("offline"), "{offline}");
     assert!(lab.refuses(1, &["apply", "-m", &id, "-f", "/nowhere.yaml"]).await.contains("/nowhere.yaml"));

@@ -149,8 +149,10 @@ fn check_partitions(field: &str, partitions: &[Partition], problems: &mut Proble
         } else if !numbers.insert(partition.number) {
             problems.add(format!("{field}.number"), "this number is used twice");
         }
-        if partition.label.encode_utf16().count() > 36 || partition.label.contains(['/', '\0']) {
-            problems.add(format!("{field}.label"), "a GPT label has at most 36 characters and no '/'");
+        if partition.label.encode_utf16().count() > 36 || partition.label.contains(|c: char| c == '/' || c.is_control())
+        {
+            let problem = "a GPT label has at most 36 characters, no '/' and no control characters";
+            problems.add(format!("{field}.label"), problem);
         } else if !partition.label.is_empty() && !labels.insert(&partition.label) {
             problems.add(format!("{field}.label"), "this label is used twice");
         }

@@ -53,7 +53,7 @@ fn select(node: &Node, at: &str, findings: &mut Findings) -> Option<Select> {
     let name = findings.text(&fields, "name").map(str::to_owned);
     let mac = findings.parsed::<Mac>(&fields, "macaddress", EXPECTED);
     let drivers = match fields.get("driver").map(|node| &node.value) {
-        Some(Value::Text(driver)) => vec![driver.clone()],
+        Some(Value::Text(_)) => findings.text(&fields, "driver").map(str::to_owned).into_iter().collect(),
         _ => texts(&fields, "driver", "a driver's name, such as e1000e", findings),
     };
     let select = Select { name, mac, drivers };

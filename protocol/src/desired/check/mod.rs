@@ -92,6 +92,11 @@ fn is_host(name: &str, limit: usize) -> bool {
     name.len() <= limit && name.split('.').all(label)
 }
 
+/// What the name of no thing has, and a terminal would act on.
+fn has_control(text: &str) -> bool {
+    text.contains(char::is_control)
+}
+
 /// IFNAMSIZ is 16 with the closing zero; the kernel refuses `/`, `:` and blanks (net/core/dev.c, dev_valid_name) and counts
 /// where it reads `%d`; `all` and `default` are folders beside the links' own in /proc/sys/net/ipv4/conf.
 fn check_name(field: &str, name: &str, problems: &mut Problems) {
@@ -110,6 +115,14 @@ fn check_ethernet<'a>(field: &str, id: &str, ethernet: &'a Ethernet, seen: &mut 
     problems.at_most(&format!("{field}.match.driver"), select.drivers.len(), 16);
     if select.is_by_id() {
         check_name(field, id, problems);
+    } else if has_control(id) {
+        problems.add(field, format!("{id:?} has control characters; leave them out"));
+    }
+    let patterns = select.drivers.iter().enumerate().map(|(i, driver)| (format!("driver[{i}]"), driver));
+    for (key, pattern) in select.name.iter().map(|name| ("name".to_owned(), name)).chain(patterns) {
+        if has_control(pattern) {
+            problems.add(format!("{field}.match.{key}"), format!("{pattern:?} has control characters; leave them out"));
+        }
     }
     let name = if select.is_by_id() { Some(id) } else { select.name.as_deref() };
     if name == Some(LOOPBACK) && !select.is_by_id() {

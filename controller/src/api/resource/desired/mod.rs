@@ -116,8 +116,21 @@ impl PermitBody {
 }
 
 fn parse(text: &str) -> Result<Checked<Desired>, Problem> {
-    documents::parse(text).map_err(Problem::document)
+    documents::parse(text).map_err(|mut problems| {
+        // Once is enough.
+        let is_tagged =
+            |line: usize| text.lines().nth(line - 1).is_some_and(|line| line.contains("{{") || line.contains("{%"));
+        let tagged = problems.iter().position(|problem| is_tagged(problem.line));
+        if let Some(at) = tagged {
+            problems[at].problem.push_str(TEMPLATE_HINT);
+        }
+        Problem::document(problems)
+    })
 }
+
+/// Whoever gives a template to one machine has forgotten something.
+const TEMPLATE_HINT: &str = "; {{ … }} and {% … %} are filled in only where machines are selected (--selector, --location, \
+                             --role or --all in place of --machine; /rollouts in the API)";
 
 /// What the machine would do for a document. The machine itself is asked; nothing is changed.
 /// What the document leaves out stays as it is desired now.

@@ -14,12 +14,13 @@ use crate::api::http::problem::Finding;
 use crate::api::http::{Body, Problem, Refused, Viewer};
 use crate::api::view::plan::{DiffView, PlanView};
 use crate::api::{Api, CallError};
-use crate::documents::DocumentProblem;
+use crate::documents::{DocumentProblem, PROBLEM_LIMIT};
 use crate::fleet::operation::confirmed;
 use crate::fleet::rollout::check::{self, Prepared, Wrong};
 use crate::fleet::rollout::name;
 use crate::fleet::rollout::select::Selector;
 use crate::fleet::{Refusal, State as FleetState, machine};
+use crate::words::plain;
 
 /// How many machines are asked at once.
 const ASKED_AT_ONCE: usize = 16;
@@ -158,7 +159,7 @@ fn problem(problem: check::Problem) -> Problem {
         line: Some(fault.line),
         column: Some(fault.column),
         field: "template".into(),
-        problem: fault.problem,
+        problem: plain(&fault.problem, PROBLEM_LIMIT),
     };
     let findings: Vec<Finding> = match problem {
         check::Problem::Refused(refusal) => return refusal.into(),

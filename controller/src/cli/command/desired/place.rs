@@ -25,7 +25,7 @@ impl Placed {
     /// A refusal with file and line behind each field that it names, where they are known.
     pub fn error(&self, error: CliError) -> CliError {
         match error {
-            CliError::Refused { code, detail } if code == "machine-refused" => {
+            CliError::Refused { code, detail } if matches!(code.as_str(), "machine-refused" | "invalid") => {
                 CliError::Refused { detail: self.said(&detail), code }
             }
             CliError::Failed(why) => CliError::Failed(self.said(&why)),
