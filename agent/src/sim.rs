@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use crate::machine::{Lost, Machine, MachineError, Percent};
 use crate::plan;
 use crate::plan::network::twin::Twin;
-use crate::plan::network::{Change, NewWay};
+use crate::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE};
 use crate::plan::storage::apply_to_model;
 use crate::reconcile::DEAD_MAN;
 
@@ -56,7 +56,7 @@ struct World {
 pub enum Wire {
     /// Everything arrives, however the machine is configured.
     Magic,
-    /// A default route must lead to this gateway, by a link that is up and has a carrier and an address beside it.
+    /// A default route, or that of a proof, must lead to this gateway, by a link that is up and has a carrier and an address beside it.
     Gateway(IpAddr),
     /// Nothing arrives.
     Cut,
@@ -219,9 +219,16 @@ impl World {
         Ok(!named(&self.faults.ignore))
     }
 
-    fn default_gateways(&self) -> impl Iterator<Item = (IpAddr, u32)> {
-        let default = |route: &Route| route.via.filter(|_| route.to.prefix_len() == 0).map(|via| (via, route.link));
-        self.network.observe().routes.iter().filter_map(default)
+    /// The gateways of default routes; where the rule of a proof sends packets of `way` elsewhere, those of its table.
+    fn gateways(&self, way: Option<&NewWay>) -> impl Iterator<Item = (IpAddr, u32)> {
+        let network = self.network.observe();
+        let is_marked = way.is_some() && network.rules.iter().any(|rule| rule.mark == Some(PROOF_MARK));
+        let leads = move |route: &Route| match is_marked {
+            true => route.table == PROOF_TABLE,
+            false => route.to.prefix_len() == 0,
+        };
+        let gateway = move |route: &Route| route.via.filter(|_| leads(route)).map(|via| (via, route.link));
+        network.routes.iter().filter_map(gateway)
     }
 
     fn is_carried(&self, way: Option<&NewWay>) -> bool {
@@ -237,9 +244,7 @@ impl World {
         match self.wire {
             Wire::Magic => true,
             Wire::Cut => false,
-            Wire::Gateway(gateway) => {
-                self.default_gateways().any(|(via, link)| via == gateway && usable(link, gateway))
-            }
+            Wire::Gateway(gateway) => self.gateways(way).any(|(via, link)| via == gateway && usable(link, gateway)),
         }
     }
 }
@@ -379,7 +384,7 @@ impl Machine for SimMachine {
     fn unanswered(&self) -> Vec<IpAddr> {
         let world = self.world();
         let Wire::Gateway(right) = world.wire else { return Vec::new() };
-        world.default_gateways().map(|(via, _)| via).filter(|via| *via != right).collect()
+        world.network.observe().routes.iter().filter_map(|route| route.via).filter(|via| *via != right).collect()
     }
 
     fn set_clock(&self, _unix_ms: u64) {}

@@ -5,6 +5,8 @@
 
 #[path = "network_kernel/drift.rs"]
 mod drift;
+#[path = "network_kernel/gateways.rs"]
+mod gateways;
 #[path = "network_kernel/lab.rs"]
 #[allow(dead_code, reason = "the lab has more than is needed here")]
 mod lab;
@@ -421,7 +423,7 @@ fn what_a_router_announces_is_tried_beside_the_static_address_and_gateway_of_the
     lab.dnsmasq("--enable-ra --dhcp-range=2001:db8::,ra-only,64,3600");
     does(&network, Change::SetAcceptRa { link: "eth0".to_owned(), accept_ra: AcceptRa::On });
     let beside = Route { metric: 4_000_000_000, ..route("2001:db8:99::1/128", None, PROOF_TABLE) };
-    let marked = Rule { mark: Some(PROOF_MARK), ..rule(None, Some("2001:db8:99::1/128"), PROOF_TABLE, Some(19_797)) };
+    let marked = Rule { mark: Some(PROOF_MARK), ..rule(None, Some("2001:db8:99::1/128"), PROOF_TABLE, Some(1)) };
     does(&network, Change::AddAnnounced(beside.clone()));
     does(&network, Change::AddRule(marked.clone()));
 

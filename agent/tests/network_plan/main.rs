@@ -1,6 +1,7 @@
 //! Plans and reverts of the network, held against the twin of the kernel: random machines, random documents.
 
 mod announced;
+mod gateways;
 mod generate;
 mod mtus;
 mod past;
@@ -265,10 +266,10 @@ fn another_gateway_on_the_same_link_is_asked_before_it_is_used() {
             "None: add address 192.0.2.7/24 to eth0",
             "None: wait until the addresses of eth0 are known to be unique",
             "None: add route 203.0.113.1/32 via 192.0.2.254 by eth0 with metric 4000000000 in table 19797",
-            "None: add rule 19797: from 192.0.2.7/32 to 203.0.113.1/32 lookup 19797",
+            "None: add rule 1: to 203.0.113.1/32 fwmark 0x4d55 lookup 19797",
             "None: reach the controller by eth0 from 192.0.2.7, beside the present way",
             "ControlPath: add route 0.0.0.0/0 via 192.0.2.254 by eth0 with metric 0",
-            "None: remove rule 19797: from 192.0.2.7/32 to 203.0.113.1/32 lookup 19797",
+            "None: remove rule 1: to 203.0.113.1/32 fwmark 0x4d55 lookup 19797",
             "ControlPath: remove route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 1024",
             "None: remove route 203.0.113.1/32 via 192.0.2.254 by eth0 with metric 4000000000 in table 19797",
             "ControlPath: remove address 192.0.2.100/24 from eth0",

@@ -58,7 +58,7 @@ fn same(a: &Route, b: &Route) -> bool {
 
 impl Planner<'_> {
     /// Whether a link's client went on until now and goes on: then what it sets is its own business.
-    fn keeps_dhcp(&self, wanted: &LinkTarget, family: Family) -> bool {
+    pub(super) fn keeps_dhcp(&self, wanted: &LinkTarget, family: Family) -> bool {
         let present = wanted.present.as_deref().unwrap_or(&wanted.name);
         let ran = self.observed.links.iter().find(|link| link.name == present);
         let stopped = |change: &Change| match change {

@@ -53,7 +53,7 @@ impl Control {
             pending = defaults.map(|route| route.link).collect();
         }
         if pending.is_empty() {
-            let global = |link: &&Link| link.addresses.iter().any(is_global);
+            let global = |link: &&Link| link.addresses.iter().any(|address| is_global(address.net.addr()));
             pending = network.links.iter().filter(global).map(|link| link.index).collect();
         }
         let sources = found.as_ref().map(|[first, _]| sources(network, first)).unwrap_or_default();
@@ -158,11 +158,12 @@ impl Control {
         let Some(present) = self.ways(now, None) else { return false };
         let Route { to, via, metric, table, origin, .. } = *route;
         let added = observed::Route { to, via, link: link.index, metric, table, origin };
-        // Of two alike IPv4 takes the first; IPv6 takes both, in turn.
+        // Of two alike IPv4 takes the first; IPv6 takes both, in turn, and so does IPv4 with default routes whose gateways it
+        // has not heard of for a while (net/ipv4/fib_semantics.c, fib_select_default).
         let is_alike = |way: &Way| {
             (way.table, way.prefix, way.metric) == (table, to.prefix_len(), metric)
                 && (way.link, way.via) != (link.index, via)
-                && controller.is_ipv6()
+                && (controller.is_ipv6() || to.prefix_len() == 0)
                 && to.contains(&controller)
         };
         let hops = |ways: &[Way; 2]| ways.each_ref().map(|way| (way.link, way.via));
@@ -208,8 +209,8 @@ fn is_better(prefix: u8, metric: u32, than: &Way) -> bool {
     (prefix, std::cmp::Reverse(metric)) > (than.prefix, std::cmp::Reverse(than.metric))
 }
 
-fn is_global(address: &Address) -> bool {
-    match address.net.addr() {
+pub(super) fn is_global(address: IpAddr) -> bool {
+    match address {
         IpAddr::V4(ip) => !ip.is_link_local(),
         IpAddr::V6(ip) => !ip.is_unicast_link_local(),
     }

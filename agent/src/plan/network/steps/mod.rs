@@ -23,6 +23,7 @@ use super::target::{KindTarget, LinkTarget, Target};
 use super::twin::Twin;
 use super::{Change, Route, Step};
 use control::Control;
+pub(super) use staged::{is_in_proof, is_proofs};
 
 /// By which link, and over which gateway if any, an address is reached.
 pub(super) fn way(network: &Network, to: IpAddr) -> Option<(u32, Option<IpAddr>)> {
@@ -42,6 +43,7 @@ enum Half {
 /// `controllers` are the addresses by which the controller is reached, the one in use first.
 pub(super) fn between(target: &Target, observed: &Network, controllers: &[IpAddr]) -> Vec<Step> {
     let mut beside = Planner::new(target, observed, controllers);
+    beside.clear_proof();
     beside.pass(Half::Beside);
     let mut whole = beside.clone();
     whole.pass(Half::Whole);
@@ -58,6 +60,7 @@ pub(super) fn between(target: &Target, observed: &Network, controllers: &[IpAddr
 /// The steps that lead back: nothing is proven between, for what is there now was not proven either.
 pub(super) fn back(target: &Target, observed: &Network) -> Vec<Step> {
     let mut planner = Planner::new(target, observed, &[]);
+    planner.clear_proof();
     planner.pass(Half::Whole);
     planner.steps
 }

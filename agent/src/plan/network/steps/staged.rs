@@ -1,23 +1,35 @@
 //! The new way to the controller, beside the present one: what is put up for the proof alone.
 //!
-//! Nothing of it is desired, so the second half of the plan takes it away again, and so does a revert.
+//! Nothing of it is desired, so the second half of the plan takes it away again, and so does a revert. Packets of a proof
+//! carry a mark: where the new way leaves by the link of the present one, a rule that asks for the mark sends them to a
+//! table of their own, so that two ways stand side by side that differ in nothing but the gateway.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use muster_protocol::desired::{AcceptRa, LeaseUse, MAIN_TABLE, Reach, Rule, Take};
 use muster_protocol::inventory::Carrier;
-use muster_protocol::observed::{self, Admin, Link, Network, Origin};
+use muster_protocol::observed::{self, Address, Admin, Link, Network, Origin};
 
 use super::Planner;
-use super::control::{Way, meets, way};
+use super::control::{Way, is_global, meets, way};
 use crate::plan::network::target::LinkTarget;
 use crate::plan::network::{Change, Family, LEASED_METRIC, NewWay, PROOF_MARK, PROOF_TABLE, Route, metric_in_force};
 
 /// Behind all routes that anybody uses: such a one is taken only by a socket that is bound to its link.
 pub(super) const LAST_METRIC: u32 = 4_000_000_000;
-/// Where the rule stands that sends a proof to a table of our own, for a new way by the link of the present one.
-const PRIORITY: u32 = 19_797;
+/// Where the rule stands that sends a proof to a table of our own: before those of documents, which would have its packets too.
+const PRIORITY: u32 = 1;
+
+/// Whether a rule is there for a proof alone.
+pub(in crate::plan::network) fn is_proofs(rule: &Rule) -> bool {
+    (rule.table, rule.mark) == (PROOF_TABLE, Some(PROOF_MARK))
+}
+
+/// Whether a route of this table and metric is there for a proof alone.
+pub(in crate::plan::network) fn is_in_proof(table: u32, metric: u32) -> bool {
+    (table, metric) == (PROOF_TABLE, LAST_METRIC)
+}
 
 /// The same lease with its routes behind all others.
 pub(super) fn beside(uses: LeaseUse) -> LeaseUse {
@@ -55,6 +67,21 @@ enum Comes {
 }
 
 impl<'a> Planner<'a> {
+    /// Takes away what an agent that died in the middle of a proof left on any link: the next proof would go by it.
+    pub(super) fn clear_proof(&mut self) {
+        let network = self.twin.observe();
+        let rules: Vec<Rule> = network.rules.iter().filter(|rule| is_proofs(rule)).cloned().collect();
+        let is_left = |route: &&observed::Route| is_in_proof(route.table, route.metric);
+        let name = |index| network.links.iter().find(|link| link.index == index).map(|link| link.name.clone());
+        let routes = network.routes.iter().filter(is_left).filter_map(|route| {
+            let observed::Route { to, via, metric, table, origin, .. } = *route;
+            Some(Route { link: name(route.link)?, to, via, metric, table, origin, reach: Reach::Prefix })
+        });
+        let routes: Vec<Route> = routes.collect();
+        rules.into_iter().for_each(|rule| self.must(Change::RemoveRule(rule)));
+        routes.into_iter().for_each(|route| self.must(Change::RemoveRoute(route)));
+    }
+
     /// Puts a new way up and has it proven, where there is one that can stand beside the present one. `left` is what there
     /// is at the end, as far as that is known.
     pub(super) fn stage(&mut self, left: &Network) {
@@ -94,7 +121,7 @@ impl<'a> Planner<'a> {
         if is_announced && is_deaf {
             return;
         }
-        if is_same_link && if is_announced { !is_hidden } else { !self.is_other(wanted, present, &now) } {
+        if is_same_link && if is_announced { !is_hidden } else { !self.is_other(wanted, present) } {
             return;
         }
         // Which of several links it is, the kernel says, where it may: nothing else leads there.
@@ -104,7 +131,7 @@ impl<'a> Planner<'a> {
         {
             return;
         }
-        let source = self.source(wanted);
+        let source = self.source(wanted, present);
         // An address that would draw the present way to it is not there yet.
         let is_there = source.is_some_and(|source| now.addresses.iter().any(|have| have.net.addr() == source));
         if !is_there && (is_configured || is_same_link && !is_announced) {
@@ -126,36 +153,27 @@ impl<'a> Planner<'a> {
             origin: Origin::Static,
             reach: Reach::OnLink,
         };
-        let rule =
-            |from, mark| Rule { from, to: Some(to), table: PROOF_TABLE, priority: Some(PRIORITY), mark, tos: None };
-        // A rule that has the present way would be asked first.
-        let is_ruled = present.priority <= PRIORITY;
-        if is_hidden {
-            if is_ruled {
-                return;
-            }
-            self.must(Change::AddAnnounced(route(None, LAST_METRIC, PROOF_TABLE)));
-            self.must(Change::AddRule(rule(None, Some(PROOF_MARK))));
-        } else if let (Some(via), true) = (wanted.via, is_configured && !is_elsewhere) {
-            if is_same_link {
-                let rule = Change::AddRule(rule(source.map(IpNet::from), None));
-                // Packets of the present way have the same source: the two cannot be told apart.
-                if is_ruled || self.would_cut(&rule) {
-                    return;
-                }
-                self.must(Change::AddRoute(route(Some(via), LAST_METRIC, PROOF_TABLE)));
-                self.must(rule);
-            } else {
-                // The shortest prefix of all: a longer one than the present way's would be taken at once.
-                let to = IpNet::new(present.controller, 0).map_or(to, |net| net.trunc());
-                self.must(Change::AddRoute(Route { to, ..route(Some(via), LAST_METRIC, MAIN_TABLE) }));
-            }
-        }
         if wanted.comes == Comes::Leased {
             let awaits = Change::AwaitLease { link: link.clone(), family: Family::V4 };
             if !self.has(&awaits) {
                 self.must(awaits);
             }
+        }
+        if is_hidden || is_configured && is_same_link {
+            let beside = route(wanted.via, LAST_METRIC, PROOF_TABLE);
+            let beside = if is_hidden { Change::AddAnnounced(beside) } else { Change::AddRoute(beside) };
+            let is_first = |rule: &Rule| rule.priority.is_none_or(|priority| priority <= PRIORITY);
+            // A rule of somebody else's would be asked first, or asks that very table.
+            if self.twin.observe().rules.iter().any(is_first) || self.would_cut(&beside) {
+                return;
+            }
+            self.must(beside);
+            let (table, priority, mark) = (PROOF_TABLE, Some(PRIORITY), Some(PROOF_MARK));
+            self.must(Change::AddRule(Rule { from: None, to: Some(to), table, priority, mark, tos: None }));
+        } else if let (Some(via), false, false) = (wanted.via, is_announced, is_elsewhere) {
+            // The shortest prefix of all: a longer one than the present way's would be taken at once.
+            let to = IpNet::new(present.controller, 0).map_or(to, |net| net.trunc());
+            self.must(Change::AddRoute(Route { to, ..route(Some(via), LAST_METRIC, MAIN_TABLE) }));
         }
         let controller = is_elsewhere.then_some(wanted.to);
         let links = self.links_of(wanted).map(|link| link.name.clone()).collect();
@@ -182,32 +200,50 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether the wanted way differs from the present one although it leaves by the same link.
-    fn is_other(&self, wanted: &Wanted<'_>, present: &Way, now: &Link) -> bool {
+    fn is_other(&self, wanted: &Wanted<'_>, present: &Way) -> bool {
+        wanted.via != present.via || self.source_that_stays(wanted.link, present).is_none()
+    }
+
+    /// The address from which the present way is used, where the link keeps it.
+    fn source_that_stays(&self, wanted: &LinkTarget, present: &Way) -> Option<IpAddr> {
         let gateway = present.via.unwrap_or(present.controller);
-        let source = self
-            .observed
-            .links
-            .iter()
-            .find(|link| link.index == present.link)
-            .and_then(|link| link.addresses.iter().find(|address| address.net.contains(&gateway)).copied());
-        let stays = source.is_some_and(|source| {
-            let leased = source.origin == Origin::Dhcp && wanted.link.dhcp4.is_on() && now.dhcp4 != observed::Dhcp::Off;
-            let announced = matches!(source.origin, Origin::Ra | Origin::Kernel);
-            leased || announced || wanted.link.addresses.iter().any(|address| address.net == source.net)
-        });
-        !stays || wanted.via != present.via
+        let link = self.observed.links.iter().find(|link| link.index == present.link)?;
+        let may_be = |ip: IpAddr| ip.is_ipv4() == gateway.is_ipv4() && is_global(ip);
+        let all = || link.addresses.iter().filter(|address| may_be(address.net.addr()));
+        // One that holds the gateway, where there is one (net/ipv4/devinet.c, inet_select_addr).
+        let source = all().find(|address| address.net.contains(&gateway)).or_else(|| all().next())?;
+        let ip = source.net.addr();
+        let stays = match source.origin {
+            Origin::Dhcp if ip.is_ipv4() => self.keeps_dhcp(wanted, Family::V4),
+            Origin::Ra => wanted.accept_ra != AcceptRa::Off,
+            Origin::Kernel => true,
+            Origin::Dhcp | Origin::Static => false,
+        };
+        (stays || wanted.addresses.iter().any(|address| address.net.addr() == ip)).then_some(ip)
     }
 
     /// The address from which the new way will be used, where it is known beforehand.
-    fn source(&self, wanted: &Wanted<'_>) -> Option<IpAddr> {
+    fn source(&self, wanted: &Wanted<'_>, present: &Way) -> Option<IpAddr> {
         if wanted.comes != Comes::Configured {
             return None;
         }
         let next = wanted.via.unwrap_or(wanted.to);
-        let addresses = || wanted.link.addresses.iter().map(|address| address.net);
-        let family = |net: &IpNet| net.addr().is_ipv4() == wanted.to.is_ipv4();
-        let source = addresses().find(|net| net.contains(&next)).or_else(|| addresses().find(family));
-        source.map(|net| net.addr())
+        let may_be = |net: &IpNet| net.addr().is_ipv4() == wanted.to.is_ipv4() && is_global(net.addr());
+        let configured = wanted.link.addresses.iter().map(|address| address.net);
+        let all: Vec<IpNet> = configured.chain(self.kept_lease(wanted.link)).filter(may_be).collect();
+        let mut near = all.iter().filter(|net| net.contains(&next));
+        // Of several that hold the gateway the kernel takes the one that was there first.
+        let is_present = self.now(wanted.link).is_some_and(|now| now.index == present.link);
+        let stays = self.source_that_stays(wanted.link, present).filter(|_| is_present);
+        let first = near.clone().find(|net| Some(net.addr()) == stays);
+        first.or_else(|| near.next()).or(all.first()).map(IpNet::addr)
+    }
+
+    /// The address of a lease that is there and stays.
+    fn kept_lease(&self, wanted: &LinkTarget) -> Option<IpNet> {
+        let now = self.now(wanted).filter(|_| self.keeps_dhcp(wanted, Family::V4))?;
+        let leased = |address: &&Address| address.origin == Origin::Dhcp && address.net.addr().is_ipv4();
+        now.addresses.iter().find(leased).map(|address| address.net)
     }
 
     /// The way that is there at the end, where it is one that a router announces already, and no other.
@@ -253,9 +289,11 @@ impl<'a> Planner<'a> {
         Some(Wanted { or: or.to_vec(), ..Wanted::by(Comes::Announced, to, link) })
     }
 
-    /// How the target's main table reaches the controller: the longest prefix, then the lowest metric, then the first. None
-    /// where it is not asked.
+    /// How the target's table that is asked reaches the controller: the longest prefix, then the lowest metric, then the
+    /// first. None where it depends on the source which table that is.
     fn wanted_way(&self, to: IpAddr) -> Option<Wanted<'a>> {
+        let table = self.table_asked(to)?;
+        let is_main = table == MAIN_TABLE;
         let mut best: Option<Wanted<'a>> = None;
         let mut consider = |link, via, prefix, metric, is_leased| {
             let comes = if is_leased { Comes::Leased } else { Comes::Configured };
@@ -267,31 +305,37 @@ impl<'a> Planner<'a> {
             }
         };
         for link in self.target.links.iter().filter(|link| link.port.is_none()) {
-            for net in link.addresses.iter().map(|address| address.net).filter(|net| net.contains(&to)) {
+            for net in link.addresses.iter().map(|address| address.net).filter(|net| is_main && net.contains(&to)) {
                 consider(link, None, net.prefix_len(), 0, false);
             }
-            for route in link.routes.iter().filter(|route| route.table == MAIN_TABLE && route.to.contains(&to)) {
-                let is_leased = route.via.is_some_and(|via| {
-                    !link.addresses.iter().any(|address| address.net.contains(&via)) && route.reach == Reach::Prefix
-                });
+            for route in link.routes.iter().filter(|route| route.table == table && route.to.contains(&to)) {
+                let held = || link.addresses.iter().map(|address| address.net).chain(self.kept_lease(link));
+                let is_leased =
+                    route.via.is_some_and(|via| route.reach == Reach::Prefix && !held().any(|net| net.contains(&via)));
                 consider(link, route.via, route.to.prefix_len(), route.metric, is_leased && to.is_ipv4());
             }
-            if let Some(uses) = lease_use(link).filter(|uses| uses.routes == Take::Yes && to.is_ipv4()) {
+            if let Some(uses) = lease_use(link).filter(|uses| is_main && uses.routes == Take::Yes && to.is_ipv4()) {
                 consider(link, None, 0, uses.route_metric.unwrap_or(LEASED_METRIC), true);
             }
         }
-        best.filter(|best| !self.is_ruled_elsewhere(best.link, to))
+        best
     }
 
-    /// Whether the target has rules by which another table than the main one leads to the controller.
-    fn is_ruled_elsewhere(&self, link: &LinkTarget, controller: IpAddr) -> bool {
-        let sources: Vec<IpAddr> = link.addresses.iter().map(|address| address.net.addr()).collect();
+    /// The table in which the target's rules have the controller looked for. None where only some sources meet them.
+    fn table_asked(&self, controller: IpAddr) -> Option<u32> {
+        let addresses = self.target.links.iter().flat_map(|link| &link.addresses);
+        let sources: Vec<IpAddr> = addresses.map(|address| address.net.addr()).collect();
         let leads = |table: u32| {
             let mut routes = self.target.links.iter().flat_map(|link| &link.routes);
-            routes.any(|route| route.table == table && route.to.contains(&controller))
+            table == MAIN_TABLE || routes.any(|route| route.table == table && route.to.contains(&controller))
         };
-        let is_asked = |rule: &Rule| rule.table != MAIN_TABLE && meets(rule, controller, &sources);
-        self.target.rules.iter().any(|rule| is_asked(rule) && leads(rule.table))
+        let rules = self.target.rules.iter();
+        let mut asked: Vec<&Rule> =
+            rules.filter(|rule| meets(rule, controller, &sources) && leads(rule.table)).collect();
+        // One that says no priority is put before all others.
+        crate::sort::short(&mut asked, |a, b| a.priority.cmp(&b.priority));
+        let Some(first) = asked.first() else { return Some(MAIN_TABLE) };
+        first.from.is_none_or(|from| from.prefix_len() == 0).then_some(first.table)
     }
 }
 

@@ -7,6 +7,7 @@ use muster_protocol::observed::{self, Link, LinkKind, Network, Origin};
 
 use super::{BondTarget, KindTarget, LinkTarget, PortTarget, Target, can_be_made};
 use crate::plan::network::Route;
+use crate::plan::network::steps::{is_in_proof, is_proofs};
 
 impl Target {
     /// The target that is the state `before`, now that it is as `now`.
@@ -41,7 +42,9 @@ impl Target {
             had.zip(owner).is_some_and(|(had, owner)| had.permanent_mac == owner.mac)
         };
         crate::sort::short(&mut links, |a, b| gives_mac(b).cmp(&gives_mac(a)));
-        Self { links: below_first(links), unwanted, rules: before.rules.clone(), nameservers, search, ntp, hostname }
+        // What was left of a proof then is nothing to go back to.
+        let rules = before.rules.iter().filter(|rule| !is_proofs(rule)).cloned().collect();
+        Self { links: below_first(links), unwanted, rules, nameservers, search, ntp, hostname }
     }
 }
 
@@ -77,7 +80,10 @@ fn of_link(link: &Link, before: &Network, now: &Network) -> Option<LinkTarget> {
         before.links.iter().any(|link| link.name == port.of && matches!(link.kind, LinkKind::Bond(_)))
     });
     let held = |via| link.addresses.iter().any(|address| address.net.contains(&via));
-    let routes = before.routes.iter().filter(|route| route.link == link.index && route.origin != Origin::Kernel);
+    let is_its = |route: &&observed::Route| {
+        route.link == link.index && route.origin != Origin::Kernel && !is_in_proof(route.table, route.metric)
+    };
+    let routes = before.routes.iter().filter(is_its);
     let dhcp = |dhcp: &observed::Dhcp| dhcp.lease_use().map_or(Dhcp::Off, |uses: LeaseUse| Dhcp::On(uses));
     Some(LinkTarget {
         name: link.name.clone(),
