@@ -11,7 +11,7 @@ use super::staged::beside;
 use super::{Half, Planner};
 use crate::plan::network::resolvers::{in_force, leases, ntp_in_force};
 use crate::plan::network::target::{LinkTarget, Target};
-use crate::plan::network::{Change, Family, Route, Step};
+use crate::plan::network::{Change, Family, LEASED_METRIC, Route, Step};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -108,11 +108,12 @@ impl Planner<'_> {
         }
     }
 
-    /// Starts clients, or has those that run use their lease as is wanted.
+    /// Starts clients, or has those that run use their lease as is wanted. One whose routes are there and do not count any
+    /// more goes on with them until others are there.
     pub(super) fn leases(&mut self, wanted: &LinkTarget, half: Half) {
         for family in FAMILIES {
             let (Some(now), Dhcp::On(uses)) = (self.now(wanted), wanted.dhcp(family)) else { continue };
-            if client(now, family).lease_use() == Some(uses) {
+            if client(now, family).lease_use() == Some(uses) || self.has_old_routes(wanted, family) {
                 continue;
             }
             let link = wanted.name.clone();
@@ -129,6 +130,28 @@ impl Planner<'_> {
             && !self.has(&awaits)
         {
             self.must(awaits);
+        }
+    }
+
+    /// Whether a client runs whose lease has brought routes that are to go, or to come after others.
+    fn has_old_routes(&self, wanted: &LinkTarget, family: Family) -> bool {
+        let metric = |uses: LeaseUse| uses.route_metric.unwrap_or(LEASED_METRIC);
+        let differs = |had: LeaseUse, uses: LeaseUse| {
+            had.routes == Take::Yes && (uses.routes == Take::No || metric(uses) > metric(had))
+        };
+        let had = self.now(wanted).map(|now| client(now, family)).filter(|dhcp| dhcp.lease().is_some());
+        match (had.and_then(observed::Dhcp::lease_use), wanted.dhcp(family)) {
+            (Some(had), Dhcp::On(uses)) => family == Family::V4 && differs(had, uses),
+            _ => false,
+        }
+    }
+
+    /// Lets the routes go that a lease brought and that do not count any more, now that others are there.
+    pub(super) fn old_leased_routes(&mut self, wanted: &LinkTarget) {
+        if let Dhcp::On(uses) = wanted.dhcp4
+            && self.has_old_routes(wanted, Family::V4)
+        {
+            self.must(Change::StartDhcp { link: wanted.name.clone(), family: Family::V4, uses });
         }
     }
 
@@ -160,7 +183,10 @@ impl Planner<'_> {
     /// Whether a route that is there does for one that is wanted.
     fn does(&self, wanted: &LinkTarget, have: &Route, route: &Route) -> bool {
         let announced = have.origin == Origin::Ra && wanted.accept_ra != AcceptRa::Off;
-        same(have, route) && (announced || self.fits(wanted, family(&route.to), have.origin, route.origin))
+        let goes = have.origin == Origin::Dhcp && self.has_old_routes(wanted, family(&have.to));
+        same(have, route)
+            && (!goes || route.origin == have.origin)
+            && (announced || self.fits(wanted, family(&route.to), have.origin, route.origin))
     }
 
     pub(super) fn new_routes(&mut self, wanted: &LinkTarget, half: Half) {

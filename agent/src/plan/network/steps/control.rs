@@ -9,7 +9,8 @@ use muster_protocol::to_agent::Impact;
 
 use super::staged::LAST_METRIC;
 use crate::plan::network::target::below;
-use crate::plan::network::{Change, LEASED_METRIC, Route};
+use crate::plan::network::twin::used;
+use crate::plan::network::{Change, Family, LEASED_METRIC, Route};
 
 /// The main table, and the priority of the rule that asks it.
 const MAIN: (u32, u32) = (MAIN_TABLE, 32_766);
@@ -113,9 +114,11 @@ impl Control {
             Change::SetBond { link, .. } | Change::SetArpTargets { link, .. } | Change::SetPrimary { link, .. } => {
                 on(link, Impact::None)
             }
-            Change::StartDhcp { link, uses, .. } => if_taken(self.is_leased_away(link, *uses, now)),
+            Change::StartDhcp { link, family: Family::V4, uses } => self.leased(link, *uses, now),
             Change::AddRule(rule) | Change::RemoveRule(rule) => if_taken(self.is_ruled(rule, now)),
-            Change::StopDhcp { .. }
+            // Routers bring the routes of IPv6.
+            Change::StartDhcp { family: Family::V6, .. }
+            | Change::StopDhcp { .. }
             | Change::Create { .. }
             | Change::SetBridge { .. }
             | Change::SetPort { .. }
@@ -180,6 +183,24 @@ impl Control {
             || address.net.addr() == controller
             // An address of the gateway's own would answer for it.
             || present.iter().any(|way| !is_there(way) && way.via == Some(address.net.addr()))
+    }
+
+    /// What it costs to start a client, or to have one that runs use its lease otherwise.
+    fn leased(&self, link: &str, uses: LeaseUse, now: &Network) -> Impact {
+        let Some(there) = now.links.iter().find(|there| there.name == *link) else { return Impact::None };
+        let had = there.dhcp4.lease_use().filter(|_| there.dhcp4.lease().is_some());
+        let routes = had.map_or_else(|| now.routes.clone(), |had| used(now, there.index, had, uses));
+        let is_less = routes.len() < now.routes.len();
+        let then = Network { routes, ..now.clone() };
+        let hops = |network: &Network| self.ways(network, None).map(|ways| ways.map(|way| (way.link, way.via)));
+        let is_unknown = self.way.is_none() && is_less;
+        if is_unknown || hops(now) != hops(&then) || self.is_leased_away(link, uses, now) {
+            Impact::ControlPath
+        } else if is_less {
+            Impact::AddressesChange
+        } else {
+            Impact::None
+        }
     }
 
     /// Whether the routes of a lease on another link would be the way to the controller.

@@ -127,6 +127,7 @@ impl<'a> Planner<'a> {
             self.await_way();
         }
         let before = self.twin.observe().routes.clone();
+        target.links.iter().for_each(|link| self.old_leased_routes(link));
         self.old_rules();
         target.links.iter().for_each(|link| self.old_routes(link));
         target.links.iter().for_each(|link| self.old_addresses(link));

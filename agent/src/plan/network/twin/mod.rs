@@ -7,6 +7,7 @@
 //! not flow here.
 
 mod layers;
+mod leases;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,6 +17,8 @@ use muster_protocol::observed::{Address, Admin, Dhcp, Lease, Link, LinkKind, Net
 
 use super::resolvers::{fixed_part, in_force, leases, ntp_in_force};
 use super::{Change, Family, Route as NamedRoute};
+use leases::Withheld;
+pub(super) use leases::used;
 
 /// Why the kernel would not do a step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +44,8 @@ pub struct Twin {
     ntp: Vec<String>,
     /// What DHCP servers would give, by link name. A client that starts gets it at once.
     offers: BTreeMap<(String, Family), Lease>,
+    /// What leases brought and nobody wants of them.
+    withheld: Vec<Withheld>,
     /// The bridges whose MTU was set, by index: the others follow their ports.
     mtu_by_hand: BTreeSet<u32>,
     /// The highest interface index that there ever was: the kernel gives none twice.
@@ -65,6 +70,7 @@ impl Twin {
             ntp: if network.ntp == brought.ntp { Vec::new() } else { network.ntp.clone() },
             last_index: network.links.iter().map(|link| link.index).max().unwrap_or(1),
             mtu_by_hand: BTreeSet::new(),
+            withheld: Vec::new(),
             network,
         };
         let is_set =
@@ -252,12 +258,17 @@ impl Twin {
 
     fn start_dhcp(&mut self, name: &str, family: Family, uses: LeaseUse) -> Done {
         let offer = self.offers.get(&(name.to_owned(), family)).cloned();
+        let link = self.link(name)?.index;
         let dhcp = self.dhcp(name, family)?;
         let kept = dhcp.lease().cloned();
+        let had = dhcp.lease_use().filter(|had| kept.is_some() && *had != uses);
         *dhcp = match kept.clone().or_else(|| offer.clone()) {
             Some(lease) => Dhcp::Bound(uses, Box::new(lease)),
             None => Dhcp::Searching(uses),
         };
+        if let Some(had) = had.filter(|_| family == Family::V4) {
+            self.use_otherwise(link, had, uses);
+        }
         // A server of IPv6 may have no address to give, and options all the same.
         if let (None, Some(lease)) = (kept, offer.filter(|lease| !lease.address.addr().is_unspecified())) {
             let link = self.link(name)?;
