@@ -1,13 +1,13 @@
 //! One agent's parts: what its loops share. [`run`](crate::run) sets them going.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use muster_protocol::MachineId;
-use muster_protocol::hello::Awaits;
+use muster_protocol::hello::{Awaits, Progress};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::contact::clock::Clock;
 use crate::contact::session::Session;
@@ -15,6 +15,7 @@ use crate::contact::trust::Trust;
 use crate::machine::{self, Machine};
 use crate::options::Options;
 use crate::outbox::Outbox;
+use crate::plan::network::home;
 use crate::reconcile::{Jobs, Reconciler};
 
 /// While hardware still appears, it is looked at more often.
@@ -98,31 +99,143 @@ impl Agent {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the hardware, and has it told where it changed.
-    pub async fn look(&self) {
-        let inventory = machine::blocking(&self.machine, |machine| machine.inventory()).await;
-        let digest = inventory.digest();
+    /// Looks at the hardware and at the way to the controller, and has it told where it changed. Answers where the
+    /// controller was.
+    ///
+    /// Before the controller was reached, what is seen is shown and not told: by which way it will be reached nobody knows.
+    /// While a change is under way nothing is noted: it would be neither what was nor what will be.
+    pub async fn look(&self) -> Option<IpAddr> {
+        let controller = reached(&self.controller.borrow());
+        let (mut inventory, network) = machine::blocking(&self.machine, move |machine| {
+            (machine.inventory(), controller.and_then(|_| machine.observe_network().ok()))
+        })
+        .await;
         self.outbox.send_if_modified(|out| {
-            let changed = out.inventory.as_ref().is_none_or(|(_, before)| *before != digest);
-            if changed {
-                out.inventory = Some((Arc::new(inventory), digest));
+            if matches!(out.progress, Progress::Applying { .. }) {
+                return false;
             }
+            let found = controller.zip(network).and_then(|(ip, network)| home(&network, ip, &inventory.nics));
+            // Where there is no way at this moment, nobody is told that either.
+            let before = out.inventory.take();
+            inventory.home = found.or_else(|| before.as_ref()?.0.home.clone());
+            let told = controller.map(|_| inventory.digest());
+            let changed = before.as_ref().is_none_or(|(had, of)| *of != told || **had != inventory);
+            out.inventory = if changed { Some((Arc::new(inventory), told)) } else { before };
             changed
         });
+        controller
     }
 
-    /// Looks again and again.
-    pub async fn keep_looking(&self) {
+    /// Looks again and again. `controller` is where it was when it was looked last.
+    pub async fn keep_looking(&self, mut controller: Option<IpAddr>) {
         let mut looks = 1;
         loop {
             let pace = self.options.pace.rescan;
             let pace = if looks < EARLY_LOOKS { pace.min(EARLY_PACE) } else { pace };
-            // What was just changed is told at once.
             let before = self.outbox.borrow().progress.clone();
             let settled = |out: &Outbox| out.progress.is_settled() && out.progress != before;
-            let _ = timeout(pace, self.outbox.subscribe().wait_for(settled)).await;
-            self.look().await;
+            let (mut outbox, mut elsewhere) = (self.outbox.subscribe(), self.controller.subscribe());
+            // What was just changed is told at once, and so is the way to a controller that was just reached. All are
+            // cancel-safe: what is missed here is seen in the next round.
+            tokio::select! {
+                _ = outbox.wait_for(settled) => {}
+                _ = elsewhere.wait_for(|now| reached(now) != controller) => {}
+                () = sleep(pace) => {}
+            }
+            controller = self.look().await;
             looks += 1;
         }
+    }
+}
+
+/// The address by which the controller was reached last.
+fn reached(controller: &[SocketAddr]) -> Option<IpAddr> {
+    controller.first().map(SocketAddr::ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_protocol::inventory::{Carrier, Home};
+    use muster_protocol::observed::{Admin, Link};
+    use muster_protocol::{BootId, Digest, Generation};
+
+    use super::*;
+    use crate::keep::Keep;
+    use crate::options::{Manage, Pace, WhenRefused};
+    use crate::plan::network::{Change, Route};
+    use crate::sim::SimMachine;
+
+    fn agent(machine: &Arc<SimMachine>) -> Arc<Agent> {
+        let options = Options {
+            controllers: Vec::new(),
+            ca: Digest::of(b"a CA"),
+            leave: None,
+            time_unix_s: 0,
+            lease: None,
+            handed: None,
+            manage: Manage::ALL,
+            keep: Keep::memory(),
+            boot: BootId::from_bytes([1; 16]),
+            refused: WhenRefused::BootAgain,
+            pace: Pace::default(),
+        };
+        Agent::new(options, machine.clone()).0
+    }
+
+    /// From now on its default route leads out by its second NIC.
+    fn reroute(machine: &SimMachine) {
+        let network = machine.observe_network().expect("observes");
+        let (address, route) = (network.links[0].addresses[0], &network.routes[0]);
+        let second = machine.pull_out("eth1");
+        machine.put_in(&Link { carrier: Carrier::Present, ..second });
+        let default = |link: &str, metric| Route {
+            link: link.into(),
+            to: route.to,
+            via: route.via,
+            metric,
+            table: route.table,
+            origin: route.origin,
+            reach: muster_protocol::desired::Reach::OnLink,
+        };
+        machine.by_hand(&Change::SetAdmin { link: "eth1".into(), admin: Admin::Up });
+        machine.by_hand(&Change::AddAddress { link: "eth1".into(), address });
+        machine.by_hand(&Change::AddRoute(default("eth1", route.metric + 1)));
+        machine.by_hand(&Change::RemoveRoute(default("eth0", route.metric)));
+    }
+
+    fn home(agent: &Agent) -> Option<Home> {
+        agent.outbox.borrow().inventory.as_ref().and_then(|(inventory, _)| inventory.home.clone())
+    }
+
+    fn by(link: &str) -> Option<Home> {
+        Some(Home { link: link.into(), nics: vec![link.into()] })
+    }
+
+    #[tokio::test]
+    async fn what_carries_the_session_is_told_once_it_is_known_and_again_only_when_it_is_another() {
+        let machine = Arc::new(SimMachine::new(1));
+        let agent = agent(&machine);
+        agent.look().await;
+        assert!(agent.outbox.borrow().inventory.is_some(), "there is something to show");
+        assert_eq!((agent.outbox.borrow().inventory_digest(), home(&agent)), (None, None), "and nothing to tell");
+
+        agent.controller.send_replace(vec!["192.0.2.1:8443".parse().expect("an address")]);
+        agent.look().await;
+        let told = agent.outbox.borrow().inventory_digest();
+        assert_eq!((told.is_some(), home(&agent)), (true, by("eth0")));
+
+        let changes = agent.outbox.subscribe();
+        agent.look().await;
+        assert!(!changes.has_changed().expect("the agent lives"), "nothing is another");
+
+        reroute(&machine);
+        let (generation, step) = (Generation(1), String::new());
+        agent.outbox.send_modify(|out| out.progress = Progress::Applying { generation, percent: 0, step });
+        agent.look().await;
+        assert_eq!(home(&agent), by("eth0"), "it may be another again when the change is over");
+        agent.outbox.send_modify(|out| out.progress = Progress::Confirmed { generation });
+        agent.look().await;
+        assert_eq!(home(&agent), by("eth1"));
+        assert_ne!(agent.outbox.borrow().inventory_digest(), told);
     }
 }

@@ -34,7 +34,8 @@ pub trait Machine: Send + Sync + 'static {
     /// Takes seconds after a boot and at most [`SETTLES_WITHIN`]. Called once, by the reconcile loop.
     fn settle(&self) {}
 
-    /// What it is made of. Takes milliseconds to a second; never fails, what cannot be read is empty.
+    /// What it is made of, but for by what the controller is reached. Takes milliseconds to a second; never fails, what
+    /// cannot be read is empty.
     fn inventory(&self) -> Inventory;
 
     /// What its kernel says now.

@@ -29,8 +29,9 @@ pub struct Outbox {
     work: Vec<(OperationId, Work, Told)>,
     /// What became of the network by other hands than ours.
     pub drift: Drift,
-    /// What the machine is made of, and its digest; `None` before the first look.
-    pub inventory: Option<(Arc<Inventory>, Digest)>,
+    /// What the machine is made of; `None` before the first look. Its digest, once it is to be told: before the controller
+    /// was reached it lacks by what.
+    pub inventory: Option<(Arc<Inventory>, Option<Digest>)>,
     /// What the controller must be asked over a connection of its own.
     pub proof: Option<Proof>,
     /// How often the network became another one: what was begun before may be waiting for an answer that cannot come.
@@ -148,7 +149,7 @@ impl Outbox {
 
     /// What a session says next; `None` where the controller knows everything.
     pub fn next(&self, heard: &Heard) -> Option<Call> {
-        if let Some((inventory, digest)) = &self.inventory
+        if let Some((inventory, Some(digest))) = &self.inventory
             && heard.inventory != Some(*digest)
         {
             return Some(Call::Inventory(Box::new(Inventory::clone(inventory))));
@@ -161,6 +162,11 @@ impl Outbox {
         }
         let untold = self.work.iter().find(|(.., told)| *told == Told::Not);
         untold.map(|(operation, state, _)| Call::Work { operation: *operation, state: state.clone() })
+    }
+
+    /// The digest of the inventory that is to be told.
+    pub fn inventory_digest(&self) -> Option<Digest> {
+        self.inventory.as_ref().and_then(|(_, digest)| *digest)
     }
 
     /// The proof that waits for its answer.
@@ -217,7 +223,7 @@ mod tests {
     use super::*;
 
     fn heard(outbox: &Outbox) -> Heard {
-        let inventory = outbox.inventory.as_ref().map(|(_, digest)| *digest);
+        let inventory = outbox.inventory_digest();
         Heard { changes: 0, progress: outbox.progress.clone(), inventory, drift: Drift::default() }
     }
 
@@ -263,11 +269,13 @@ mod tests {
     fn the_inventory_is_told_where_the_controller_has_another() {
         let inventory = Inventory::default();
         let digest = inventory.digest();
-        let outbox = Outbox { inventory: Some((Arc::new(inventory), digest)), ..Outbox::default() };
+        let mut outbox = Outbox { inventory: Some((Arc::new(inventory), Some(digest))), ..Outbox::default() };
         let mut known = heard(&outbox);
         assert_eq!(outbox.next(&known), None);
         known.inventory = None;
         assert!(matches!(outbox.next(&known), Some(Call::Inventory(_))));
+        outbox.inventory = outbox.inventory.map(|(inventory, _)| (inventory, None));
+        assert_eq!(outbox.next(&known), None, "it lacks the way to the controller");
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub async fn run_agent(agent: &Arc<Agent>, jobs: Jobs) -> Ended {
     // and a plan would refuse what is only late. The session need not wait.
     let work = async {
         agent.reconciler.settled().await;
-        agent.look().await;
-        tokio::join!(agent.reconciler.run(jobs), agent.keep_looking(), home);
+        let controller = agent.look().await;
+        tokio::join!(agent.reconciler.run(jobs), agent.keep_looking(controller), home);
     };
     tokio::select! {
         ended = dial::dial(agent) => ended,

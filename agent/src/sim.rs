@@ -285,7 +285,10 @@ impl Machine for SimMachine {
             serial: disk.serial.clone(),
             wwn: disk.wwn.clone(),
         });
-        let ethernets = world.network.observe().links.iter().filter(|link| link.kind == LinkKind::Ethernet);
+        let network = world.network.observe();
+        let named = |index: u32| network.links.iter().find(|link| link.index == index).map(|link| link.name.clone());
+        let port_of = |link: &Link| link.port.and_then(|port| named(port.of));
+        let ethernets = network.links.iter().filter(|link| link.kind == LinkKind::Ethernet);
         let nics = ethernets.map(|link| inventory::Nic {
             name: link.name.clone(),
             mac: link.mac,
@@ -294,7 +297,24 @@ impl Machine for SimMachine {
             speed_mbps: (link.carrier == Carrier::Present).then_some(1000),
             carrier: link.carrier,
             pci: None,
+            port_of: port_of(link),
             addresses: link.addresses.iter().map(|address| address.net).collect(),
+        });
+        let links = network.links.iter().filter_map(|link| {
+            let kind = match &link.kind {
+                LinkKind::Vlan { parent, tag } => inventory::LinkKind::Vlan { tag: *tag, parent: named(*parent)? },
+                LinkKind::Bond(_) => inventory::LinkKind::Bond,
+                LinkKind::Bridge(_) => inventory::LinkKind::Bridge,
+                LinkKind::Ethernet | LinkKind::Foreign(_) => return None,
+            };
+            Some(inventory::Link {
+                name: link.name.clone(),
+                kind,
+                mac: link.mac,
+                carrier: link.carrier,
+                port_of: port_of(link),
+                addresses: link.addresses.iter().map(|address| address.net).collect(),
+            })
         });
         Inventory {
             system: inventory::System {
@@ -308,6 +328,7 @@ impl Machine for SimMachine {
             memory: inventory::Memory { total_bytes: 4 << 30, dimms: Vec::new() },
             disks: disks.collect(),
             nics: nics.collect(),
+            links: links.collect(),
             software: inventory::Software { kernel: "simulated".into(), agent: env!("CARGO_PKG_VERSION").into() },
             ..Inventory::default()
         }

@@ -101,6 +101,7 @@ async fn enrolls_says_hello_and_reports_its_inventory() {
     };
     assert_eq!(inventory.digest(), hello.inventory);
     assert_eq!(inventory.disks.len(), 2);
+    assert_eq!(inventory.home.as_ref().map(|home| &*home.link), Some("eth0"), "by what this session goes");
     assert!(matches!(ask(&session, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)));
 
     // A restarted agent is the same machine without another ticket.

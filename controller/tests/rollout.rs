@@ -11,6 +11,7 @@ use std::time::Duration;
 use muster_agent::keep::Keep;
 use muster_agent::machine::Machine as _;
 use muster_agent::options::{Endpoint, Manage, Options, Pace as AgentPace, WhenRefused};
+use muster_agent::plan::network::{Change, Route};
 use muster_agent::sim::{SimMachine, Wire};
 use muster_controller::api::{Live, Presence};
 use muster_controller::config::Config;
@@ -22,7 +23,10 @@ use muster_controller::fleet::rollout::select::Selector;
 use muster_controller::fleet::ticket::Grant;
 use muster_controller::fleet::{Author, Fleet, State, machine, ticket};
 use muster_controller::server::Server;
+use muster_protocol::desired::Reach;
 use muster_protocol::hello::Progress;
+use muster_protocol::inventory::Carrier;
+use muster_protocol::observed::{Admin, Link};
 use muster_protocol::{BootId, Digest, Generation, MachineId};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -48,6 +52,11 @@ struct Road {
 impl Road {
     /// A controller with machines that are in, each with its number as a label.
     async fn open() -> Self {
+        Self::open_with(|_| {}).await
+    }
+
+    /// The same with machines to which something was done before.
+    async fn open_with(done: impl Fn(&SimMachine)) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let mut config = Config::with_data(data.path().into());
         let any = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
@@ -59,6 +68,7 @@ impl Road {
         for number in 1..=COUNT {
             let sim = Arc::new(SimMachine::new(number));
             sim.set_wire(Wire::Gateway(GATEWAY));
+            done(&sim);
             road.plug_in(number, &sim, Digest::of(&ca)).await;
             let macs = sim.identity().macs;
             let known = |state: &State| state.machines.iter().find(|m| m.identity.macs == macs).map(|m| m.id);
@@ -134,7 +144,12 @@ impl Road {
             "network:\n  ethernets:\n    lan:\n      match: {{macaddress: \"{{{{ primary.mac }}}}\"}}\n      \
              addresses: [\"{addresses}.{{{{ labels.n }}}}/16\"]\n      routes: [{{to: default, via: {gateway}}}]\n"
         );
-        let machines = prepare(&self.server.fleet.state(), &Selector::default(), &template).expect("it is right");
+        self.rolls(&template).await
+    }
+
+    /// Rolls a template out over all machines, and answers the rollout when it is over.
+    async fn rolls(&self, template: &str) -> Rollout {
+        let machines = prepare(&self.server.fleet.state(), &Selector::default(), template).expect("it is right");
         let pace = Pace { canary: 1, wave: WaveSize::Percent(50), soak_ms: 500, max_failures: 0 };
         let wish = Wish { selector: "all machines".into(), template: Digest::of(template.as_bytes()), pace, machines };
         let sessions = self.server.sessions.clone();
@@ -262,5 +277,88 @@ async fn a_canary_that_hears_no_answer_to_its_confirmation_stops_the_rollout_and
     assert_eq!(finished.state, RolloutState::Finished);
     assert_eq!(road.addresses(), expected("10.77.9"));
     assert_eq!(confirmed(&road.server.fleet.state()), Some(Generation(3)));
+    road.server.stop().await;
+}
+
+/// Gives it a cable in its second NIC, by which alone it is reached.
+fn is_reached_by_its_second_nic(sim: &SimMachine) {
+    let network = sim.observe_network().expect("observed");
+    let (address, route) = (network.links[0].addresses[0], network.routes[0].clone());
+    let second = sim.pull_out("eth1");
+    sim.put_in(&Link { carrier: Carrier::Present, ..second });
+    let default = |link: &str| Route {
+        link: link.into(),
+        to: route.to,
+        via: route.via,
+        metric: route.metric,
+        table: route.table,
+        origin: route.origin,
+        reach: Reach::Prefix,
+    };
+    for change in [
+        Change::RemoveRoute(default("eth0")),
+        Change::RemoveAddress { link: "eth0".into(), address },
+        Change::SetAdmin { link: "eth1".into(), admin: Admin::Up },
+        Change::AddAddress { link: "eth1".into(), address },
+        Change::AddRoute(default("eth1")),
+    ] {
+        sim.by_hand(&change);
+    }
+}
+
+/// A VLAN on a bond of all NICs, of which the one that carries the session is preferred.
+const STACKED: &str = r#"
+network:
+  ethernets:
+    first:
+      match: {macaddress: "{{ primary.mac }}"}
+{% for nic in nics %}{% if nic.mac != primary.mac %}
+    other:
+      match: {macaddress: "{{ nic.mac }}"}
+{% endif %}{% endfor %}
+  bonds:
+    both: {interfaces: [first, other], parameters: {mode: active-backup, primary: first}}
+  vlans:
+    office:
+      id: 42
+      link: both
+      addresses: ["{{ primary.addresses[0] }}"]
+      routes: [{to: default, via: 10.77.0.1}]
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_puts_a_vlan_on_a_bond_beneath_the_session_changes_nothing_when_it_is_given_again() {
+    let road = Road::open_with(is_reached_by_its_second_nic).await;
+    let primaries = |state: &State| {
+        let of = |(id, _): &(MachineId, _)| Some(state.inventories.get(id)?.primary?.to_string());
+        road.machines.iter().map(of).collect::<Option<Vec<_>>>()
+    };
+    let before = road.until("all tell what carries their sessions", primaries).await;
+    let second = |(_, sim): &(MachineId, Arc<SimMachine>)| sim.identity().macs.pop().expect("two NICs").to_string();
+    assert_eq!(before, road.machines.iter().map(second).collect::<Vec<_>>());
+
+    let finished = road.rolls(STACKED).await;
+    assert_eq!(finished.state, RolloutState::Finished);
+    let is_moved = |state: &State| {
+        let told = |id: &MachineId| state.inventories.get(id)?.inventory.home.clone();
+        road.machines.iter().all(|(id, _)| told(id).is_some_and(|home| home.link == "office")).then_some(())
+    };
+    road.until("all tell that it is the VLAN", is_moved).await;
+    let state = road.server.fleet.state();
+    let inventory = &state.inventories.get(&road.machines[0].0).expect("told").inventory;
+    assert!(
+        inventory.nics.iter().all(|nic| nic.addresses.is_empty()),
+        "no NIC has the address any more: {inventory:?}"
+    );
+    assert_eq!(inventory.home.as_ref().map(|home| home.nics.len()), Some(2));
+    assert_eq!(primaries(&state), Some(before));
+
+    let again = prepare(&state, &Selector::default(), STACKED).expect("it is right");
+    assert!(again.iter().all(|one| one.is_there), "{again:?}");
+    let finished = road.rolls(STACKED).await;
+    assert_eq!(finished.state, RolloutState::Finished);
+    let generations = |state: &State| state.machines.iter().map(|machine| machine.generation).collect::<Vec<_>>();
+    assert_eq!(generations(&road.server.fleet.state()), [Generation(1); COUNT as usize]);
+    drop(state);
     road.server.stop().await;
 }

@@ -8,12 +8,12 @@ use muster_protocol::enroll::{self, Identity, Leave, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
 use muster_protocol::inventory::{
-    Attachment, Carrier, Cpu, Dimm, Disk, Inventory, Medium, Memory, Nic, PciId, Transport,
+    Attachment, Carrier, Cpu, Dimm, Disk, Home, Inventory, Link, LinkKind, Medium, Memory, Nic, PciId, Transport,
 };
 use muster_protocol::observed::{Contents, Observed, Partition};
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
-use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId};
+use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId, VlanTag};
 
 /// Puts `seeds` where `cargo fuzz` looks for the corpus of `target`.
 pub fn plant(target: &str, seeds: impl IntoIterator<Item = Vec<u8>>) {
@@ -121,13 +121,28 @@ fn inventory() -> Inventory {
         speed_mbps: Some(1000),
         carrier: Carrier::Present,
         pci: Some(PciId { vendor: 1, device: 2 }),
+        port_of: Some("bond0".into()),
         addresses: vec!["192.0.2.7/24".parse().expect("a prefix"), "2001:db8::7/64".parse().expect("a prefix")],
     };
+    let link = |name: &str, kind, addresses: &[&str]| Link {
+        name: name.into(),
+        kind,
+        mac: mac(),
+        carrier: Carrier::Present,
+        port_of: None,
+        addresses: addresses.iter().map(|net| net.parse().expect("a prefix")).collect(),
+    };
+    let tag = VlanTag::try_from(42).expect("a tag");
     Inventory {
         cpu: Cpu { model: "C".into(), flags: vec!["aes".into()], ..Cpu::default() },
         memory: Memory { total_bytes: 1 << 34, dimms: vec![Dimm { slot: "A1".into(), ..Dimm::default() }] },
         disks: vec![disk],
         nics: vec![nic],
+        links: vec![
+            link("bond0", LinkKind::Bond, &[]),
+            link("office", LinkKind::Vlan { tag, parent: "bond0".into() }, &["10.77.42.50/24"]),
+        ],
+        home: Some(Home { link: "office".into(), nics: vec!["eth0".into()] }),
         ..Inventory::default()
     }
 }

@@ -16,6 +16,10 @@ pub const DIMMS: usize = 192;
 pub const NICS: usize = 64;
 /// Addresses of one interface that an inventory names.
 pub const NIC_ADDRESSES: usize = 16;
+/// VLANs, bonds and bridges that an inventory names.
+pub const LINKS: usize = 40;
+/// Addresses of each of them.
+pub const LINK_ADDRESSES: usize = 8;
 /// Processor flags that an inventory names.
 pub const FLAGS: usize = 64;
 /// Bytes of a certificate signing request.

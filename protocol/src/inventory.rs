@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::bounded::{self, at_most};
-use crate::ids::{Digest, DiskId, Mac};
+use crate::ids::{Digest, DiskId, Mac, VlanTag};
 
 /// Everything, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,11 @@ pub struct Inventory {
     /// Physical network interfaces, by kernel name, at most [`bounded::NICS`].
     #[serde(deserialize_with = "at_most::<{ bounded::NICS }, _, _>")]
     pub nics: Vec<Nic>,
+    /// VLANs, bonds and bridges, by kernel name, at most [`bounded::LINKS`].
+    #[serde(deserialize_with = "at_most::<{ bounded::LINKS }, _, _>")]
+    pub links: Vec<Link>,
+    /// The link that carries the session; `None` where no link of the machine's does, such as the loopback.
+    pub home: Option<Home>,
     /// What runs on it.
     pub software: Software,
 }
@@ -59,8 +64,21 @@ impl Inventory {
             texts.extend([name, model]);
             texts.extend(serial.iter().chain(wwn));
         }
-        for Nic { name, driver, .. } in &self.nics {
+        for Nic { name, driver, port_of, .. } in &self.nics {
             texts.extend([name, driver]);
+            texts.extend(port_of);
+        }
+        for Link { name, kind, port_of, .. } in &self.links {
+            texts.push(name);
+            texts.extend(port_of);
+            match kind {
+                LinkKind::Vlan { parent, .. } => texts.push(parent),
+                LinkKind::Bond | LinkKind::Bridge => {}
+            }
+        }
+        if let Some(Home { link, nics }) = &self.home {
+            texts.push(link);
+            texts.extend(nics);
         }
         let long = texts.into_iter().map(String::len).find(|bytes| *bytes > TEXT);
         long.map_or(Ok(()), |bytes| Err(TextTooLong { bytes }))
@@ -248,9 +266,55 @@ pub struct Nic {
     pub carrier: Carrier,
     /// PCI vendor and device, where it is a PCI device.
     pub pci: Option<PciId>,
+    /// The bond or bridge that it is a port of, by its kernel name.
+    pub port_of: Option<String>,
     /// Addresses with their prefix lengths, link-local ones included, sorted, at most [`bounded::NIC_ADDRESSES`].
     #[serde(deserialize_with = "at_most::<{ bounded::NIC_ADDRESSES }, _, _>")]
     pub addresses: Vec<IpNet>,
+}
+
+/// A link that stands on others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Kernel name, such as `office`.
+    pub name: String,
+    /// What it is.
+    pub kind: LinkKind,
+    /// MAC in use.
+    pub mac: Mac,
+    /// Whether frames can pass.
+    pub carrier: Carrier,
+    /// The bond or bridge that it is a port of, by its kernel name.
+    pub port_of: Option<String>,
+    /// Addresses as a [`Nic`]'s, at most [`bounded::LINK_ADDRESSES`].
+    #[serde(deserialize_with = "at_most::<{ bounded::LINK_ADDRESSES }, _, _>")]
+    pub addresses: Vec<IpNet>,
+}
+
+/// What a link that stands on others is. The ports of a bond or bridge are the NICs and links that say so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkKind {
+    /// IEEE 802.1Q on another link.
+    Vlan {
+        /// Its tag.
+        tag: VlanTag,
+        /// The link below, by its kernel name.
+        parent: String,
+    },
+    /// Several NICs as one link.
+    Bond,
+    /// A switch inside the machine.
+    Bridge,
+}
+
+/// By what the controller is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Home {
+    /// The link, by its kernel name: a NIC, or what stands on some.
+    pub link: String,
+    /// The NICs beneath it, by their kernel names in the order of [`Inventory::nics`]; the link itself where it is one.
+    #[serde(deserialize_with = "at_most::<{ bounded::NICS }, _, _>")]
+    pub nics: Vec<String>,
 }
 
 /// Whether there is a signal on the wire.

@@ -6,10 +6,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use muster_protocol::frame::{self, FrameError, Message};
-use muster_protocol::inventory::{Attachment, Carrier, Cpu, Dimm, Disk, Inventory, Medium, Memory, Nic, Transport};
+use muster_protocol::inventory::{
+    Attachment, Carrier, Cpu, Dimm, Disk, Home, Inventory, Link, LinkKind, Medium, Memory, Nic, Transport,
+};
 use muster_protocol::to_agent::{self, Answer, Impact, Plan, Refusal, Step};
 use muster_protocol::to_controller::{self, Call};
-use muster_protocol::{Mac, bounded, desired, enroll, observed};
+use muster_protocol::{Mac, VlanTag, bounded, desired, enroll, observed};
 
 struct Counting;
 
@@ -84,8 +86,24 @@ fn nic(addresses: usize) -> Nic {
         speed_mbps: None,
         carrier: Carrier::Absent,
         pci: None,
+        port_of: Some(String::new()),
         addresses: vec!["0.0.0.0/0".parse().expect("a prefix"); addresses],
     }
+}
+
+fn link(addresses: usize) -> Link {
+    Link {
+        name: String::new(),
+        kind: LinkKind::Vlan { tag: VlanTag::try_from(1).expect("a tag"), parent: String::new() },
+        mac: Mac::from_bytes([0; 6]),
+        carrier: Carrier::Absent,
+        port_of: Some(String::new()),
+        addresses: vec!["0.0.0.0/0".parse().expect("a prefix"); addresses],
+    }
+}
+
+fn home(nics: usize) -> Option<Home> {
+    Some(Home { link: String::new(), nics: vec![String::new(); nics] })
 }
 
 /// An inventory with as many of everything, and nothing in it but `text`.
@@ -113,10 +131,12 @@ fn called(inventory: Inventory) -> Vec<u8> {
 
 #[test]
 fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
-    use bounded::{DIMMS, DISKS, FLAGS, NIC_ADDRESSES, NICS};
+    use bounded::{DIMMS, DISKS, FLAGS, LINK_ADDRESSES, LINKS, NIC_ADDRESSES, NICS};
 
     // The largest legal inventory: every list full, and the rest of the frame in one text.
     let mut largest = inventory(FLAGS, DIMMS, DISKS, NICS, NIC_ADDRESSES, "");
+    largest.links = (0..LINKS).map(|_| link(LINK_ADDRESSES)).collect();
+    largest.home = home(NICS);
     largest.cpu.model = "x".repeat(1 << 14);
     let rest = Call::LIMIT - called(largest.clone()).len();
     largest.cpu.model.push_str(&"x".repeat(rest));
@@ -134,6 +154,9 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         ("disks", inventory(0, 0, 5_000, 0, 0, "")),
         ("nics", inventory(0, 0, 0, 3_000, 0, "")),
         ("addresses", inventory(0, 0, 0, 1, 10_000, "")),
+        ("links", Inventory { links: (0..3_000).map(|_| link(0)).collect(), ..Inventory::default() }),
+        ("addresses of links", Inventory { links: vec![link(9)], ..Inventory::default() }),
+        ("nics beneath", Inventory { home: home(65), ..Inventory::default() }),
     ] {
         let (bytes, decoded) = cost::<Call>(&called(inventory));
         assert!(matches!(decoded, Err(FrameError::Malformed { .. })), "{what}: {decoded:?}");

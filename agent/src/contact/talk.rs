@@ -62,7 +62,7 @@ pub enum HelloError {
 /// Says hello. The second value is what the controller knows by it.
 pub async fn hello(agent: &Agent, connection: &Connection) -> Result<(Welcome, Heard), HelloError> {
     let outbox = agent.outbox.borrow().clone();
-    let digest = outbox.inventory.as_ref().map(|(_, digest)| *digest);
+    let digest = outbox.inventory_digest();
     let hello = Hello {
         versions: (version::MIN..=version::CURRENT).collect(),
         boot: agent.options.boot,

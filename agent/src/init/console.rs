@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 
 use muster_protocol::hello::{Awaits, Progress};
-use muster_protocol::inventory::Carrier;
+use muster_protocol::inventory::{Carrier, LinkKind};
 use muster_protocol::to_controller::Work;
 use rustix::fs::OFlags;
 
@@ -89,13 +89,27 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
         for nic in &inventory.nics {
             // Every link has a link-local address (RFC 4291, section 2.5.6), and nobody is looked for by it.
             let mut addresses = nic.addresses.iter().filter(|net| !is_link_local(net.addr())).map(ToString::to_string);
+            let port = nic.port_of.as_ref().map(|of| format!("port of {of}"));
             let state = match nic.carrier {
                 Carrier::Absent => "no carrier".to_owned(),
-                Carrier::Present => addresses.next().unwrap_or_else(|| "no address".to_owned()),
+                Carrier::Present => addresses.next().or(port).unwrap_or_else(|| "no address".to_owned()),
             };
             line(&nic.name, &format!("{} {state}", nic.mac));
             // Each below the first: a screen has 80 columns.
             addresses.for_each(|address| line("", &format!("{:17} {address}", "")));
+        }
+        // What stands on them, where somebody may look for the machine by it.
+        for link in &inventory.links {
+            let what = match &link.kind {
+                LinkKind::Vlan { tag, parent } => format!("VLAN {} on {parent}", tag.get()),
+                LinkKind::Bond => "bond".to_owned(),
+                LinkKind::Bridge => "bridge".to_owned(),
+            };
+            let addresses = link.addresses.iter().filter(|net| !is_link_local(net.addr()));
+            for (n, address) in addresses.enumerate() {
+                let (name, what) = if n == 0 { (&*link.name, &*what) } else { ("", "") };
+                line(name, &format!("{what:17} {address}"));
+            }
         }
     }
     match &outbox.progress {
@@ -176,7 +190,8 @@ mod tests {
     use crate::machine::Machine;
     use crate::sim::SimMachine;
     use muster_protocol::hello::{Reason, Times};
-    use muster_protocol::{Generation, MachineId};
+    use muster_protocol::inventory::{Link, Nic};
+    use muster_protocol::{Generation, MachineId, VlanTag};
     use std::sync::Arc;
 
     #[test]
@@ -184,12 +199,29 @@ mod tests {
         let mut inventory = SimMachine::new(7).inventory();
         let more = ["fe80::5054:ff:fe00:701/64", "2001:db8::7/64"];
         inventory.nics[0].addresses.extend(more.map(|net| net.parse::<ipnet::IpNet>().expect("an address")));
+        inventory.nics[1].port_of = Some("bond0".into());
+        let link = |name: &str, kind, addresses: &[&str]| Link {
+            name: name.into(),
+            kind,
+            mac: inventory.nics[1].mac,
+            carrier: Carrier::Present,
+            port_of: None,
+            addresses: addresses.iter().map(|net| net.parse().expect("an address")).collect(),
+        };
+        let tag = VlanTag::try_from(42).expect("a tag");
+        let office = LinkKind::Vlan { tag, parent: "bond0".into() };
+        inventory.links = vec![
+            link("bond0", LinkKind::Bond, &["fe80::1/64"]),
+            link("office", office, &["10.77.42.50/24", "2001:db8:42::50/64", "fe80::2/64"]),
+        ];
+        let port = Nic { name: "eth2".into(), carrier: Carrier::Present, ..inventory.nics[1].clone() };
+        inventory.nics.push(port);
         let digest = inventory.digest();
         let why = "the controller did not answer within 30 s; no carrier on eth1".to_owned();
         let outbox = Outbox::default();
         let (outbox, _) = tokio::sync::watch::channel(outbox);
         outbox.send_modify(|out| {
-            out.inventory = Some((Arc::new(inventory), digest));
+            out.inventory = Some((Arc::new(inventory), Some(digest)));
             out.progress =
                 Progress::Reverted { generation: Generation(4), reason: Reason::NoRoute, why, times: Times::default() };
         });
@@ -211,6 +243,9 @@ Muster 0.1.0   ber1-111111
   eth0        52:54:00:00:07:01 10.77.0.7/16
                                 2001:db8::7/64
   eth1        52:54:00:00:07:02 no carrier
+  eth2        52:54:00:00:07:02 port of bond0
+  office      VLAN 42 on bond0  10.77.42.50/24
+                                2001:db8:42::50/64
   Reverted    generation 4: the controller did not answer within 30 s; no
               carrier on eth1
 ";

@@ -10,6 +10,7 @@ use muster_protocol::inventory::Inventory;
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
+use super::lease::primary;
 use super::operation::{self, confirmed, outcome, proven};
 use super::record::{DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind};
 use super::{Draft, Facts, Refusal, State, enrollment, lease};
@@ -46,12 +47,17 @@ pub fn hello(draft: &mut Draft, id: MachineId, boot: BootId, progress: Progress)
     draft.need::<Machine>(&id)
 }
 
-/// Replaces a machine's inventory.
+/// Replaces a machine's inventory; one that says what is known already changes nothing.
 ///
 /// Errors: over the size that can be stored.
 pub fn inventory(draft: &mut Draft, id: MachineId, inventory: Inventory) -> Result<(), Refusal> {
     let machine = draft.need::<Machine>(&id)?;
-    let record = MachineInventory { machine: id, at_unix_ms: draft.now_unix_ms(), inventory };
+    let before = draft.get::<MachineInventory>(&id);
+    if before.is_some_and(|before| before.inventory == inventory) {
+        return Ok(());
+    }
+    let primary = primary::carries(&inventory, before.and_then(|before| before.primary));
+    let record = MachineInventory { machine: id, at_unix_ms: draft.now_unix_ms(), inventory, primary };
     if super::state::stored_value(&record).len() > crate::store::VALUE_LIMIT {
         return Err(Refusal::invalid("inventory", "over 64 KiB"));
     }

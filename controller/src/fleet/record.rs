@@ -115,6 +115,8 @@ pub struct MachineInventory {
     pub at_unix_ms: u64,
     /// The whole of it.
     pub inventory: Inventory,
+    /// The NIC that carries its session, by its permanent MAC; `None` where it was never said.
+    pub primary: Option<Mac>,
 }
 
 /// What a machine should be.

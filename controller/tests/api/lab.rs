@@ -194,6 +194,7 @@ impl Lab {
                 speed_mbps: Some(1000),
                 carrier: Carrier::Present,
                 pci: None,
+                port_of: None,
                 addresses: ["192.0.2.7/24", "fe80::1/64"].map(|net| net.parse().expect("a prefix")).to_vec(),
             };
             let mut inventory = Inventory { nics: vec![nic], ..Inventory::default() };

@@ -1,6 +1,9 @@
 //! Reading: machines, lists in pages, the document that describes it all.
 
 use axum::http::Method;
+use muster_controller::fleet::{Author, Draft, machine};
+use muster_protocol::VlanTag;
+use muster_protocol::inventory::{Carrier, Home, Link, LinkKind};
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
@@ -17,6 +20,41 @@ async fn a_machine_is_shown_with_all_that_is_known() {
     let shown = lab.get(format!("/machines/{pending}")).await.succeeds().body;
     assert_eq!((&shown["presence"]["state"], &shown["standing"]), (&json!("offline"), &json!("pending")));
     assert_eq!(shown["claim"].as_str().map(str::len), Some(9));
+}
+
+#[tokio::test]
+async fn what_stands_on_nics_is_shown_with_its_addresses_and_with_what_carries_the_session() {
+    let lab = Lab::new().await;
+    let id = lab.online("S1").await;
+    let record = lab.fleet.state().inventories.get(&id).cloned().expect("reported");
+    assert_eq!(lab.get(format!("/machines/{id}")).await.succeeds().body["inventory"].get("home"), None);
+    let mut inventory = record.inventory;
+    let mac = inventory.nics[0].mac;
+    (inventory.nics[0].port_of, inventory.nics[0].addresses) = (Some("bond0".into()), Vec::new());
+    let link = |name: &str, kind, addresses: &[&str]| Link {
+        name: name.into(),
+        kind,
+        mac,
+        carrier: Carrier::Present,
+        port_of: None,
+        addresses: addresses.iter().map(|net| net.parse().expect("a prefix")).collect(),
+    };
+    let tag = VlanTag::try_from(42).expect("a tag");
+    let office = LinkKind::Vlan { tag, parent: "bond0".into() };
+    inventory.links =
+        vec![link("bond0", LinkKind::Bond, &["fe80::1/64"]), link("office", office, &["10.0.0.7/8", "fe80::1/64"])];
+    inventory.home = Some(Home { link: "office".into(), nics: vec!["eth0".into()] });
+    let told = move |draft: &mut Draft| machine::inventory(draft, id, inventory);
+    lab.fleet.change(Author::controller(), told).await.expect("stored");
+    let shown = lab.get(format!("/machines/{id}")).await.succeeds().body;
+    assert_eq!(shown["addresses"], json!(["10.0.0.7/8"]));
+    let (mac, shown) = (mac.to_string(), &shown["inventory"]);
+    assert_eq!((&shown["home"], &shown["primary"]), (&json!({"link": "office", "nics": ["eth0"]}), &json!("eth0")));
+    assert_eq!(shown["nics"][0]["port_of"], "bond0");
+    let on = |name, kind, on, addresses| json!({"name": name, "kind": kind, "on": [on], "mac": mac, "carrier": true, "addresses": addresses});
+    let mut office = on("office", "vlan", "bond0", json!(["10.0.0.7/8", "fe80::1/64"]));
+    office["id"] = 42.into();
+    assert_eq!(shown["links"], json!([on("bond0", "bond", "eth0", json!(["fe80::1/64"])), office]));
 }
 
 #[tokio::test]

@@ -297,6 +297,7 @@ fn inventory(n: u8, mac: Mac) -> Inventory {
         speed_mbps: Some(10_000),
         carrier,
         pci: None,
+        port_of: None,
         addresses: Vec::new(),
     };
     let second = Mac::from_bytes([0x3c, 0xec, 0xef, 0x12, 0x35, n]);

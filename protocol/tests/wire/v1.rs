@@ -15,6 +15,7 @@ use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm
 use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::handed::Handed;
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
+use muster_protocol::inventory::{self, Carrier, Home, Inventory, Nic, PciId};
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
 use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId, VlanTag};
@@ -95,6 +96,42 @@ fn hello_and_welcome() {
         on_drift: OnDrift::Report,
     };
     golden(&to_controller::Answer::Welcome(welcome), WELCOME);
+}
+
+#[test]
+fn an_inventory() {
+    let mac = Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+    let link = |name: &str, kind, port_of: Option<&str>, addresses| inventory::Link {
+        name: name.into(),
+        kind,
+        mac,
+        carrier: Carrier::Absent,
+        port_of: port_of.map(str::to_owned),
+        addresses,
+    };
+    let nic = Nic {
+        name: "eth0".into(),
+        mac,
+        permanent_mac: mac,
+        driver: "igb".into(),
+        speed_mbps: Some(1000),
+        carrier: Carrier::Present,
+        pci: Some(PciId { vendor: 0x8086, device: 0x1521 }),
+        port_of: Some("bond0".into()),
+        addresses: vec!["192.0.2.7/24".parse().expect("a prefix")],
+    };
+    let vlan = inventory::LinkKind::Vlan { tag: VlanTag::try_from(42).expect("a tag"), parent: "bond0".into() };
+    let inventory = Inventory {
+        nics: vec![nic],
+        links: vec![
+            link("bond0", inventory::LinkKind::Bond, None, Vec::new()),
+            link("br0", inventory::LinkKind::Bridge, None, vec!["2001:db8::7/64".parse().expect("a prefix")]),
+            link("office", vlan, Some("br0"), Vec::new()),
+        ],
+        home: Some(Home { link: "br0".into(), nics: vec!["eth0".into()] }),
+        ..Inventory::default()
+    };
+    golden(&to_controller::Call::Inventory(Box::new(inventory)), INVENTORY);
 }
 
 #[test]
@@ -255,6 +292,11 @@ const HELLO: &str = "\
     000101b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b005302e312e30d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1d1d1d1d1d1d1d10207";
 const WELCOME: &str = "0001e80700094b58344d2d3751504400010b626572312d61616161616101";
+const INVENTORY: &str = "\
+    0100000000000000000000000000000000000104657468305254001234565254001234560369676201e8070001868102\
+    a12a0105626f6e64300100c0000207180305626f6e643001525400123456010000036272300252540012345601000101\
+    20010db800000000000000000000000740066f6666696365002a05626f6e643052540012345601010362723000010362\
+    72300104657468300000";
 const CONFIRM: &str = "\
     0307d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010203040506";
 const WORK: &str = "\

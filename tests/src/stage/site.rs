@@ -1,10 +1,12 @@
-//! A site with one machine in the calling thread's namespace: a switch port, a DHCP server, a router with the controller
+//! A site with one machine in the calling thread's namespace: two switch ports, a DHCP server, a router with the controller
 //! behind it.
 //!
 //! ```text
 //!                       ┌ untagged  10.77.0.0/24   fd77::/64      router .1, ::1   DHCP, router advertisements
-//!  machine ── port ─────┤
-//!                       └ VLAN 42   10.77.42.0/24  fd77:42::/64   router .1, ::1
+//!  machine ┬─ port ─────┤
+//!          │            ├ VLAN 42   10.77.42.0/24  fd77:42::/64   router .1, ::1
+//!          └─ spare ────┤
+//!                       └ untagged  nobody
 //!  controller: 10.99.0.1 and fd99::1, behind the router in both of them
 //! ```
 
@@ -38,14 +40,14 @@ impl Site {
     pub fn build(folder: &Path) -> Result<Self> {
         ip(&["addr", "add", "10.99.0.1/32", "dev", "lo"])?;
         ip(&["addr", "add", "fd99::1/128", "dev", "lo", "nodad"])?;
-        let [plain, office] = [VlanTag::try_from(1)?, VlanTag::try_from(42)?];
+        let [plain, office, nobody] = [VlanTag::try_from(1)?, VlanTag::try_from(42)?, VlanTag::try_from(2)?];
         let tap = |name: &str, vlan, addresses: [&str; 2]| Tap {
             name: name.into(),
             vlan,
             addresses: addresses.map(str::to_owned).into(),
         };
         let switch = Switch::start(
-            &[Port { untagged: plain, tagged: vec![office] }],
+            &[Port { untagged: plain, tagged: vec![office] }, Port { untagged: nobody, tagged: vec![office] }],
             &[
                 tap("plain", plain, ["10.77.0.1/24", "fd77::1/64"]),
                 tap("office", office, ["10.77.42.1/24", "fd77:42::1/64"]),
@@ -60,6 +62,11 @@ impl Site {
     /// The port that the machine's NIC is plugged into.
     pub fn port(&self) -> Net {
         self.switch.net(0)
+    }
+
+    /// The port of a second one.
+    pub fn spare(&self) -> Net {
+        self.switch.net(1)
     }
 
     /// From now on the switch loses this in the VLAN of this tag, and nothing else; the untagged one is 1.

@@ -4,6 +4,7 @@
 //! The same hardware in the same state gives the same value every time, because its digest decides whether it is sent.
 
 mod cpu;
+mod links;
 mod nics;
 pub mod smbios;
 #[cfg(test)]
@@ -68,6 +69,9 @@ fn gather(root: &Path, host: &Host, links: &Links) -> Inventory {
         memory: Memory { total_bytes: host.memory_bytes, dimms },
         disks: disks::list(root),
         nics: nics::nics(root, links),
+        links: links::links(links),
+        // Only whoever speaks with a controller knows.
+        home: None,
         software: Software {
             kernel: sysfs::text(root.join("proc/sys/kernel/osrelease")).unwrap_or_default(),
             agent: env!("CARGO_PKG_VERSION").into(),

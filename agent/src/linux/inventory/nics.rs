@@ -33,6 +33,25 @@ impl Links {
         let addresses = netlink.dump(&address::dump(), address::NEW, address::decode)?;
         Ok(Self { links: links.into_iter().flatten().collect(), addresses: addresses.into_iter().flatten().collect() })
     }
+
+    /// The bond or bridge that a link is a port of, by its name.
+    pub(super) fn port_of(&self, link: &Link) -> Option<String> {
+        self.name(link.port?.of)
+    }
+
+    pub(super) fn name(&self, index: u32) -> Option<String> {
+        self.links.iter().find(|link| link.index == index).map(|link| link.name.clone())
+    }
+
+    /// At most so many addresses of a link, sorted; without those that are another machine's.
+    pub(super) fn addresses_of(&self, link: &Link, most: usize) -> Vec<IpNet> {
+        let is_its_own = |address: &&Address| address.link == link.index && address.uniqueness != Uniqueness::Duplicate;
+        let mut addresses: Vec<IpNet> = self.addresses.iter().filter(is_its_own).map(|address| address.net).collect();
+        sort::short(&mut addresses, Ord::cmp);
+        addresses.dedup();
+        addresses.truncate(most);
+        addresses
+    }
 }
 
 /// Interfaces with hardware below them, in natural order of their names.
@@ -51,13 +70,6 @@ fn nic(name: &str, path: &Path, seen: &Links) -> Option<Nic> {
     let link = seen.links.iter().find(|link| link.name == name);
     let mac = link.map(|link| link.mac).or_else(|| sysfs::text(path.join("address"))?.parse().ok())?;
     let carrier = link.map_or_else(|| sysfs::number::<u8>(path.join("carrier")) == Some(1), |link| link.carrier);
-    let mine = |address: &&Address| {
-        link.is_some_and(|l| l.index == address.link) && address.uniqueness != Uniqueness::Duplicate
-    };
-    let mut addresses: Vec<IpNet> = seen.addresses.iter().filter(mine).map(|address| address.net).collect();
-    sort::short(&mut addresses, Ord::cmp);
-    addresses.dedup();
-    addresses.truncate(NIC_ADDRESSES);
     Some(Nic {
         name: name.to_owned(),
         mac,
@@ -67,7 +79,8 @@ fn nic(name: &str, path: &Path, seen: &Links) -> Option<Nic> {
         speed_mbps: sysfs::number(path.join("speed")).filter(|&speed: &u32| carrier && speed > 0 && speed < u32::MAX),
         carrier: if carrier { Carrier::Present } else { Carrier::Absent },
         pci: pci(&device),
-        addresses,
+        port_of: link.and_then(|link| seen.port_of(link)),
+        addresses: link.map(|link| seen.addresses_of(link, NIC_ADDRESSES)).unwrap_or_default(),
     })
 }
 

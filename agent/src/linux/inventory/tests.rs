@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use muster_protocol::Mac;
-use muster_protocol::inventory::{Attachment, Carrier, Disk, Medium, PciId, Transport};
-use muster_protocol::observed::Origin;
+use muster_protocol::inventory::{Attachment, Carrier, Disk, LinkKind, Medium, PciId, Transport};
+use muster_protocol::observed::{Bond, Origin};
+use muster_protocol::{Mac, VlanTag};
 
 use super::*;
 use crate::linux::network::netlink::address::{Address, Uniqueness};
-use crate::linux::network::netlink::link::{Kind, Link};
+use crate::linux::network::netlink::link::{Kind, Link, Port};
 
 struct Tree(tempfile::TempDir);
 
@@ -243,6 +243,35 @@ fn nics_tell_their_hardware_and_their_addresses() {
     );
     let addresses: Vec<_> = second.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["192.0.2.7/24", "fe80::1/64"]);
+}
+
+#[test]
+fn vlans_bonds_and_bridges_tell_what_they_stand_on_and_their_addresses() {
+    let (tree, mut links) = nics();
+    let made = |index, name: &str, kind| Link { kind, ..link(index, name, [2; 6]) };
+    let office = Kind::Vlan { parent: 9, tag: VlanTag::try_from(42).expect("a tag") };
+    let port = |of| Some(Port { of, in_bridge: None });
+    links.links.iter_mut().find(|link| link.index == 3).expect("eth1").port = port(9);
+    links.links.iter_mut().find(|link| link.index == 9).expect("bond0").kind = Kind::Bond(Box::<Bond>::default());
+    let lost = Kind::Vlan { parent: 77, tag: VlanTag::try_from(7).expect("a tag") };
+    let tunnel = Kind::Foreign("wireguard".into());
+    links.links.extend([made(12, "office", office), made(13, "lost", lost), made(14, "wg0", tunnel)]);
+    links.links.iter_mut().find(|link| link.index == 12).expect("office").port = port(15);
+    links.links.push(Link { carrier: false, ..made(15, "br0", Kind::Bridge(Box::default())) });
+    links.addresses.push(address(15, "2001:db8::15/64", Uniqueness::Duplicate));
+    links.addresses.push(address(15, "10.0.0.15/24", Uniqueness::Assured));
+    let inventory = tree.inventory(&links);
+    let of: Vec<_> = inventory.nics.iter().map(|nic| nic.port_of.as_deref()).collect();
+    assert_eq!(of, [None, Some("bond0")]);
+    let told: Vec<_> =
+        inventory.links.iter().map(|link| (&*link.name, link.kind.clone(), link.port_of.as_deref())).collect();
+    let vlan = LinkKind::Vlan { tag: VlanTag::try_from(42).expect("a tag"), parent: "bond0".into() };
+    let expected = [("bond0", LinkKind::Bond, None), ("br0", LinkKind::Bridge, None), ("office", vlan, Some("br0"))];
+    assert_eq!(told, expected, "by name, and what nobody here can say more of is left out");
+    let addresses: Vec<Vec<String>> =
+        inventory.links.iter().map(|link| link.addresses.iter().map(ToString::to_string).collect()).collect();
+    assert_eq!(addresses, [vec!["192.0.2.9/24".to_owned()], vec!["10.0.0.15/24".to_owned()], vec![]]);
+    assert_eq!((inventory.links[0].carrier, inventory.links[1].carrier), (Carrier::Present, Carrier::Absent));
 }
 
 #[test]

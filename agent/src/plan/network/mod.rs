@@ -9,6 +9,7 @@
 //! alone where nobody did; so is what the kernel and routers make by themselves.
 
 mod gone;
+mod home;
 mod past;
 mod resolvers;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use muster_protocol::{VlanTag, desired, observed, to_agent};
 
 use super::Impossible;
 pub use gone::Gone;
+pub use home::home;
 pub use past::{BootNic, Past, see};
 pub use resolvers::{in_force, ntp_in_force};
 use target::Target;

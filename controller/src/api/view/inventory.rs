@@ -1,12 +1,15 @@
 //! What a machine is made of.
 
 use muster_protocol::inventory::{
-    Attachment, Carrier, Cpu, Dimm, Disk, Firmware, FirmwareKind, Inventory, Medium, Memory, Nic, System, Transport,
+    Attachment, Carrier, Cpu, Dimm, Disk, Firmware, FirmwareKind, Home, Inventory, Link, LinkKind, Medium, Memory, Nic,
+    System, Transport,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::uuid;
+use crate::fleet::lease::primary;
+use crate::fleet::record::MachineInventory;
 
 /// Everything, as the machine last said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -24,6 +27,14 @@ pub struct InventoryView {
     pub disks: Vec<DiskView>,
     /// Physical network interfaces.
     pub nics: Vec<NicView>,
+    /// VLANs, bonds and bridges.
+    pub links: Vec<LinkView>,
+    /// By what the controller is reached; absent where no link of the machine's leads there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<HomeView>,
+    /// Name of the primary NIC: the one that carries the session, whatever stands on it. Templates and leases mean it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
     /// `uname -r`.
     pub kernel: String,
     /// The agent's version.
@@ -152,13 +163,50 @@ pub struct NicView {
     pub carrier: bool,
     /// PCI vendor and device, such as `8086:1533`.
     pub pci: Option<String>,
+    /// The bond or bridge that it is a port of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_of: Option<String>,
     /// With prefix lengths.
     pub addresses: Vec<String>,
 }
 
-impl From<&Inventory> for InventoryView {
-    fn from(inventory: &Inventory) -> Self {
-        let Inventory { system, firmware, cpu, memory, disks, nics, software } = inventory;
+/// A link that stands on others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = StackedLink)]
+pub struct LinkView {
+    /// Kernel name.
+    pub name: String,
+    /// `vlan`, `bond` or `bridge`.
+    pub kind: String,
+    /// Tag, for a VLAN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u16>,
+    /// What it stands on: the link below a VLAN, the ports of a bond or bridge.
+    pub on: Vec<String>,
+    /// In use.
+    pub mac: String,
+    /// Whether frames can pass.
+    pub carrier: bool,
+    /// The bond or bridge that it is a port of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_of: Option<String>,
+    /// With prefix lengths.
+    pub addresses: Vec<String>,
+}
+
+/// By what the controller is reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Home)]
+pub struct HomeView {
+    /// The link that carries the session.
+    pub link: String,
+    /// The NICs beneath it; the link itself where it is one.
+    pub nics: Vec<String>,
+}
+
+impl From<&MachineInventory> for InventoryView {
+    fn from(record: &MachineInventory) -> Self {
+        let Inventory { system, firmware, cpu, memory, disks, nics, links, home, software } = &record.inventory;
         Self {
             system: system.into(),
             firmware: firmware.into(),
@@ -166,6 +214,9 @@ impl From<&Inventory> for InventoryView {
             memory: memory.into(),
             disks: disks.iter().map(Into::into).collect(),
             nics: nics.iter().map(Into::into).collect(),
+            links: links.iter().map(|link| link_view(link, &record.inventory)).collect(),
+            home: home.as_ref().map(|Home { link, nics }| HomeView { link: link.clone(), nics: nics.clone() }),
+            primary: primary::nic(record).ok().map(|nic| nic.name.clone()),
             kernel: software.kernel.clone(),
             agent: software.agent.clone(),
         }
@@ -244,7 +295,31 @@ impl From<&Nic> for NicView {
             speed_mbps: nic.speed_mbps,
             carrier: nic.carrier == Carrier::Present,
             pci: nic.pci.map(|pci| format!("{:04x}:{:04x}", pci.vendor, pci.device)),
+            port_of: nic.port_of.clone(),
             addresses: nic.addresses.iter().map(ToString::to_string).collect(),
         }
+    }
+}
+
+fn link_view(link: &Link, inventory: &Inventory) -> LinkView {
+    let ports = || {
+        let nics = inventory.nics.iter().map(|nic| (&nic.name, &nic.port_of));
+        let links = inventory.links.iter().map(|link| (&link.name, &link.port_of));
+        nics.chain(links).filter(|(_, of)| of.as_ref() == Some(&link.name)).map(|(name, _)| name.clone()).collect()
+    };
+    let (kind, id, on) = match &link.kind {
+        LinkKind::Vlan { tag, parent } => ("vlan", Some(tag.get()), vec![parent.clone()]),
+        LinkKind::Bond => ("bond", None, ports()),
+        LinkKind::Bridge => ("bridge", None, ports()),
+    };
+    LinkView {
+        name: link.name.clone(),
+        kind: kind.into(),
+        id,
+        on,
+        mac: link.mac.to_string(),
+        carrier: link.carrier == Carrier::Present,
+        port_of: link.port_of.clone(),
+        addresses: link.addresses.iter().map(ToString::to_string).collect(),
     }
 }

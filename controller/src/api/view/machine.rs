@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use muster_protocol::drift::{Drift, DriftEnd};
 use muster_protocol::enroll::Tpm;
 use muster_protocol::hello::{Progress, Times};
+use muster_protocol::inventory::Inventory;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,6 +14,7 @@ use super::{Time, uuid};
 use crate::api::live::{Live, Presence};
 use crate::fleet::State;
 use crate::fleet::enrollment::identity;
+use crate::fleet::lease::primary::reaches;
 use crate::fleet::operation::drift;
 use crate::fleet::operation::outcome::{self, Outcome};
 use crate::fleet::record::{Lifecycle, Machine, Maintenance};
@@ -66,7 +68,7 @@ pub struct MachineView {
     /// How its network differs from what was confirmed; absent where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftView>,
-    /// Addresses of its NICs with their prefix lengths, link-local ones left out.
+    /// Addresses of its NICs, and of VLANs, bonds and bridges on them, with their prefix lengths, link-local ones left out.
     pub addresses: Vec<String>,
     /// Manufacturer and product.
     pub model: String,
@@ -194,7 +196,7 @@ impl MachineView {
             progress: progress.into(),
             on_drift: machine.drift.rule.word().into(),
             drift: DriftView::of(&machine.drift.found),
-            addresses: inventory.map(|inventory| addresses(&inventory.nics)).unwrap_or_default(),
+            addresses: inventory.map(addresses).unwrap_or_default(),
             model: system.map(|s| format!("{} {}", s.vendor, s.product).trim().to_owned()).unwrap_or_default(),
             serial: system.map_or_else(|| machine.identity.system_serial.clone(), |s| s.serial.clone()),
             uuid: machine.identity.uuid.map(uuid),
@@ -208,7 +210,7 @@ impl MachineView {
 
     /// All that is known.
     pub fn whole(state: &State, live: &dyn Live, machine: &Machine) -> Self {
-        let inventory = state.inventories.get(&machine.id).map(|record| (&record.inventory).into());
+        let inventory = state.inventories.get(&machine.id).map(Into::into);
         Self { inventory, ..Self::short(state, live, machine) }
     }
 }
@@ -218,13 +220,10 @@ pub fn lifecycle(lifecycle: &Lifecycle) -> &'static str {
     lifecycle.word()
 }
 
-fn addresses(nics: &[muster_protocol::inventory::Nic]) -> Vec<String> {
-    let is_link_local = |net: &ipnet::IpNet| match net.addr() {
-        std::net::IpAddr::V4(address) => address.is_link_local(),
-        std::net::IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    let all = nics.iter().flat_map(|nic| &nic.addresses);
-    all.filter(|net| !is_link_local(net)).map(ToString::to_string).collect()
+fn addresses(inventory: &Inventory) -> Vec<String> {
+    let of_nics = inventory.nics.iter().flat_map(|nic| &nic.addresses);
+    let all = of_nics.chain(inventory.links.iter().flat_map(|link| &link.addresses));
+    all.filter(|net| reaches(net)).map(ToString::to_string).collect()
 }
 
 impl DriftView {

@@ -456,7 +456,7 @@ mod tests {
             wwn: None,
         }];
         let inventory = Inventory { disks, ..Inventory::default() };
-        draft.put(MachineInventory { machine: id, inventory, at_unix_ms: 0 });
+        draft.put(MachineInventory { machine: id, inventory, at_unix_ms: 0, primary: None });
         let disks_stay = Identity { macs: vec![mac(9)], disks: vec![disk], ..card_stays };
         assert_eq!(find(draft.state(), &disks_stay, &[]), Match::Doubtful(vec![id]));
     }

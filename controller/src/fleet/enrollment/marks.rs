@@ -169,7 +169,7 @@ mod tests {
                     wwn: None,
                 };
                 let inventory = Inventory { disks: disks.iter().map(disk).collect(), ..Inventory::default() };
-                draft.put(MachineInventory { machine: an_id(n), at_unix_ms: 0, inventory });
+                draft.put(MachineInventory { machine: an_id(n), at_unix_ms: 0, inventory, primary: None });
             }
             Change::Leaves(n) => draft.delete::<Machine>(&an_id(n)),
             Change::LosesItsInventory(n) => draft.delete::<MachineInventory>(&an_id(n)),

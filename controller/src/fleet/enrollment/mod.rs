@@ -21,6 +21,7 @@ use muster_protocol::enroll::{Identity, Leave, Refusal as Enrollment};
 use muster_protocol::hello::{Awaits, Progress};
 use muster_protocol::{Digest, Generation, MachineId};
 
+use super::lease::primary;
 use super::machine::save;
 use super::record::{Lifecycle, Machine, MachineInventory, Maintenance, TicketBound, Told};
 use super::{Draft, Facts, Refusal, State};
@@ -218,8 +219,10 @@ pub fn same_as(draft: &mut Draft, id: MachineId, other: MachineId, alive: Alive)
     let is = Facts::of([("machine", other.to_string()), ("name", known.name.clone())]);
     draft.audit("machine.resolved", other, waiting, is);
     draft.event("machine.resolved", other, format!("{} is {}", machine.name, known.name));
-    if let Some(inventory) = draft.get::<MachineInventory>(&id).cloned() {
-        draft.put(MachineInventory { machine: other, ..inventory });
+    if let Some(record) = draft.get::<MachineInventory>(&id).cloned() {
+        let before = draft.get::<MachineInventory>(&other).and_then(|before| before.primary);
+        let primary = primary::carries(&record.inventory, before.or(record.primary));
+        draft.put(MachineInventory { machine: other, primary, ..record });
     }
     forget(draft, id);
     (known.identity, known.certificate, known.iso) = (machine.identity, machine.certificate, machine.iso);

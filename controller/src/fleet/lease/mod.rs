@@ -16,6 +16,7 @@
 
 pub mod model;
 mod place;
+pub mod primary;
 #[cfg(test)]
 mod stored;
 #[cfg(test)]
@@ -114,18 +115,18 @@ fn new_lease(draft: &mut Draft, order: Order) -> Result<Lease, Refusal> {
 
 /// Puts a machine into the lease's hands and begins to prepare it.
 fn prepare(draft: &mut Draft, mut lease: Lease, online: Online<'_>) -> Result<Lease, Refusal> {
-    let (machine, inventory) = place::choose(draft.state(), &lease, online)?;
-    let nic = wish::primary_nic(&inventory).map_err(|why| Refusal::Conflict(why.to_string()))?;
+    let (machine, record) = place::choose(draft.state(), &lease, online)?;
+    let nic = primary::cabled(&record).map_err(|why| Refusal::Conflict(why.to_string()))?;
     let mut given = Vec::new();
     for family in offered(draft.state(), &lease.location)? {
         let holder = AddressHolder::Machine { machine: machine.id, lease: lease.id.clone() };
         let (address, subnet) = address::take(draft, &lease.location, family, holder)?;
         given.push((address.block.addr(), subnet));
     }
-    let desired = wish::desired(&inventory, &given)?.into_inner();
+    let desired = wish::desired(&record, &given)?.into_inner();
     let seat = Seat {
         machine: machine.id,
-        uuid: inventory.system.uuid.or(machine.identity.uuid),
+        uuid: record.inventory.system.uuid.or(machine.identity.uuid),
         mac: nic.permanent_mac,
         addresses: given.iter().map(|(address, _)| *address).collect(),
     };

@@ -390,6 +390,7 @@ pub(crate) mod tests {
             speed_mbps: Some(1000),
             carrier: Carrier::Present,
             pci: None,
+            port_of: None,
             addresses: vec!["10.0.2.15/24".parse().expect("a prefix")],
         });
         inventory

@@ -3,12 +3,11 @@
 //! Pure, and the same for the first try as for those after a machine that could not be prepared.
 
 use muster_protocol::hello::Progress;
-use muster_protocol::inventory::Inventory;
 use muster_protocol::{BootId, MachineId};
 
 use super::model::{self, Hardware};
-use super::wish;
-use crate::fleet::record::{Lease, Lifecycle, Machine, Maintenance};
+use super::{primary, wish};
+use crate::fleet::record::{Lease, Lifecycle, Machine, MachineInventory, Maintenance};
 use crate::fleet::{Refusal, State, location, machine};
 use crate::words::counted;
 
@@ -34,18 +33,18 @@ struct Passed {
 /// One that did well the last time comes first: a disk that carries something makes a machine refuse each time.
 ///
 /// Errors: no such location or model; [`Refusal::Exhausted`] with the reasons.
-pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result<(Machine, Inventory), Refusal> {
+pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result<(Machine, MachineInventory), Refusal> {
     location::need(state, &lease.location)?;
     let mut passed = Passed::default();
-    let mut best: Option<(&Machine, &Inventory)> = None;
+    let mut best: Option<(&Machine, &MachineInventory)> = None;
     let mut total = 0;
     for machine in state.machines.iter().filter(|m| m.location == lease.location) {
-        let Some(inventory) = state.inventories.get(&machine.id).map(|r| &r.inventory) else { continue };
+        let Some(record) = state.inventories.get(&machine.id) else { continue };
         let counts = match machine.lifecycle {
             Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired => false,
             Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => true,
         };
-        if !counts || Hardware::of(inventory).id() != lease.model {
+        if !counts || Hardware::of(&record.inventory).id() != lease.model {
             continue;
         }
         total += 1;
@@ -60,14 +59,14 @@ pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result
             passed.tried += 1;
         } else if !online(machine.id) {
             passed.offline += 1;
-        } else if wish::fixed_disks(inventory).is_err() || wish::primary_nic(inventory).is_err() {
+        } else if wish::fixed_disks(&record.inventory).is_err() || primary::cabled(record).is_err() {
             passed.unfit += 1;
         } else if best.is_none_or(|(other, _)| rank(machine) < rank(other)) {
-            best = Some((machine, inventory));
+            best = Some((machine, record));
         }
     }
     match best {
-        Some((machine, inventory)) => Ok((machine.clone(), inventory.clone())),
+        Some((machine, record)) => Ok((machine.clone(), record.clone())),
         None if total == 0 && !model::is_known(state, &lease.model) => {
             Err(Refusal::NotFound { kind: "server model", name: lease.model.chars().take(80).collect() })
         }

@@ -1,12 +1,14 @@
-//! The bytes of what leases, addresses, models and credentials leave in the store.
+//! The bytes of what leases, addresses, inventories, models and credentials leave in the store.
 //!
 //! A released controller's database is read for ever: if a test here fails, do not change the test. Growth is a new
 //! variant of `Stored`, or of one of the enums inside, at its end.
 
+use muster_protocol::inventory::{Home, Inventory};
 use muster_protocol::{Digest, Mac, MachineId, OperationId};
 
 use crate::fleet::record::{
-    Address, AddressHolder, AddressRange, Credential, HubRule, Lease, LeaseState, ModelCard, PlaceRule, Seat, Subnet,
+    Address, AddressHolder, AddressRange, Credential, HubRule, Lease, LeaseState, MachineInventory, ModelCard,
+    PlaceRule, Seat, Subnet,
 };
 use crate::fleet::state::{Record, State, stored_key, stored_value};
 
@@ -64,6 +66,19 @@ fn leases() {
         let (key, value) = stored(&lease(state.clone()));
         assert_eq!((key.as_str(), value), ("lease/srv-1", format!("{head}{tail}")), "{state:?}");
     }
+}
+
+#[test]
+fn inventories() {
+    let machine = MachineId::from_bytes([1; 16]);
+    let home = Some(Home { link: "office".into(), nics: Vec::new() });
+    let inventory = Inventory { home, ..Inventory::default() };
+    let record = MachineInventory { machine, at_unix_ms: 300, inventory, primary: Some(Mac::from_bytes([3; 6])) };
+    let (key, value) = stored(&record);
+    // As it travels, between whose it is, when it came, and the primary NIC.
+    let travels = format!("{}01066f6666696365000000", "00".repeat(19));
+    assert_eq!(key, format!("inventory/{}", "\u{1}".repeat(16)));
+    assert_eq!(value, format!("00{}ac02{travels}01030303030303", "01".repeat(16)));
 }
 
 #[test]

@@ -19,10 +19,11 @@ use muster_protocol::desired::{
     Checked, Desired, Disk, Ethernet, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, LinkKind, MAIN_TABLE,
     Network, Partition, Reach, Route, Select, Settings, Storage, Table, check,
 };
-use muster_protocol::inventory::{Attachment, Carrier, Inventory, Nic};
+use muster_protocol::inventory::{Attachment, Inventory};
 
+use super::primary;
 use crate::fleet::Refusal;
-use crate::fleet::record::Subnet;
+use crate::fleet::record::{MachineInventory, Subnet};
 
 /// GPT name of the partition and label of the filesystem; ext4 takes 16 bytes.
 const LABEL: &str = "muster-data";
@@ -61,26 +62,9 @@ pub fn fixed_disks(inventory: &Inventory) -> Result<Vec<DiskId>, Unfit> {
     Ok(names.into_iter().collect())
 }
 
-/// The NIC that carries the session: of those with a carrier, one with an address that reaches further than the wire;
-/// among those, one with an IPv4 address, which is leased on the NIC that booted, while router advertisements give every
-/// NIC an IPv6 one; among equals the first by name.
-pub fn primary_nic(inventory: &Inventory) -> Result<&Nic, Unfit> {
-    let reaches = |net: &IpNet| match net.addr() {
-        IpAddr::V4(v4) => !v4.is_link_local(),
-        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
-    };
-    let rank = |nic: &&Nic| {
-        let mute = !nic.addresses.iter().any(reaches);
-        let unleased = !nic.addresses.iter().any(|net| net.addr().is_ipv4() && reaches(net));
-        // By length first, so that eth2 comes before eth10.
-        (mute, unleased, nic.name.len(), nic.name.clone())
-    };
-    inventory.nics.iter().filter(|nic| nic.carrier == Carrier::Present).min_by_key(rank).ok_or(Unfit::NoNic)
-}
-
 /// The whole desired state. `addresses` are the machine's own, each with the subnet it is from.
-pub fn desired(inventory: &Inventory, addresses: &[(IpAddr, Subnet)]) -> Result<Checked<Desired>, Refusal> {
-    let nic = primary_nic(inventory).map_err(|why| Refusal::Conflict(why.to_string()))?;
+pub fn desired(record: &MachineInventory, addresses: &[(IpAddr, Subnet)]) -> Result<Checked<Desired>, Refusal> {
+    let nic = primary::cabled(record).map_err(|why| Refusal::Conflict(why.to_string()))?;
     let select = Select { mac: Some(nic.permanent_mac), ..Select::default() };
     let network = Network {
         links: vec![Link {
@@ -90,7 +74,7 @@ pub fn desired(inventory: &Inventory, addresses: &[(IpAddr, Subnet)]) -> Result<
         }],
         ..Network::default()
     };
-    let desired = Desired { network: Some(network), storage: storage(inventory) };
+    let desired = Desired { network: Some(network), storage: storage(&record.inventory) };
     check(desired).map_err(|problems| {
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Refusal::Conflict(format!("the subnet makes no sound configuration: {}", text.join("; ")))
@@ -144,8 +128,8 @@ fn storage(inventory: &Inventory) -> Option<Storage> {
 mod tests {
     use super::*;
     use crate::fleet::model::tests::{box_with, disk};
-    use muster_protocol::Mac;
     use muster_protocol::desired::{AcceptRa, Dhcp};
+    use muster_protocol::{Mac, MachineId};
 
     fn subnet(net: &str, gateway: &str) -> Subnet {
         Subnet {
@@ -161,13 +145,18 @@ mod tests {
         (address.parse().expect("an address"), subnet)
     }
 
+    fn a_box() -> MachineInventory {
+        let (machine, inventory) = (MachineId::from_bytes([1; 16]), box_with("S1", 1));
+        MachineInventory { machine, at_unix_ms: 0, inventory, primary: None }
+    }
+
     #[test]
     fn the_primary_nic_gets_static_addresses_with_a_default_route_each_and_no_dhcp() {
         let addresses = [
             given("203.0.113.2", subnet("203.0.113.0/28", "203.0.113.1")),
             given("2001:db8::2", subnet("2001:db8::/64", "fe80::1")),
         ];
-        let desired = desired(&box_with("S1", 1), &addresses).expect("sound").into_inner();
+        let desired = desired(&a_box(), &addresses).expect("sound").into_inner();
         let network = desired.network.expect("there");
         let [Link { kind: LinkKind::Ethernet(ethernet), settings, .. }] = &network.links[..] else {
             panic!("one ethernet")
@@ -183,7 +172,7 @@ mod tests {
     #[test]
     fn a_subnet_without_a_gateway_gives_no_route() {
         let addresses = [given("203.0.113.2", subnet("203.0.113.0/28", ""))];
-        let desired = desired(&box_with("S1", 1), &addresses).expect("sound").into_inner();
+        let desired = desired(&a_box(), &addresses).expect("sound").into_inner();
         assert_eq!(desired.network.expect("there").links[0].settings.routes, []);
     }
 
@@ -217,28 +206,5 @@ mod tests {
         assert!(matches!(fixed_disks(&inventory), Err(Unfit::NamelessDisk { .. })));
         inventory.disks[1].attachment = Attachment::Removable;
         assert_eq!(fixed_disks(&inventory).map(|d| d.len()), Ok(1));
-    }
-
-    #[test]
-    fn the_primary_nic_is_the_one_that_reaches_furthest_then_the_first_by_name() {
-        let mut inventory = box_with("S1", 1);
-        let base = inventory.nics.remove(0);
-        let nic = |name: &str, address: Option<&str>, carrier| Nic {
-            name: name.into(),
-            carrier,
-            addresses: address.iter().map(|a| a.parse().expect("a prefix")).collect(),
-            ..base.clone()
-        };
-        assert!(matches!(primary_nic(&inventory), Err(Unfit::NoNic)));
-        let mut first = |nic| {
-            inventory.nics.push(nic);
-            primary_nic(&inventory).map(|n| n.name.clone()).ok()
-        };
-        assert_eq!(first(nic("eth0", None, Carrier::Absent)), None);
-        assert_eq!(first(nic("eth10", Some("fe80::1/64"), Carrier::Present)).as_deref(), Some("eth10"));
-        assert_eq!(first(nic("eth2", Some("169.254.1.1/16"), Carrier::Present)).as_deref(), Some("eth2"));
-        assert_eq!(first(nic("eth1", Some("2001:db8::1/64"), Carrier::Present)).as_deref(), Some("eth1"));
-        assert_eq!(first(nic("eth7", Some("10.0.0.7/8"), Carrier::Present)).as_deref(), Some("eth7"));
-        assert_eq!(first(nic("eth3", Some("10.0.0.3/8"), Carrier::Absent)).as_deref(), Some("eth7"));
     }
 }

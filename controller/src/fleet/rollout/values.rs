@@ -5,14 +5,15 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use muster_protocol::MachineId;
 use muster_protocol::inventory::{Carrier, Nic};
 use serde_json::{Map, Value, json};
 
 use super::select::ROLE;
 use crate::fleet::State;
-use crate::fleet::lease::wish;
-use crate::fleet::record::{AddressHolder, Lifecycle, Machine, Subnet};
+use crate::fleet::lease::primary::{self, reaches};
+use crate::fleet::record::{AddressHolder, Lifecycle, Machine, MachineInventory, Subnet};
 
 /// Looks up values for machines of one state, however many they are.
 pub struct Values<'s> {
@@ -37,10 +38,9 @@ impl<'s> Values<'s> {
     /// Of one machine.
     pub fn of(&self, machine: &Machine) -> Value {
         let identity = &machine.identity;
-        let inventory = self.state.inventories.get(&machine.id).map(|record| &record.inventory);
-        let nics = inventory.map(|inventory| inventory.nics.as_slice()).unwrap_or_default();
+        let record = self.state.inventories.get(&machine.id);
+        let nics = record.map(|record| record.inventory.nics.as_slice()).unwrap_or_default();
         let addresses = self.addresses.get(&machine.id).map(Vec::as_slice).unwrap_or_default();
-        let primary = inventory.and_then(|inventory| wish::primary_nic(inventory).ok());
         known([
             (
                 "machine",
@@ -54,8 +54,8 @@ impl<'s> Values<'s> {
             ),
             ("labels", Some(json!(machine.labels))),
             ("location", self.location(machine)),
-            ("nics", Some(nics.iter().map(nic).collect())),
-            ("primary", primary.map(nic)),
+            ("nics", Some(nics.iter().map(|one| nic(one, &one.addresses)).collect())),
+            ("primary", record.and_then(primary_nic)),
             ("addresses", Some(addresses.iter().map(address).collect())),
             ("lease", self.lease(machine)),
         ])
@@ -89,14 +89,26 @@ impl<'s> Values<'s> {
     }
 }
 
-fn nic(nic: &Nic) -> Value {
+/// The primary NIC. Its addresses are its own and those of the link that carries its session, so that they are the same ones
+/// when that link is put on it; those that lead nowhere else come last.
+fn primary_nic(record: &MachineInventory) -> Option<Value> {
+    let primary = primary::nic(record).ok()?;
+    let mut addresses = primary.addresses.clone();
+    let home = record.inventory.home.as_ref().filter(|home| home.nics.contains(&primary.name));
+    let on_it = home.and_then(|home| record.inventory.links.iter().find(|link| link.name == home.link));
+    addresses.extend(on_it.iter().flat_map(|link| &link.addresses));
+    addresses.sort_by_key(|net| !reaches(net));
+    Some(nic(primary, &addresses))
+}
+
+fn nic(nic: &Nic, addresses: &[IpNet]) -> Value {
     known([
         ("name", Some(json!(nic.name))),
         ("mac", Some(json!(nic.permanent_mac.to_string()))),
         ("driver", text(&nic.driver)),
         ("speed_mbps", nic.speed_mbps.map(|speed| json!(speed))),
         ("carrier", Some(json!(nic.carrier == Carrier::Present))),
-        ("addresses", Some(nic.addresses.iter().map(|net| json!(net.to_string())).collect())),
+        ("addresses", Some(addresses.iter().map(|net| json!(net.to_string())).collect())),
     ])
 }
 

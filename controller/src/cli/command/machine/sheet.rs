@@ -1,5 +1,5 @@
 //! A machine's data sheet, as `muster machine show` prints it for people: what it is and how it stands, then its memory
-//! modules, disks and NICs. Everything that the inventory holds is on it.
+//! modules, disks, NICs and what stands on them. Everything that the inventory holds is on it.
 
 use serde_json::Value;
 
@@ -12,8 +12,12 @@ pub fn sheet(machine: &Value, retired: &str) -> String {
     machine["retired"] = retired.into();
     let machine = &machine;
     let mut sheet = lines(machine, FACTS);
-    for (list, columns) in [("/inventory/memory/dimms", DIMMS), ("/inventory/disks", DISKS), ("/inventory/nics", NICS)]
-    {
+    for (list, columns) in [
+        ("/inventory/memory/dimms", DIMMS),
+        ("/inventory/disks", DISKS),
+        ("/inventory/nics", NICS),
+        ("/inventory/links", LINKS),
+    ] {
         let items = machine.pointer(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         if !items.is_empty() {
             sheet.push_str(&format!("\n{}", table(items, columns)));
@@ -89,6 +93,11 @@ const FACTS: &[Column] = &[
     }),
     Column("processor flags", |m| joined(m, "/inventory/cpu/flags")),
     Column("memory", |m| size(m, "/inventory/memory/total_bytes")),
+    Column("home", |m| match (text(m, "/inventory/home/link"), joined(m, "/inventory/home/nics")) {
+        (link, nics) if nics.is_empty() || nics == link => link,
+        (link, nics) => format!("{link} over {nics}"),
+    }),
+    Column("primary NIC", |m| text(m, "/inventory/primary")),
     Column("kernel", |m| text(m, "/inventory/kernel")),
     Column("agent", |m| text(m, "/inventory/agent")),
 ];
@@ -135,7 +144,21 @@ const NICS: &[Column] = &[
         (true, None) => "up".into(),
         (true, Some(speed)) => format!("{speed} Mbit/s"),
     }),
+    Column("port of", |n| text(n, "/port_of")),
     Column("addresses", |n| joined(n, "/addresses")),
+];
+
+const LINKS: &[Column] = &[
+    Column("link", |l| text(l, "/name")),
+    Column("kind", |l| match text(l, "/kind").as_str() {
+        "vlan" => format!("VLAN {}", text(l, "/id")),
+        kind => kind.to_owned(),
+    }),
+    Column("on", |l| joined(l, "/on")),
+    Column("mac", |l| text(l, "/mac")),
+    Column("link", |l| if l["carrier"] == true { "up".into() } else { "no carrier".into() }),
+    Column("port of", |l| text(l, "/port_of")),
+    Column("addresses", |l| joined(l, "/addresses")),
 ];
 
 fn words(machine: &Value, pointers: &[&str]) -> String {
@@ -174,8 +197,15 @@ mod tests {
                 }],
                 "nics": [{
                     "name": "eth0", "mac": "02:00:00:00:00:01", "permanent_mac": "52:54:00:12:34:56", "driver": "igb",
-                    "speed_mbps": 1000, "carrier": true, "pci": "8086:1521", "addresses": ["192.0.2.7/24"],
+                    "speed_mbps": 1000, "carrier": true, "pci": "8086:1521", "port_of": "bond0", "addresses": [],
                 }],
+                "links": [
+                    {"name": "bond0", "kind": "bond", "on": ["eth0"], "mac": "52:54:00:12:34:56", "carrier": true,
+                        "addresses": []},
+                    {"name": "office", "kind": "vlan", "id": 42, "on": ["bond0"], "mac": "52:54:00:12:34:56",
+                        "carrier": false, "addresses": ["192.0.2.7/24"]},
+                ],
+                "home": {"link": "office", "nics": ["eth0"]}, "primary": "eth0",
                 "kernel": "6.1.0", "agent": "0.1.0",
             },
         });
@@ -195,6 +225,8 @@ firmware:         uefi Dell Inc. 2.9.0 2020-01-02
 processors:       2 x Xeon E5-2650, 16 cores, 32 threads
 processor flags:  vmx, aes
 memory:           16 GiB
+home:             office over eth0
+primary NIC:      eth0
 kernel:           6.1.0
 agent:            0.1.0
 
@@ -204,8 +236,12 @@ DIMM_A1  16 GiB  DDR3  1600 MT/s  Samsung  M393B2G70  03A1
 DISK  SIZE       SECTORS   KIND              MODEL   SERIAL  WWN                 NAME IN DOCUMENTS
 sda   931.5 GiB  512/4096  sata, rotational  ST1000  Z1D5    0x5000c500a1b2c3d4  wwn:0x5000c500a1b2c3d4
 
-NIC   MAC                PERMANENT MAC      DRIVER  PCI        LINK         ADDRESSES
-eth0  02:00:00:00:00:01  52:54:00:12:34:56  igb     8086:1521  1000 Mbit/s  192.0.2.7/24
+NIC   MAC                PERMANENT MAC      DRIVER  PCI        LINK         PORT OF  ADDRESSES
+eth0  02:00:00:00:00:01  52:54:00:12:34:56  igb     8086:1521  1000 Mbit/s  bond0
+
+LINK    KIND     ON     MAC                LINK        PORT OF  ADDRESSES
+bond0   bond     eth0   52:54:00:12:34:56  up
+office  VLAN 42  bond0  52:54:00:12:34:56  no carrier           192.0.2.7/24
 ";
         assert_eq!(sheet(&machine, ""), expected);
     }
