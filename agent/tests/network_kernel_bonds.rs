@@ -16,6 +16,7 @@ use muster_agent::linux::network::Network;
 use muster_agent::plan::network::{Change, NewLink};
 use muster_protocol::VlanTag;
 use muster_protocol::desired::{BondMode, BondOption};
+use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Address, Admin, LinkKind, Origin, Port};
 use serde_json::{Value, json};
 use steps::{does, found, join, refused, seen, set_admin, shown};
@@ -364,4 +365,78 @@ fn a_bridge_on_a_vlan_on_a_bond_carries_packets() {
     does(&network, Change::Delete { link: "bond7".to_owned() });
     assert_eq!((found(&network, "bond7"), found(&network, "office")), (None, None));
     assert_eq!(seen(&network, "eth0").port, None);
+}
+
+/// Of a port's state as LACP tells it (IEEE 802.1AX, 6.4.2.3): it asks to be told every second, takes frames, sends frames.
+const FAST_AND_CARRIES: u64 = 0x02 | 0x10 | 0x20;
+
+/// Whether both ends show that all these ports, and no others, carry frames in one aggregate whose partner is the other end.
+/// Each end is a namespace, its bond, and the ports of that.
+fn agree(ends: [(&str, &str, &[&str]); 2]) -> Option<()> {
+    let show = |namespace: &str, name: &str| {
+        let text = lab::run(&format!("ip -n {namespace} -j -d link show dev {name}"));
+        serde_json::from_str::<Vec<Value>>(&text).expect("JSON of ip").swap_remove(0)
+    };
+    let bonds = ends.map(|(namespace, bond, _)| show(namespace, bond));
+    let agrees = |end: usize| {
+        let (namespace, _, ports) = ends[end];
+        let aggregate = &bonds[end]["linkinfo"]["info_data"]["ad_info"];
+        let carries = |port: &&str| {
+            let port = show(namespace, port);
+            let port = &port["linkinfo"]["info_slave_data"];
+            let state = |whose: &str| port[format!("ad_{whose}_oper_port_state")].as_u64().unwrap_or_default();
+            port["ad_aggregator_id"] == aggregate["aggregator"]
+                && port["mii_status"] == "UP"
+                && [state("actor"), state("partner")].iter().all(|state| state & FAST_AND_CARRIES == FAST_AND_CARRIES)
+        };
+        aggregate["partner_mac"] == bonds[1 - end]["address"]
+            && aggregate["num_ports"] == ports.len()
+            && ports.iter().all(carries)
+    };
+    (agrees(0) && agrees(1)).then_some(())
+}
+
+#[test]
+#[ignore = "needs a kernel with bonding: run in a booted machine by tests/tests/system/kernel.rs"]
+fn a_bond_of_lacp_agrees_with_a_partner_and_goes_on_when_one_port_loses_its_carrier() {
+    let lab = Lab::new();
+    more_nics(&lab);
+    // The partner is iproute2's, and the kernel speaks for both.
+    lab.peer_ip("link add bond9 type bond mode 802.3ad miimon 100 lacp_rate fast");
+    for port in ["lan1", "lan2"] {
+        lab.peer_ip(&format!("link set {port} down"));
+        lab.peer_ip(&format!("link set {port} master bond9"));
+        lab.peer_ip(&format!("link set {port} up"));
+    }
+    lab.peer_ip("address add 198.51.100.1/24 dev bond9");
+    lab.peer_ip("link set bond9 up");
+
+    let network = lab.network(None);
+    create(&network, BondMode::Lacp);
+    for (option, value) in [
+        (BondOption::MiiMonitorInterval, 100),
+        (BondOption::LacpRate, 1),
+        (BondOption::MinLinks, 1),
+        (BondOption::TransmitHashPolicy, 1),
+    ] {
+        set(&network, option, value);
+    }
+    ["eth1", "eth2"].into_iter().for_each(|port| join(&network, port, "bond7"));
+    set_admin(&network, "bond7", Admin::Up);
+    add(&network, "bond7", "198.51.100.7/24");
+
+    let both = [(&*lab.machine, "bond7", &["eth1", "eth2"][..]), (&*lab.peer, "bond9", &["lan1", "lan2"][..])];
+    eventually("the two agree on both ports", || agree(both));
+    eventually("an answer", || refused_by("198.51.100.1:9"));
+
+    lab.peer_ip("link set lan1 down");
+    eventually("the port without a carrier is left out", || {
+        agree([(&lab.machine, "bond7", &["eth2"]), (&lab.peer, "bond9", &["lan2"])])
+    });
+    assert_eq!(seen(&network, "eth1").carrier, Carrier::Absent);
+    assert_eq!(seen(&network, "bond7").carrier, Carrier::Present);
+    eventually("an answer by the other port", || refused_by("198.51.100.1:9"));
+
+    lab.peer_ip("link set lan1 up");
+    eventually("the two agree on both ports again", || agree(both));
 }
