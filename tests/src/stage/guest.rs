@@ -83,7 +83,7 @@ impl Guest<'_> {
         let mut archive = Archive::default();
         let [kernel, initramfs] = ["kernel", "initramfs"].map(|name| folder.join(name));
         std::fs::write(&kernel, self.add_modules(&mut archive)?)?;
-        self.add_programs(&mut archive)?;
+        self.add_programs(&mut archive, folder)?;
         std::fs::write(&initramfs, archive.to_bytes())?;
 
         // What the kernel has to say would stand in the middle of the programs' lines.
@@ -141,7 +141,7 @@ impl Guest<'_> {
         kernel.with_context(|| format!("{} has a kernel", package.name))
     }
 
-    fn add_programs(&self, archive: &mut Archive) -> Result<()> {
+    fn add_programs(&self, archive: &mut Archive, folder: &Path) -> Result<()> {
         for folder in ["dev", "proc", "run", "sys", "tmp"] {
             archive.folder(folder, 0o755);
         }
@@ -158,7 +158,10 @@ impl Guest<'_> {
         }
         for path in self.programs {
             add_libraries(archive, path)?;
-            archive.file(&format!("tests/{}", name(path)?), 0o755, std::fs::read(path)?);
+            // The guest unpacks all of them into its memory, and emulation makes that slow.
+            let small = folder.join(name(path)?);
+            output(Command::new("strip").arg("--strip-debug").arg("-o").args([&small, path]))?;
+            archive.file(&format!("tests/{}", name(path)?), 0o755, std::fs::read(&small)?);
         }
         Ok(())
     }
