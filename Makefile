@@ -8,11 +8,16 @@ BUILD := $(or $(CARGO_TARGET_DIR),target)
 export CC_x86_64_unknown_linux_musl := gcc
 # What Debian keeps out of an ordinary user's PATH.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+# Cargo shares the processors out by itself; what it would find here is not open to it.
+unexport MAKEFLAGS MFLAGS
+
+# The programs and what `make run` and `make bench` are.
+DEBUG := build --locked -p muster-controller -p muster-tests
 
 # Tests enter network namespaces: root may, and so may anyone in a user namespace of his own.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 
-.PHONY: help run test bench fuzz fuzz-briefly build image agent debug setup
+.PHONY: help run test lint bench fuzz fuzz-briefly build image agent debug setup
 
 # What strangers, hardware, and servers on a machine's network say is read by these; see fuzz/fuzz_targets.
 FUZZ := frames enrollment ticket boot_query tpm leases
@@ -26,6 +31,7 @@ help:
 	@echo 'make run          a controller, a site ISO, a virtual machine booted from it, and what Cycle would do with it'
 	@echo 'make run ONCE=1   the same, then stops; succeeds only if every step held'
 	@echo 'make test         format, lints, and every test, those that boot virtual machines included'
+	@echo 'make lint         format and lints alone'
 	@echo 'make fuzz         arbitrary bytes for every decoder, 10 minutes each; SECONDS=60 is another time'
 	@echo 'make bench        sizes, memory and times, each beside its floor'
 	@echo 'make build        $(BUILD)/release/muster and the agent'
@@ -34,15 +40,20 @@ help:
 run: image
 	@$(BUILD)/debug/muster-run $(if $(ONCE),--once)
 
-test: image fuzz-briefly
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) test --workspace --locked --no-run
+# What tests are made of is what they start as well, with the same features: nothing is compiled twice.
+test: DEBUG := test --workspace --locked --no-run
+test: lint fuzz-briefly image
 	@$(AS_ROOT) $(CARGO) test --workspace --locked --offline --no-fail-fast || \
 		{ echo 'consoles, logs and disks of every machine that was booted: build/tests/*/'; exit 1; }
 
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
 # What crashed lies in fuzz/artifacts, and is run again by: cargo fuzz run --sanitizer none TARGET FILE
-fuzz:
+# Briefly: on what was found before, where there is something, and on the seeds.
+fuzz-briefly: SECONDS := 10
+fuzz fuzz-briefly: setup
 	@scripts/setup fuzz
 	$(CARGO) fuzz build $(FUZZING)
 	@for target in $(FUZZ); do \
@@ -50,10 +61,6 @@ fuzz:
 		$(CARGO) fuzz run $(FUZZING) $$target -- -max_total_time=$(SECONDS) -max_len=65536 -len_control=20 \
 			-rss_limit_mb=512 -timeout=10 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
-
-# On what was found before, where there is something, and on the seeds.
-fuzz-briefly:
-	@$(MAKE) --no-print-directory fuzz SECONDS=10
 
 bench: image
 	@$(BUILD)/debug/muster-bench $(PARTS)
@@ -80,7 +87,7 @@ agent: setup
 	@$(CARGO) build --profile agent --target $(MUSL) --locked -p muster-agent
 
 debug: setup
-	@$(CARGO) build --locked -p muster-controller -p muster-tests
+	@$(CARGO) $(DEBUG)
 
 setup:
 	@scripts/setup
