@@ -148,20 +148,22 @@ impl Outbox {
     }
 
     /// What a session says next; `None` where the controller knows everything.
+    ///
+    /// What somebody waits for comes first: the inventory is the largest, and the one of which a controller may want no more
+    /// for a while.
     pub fn next(&self, heard: &Heard) -> Option<Call> {
-        if let Some((inventory, Some(digest))) = &self.inventory
-            && heard.inventory != Some(*digest)
-        {
-            return Some(Call::Inventory(Box::new(Inventory::clone(inventory))));
-        }
         if heard.progress != self.progress {
             return Some(Call::Progress(self.progress.clone()));
+        }
+        if let Some((operation, state, _)) = self.work.iter().find(|(.., told)| *told == Told::Not) {
+            return Some(Call::Work { operation: *operation, state: state.clone() });
         }
         if heard.drift != self.drift {
             return Some(Call::Drift(self.drift.clone()));
         }
-        let untold = self.work.iter().find(|(.., told)| *told == Told::Not);
-        untold.map(|(operation, state, _)| Call::Work { operation: *operation, state: state.clone() })
+        let (inventory, digest) = self.inventory.as_ref()?;
+        let is_known = digest.is_none_or(|digest| heard.inventory == Some(digest));
+        (!is_known).then(|| Call::Inventory(Box::new(Inventory::clone(inventory))))
     }
 
     /// The digest of the inventory that is to be told.
@@ -276,6 +278,27 @@ mod tests {
         assert!(matches!(outbox.next(&known), Some(Call::Inventory(_))));
         outbox.inventory = outbox.inventory.map(|(inventory, _)| (inventory, None));
         assert_eq!(outbox.next(&known), None, "it lacks the way to the controller");
+    }
+
+    #[test]
+    fn nothing_that_somebody_waits_for_comes_after_the_inventory() {
+        let inventory = Inventory::default();
+        let digest = inventory.digest();
+        let mut outbox = Outbox { inventory: Some((Arc::new(inventory), Some(digest))), ..Outbox::default() };
+        let mut heard = Heard { inventory: None, ..heard(&outbox) };
+        let operation = OperationId::from_bytes([1; 16]);
+        outbox.progress = Progress::Confirmed { generation: Generation(1) };
+        outbox.drift.number = 1;
+        outbox.set_work(operation, Work::Done { receipts: Vec::new() });
+        let mut told = Vec::new();
+        while let Some(call) = outbox.next(&heard) {
+            outbox.answered(&mut heard, call.clone(), &Answer::Accepted);
+            told.push(call);
+        }
+        assert!(
+            matches!(told[..], [Call::Progress(_), Call::Work { .. }, Call::Drift(_), Call::Inventory(_)]),
+            "{told:?}"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use muster_protocol::desired::{
 use muster_protocol::enroll::{Leave, Refusal, Request, Ticket};
 use muster_protocol::hello::{Awaits, Progress, Standing};
 use muster_protocol::to_agent::{self, Apply, Power, PowerAction};
-use muster_protocol::to_controller::{Answer, Call};
+use muster_protocol::to_controller::{self, Answer, Call};
 use muster_protocol::{BootId, Digest, Generation, OperationId, close, frame};
 use quinn::{Connection, ConnectionError, VarInt};
 use rcgen::{CertificateSigningRequestParams, PublicKeyData};
@@ -268,6 +268,29 @@ fn network(gateway: &str) -> Desired {
 }
 
 #[tokio::test]
+async fn how_far_a_change_is_does_not_wait_for_a_controller_that_has_no_time_for_the_inventory() {
+    let controller = Controller::start();
+    let _own = start(&controller, Keep::memory());
+    in_time("an enrollment", controller.enroll()).await;
+    let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let busy = Answer::Refused(to_controller::Refusal::Busy);
+    assert!(matches!(in_time("an inventory", controller.told(&session, busy.clone())).await, Call::Inventory(_)));
+    let apply = Apply { generation: Generation(1), desired: network("10.0.5.1"), permit: None, confirm_within_s: 20 };
+    assert_eq!(ask(&session, to_agent::Call::Apply(apply)).await, to_agent::Answer::Accepted);
+    let next = async {
+        loop {
+            // It asks besides whether the session outlived the change.
+            match controller.told(&session, Answer::Accepted).await {
+                Call::Prove { .. } => {}
+                told => return told,
+            }
+        }
+    };
+    let next = in_time("how far it is", next).await;
+    assert!(matches!(next, Call::Progress(_)), "{next:?}");
+}
+
+#[tokio::test]
 async fn a_change_of_the_network_is_confirmed_over_a_connection_of_its_own_and_the_session_goes_on() {
     let controller = Controller::start();
     let _own = start(&controller, Keep::memory());
@@ -430,7 +453,7 @@ async fn a_refused_renewal_is_asked_for_again_in_the_same_session() {
     // So near its end that the pause is a second and not a minute.
     in_time("an enrollment", controller.enroll_with_dying_certificate()).await;
     let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
-    let busy = |_: &[u8]| Answer::Refused(muster_protocol::to_controller::Refusal::Busy);
+    let busy = |_: &[u8]| Answer::Refused(to_controller::Refusal::Busy);
     while !in_time("a request to renew", controller.answer_renewal(&session, busy)).await {}
     while !in_time("another request to renew", controller.renew(&session)).await {}
     assert!(matches!(ask(&session, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)), "it goes on");

@@ -3,6 +3,7 @@
 //! Called by `dial` with a fresh connection. It moves messages between the connection, the [`Outbox`], the pure
 //! [`Session`](crate::contact::session::Session) and the reconcile loop; it does not decide what is answered.
 
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use muster_protocol::to_controller::{self, Call};
 use muster_protocol::{ALPN_SESSION, close};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::identity::{self, Credentials};
 use super::quic::{self, QuicError};
@@ -196,12 +197,17 @@ async fn tell(agent: &Agent, connection: &Connection, mut heard: Heard) -> End {
             Err(error) => return End::Lost(error),
         };
         let passing = Outbox::is_passing(&call);
+        let kind = discriminant(&call);
         if let to_controller::Answer::Refused(refusal) = &answer {
             crate::warn!("the controller refused a report: {refusal}");
         }
         agent.outbox.send_modify(|outbox| outbox.answered(&mut heard, call, &answer));
         match answer {
-            to_controller::Answer::Refused(to_controller::Refusal::Busy) => sleep(BUSY).await,
+            to_controller::Answer::Refused(to_controller::Refusal::Busy) => {
+                // It has no time for this, and may have some for what comes before it now.
+                let other = |out: &Outbox| out.next(&heard).is_some_and(|call| discriminant(&call) != kind);
+                let _ = timeout(BUSY, changes.wait_for(other)).await;
+            }
             _ if passing => {
                 // What matters does not wait behind what passes.
                 let matters = |out: &Outbox| out.next(&heard).is_some_and(|call| !Outbox::is_passing(&call));
