@@ -65,8 +65,9 @@ pub trait Machine: Send + Sync + 'static {
     /// Errors: there is no route, or (a simulated machine) nobody who would carry them.
     fn socket(&self, to: IpAddr, way: Option<&plan::network::NewWay>) -> Result<UdpSocket, MachineError>;
 
-    /// Neighbors that were asked for and did not answer (ARP, neighbor discovery), as far as the kernel remembers.
-    fn unanswered(&self) -> Vec<IpAddr>;
+    /// Neighbors that were asked for and did not answer (ARP, neighbor discovery), as far as the kernel remembers, each with
+    /// its link's index: addresses of links are not the only ones of their kind.
+    fn unanswered(&self) -> Vec<(u32, IpAddr)>;
 
     /// A controller says that it is this now, in milliseconds since 1970 UTC: sets the clock by it, unless it is near that
     /// already. Best effort.

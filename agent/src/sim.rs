@@ -402,10 +402,11 @@ impl Machine for SimMachine {
         UdpSocket::bind((any, 0)).map_err(failed)
     }
 
-    fn unanswered(&self) -> Vec<IpAddr> {
+    fn unanswered(&self) -> Vec<(u32, IpAddr)> {
         let world = self.world();
         let Wire::Gateway(right) = world.wire else { return Vec::new() };
-        world.network.observe().routes.iter().filter_map(|route| route.via).filter(|via| *via != right).collect()
+        let hops = &world.network.observe().routes;
+        hops.iter().filter_map(|route| Some((route.link, route.via.filter(|via| *via != right)?))).collect()
     }
 
     fn set_clock(&self, _unix_ms: u64) {}

@@ -348,6 +348,7 @@ fn decode_all(bytes: &[u8]) {
     route::decode(bytes);
     rule::decode(bytes);
     neighbor::decode(bytes);
+    neighbor::decode_silent(bytes);
 }
 
 proptest! {

@@ -16,7 +16,7 @@ mod steps;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -238,6 +238,40 @@ fn removing_from_a_link_that_is_gone_is_done_already() {
     does(&network, Change::Leave { link: gone.clone() });
     does(&network, Change::Delete { link: gone.clone() });
     assert_eq!(refused(&network, Change::AddNeighbor { link: gone, neighbor }), "gone is not there");
+}
+
+#[test]
+fn gateways_of_both_families_that_do_not_answer_are_told_from_those_that_do() {
+    let lab = Lab::new();
+    lab.ip("link set eth0 up");
+    lab.peer_ip("link set lan0 up");
+    for (network, there) in [("192.0.2.5/24", "192.0.2.1/24"), ("2001:db8::5/64", "2001:db8::1/64")] {
+        lab.ip(&format!("address add {network} dev eth0{}", if network.contains(':') { " nodad" } else { "" }));
+        lab.peer_ip(&format!("address add {there} dev lan0{}", if there.contains(':') { " nodad" } else { "" }));
+    }
+    lab.ip("address add fe80::5/64 dev eth0 nodad");
+    lab.peer_ip("address add fe80::1/64 dev lan0 nodad");
+    let network = lab.network(None);
+    let link = seen(&network, "eth0").index;
+    let ask = |address: &str| {
+        let scope = if address.starts_with("fe80") { link } else { 0 };
+        let to = match ip(address) {
+            IpAddr::V4(ip) => SocketAddr::from((ip, 9)),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, 9, 0, scope).into(),
+        };
+        let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).expect("a socket");
+        socket.send_to(b"who is there", to).expect("sent");
+    };
+    let silent = ["192.0.2.9", "2001:db8::9", "fe80::9"];
+    let answering = ["192.0.2.1", "2001:db8::1", "fe80::1"];
+    answering.iter().chain(&silent).for_each(|address| ask(address));
+    let told = || -> BTreeSet<(u32, IpAddr)> { network.unanswered().expect("asked").into_iter().collect() };
+    let missed: BTreeSet<_> = silent.map(|address| (link, ip(address))).into();
+    eventually("those that answer are known, the others are missed", || (told() == missed).then_some(()));
+    let failed = || lab.json("neigh show dev eth0 nud failed").len();
+    eventually("the kernel has given them up", || (failed() == silent.len()).then_some(()));
+    assert_eq!(told(), missed);
 }
 
 /// Permanent neighbors that `ip -j neigh` shows on `eth0`.

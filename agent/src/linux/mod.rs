@@ -143,8 +143,9 @@ impl Machine for LinuxMachine {
         open().map_err(|error: io::Error| MachineError::os(format!("find a route to {to}"), error))
     }
 
-    fn unanswered(&self) -> Vec<IpAddr> {
-        silent_neighbors(&fs::read_to_string("/proc/net/arp").unwrap_or_default())
+    fn unanswered(&self) -> Vec<(u32, IpAddr)> {
+        // Whoever asks looks for a cause: what cannot be seen is none.
+        self.network.unanswered().unwrap_or_default()
     }
 
     fn set_clock(&self, unix_ms: u64) {
@@ -175,16 +176,6 @@ impl Machine for LinuxMachine {
             Role::Guest => power::ask_init(action),
         }
     }
-}
-
-/// IPv4 neighbors without an answer: flags of 0 in the table of proc_net(5). IPv6's are not in /proc.
-fn silent_neighbors(table: &str) -> Vec<IpAddr> {
-    let silent = |line: &str| {
-        let mut words = line.split_ascii_whitespace();
-        let address = words.next()?.parse().ok()?;
-        (words.nth(1)? == "0x0").then_some(address)
-    };
-    table.lines().skip(1).filter_map(silent).collect()
 }
 
 /// Whether packets to `to` leave from an address that means nothing beyond the link.
@@ -218,18 +209,6 @@ fn awaits_another(source: IpAddr, addresses: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn neighbors_that_do_not_answer_are_found_in_the_kernels_table() {
-        let table = "\
-IP address       HW type     Flags       HW address            Mask     Device
-10.0.2.2         0x1         0x2         52:55:0a:00:02:02     *        eth0
-10.0.2.99        0x1         0x0         00:00:00:00:00:00     *        eth0
-broken
-";
-        assert_eq!(silent_neighbors(table), [IpAddr::from([10, 0, 2, 99])]);
-        assert_eq!(silent_neighbors(""), [] as [IpAddr; 0]);
-    }
 
     #[test]
     fn a_global_address_is_awaited_only_on_the_link_that_packets_leave_by() {

@@ -14,12 +14,12 @@ use crate::plan::network::{NewWay, next_hop};
 use crate::sort;
 
 /// What is visibly wrong, most likely cause first; empty where nothing is.
-/// `unanswered` are neighbors that were asked for and did not answer (ARP, neighbor discovery); `way` is the one that was
-/// tried, where it was not the one in use; `controllers` are the addresses that were tried.
+/// `unanswered` are neighbors that were asked for and did not answer (ARP, neighbor discovery), each with its link's index;
+/// `way` is the one that was tried, where it was not the one in use; `controllers` are the addresses that were tried.
 pub fn diagnose(
     desired: &Network,
     observed: &observed::Network,
-    unanswered: &[IpAddr],
+    unanswered: &[(u32, IpAddr)],
     way: Option<&NewWay>,
     controllers: &[IpAddr],
 ) -> Vec<(Reason, String)> {
@@ -43,11 +43,11 @@ pub fn diagnose(
     };
     // What is there for a proof alone leads to the controller and nowhere else.
     let leads = |to: &IpNet| to.prefix_len() == 0 || controllers.iter().any(|controller| to.contains(controller));
-    let gateways = |route: &observed::Route| route.via.filter(|_| leads(&route.to));
-    let mut gateways: Vec<IpAddr> = observed.routes.iter().filter(tried).filter_map(gateways).collect();
+    let gateways = |route: &observed::Route| Some((route.link, route.via.filter(|_| leads(&route.to))?));
+    let mut gateways: Vec<(u32, IpAddr)> = observed.routes.iter().filter(tried).filter_map(gateways).collect();
     sort::short(&mut gateways, Ord::cmp);
     gateways.dedup();
-    for gateway in gateways.iter().filter(|gateway| unanswered.contains(gateway)) {
+    for (_, gateway) in gateways.iter().filter(|gateway| unanswered.contains(gateway)) {
         causes.push((Reason::NoGateway, format!("the gateway {gateway} does not answer")));
     }
     let reachable = controllers.iter().any(|controller| next_hop(observed, *controller).is_some());
@@ -89,11 +89,29 @@ mod tests {
         let way = NewWay { links: vec!["eth1".into()], source: None, controller: None };
         let causes = |to: &str| {
             let observed = observed::Network { links: links.clone(), routes: vec![route(to)], ..Default::default() };
-            diagnose(&Network::default(), &observed, &[gateway], Some(&way), &[controller])
+            diagnose(&Network::default(), &observed, &[(2, gateway)], Some(&way), &[controller])
         };
         let missed = vec![(Reason::NoGateway, format!("the gateway {gateway} does not answer"))];
         assert_eq!(causes("10.99.0.1/32"), missed);
         assert_eq!(causes("0.0.0.0/0"), missed);
         assert_eq!(causes("10.98.0.0/16"), []);
+    }
+
+    #[test]
+    fn a_gateway_of_ipv6_is_missed_on_the_link_where_it_does_not_answer() {
+        let [gateway, controller]: [IpAddr; 2] =
+            ["fe80::9", "2001:db8:99::1"].map(|ip| ip.parse().expect("an address"));
+        let route = Route {
+            link: 2,
+            to: "::/0".parse().expect("a prefix"),
+            via: Some(gateway),
+            metric: 1024,
+            table: 254,
+            origin: Origin::Static,
+        };
+        let observed = observed::Network { links: vec![nic(2, "eth1")], routes: vec![route], ..Default::default() };
+        let causes = |link| diagnose(&Network::default(), &observed, &[(link, gateway)], None, &[controller]);
+        assert_eq!(causes(2), [(Reason::NoGateway, "the gateway fe80::9 does not answer".to_owned())]);
+        assert_eq!(causes(3), [], "it is another link's neighbor of this name");
     }
 }

@@ -73,7 +73,7 @@ impl Machine for OnlyNetwork {
         Err(MachineError::Unable("reach anybody".into()))
     }
 
-    fn unanswered(&self) -> Vec<IpAddr> {
+    fn unanswered(&self) -> Vec<(u32, IpAddr)> {
         Vec::new()
     }
 

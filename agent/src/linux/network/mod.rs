@@ -18,6 +18,7 @@ mod unique;
 mod watch;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -189,6 +190,13 @@ impl Network {
         let ntp = self.ntp.in_force();
         let hostname = uname().nodename().to_string_lossy().into_owned();
         Ok(observed::Network { links, routes, rules, nameservers, search, ntp, hostname })
+    }
+
+    /// Neighbors of both families that were asked for and have not answered, each with its link's index.
+    pub fn unanswered(&self) -> Result<Vec<(u32, IpAddr)>, MachineError> {
+        let silent = self.lock().dump(&neighbor::dump(), neighbor::NEW, neighbor::decode_silent);
+        let silent = silent.map_err(|error| MachineError::os("ask the kernel for neighbors", error.into_io()))?;
+        Ok(silent.into_iter().flatten().collect())
     }
 
     /// Does one step; see [`Change`] for what each promises. Blocks for milliseconds, and for seconds where it waits.

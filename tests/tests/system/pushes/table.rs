@@ -10,6 +10,7 @@
 //! @ 10.N.42.50                  where the machine is found afterwards
 //! ~ the session goes on         it is the same one afterwards, and was there all the while
 //! ~ the session moves           another one has its place afterwards, and one of them was there all the while
+//! ~ the reason is no-gateway    why it is not kept
 //! ~ spanning tree takes 30 s    before the time begins in which the controller must answer
 //! one: {mtu: 1400}              `ethernets`, by port; those that are left out are in the document with nothing
 //! vlans: {office: {id: 42, link: one, dhcp4: true}}     everything else of `network`
@@ -33,6 +34,8 @@ pub(super) struct Push {
     pub(super) found_at: Vec<String>,
     /// Whether the session outlives it.
     pub(super) session: Session,
+    /// Why it is not kept, where the entry says.
+    pub(super) reason: Option<String>,
     /// How long it waits, by its own words, before the time begins in which it must be proven.
     pub(super) waits: Duration,
     faults: Vec<Fault>,
@@ -106,6 +109,7 @@ impl Push {
         match text.split_whitespace().collect::<Vec<_>>()[..] {
             ["the", "session", "goes", "on"] => self.session = Session::GoesOn,
             ["the", "session", "moves"] => self.session = Session::Moves,
+            ["the", "reason", "is", reason] => self.reason = Some(reason.to_owned()),
             ["spanning", "tree", "takes", seconds, "s"] => self.waits = Duration::from_secs(seconds.parse()?),
             _ => bail!("no such promise"),
         }

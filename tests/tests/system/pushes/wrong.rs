@@ -46,6 +46,9 @@ fn check(push: &Push, lab: &Lab, seat: &Seat, idle: &Seat, kept: &Value) -> Resu
     };
     super::check_undone(lab, seat, &operation, push.waits + BACK_WITHIN, kept).context(push.document(seat))?;
     super::check_times(&operation, went.took)?;
+    if let Some(reason) = &push.reason {
+        ensure!(operation["reason"] == **reason, "it is not undone for {reason}: {operation}");
+    }
     let now = seat.state(lab)?;
     ensure!(now["presence"]["boot"] == boot, "it did not have to boot: {now}");
     went.silent.as_ref().map_or(Ok(()), Silent::check)?;

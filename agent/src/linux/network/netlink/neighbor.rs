@@ -1,4 +1,7 @@
-//! Neighbors whose MACs were set for good (linux/neighbour.h): ARP's and neighbor discovery's alike.
+//! Neighbors whose MACs were set for good, and those that do not answer (linux/neighbour.h): ARP's and neighbor
+//! discovery's alike.
+
+use std::net::IpAddr;
 
 use muster_protocol::Mac;
 use muster_protocol::desired::Neighbor;
@@ -19,6 +22,8 @@ const NDA_LLADDR: u16 = 2;
 
 /// `NUD_PERMANENT`: it does not age, and nobody is asked.
 const PERMANENT: u16 = 0x80;
+/// `NUD_INCOMPLETE`, being asked for, and `NUD_FAILED`, which was asked for in vain.
+const SILENT: u16 = 0x01 | 0x20;
 
 /// Reads the body of a [`NEW`]: a neighbor that was set for good, and its link's interface index.
 pub fn decode(body: &[u8]) -> Option<(u32, Neighbor)> {
@@ -27,6 +32,13 @@ pub fn decode(body: &[u8]) -> Option<(u32, Neighbor)> {
     let mac = Mac::from_bytes(attribute(rest, NDA_LLADDR)?.try_into().ok()?);
     let is_ours = u16_at(body, 8)? == PERMANENT && *body.first()? == family(address);
     is_ours.then_some((u32_at(body, 4)?, Neighbor { address, mac }))
+}
+
+/// Reads the body of a [`NEW`]: a neighbor that was asked for and has not answered, and its link's interface index.
+pub fn decode_silent(body: &[u8]) -> Option<(u32, IpAddr)> {
+    let address = ip(attribute(body.get(FIXED..)?, NDA_DST)?)?;
+    let is_silent = u16_at(body, 8)? & SILENT != 0 && *body.first()? == family(address);
+    is_silent.then_some((u32_at(body, 4)?, address))
 }
 
 /// Asks for all neighbors, of both families.
