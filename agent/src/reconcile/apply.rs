@@ -371,7 +371,7 @@ impl Reconciler {
         if let Some(network) = work.desired.get().network.clone() {
             let seen = self.blocking(|machine| (machine.observe_network(), machine.unanswered())).await;
             if let (Ok(observed), unanswered) = seen {
-                let causes = diagnose::diagnose(&network, &observed, &unanswered, way, &controllers);
+                let causes = diagnose::diagnose(&network, &work.past, &observed, &unanswered, way, &controllers);
                 reason = causes.first().map_or(reason, |(first, _)| *first);
                 said.extend(causes.into_iter().map(|(_, text)| text));
             }

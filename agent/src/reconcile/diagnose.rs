@@ -5,19 +5,20 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use muster_protocol::desired::{self, LinkKind, Network};
+use muster_protocol::desired::Network;
 use muster_protocol::hello::Reason;
 use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Dhcp};
 
-use crate::plan::network::{NewWay, next_hop};
+use crate::plan::network::{NewWay, Past, links_of, next_hop};
 use crate::sort;
 
-/// What is visibly wrong, most likely cause first; empty where nothing is.
+/// What is visibly wrong, most likely cause first; empty where nothing is. `past` is what the plan knew of the machine;
 /// `unanswered` are neighbors that were asked for and did not answer (ARP, neighbor discovery), each with its link's index;
 /// `way` is the one that was tried, where it was not the one in use; `controllers` are the addresses that were tried.
 pub fn diagnose(
     desired: &Network,
+    past: &Past,
     observed: &observed::Network,
     unanswered: &[(u32, IpAddr)],
     way: Option<&NewWay>,
@@ -25,7 +26,7 @@ pub fn diagnose(
 ) -> Vec<(Reason, String)> {
     let mut causes = Vec::new();
     let is_tried = |link: &&observed::Link| way.is_none_or(|way| way.links.contains(&link.name));
-    let links = || desired.links.iter().filter_map(|link| find(link, observed)).filter(is_tried);
+    let links = || desired.links.iter().flat_map(|entry| links_of(entry, past, observed)).filter(is_tried);
     for link in links().filter(|link| link.carrier == Carrier::Absent) {
         causes.push((Reason::NoCarrier, format!("no carrier on {}", link.name)));
     }
@@ -57,22 +58,14 @@ pub fn diagnose(
     causes
 }
 
-fn find<'a>(link: &desired::Link, observed: &'a observed::Network) -> Option<&'a observed::Link> {
-    observed.links.iter().find(|there| match &link.kind {
-        LinkKind::Ethernet(ethernet) => match ethernet.select.mac {
-            Some(mac) => there.permanent_mac == mac,
-            None => there.name == *ethernet.set_name.as_ref().unwrap_or(&link.id),
-        },
-        LinkKind::Bond(_) | LinkKind::Bridge(_) | LinkKind::Vlan { .. } => there.name == link.id,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use muster_protocol::desired::{Ethernet, LeaseUse, Link, LinkKind, Select};
     use muster_protocol::observed::{Origin, Route};
 
     use super::*;
     use crate::plan::network::samples::nic;
+    use crate::plan::network::see;
 
     #[test]
     fn a_gateway_is_missed_that_leads_to_the_controller_alone() {
@@ -89,7 +82,7 @@ mod tests {
         let way = NewWay { links: vec!["eth1".into()], source: None, controller: None };
         let causes = |to: &str| {
             let observed = observed::Network { links: links.clone(), routes: vec![route(to)], ..Default::default() };
-            diagnose(&Network::default(), &observed, &[(2, gateway)], Some(&way), &[controller])
+            diagnose(&Network::default(), &Past::default(), &observed, &[(2, gateway)], Some(&way), &[controller])
         };
         let missed = vec![(Reason::NoGateway, format!("the gateway {gateway} does not answer"))];
         assert_eq!(causes("10.99.0.1/32"), missed);
@@ -110,8 +103,43 @@ mod tests {
             origin: Origin::Static,
         };
         let observed = observed::Network { links: vec![nic(2, "eth1")], routes: vec![route], ..Default::default() };
-        let causes = |link| diagnose(&Network::default(), &observed, &[(link, gateway)], None, &[controller]);
+        let causes =
+            |link| diagnose(&Network::default(), &Past::default(), &observed, &[(link, gateway)], None, &[controller]);
         assert_eq!(causes(2), [(Reason::NoGateway, "the gateway fe80::9 does not answer".to_owned())]);
         assert_eq!(causes(3), [], "it is another link's neighbor of this name");
+    }
+
+    #[test]
+    fn a_cable_is_missed_however_the_document_says_which_nic_it_means() {
+        let booted = observed::Network { links: vec![nic(2, "eth0"), nic(3, "eth2")], ..Default::default() };
+        let mut past = Past::default();
+        see(&mut past.nics, &booted);
+        let causes = |id: &str, select: Select, set_name: Option<&str>, is_called: &str| {
+            let ethernet = Ethernet { select, set_name: set_name.map(str::to_owned), ..Ethernet::default() };
+            let kind = LinkKind::Ethernet(ethernet);
+            let entry = Link { id: id.to_owned(), kind, settings: Default::default() };
+            let desired = Network { links: vec![entry], ..Network::default() };
+            let mut observed = booted.clone();
+            observed.links[1] = observed::Link {
+                name: is_called.to_owned(),
+                carrier: Carrier::Absent,
+                dhcp4: Dhcp::Searching(LeaseUse::default()),
+                ..observed.links[1].clone()
+            };
+            let way = NewWay { links: vec![is_called.to_owned()], source: None, controller: None };
+            let causes = diagnose(&desired, &past, &observed, &[], Some(&way), &[]);
+            causes.into_iter().map(|(reason, why)| format!("{reason:?}: {why}")).collect::<Vec<_>>().join("; ")
+        };
+        let named = |name: &str| Select { name: Some(name.to_owned()), ..Select::default() };
+        let driven = |drivers: &[&str]| drivers.iter().map(|driver| (*driver).to_owned()).collect();
+        let missed = |name: &str| format!("NoCarrier: no carrier on {name}; NoLease: no lease by DHCP on {name}");
+        assert_eq!(causes("eth2", Select::default(), None, "eth2"), missed("eth2"));
+        assert_eq!(causes("lan", named("eth2"), None, "eth2"), missed("eth2"));
+        let select = Select { drivers: driven(&["e1000*"]), ..named("*2") };
+        assert_eq!(causes("lan", select, None, "eth2"), missed("eth2"));
+        assert_eq!(causes("lan", named("eth[12]"), Some("office0"), "office0"), missed("office0"), "it was renamed");
+        let mac = Select { mac: Some(booted.links[1].permanent_mac), ..Select::default() };
+        assert_eq!(causes("lan", mac, Some("office0"), "office0"), missed("office0"));
+        assert_eq!(causes("lan", named("eth0"), None, "eth2"), "", "another NIC is meant");
     }
 }

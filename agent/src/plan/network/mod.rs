@@ -376,6 +376,16 @@ pub fn plan(
     Ok(steps::between(&Target::of_desired(desired, past, observed)?, observed, controllers))
 }
 
+/// What an entry of a document is on this machine, found as a plan finds it; nothing where it fits nothing.
+pub fn links_of<'a>(
+    entry: &desired::Link,
+    past: &Past,
+    observed: &'a observed::Network,
+) -> impl Iterator<Item = &'a observed::Link> {
+    let indexes = target::indexes(entry, past, observed);
+    observed.links.iter().filter(move |link| indexes.contains(&link.index))
+}
+
 /// What sets the network right that was as desired once: one half, since there is nothing to prove.
 ///
 /// Errors: the first thing that does not fit this machine any more.

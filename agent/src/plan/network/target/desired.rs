@@ -88,6 +88,18 @@ impl Target {
     }
 }
 
+/// The kernel's indexes of what an entry is on this machine.
+pub(in crate::plan::network) fn indexes(entry: &Link, past: &Past, observed: &Network) -> Vec<u32> {
+    let index = |link: &observed::Link| link.index;
+    match &entry.kind {
+        desired::LinkKind::Ethernet(ethernet) => {
+            let booted = past.as_named_at_boot(observed);
+            nics::find(entry, ethernet, &booted).unwrap_or_default().into_iter().map(index).collect()
+        }
+        _ => observed.links.iter().filter(|link| link.name == entry.id).map(index).collect(),
+    }
+}
+
 /// What the document in force describes and the next one does not.
 struct GivenBack {
     /// As they boot, asking for an address.

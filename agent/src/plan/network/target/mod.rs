@@ -19,6 +19,7 @@ use muster_protocol::observed::{Address, Admin, Link, LinkKind, Network};
 use super::Route;
 use super::resolvers::{fixed_part, leases};
 pub(super) use before::same_nic;
+pub(super) use desired::indexes;
 
 /// What the network is to be.
 #[derive(Debug)]
