@@ -105,7 +105,7 @@ pub enum Proven {
     Waiting,
     /// The controller heard.
     Yes,
-    /// The controller heard, and took no note of it: it wants another generation by now.
+    /// The controller wants another generation by now: it heard and took no note of it, or has offered that one.
     Overtaken,
 }
 
@@ -123,6 +123,14 @@ pub struct Heard {
 }
 
 impl Outbox {
+    /// What is being proven is not desired any more. A way home is asked for all the same.
+    pub fn overtake(&mut self) {
+        let is_waiting = |proof: &&mut Proof| proof.answer == Proven::Waiting && proof.asked != Asked::Reach;
+        if let Some(proof) = self.proof.as_mut().filter(is_waiting) {
+            proof.answer = Proven::Overtaken;
+        }
+    }
+
     /// Where this operation stands, for answering a repeated request.
     pub fn work(&self, operation: &OperationId) -> Option<&Work> {
         self.work.iter().find(|(id, ..)| id == operation).map(|(_, work, _)| work)

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::undo::{self, DeadMan, Helm, REVERT_WITHIN};
 use super::{Reconciler, diagnose};
 use crate::machine::{Machine, MachineError, chain, why_not};
-use crate::outbox::{Asked, Proof, Proven, milliseconds};
+use crate::outbox::{Asked, Outbox, Proof, Proven, milliseconds};
 use crate::plan::network::{Change, NewWay, Past, Step};
 use crate::plan::{self, Plan};
 
@@ -290,6 +290,7 @@ impl Reconciler {
         let step = format!("waiting for the controller's answer by {way}, beside the present way");
         self.set_progress(Begun { step, ..work.begin(work.plan.storage.len() + at) }.at(0));
         match self.ask(work.generation, Asked::Beside(way.clone()), work.soak(), Some(deadline)).await {
+            Ok(Proven::Overtaken) => Err(overtaken()),
             Ok(_) => Ok(()),
             Err(trouble) => Err(self.why_silent(work, Some(way), trouble).await),
         }
@@ -326,9 +327,7 @@ impl Reconciler {
         let asked = Asked::Confirm { desired: work.contents, times, begun };
         match self.ask(work.generation, asked, soak, deadline).await {
             // Nobody but this machine would know of a network that was kept now: a boot would not come up with it.
-            Ok(Proven::Overtaken) if !work.plan.network.is_empty() => {
-                Err((Reason::Interrupted, "another generation was desired before this one was proven".to_owned()))
-            }
+            Ok(Proven::Overtaken) if !work.plan.network.is_empty() => Err(overtaken()),
             Ok(_) => Ok(()),
             Err(trouble) => Err(self.why_silent(work, None, trouble).await),
         }
@@ -344,6 +343,9 @@ impl Reconciler {
     ) -> Result<Proven, String> {
         let (answer, trouble) = (Proven::Waiting, String::new());
         self.outbox.send_modify(|out| out.proof = Some(Proof { generation, asked, soak, deadline, answer, trouble }));
+        if self.state().is_overtaken {
+            self.outbox.send_modify(Outbox::overtake);
+        }
         let mut outbox = self.outbox.subscribe();
         let answered = outbox.wait_for(|out| out.proof.as_ref().is_none_or(|proof| proof.answer != Proven::Waiting));
         let in_time = match deadline {
@@ -528,6 +530,10 @@ impl Begun {
         let percent = (done * 97 / (self.count.max(1) * 100)) as u8;
         Progress::Applying { generation: self.generation, percent, step: self.step.clone() }
     }
+}
+
+fn overtaken() -> (Reason, String) {
+    (Reason::Interrupted, "another generation was desired before this one was proven".to_owned())
 }
 
 fn undone_meanwhile(before: &str) -> (Reason, String) {

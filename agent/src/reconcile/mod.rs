@@ -71,6 +71,8 @@ struct State {
     kept: Kept,
     drift: drift::Kept,
     busy: Busy,
+    /// Whether a newer generation was offered since the one that is under way was accepted.
+    is_overtaken: bool,
 }
 
 /// What is under way.
@@ -123,7 +125,7 @@ impl Reconciler {
             out.changes += u64::from(kept.stranded.is_some());
         });
         let (jobs, queue) = mpsc::channel(1);
-        let state = Mutex::new(State { kept, drift, busy: Busy::Nothing });
+        let state = Mutex::new(State { kept, drift, busy: Busy::Nothing, is_overtaken: false });
         let reconciler = Self {
             machine,
             keep,
@@ -203,7 +205,7 @@ impl Reconciler {
         if desired.network.is_some() && !self.manage.network || desired.storage.is_some() && !self.manage.storage {
             return Err(Refusal::ObserveOnly);
         }
-        self.must_be_idle()?;
+        self.must_be_idle().inspect_err(|_| self.overtake())?;
         let (desired, past, plan, before) = self.make_plan(desired).await?;
         if !plan.is_permitted(permit.as_ref()) {
             return Err(Refusal::PermitNeeded { disks: plan.destroys(), plan: plan.shown.digest });
@@ -212,7 +214,10 @@ impl Reconciler {
         let within = Duration::from_secs(confirm_within_s.clamp(least, most).into());
         let known = desired.get().network.clone().or_else(|| self.confirmed_network());
         let holds = known.filter(|_| plan.network.is_empty());
-        self.state().busy = Busy::Applying;
+        {
+            let mut state = self.state();
+            (state.busy, state.is_overtaken) = (Busy::Applying, false);
+        }
         self.note(|kept| kept.accepted = Some((generation, contents)));
         self.set_progress(Progress::Applying { generation, percent: 0, step: "accepted".into() });
         crate::info!("generation {generation} accepted, {} steps", plan.shown.steps.len());
@@ -220,6 +225,17 @@ impl Reconciler {
         let (begin, begun) = oneshot::channel();
         self.enqueue(Accepted::Apply(Box::new(work), begun))?;
         Ok(Some(Begin(begin)))
+    }
+
+    /// A generation that is under way is not what is desired any more. The controller would not take a proof of it: none is
+    /// waited for, and the newer one is taken on as soon as it is undone.
+    fn overtake(&self) {
+        let mut state = self.state();
+        state.is_overtaken = state.busy == Busy::Applying;
+        if state.is_overtaken {
+            drop(state);
+            self.outbox.send_modify(Outbox::overtake);
+        }
     }
 
     /// Takes a wipe on. The same operation again starts nothing, and has its result told again.

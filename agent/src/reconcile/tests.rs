@@ -359,6 +359,51 @@ async fn a_network_that_another_generation_overtook_before_it_was_proven_is_not_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_generation_that_is_overtaken_while_it_is_proven_is_undone_at_once_and_the_newer_one_taken_on() {
+    // Proven beside the present way, after the switch, and not begun yet when the newer one comes.
+    for (wanted, is_begun) in [(network(GATEWAY), true), (with_mtu(), true), (network(GATEWAY), false)] {
+        let lab = Lab::new();
+        let before = lab.network();
+        let offered = |generation, desired: &Desired| {
+            let (generation, desired) = (Generation(generation), desired.clone());
+            lab.reconciler.apply(Apply { generation, desired, permit: None, confirm_within_s: 20 })
+        };
+        let (answer, mut begin) = offered(1, &wanted).await;
+        assert_eq!(answer, Answer::Accepted);
+        if is_begun {
+            begin = None;
+            lab.outbox.subscribe().wait_for(|out| out.waiting_proof().is_some()).await.expect("the outbox lives");
+        }
+        let newer = network("10.0.5.2");
+        let since = tokio::time::Instant::now();
+        let busy = Answer::Refused(Refusal::Busy("applying generation 1".into()));
+        assert_eq!(offered(2, &newer).await.0, busy);
+        drop(begin);
+        let outcome = lab.settled().await;
+        assert!(matches!(outcome, Progress::Reverted { reason: Reason::Interrupted, .. }), "{outcome:?}");
+        assert!(why(&outcome).contains("another generation"), "{outcome:?}");
+        assert!(since.elapsed() < Duration::from_secs(5), "the deadline is not waited for: {:?}", since.elapsed());
+        assert_eq!(lab.network(), before);
+
+        lab.answer_confirmations();
+        lab.machine.set_wire(Wire::Gateway("10.0.5.2".parse().expect("an address")));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(lab.apply(2, &newer).await, Answer::Accepted);
+        assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(2) });
+    }
+}
+
+/// What there is at the start, by an address of its own and with another MTU: that is proven after the switch.
+fn with_mtu() -> Desired {
+    let mut desired = network("10.77.0.1");
+    if let Some(Network { links, .. }) = &mut desired.network {
+        let there = SimMachine::new(1).observe().expect("observes").network.links[0].addresses[0].net;
+        (links[0].settings.addresses, links[0].settings.mtu) = (vec![there], Some(1400));
+    }
+    desired
+}
+
+#[tokio::test(start_paused = true)]
 async fn says_so_when_the_revert_fails() {
     let lab = Lab::new();
     lab.machine.set_wire(Wire::Cut);

@@ -38,8 +38,8 @@ pub struct OperationView {
     /// Why it failed, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How the machine came out of it: `confirmed`, `reverted` or `revert-failed`. Absent until it has, and where nothing
-    /// of its configuration was changed.
+    /// How the machine came out of it: `confirmed`, `reverted` or `revert-failed`; `superseded` where another document took
+    /// its place before the machine began. Absent until it has, and where nothing of its configuration was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// Why the change was not kept: `no-carrier`, `no-lease`, `no-gateway`, `no-route`, `controller-silent`,

@@ -18,7 +18,7 @@ use muster_protocol::{BootId, Generation, MachineId, OperationId};
 use super::draft::cut;
 use super::record::{Decommission, Operation, OperationKind, OperationState, OperationStep};
 use super::{Draft, Facts, Refusal, State};
-use outcome::Outcome;
+use outcome::{Ending, Outcome};
 
 /// A power command that no agent took on within this time fails: nobody wants a reboot of last week.
 pub const POWER_BEGIN_WITHIN_MS: u64 = 10 * 60 * 1000;
@@ -131,6 +131,7 @@ pub fn applying(
     percent: u8,
     step: &str,
 ) -> Result<(), Refusal> {
+    outlived(draft, machine, generation)?;
     let Some(mut operation) = following(draft, machine, generation) else { return Ok(()) };
     let news = operation.steps.last().is_none_or(|last| last.text != step);
     if operation.state == OperationState::Running && !news {
@@ -152,6 +153,10 @@ pub fn settled(
     how: &Progress,
     confirmed: Times,
 ) -> Result<(), Refusal> {
+    // What is refused may be so beside a generation that is under way.
+    if !matches!(how, Progress::Refused { .. }) {
+        outlived(draft, machine, generation)?;
+    }
     let Some(mut operation) = following(draft, machine, generation) else { return Ok(()) };
     let state = match how {
         Progress::Idle | Progress::Applying { .. } => return Ok(()),
@@ -314,18 +319,45 @@ pub fn expire(draft: &mut Draft) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Ends the operations that follow a generation before `generation`.
+/// Ends the operations that follow a generation before `generation`. A document's that its machine has begun ends when the
+/// machine says what came of it: nobody else knows.
 pub fn supersede(draft: &mut Draft, machine: MachineId, generation: Generation) -> Result<(), Refusal> {
-    for operation in unfinished(draft, machine) {
-        if let OperationKind::Apply { generation: earlier } | OperationKind::Provision { generation: earlier, .. } =
-            operation.kind
-            && earlier < generation
-        {
-            let why = format!("generation {generation} took its place");
-            end(draft, operation, OperationState::Failed { why }, "")?;
+    for mut operation in earlier(draft, machine, generation) {
+        if operation.state == OperationState::Running && matches!(operation.kind, OperationKind::Apply { .. }) {
+            let why =
+                format!("generation {generation} is to take its place; its machine undoes what is not proven of it");
+            note(draft, &mut operation, &why);
+            super::rollout::overtaken(draft, &operation, &why);
+            draft.put(operation);
+        } else {
+            let why = format!("superseded: generation {generation} took its place before its machine had begun");
+            end_superseded(draft, operation, why)?;
         }
     }
     Ok(())
+}
+
+/// The machine speaks of `generation`: it is not at work on an earlier one any more, and will not say how that came out.
+fn outlived(draft: &mut Draft, machine: MachineId, generation: Generation) -> Result<(), Refusal> {
+    for operation in earlier(draft, machine, generation) {
+        let why = format!("superseded: generation {generation} took its place, and its machine said no more of it");
+        end_superseded(draft, operation, why)?;
+    }
+    Ok(())
+}
+
+fn end_superseded(draft: &mut Draft, mut operation: Operation, why: String) -> Result<(), Refusal> {
+    operation.outcome = Some(Outcome { ending: Ending::Superseded, times: Times::default() });
+    end(draft, operation, OperationState::Failed { why }, "")
+}
+
+/// Those that follow a generation before this one.
+fn earlier(draft: &Draft, machine: MachineId, than: Generation) -> Vec<Operation> {
+    let is_earlier = |operation: &Operation| match operation.kind {
+        OperationKind::Apply { generation } | OperationKind::Provision { generation, .. } => generation < than,
+        _ => false,
+    };
+    unfinished(draft, machine).into_iter().filter(is_earlier).collect()
 }
 
 /// The generation that a boot was at work on and did not bring to an end, where that was an operator's wish. A lease's is
@@ -381,8 +413,89 @@ fn end(draft: &mut Draft, mut operation: Operation, state: OperationState, recei
 
 #[cfg(test)]
 mod tests {
+    use muster_protocol::hello::Reason;
+
+    use super::confirmed::tests::{FIRST, SECOND, applying, confirm, given, member, want};
     use super::*;
     use crate::fleet::draft::tests::draft;
+    use crate::fleet::machine;
+
+    /// A machine that is at work on generation 2 when a third one is desired, and the operations of both.
+    fn overtaken() -> (Draft, MachineId, [Operation; 2]) {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        want(&mut draft, id, "one");
+        confirm(&mut draft, id);
+        let second = want(&mut draft, id, "two");
+        machine::progress(&mut draft, id, &applying(2)).expect("noted");
+        let third = want(&mut draft, id, "three");
+        (draft, id, [second, third])
+    }
+
+    fn now(draft: &Draft, operation: &Operation) -> Operation {
+        draft.need::<Operation>(&operation.id).expect("there")
+    }
+
+    #[test]
+    fn what_is_overtaken_while_its_machine_is_at_work_on_it_ends_as_the_machine_says() {
+        let (mut draft, id, [second, third]) = overtaken();
+        let running = now(&draft, &second);
+        assert_eq!((running.state, running.outcome), (OperationState::Running, None));
+        assert!(running.steps.last().is_some_and(|step| step.text.contains("generation 3 is to take its place")));
+        assert_eq!(now(&draft, &third).state, OperationState::Queued);
+
+        let (generation, reason, why) = (Generation(2), Reason::Interrupted, "another generation".to_owned());
+        let times = Times { prove_beside_ms: 3_000, revert_ms: 400, ..Times::default() };
+        let reverted = Progress::Reverted { generation, reason, why, times };
+        machine::progress(&mut draft, id, &reverted).expect("noted");
+        let ended = now(&draft, &second);
+        assert!(
+            matches!(&ended.state, OperationState::Failed { why } if why.contains("interrupted: another")),
+            "{ended:?}"
+        );
+        assert_eq!(ended.outcome, Some(Outcome { ending: Ending::Reverted { reason }, times }));
+        assert_eq!(given(&draft, id, FIRST, reverted), Some(3));
+        machine::progress(&mut draft, id, &Progress::Confirmed { generation: Generation(3) }).expect("noted");
+        assert_eq!(now(&draft, &third).state, OperationState::Succeeded);
+        assert_eq!(now(&draft, &second), ended);
+    }
+
+    #[test]
+    fn what_is_overtaken_before_its_machine_has_begun_is_superseded_at_once() {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        let first = want(&mut draft, id, "one");
+        want(&mut draft, id, "two");
+        let ended = now(&draft, &first);
+        let said = "superseded: generation 2 took its place before its machine had begun";
+        assert_eq!(ended.state, OperationState::Failed { why: said.to_owned() });
+        assert_eq!(ended.outcome.map(|outcome| outcome.ending), Some(Ending::Superseded));
+    }
+
+    #[test]
+    fn what_is_overtaken_ends_where_its_machine_speaks_of_the_newer_one_and_no_more_of_it() {
+        for said in [applying(3), Progress::Confirmed { generation: Generation(3) }] {
+            let (mut draft, id, [second, third]) = overtaken();
+            machine::progress(&mut draft, id, &said).expect("noted");
+            let ended = now(&draft, &second);
+            assert!(
+                matches!(&ended.state, OperationState::Failed { why } if why.contains("said no more")),
+                "{ended:?}"
+            );
+            assert_eq!(ended.outcome.map(|outcome| outcome.ending), Some(Ending::Superseded));
+            assert_ne!(now(&draft, &third).state, OperationState::Queued);
+        }
+    }
+
+    #[test]
+    fn what_is_overtaken_ends_as_interrupted_where_its_machine_starts_anew() {
+        let (mut draft, id, [second, third]) = overtaken();
+        machine::hello(&mut draft, id, SECOND, Progress::Idle).expect("hello");
+        let reverted = Ending::Reverted { reason: Reason::Interrupted };
+        assert_eq!(now(&draft, &second).outcome.map(|outcome| outcome.ending), Some(reverted));
+        assert_eq!(now(&draft, &third).state, OperationState::Queued);
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), Some(3));
+    }
 
     #[test]
     fn a_power_command_that_nobody_took_fails_in_time_and_is_not_sent_any_more() {

@@ -33,6 +33,9 @@ pub enum Ending {
         /// Why it was to be undone.
         reason: Reason,
     },
+    /// What another document says, which took the place of this one: the machine did not begin it, or never said how it
+    /// came out.
+    Superseded,
 }
 
 impl Outcome {
@@ -53,19 +56,20 @@ impl Outcome {
 }
 
 impl Ending {
-    /// Stable: `confirmed`, `reverted` or `revert-failed`.
+    /// Stable: `confirmed`, `reverted`, `revert-failed` or `superseded`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed",
             Self::Reverted { .. } => "reverted",
             Self::RevertFailed { .. } => "revert-failed",
+            Self::Superseded => "superseded",
         }
     }
 
     /// Why it was not kept, where it was not.
     pub fn reason(self) -> Option<Reason> {
         match self {
-            Self::Confirmed => None,
+            Self::Confirmed | Self::Superseded => None,
             Self::Reverted { reason } | Self::RevertFailed { reason } => Some(reason),
         }
     }
@@ -88,6 +92,17 @@ pub fn event(generation: Generation, how: &Progress, confirmed: Times) -> (&'sta
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_outcome_is_in_the_operators_guide() {
+        let guide = include_str!("../../../../docs/operating.md");
+        let reason = Reason::NoGateway;
+        for ending in
+            [Ending::Confirmed, Ending::Reverted { reason }, Ending::RevertFailed { reason }, Ending::Superseded]
+        {
+            assert!(guide.contains(&format!("| `{}` |", ending.word())), "{ending:?} is not in docs/operating.md");
+        }
+    }
 
     #[test]
     fn every_reason_is_in_the_operators_guide() {

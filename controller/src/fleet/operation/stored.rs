@@ -22,6 +22,7 @@ fn an_operation_with_each_outcome() {
         (Some(Outcome { ending: Ending::Confirmed, times }), "0100 0102030405ac02"),
         (Some(Outcome { ending: Ending::Reverted { reason }, times }), "010104 0102030405ac02"),
         (Some(Outcome { ending: Ending::RevertFailed { reason }, times }), "010204 0102030405ac02"),
+        (Some(Outcome { ending: Ending::Superseded, times: Times::default() }), "0103 000000000000"),
     ];
     for (outcome, bytes) in outcomes {
         let operation = Operation {

@@ -334,6 +334,18 @@ fn apply(draft: &mut Draft, id: MachineId, desired: Desired) -> Result<Operation
     machine::set_desired(draft, id, checked, None, None)
 }
 
+/// What an operation follows is not desired any more, and its machine has yet to say what came of it. For a rollout that
+/// machine has left: how it comes out is not the rollout's doing.
+pub fn overtaken(draft: &mut Draft, operation: &Operation, why: &str) {
+    let OperationKind::Apply { generation: of } = operation.kind else { return };
+    let member = draft.state().rolling(operation.machine).and_then(|key| draft.get::<Member>(&key)).cloned();
+    let is_given = |member: &Member| matches!(member.state, MemberState::Given { generation, .. } if generation == of);
+    if let Some(mut member) = member.filter(is_given) {
+        member.state = MemberState::Left { why: cut(why.to_owned(), WHY_BYTES) };
+        draft.put(member);
+    }
+}
+
 /// An operation has ended; where a rollout waits for it, that is how its machine came out.
 pub fn settled(draft: &mut Draft, operation: &Operation) {
     let OperationKind::Apply { generation: of } = operation.kind else { return };

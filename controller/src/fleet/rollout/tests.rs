@@ -390,8 +390,10 @@ fn what_somebody_else_asks_of_a_machine_takes_it_out_of_the_rollout_and_is_no_fa
     let mut world = World::of(4);
     let number = world.rolls(Pace { wave: WaveSize::Machines(1), ..pace() }, 0..4).expect("starts");
     world.goes_on(number);
-    // The canary before it came out: another one has to be the canary.
+    // The canary before it came out, at which it was at work: another one has to be the canary.
+    world.says(0, |generation| Progress::Applying { generation, percent: 1, step: "a step".into() });
     world.applies(0);
+    world.says(0, |_| reverted(Generation(1)));
     world.reverts(0);
     assert_eq!(world.goes_on(number), Waits::Machines { count: 1, one: world.machines[1] });
     assert_eq!((world.rollout(number).wave, world.generation(1)), (0, Generation(1)));
