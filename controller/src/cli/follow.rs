@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::client::{Client, Reply, escape};
 use super::error::CliError;
+use super::interrupt;
 use super::show::text;
 use crate::fleet::operation::outcome::seconds;
 
@@ -60,10 +61,17 @@ impl Progress {
 
 /// Waits until an operation is over and answers it.
 ///
+/// Where it is interrupted meanwhile, the command ends and says that the operation goes on.
+///
 /// Errors: it failed or was cancelled; the controller is away for too long.
 pub fn follow(client: &Client, operation: &Value) -> Result<Value, CliError> {
+    let (id, what) = (text(operation, "/id"), text(operation, "/description"));
+    let _followed = interrupt::says(format!(
+        "{what} goes on as operation {id}; muster operation watch {id} follows it, muster operation show {id} says how it \
+         came out"
+    ));
     let mut progress = Progress::new();
-    let result = until_over(client, &text(operation, "/id"), &mut progress);
+    let result = until_over(client, &id, &mut progress);
     progress.clear();
     let ended = result?;
     match ended["state"].as_str() {

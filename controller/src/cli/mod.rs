@@ -2,7 +2,7 @@
 //!
 //! `main.rs` calls [`main`]. `serve` runs the controller, `image` and `iso` work on this host's files, everything else
 //! asks a controller over its API and prints what it says.
-//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted while it followed something that goes on.
 
 mod ask;
 mod client;
@@ -10,6 +10,7 @@ mod command;
 mod connect;
 mod error;
 mod follow;
+mod interrupt;
 mod several;
 mod show;
 

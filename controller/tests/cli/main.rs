@@ -1,6 +1,6 @@
 //! The command line as operators use it: the real program against a real controller on loopback.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -83,6 +83,25 @@ impl Lab {
     async fn json(&self, arguments: &[&str]) -> Value {
         let text = self.says(&[arguments, &["--output", "json"]].concat()).await;
         serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// The exit code of a command that is interrupted once it has told how far it is, and all that it says to people.
+    async fn interrupted(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        command.args(arguments).env("MUSTER_DATA", self.data.path()).stdin(Stdio::null()).stderr(Stdio::piped());
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().expect("the program starts");
+            let mut said = String::new();
+            let mut lines = std::io::BufReader::new(child.stderr.take().expect("piped"));
+            while !said.contains('%') {
+                assert_ne!(lines.read_line(&mut said).expect("it speaks"), 0, "{said}");
+            }
+            let process = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(process, rustix::process::Signal::INT).expect("interrupted");
+            lines.read_to_string(&mut said).expect("it speaks");
+            (child.wait().expect("it ran").code(), said)
+        });
+        ended.await.expect("no panic")
     }
 
     /// What a command complains of that fails with this code.

@@ -92,6 +92,24 @@ async fn a_machine_that_reverted_a_document_differs_from_it_and_whoever_compares
     lab.server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_interrupts_the_wait_for_a_change_is_told_that_it_goes_on_and_how_to_see_it() {
+    let lab = Lab::new().await;
+    let id = lab.pending("S1").await.to_string();
+    lab.says(&["machine", "approve", &id]).await;
+    let file = lab.data.path().join("office.yaml");
+    std::fs::write(&file, "network:\n  ethernets:\n    eth0: {}\n").expect("written");
+    lab.says(&["apply", "-m", &id, "-f", file.to_str().expect("UTF-8")]).await;
+    let operation = lab.json(&["operation", "list"]).await[0]["id"].as_str().expect("an id").to_owned();
+    let (code, said) = lab.interrupted(&["operation", "watch", &operation]).await;
+    assert_eq!(code, Some(130), "{said}");
+    let goes_on =
+        format!("muster: apply generation 1 goes on as operation {operation}; muster operation watch {operation}");
+    assert!(said.contains(&goes_on) && said.contains(&format!("muster operation show {operation}")), "{said}");
+    assert_eq!(lab.json(&["operation", "show", &operation]).await["state"], "queued", "nobody has taken it back");
+    lab.server.stop().await;
+}
+
 /// A machine knows what a document means, and not how it is written: the line is found here.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_machine_refuses_is_shown_with_the_line_of_its_field() {

@@ -7,6 +7,7 @@ use crate::cli::client::{Client, with_query};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::follow::{Progress, until};
+use crate::cli::interrupt;
 use crate::cli::show::{Column, Show, age, lines, print, table, text};
 use crate::words::counted;
 
@@ -238,6 +239,10 @@ pub fn begun(client: &Client, rollout: &Value, no_wait: bool) -> Result<(), CliE
 ///
 /// Errors: it stopped or was cancelled; the controller is away for too long.
 fn follow(client: &Client, number: u64) -> Result<(), CliError> {
+    let _followed = interrupt::says(format!(
+        "rollout {number} goes on; muster rollout watch {number} follows it, muster rollout show {number} says how far it \
+         is, muster rollout cancel {number} ends it"
+    ));
     let mut progress = Progress::new();
     let result = until_over(client, number, &mut progress);
     progress.clear();

@@ -1,0 +1,58 @@
+//! Ctrl-C while something is followed: what was begun goes on without us, and whoever stops looking is told so.
+
+use std::process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{io, thread};
+
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::words::visible;
+
+/// As shells have it: 128 and the number of SIGINT.
+const EXIT_CODE: i32 = 130;
+
+/// What goes on, and how to see more of it; empty while nothing is followed.
+static GOES_ON: Mutex<String> = Mutex::new(String::new());
+
+/// Something is followed for as long as this is there.
+#[must_use = "nothing is followed any more when this is dropped"]
+pub struct Followed(());
+
+/// Says this from now on when the command is interrupted, and ends it with code 130.
+pub fn says(goes_on: String) -> Followed {
+    static LISTENS: std::sync::Once = std::sync::Once::new();
+    *said() = goes_on;
+    // Where nobody can listen, the command ends as every other one does.
+    LISTENS.call_once(|| listen().unwrap_or_default());
+    Followed(())
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        said().clear();
+    }
+}
+
+fn said() -> MutexGuard<'static, String> {
+    GOES_ON.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From the return on nothing is missed.
+fn listen() -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut interrupts = {
+        let _entered = runtime.enter();
+        signal(SignalKind::interrupt())?
+    };
+    thread::Builder::new().name("interrupts".into()).spawn(move || {
+        if runtime.block_on(interrupts.recv()).is_some() {
+            let goes_on = said();
+            if !goes_on.is_empty() {
+                eprintln!("\nmuster: {}", visible(&goes_on));
+            }
+            process::exit(EXIT_CODE);
+        }
+    })?;
+    Ok(())
+}
