@@ -25,10 +25,11 @@ use lab::{Lab, MAC, eventually};
 use muster_agent::linux::network::Network;
 use muster_agent::linux::{LinuxMachine, Role};
 use muster_agent::machine::Machine;
+use muster_agent::plan::network::twin::Twin;
 use muster_agent::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE, Route};
 use muster_protocol::Mac;
 use muster_protocol::desired::{AcceptRa, MAIN_TABLE, Neighbor, Reach, Rule};
-use muster_protocol::observed::{Address, Admin, Origin};
+use muster_protocol::observed::{Address, Admin, Network as Observed, Origin};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 use steps::{attempt, does, join, refused, seen, set_admin};
@@ -108,6 +109,47 @@ fn a_rule_without_a_priority_gets_one_and_is_told_with_it() {
     assert_eq!(rules(&network), [first.clone(), second.clone()]);
     does(&network, Change::RemoveRule(second));
     assert_eq!(rules(&network), [first]);
+}
+
+#[test]
+fn the_twin_gives_rules_without_a_priority_those_that_the_kernel_gives() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    let mut twin = Twin::new(Observed::default());
+    let rules_of =
+        |table| [rule(None, Some("192.0.2.0/24"), table, None), rule(None, Some("2001:db8::/32"), table, None)];
+    let proofs = rule(None, Some("203.0.113.1/32"), PROOF_TABLE, Some(1));
+    let changes = [rules_of(7).to_vec(), vec![proofs.clone()], rules_of(8).to_vec(), rules_of(9).to_vec()].concat();
+    for change in changes.into_iter().map(Change::AddRule).chain([Change::RemoveRule(proofs)]) {
+        does(&network, change.clone());
+        twin.apply(&change).expect("the twin does it");
+        let [kernels, twins] = [rules(&network), twin.observe().rules.clone()].map(BTreeSet::from_iter);
+        assert_eq!(kernels, twins, "after {change:?}");
+    }
+    let first = rules(&network).into_iter().filter(|rule| rule.priority == Some(0));
+    assert_eq!(first.count(), 2, "before which nothing can stand");
+}
+
+#[test]
+fn an_address_alone_draws_nothing_and_makes_room_for_itself_with_its_prefix() {
+    let lab = Lab::new();
+    let network = lab.network(None);
+    set_admin(&network, "eth0", Admin::Up);
+    lab.ip("address add 192.0.2.7/24 dev eth0");
+    lab.ip("route add default via 192.0.2.1 dev eth0");
+    let way = || {
+        let all = lab.json("route get 203.0.113.1");
+        ["gateway", "prefsrc"].map(|key| all[0][key].as_str().unwrap_or_default().to_owned())
+    };
+    does(&network, static_address("eth0", "203.0.113.7/32"));
+    assert_eq!(way(), ["192.0.2.1", "192.0.2.7"]);
+    does(&network, static_address("eth0", "203.0.113.7/24"));
+    assert_eq!(way(), ["", "203.0.113.7"]);
+    let address = Address { net: net("203.0.113.7/32"), origin: Origin::Static };
+    does(&network, Change::RemoveAddress { link: "eth0".to_owned(), address });
+    assert_eq!(way(), ["", "203.0.113.7"]);
+    let local = lab.json("route get 203.0.113.7");
+    assert_eq!(local[0]["type"], "local", "it is the machine's own still: {local:?}");
 }
 
 #[test]

@@ -438,6 +438,7 @@ fn every_problem_of_routes_rules_leases_and_neighbors_names_its_field_and_the_re
     let no_routes =
         "dhcp6-overrides: DHCPv6 brings no routes: routers announce them; leave use-routes and route-metric out";
     let own = "the kernel's own; use 254, the main one, or a number from 1 to 252";
+    let proofs = "is Muster's own while it proves a way; take another";
     let cases: Vec<(Settings, String)> = vec![
         (in_table(255), format!("routes[0].table: table 255 is {own}")),
         (in_table(0), format!("routes[0].table: table 0 is {own}")),
@@ -457,8 +458,16 @@ fn every_problem_of_routes_rules_leases_and_neighbors_names_its_field_and_the_re
         ),
         (
             rules(Rule { priority: Some(32_766), ..from() }),
-            "routing-policy[0].priority: priority 32766 is not between 1 and 32765".into(),
+            "routing-policy[0].priority: priority 32766 is not between 2 and 32765".into(),
         ),
+        (
+            rules(Rule { priority: Some(0), ..from() }),
+            "routing-policy[0].priority: priority 0 is not between 2 and 32765".into(),
+        ),
+        (rules(Rule { priority: Some(1), ..from() }), format!("routing-policy[0].priority: priority 1 {proofs}")),
+        (rules(Rule { table: 19_797, ..from() }), format!("routing-policy[0].table: table 19797 {proofs}")),
+        (rules(Rule { mark: Some(19_797), ..from() }), format!("routing-policy[0].mark: mark 19797 {proofs}")),
+        (in_table(19_797), format!("routes[0].table: table 19797 {proofs}")),
         (rules(Rule { mark: Some(0), ..from() }), "routing-policy[0].mark: a mark of 0 is none; leave it out".into()),
         (
             rules(Rule { tos: Some(32), ..from() }),
@@ -491,6 +500,9 @@ fn every_problem_of_routes_rules_leases_and_neighbors_names_its_field_and_the_re
     // What IPv6 has and IPv4 has not.
     let expedited = rules(Rule { tos: Some(184), ..rule(None, Some("2001:db8::/32")) });
     assert_eq!(network(vec![ethernet("eth0", expedited)]), [""; 0]);
+    for rule in [Rule { table: 19_796, mark: Some(19_798), ..from() }, Rule { priority: Some(2), ..from() }] {
+        assert_eq!(network(vec![ethernet("eth0", rules(rule))]), [""; 0]);
+    }
 }
 
 #[test]

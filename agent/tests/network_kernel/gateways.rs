@@ -204,6 +204,44 @@ fn a_gateway_that_passes_nothing_on_answers_no_proof_and_disturbs_nobody() {
 }
 
 #[test]
+fn an_address_in_the_controllers_network_is_tried_before_its_prefix_draws_the_session() {
+    let (lab, other) = two_gateways();
+    // Both have the controller's address on this link: this says who is the neighbor of that name.
+    other.ip("link set lan1 address 02:00:00:00:00:98");
+    other.ip("route add 203.0.113.0/24 dev lan1");
+    let network = lab.network(None);
+    let controller: IpAddr = ip(CONTROLLER);
+    let observed = || network.observe().expect("observed");
+    let planned =
+        |to: &desired::Network| plan(to, &Past::default(), &observed(), &[controller]).expect("it fits this machine");
+    take(&network, &planned(&document(&["192.0.2.7/24"], "192.0.2.1")));
+    lab.ip(&format!("neigh replace {CONTROLLER} lladdr 02:00:00:00:00:98 dev eth0 nud reachable"));
+    let session = UdpSocket::bind(("0.0.0.0", 0)).expect("bound");
+    assert_eq!(who_answers(&session).as_deref(), Some("present"));
+
+    let before = observed();
+    let to = document(&["192.0.2.7/24", "203.0.113.7/24"], "192.0.2.1");
+    let steps = planned(&to);
+    let (first, way, second) = halves(&steps);
+    take(&network, first);
+    let machine = LinuxMachine::new(Role::Guest, None).expect("the machine");
+    let proof = machine.socket(controller, Some(way)).expect("a way");
+    assert_eq!(proof.local_addr().ok().map(|from| from.ip()), Some(ip("203.0.113.7")));
+    assert_eq!(who_answers(&proof).as_deref(), Some("new"));
+    let unmarked = UdpSocket::bind(("0.0.0.0", 0)).expect("bound");
+    for socket in [&session, &unmarked] {
+        assert_eq!(who_answers(socket).as_deref(), Some("present"));
+    }
+    take(&network, &revert(&before, &observed()));
+    assert_eq!((of_proofs(&lab), observed()), (String::new(), before));
+
+    take(&network, first);
+    take(&network, second);
+    assert_eq!(who_answers(&session).as_deref(), Some("new"), "the session goes on by it from now on");
+    assert_eq!((of_proofs(&lab), planned(&to)), (String::new(), Vec::new()));
+}
+
+#[test]
 fn what_an_agent_that_died_left_of_a_proof_is_taken_away_and_is_not_what_the_next_one_goes_by() {
     let (lab, _other) = two_gateways();
     let network = lab.network(None);

@@ -1,18 +1,20 @@
 //! From one gateway to another on the same link, behind whatever addresses: random machines and documents, made such that
 //! this is the way.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use muster_agent::plan::network::twin::Twin;
 use muster_agent::plan::network::{
-    Change, PROOF_MARK, PROOF_TABLE, Past, as_it_boots, differences, next_hop, plan, revert,
+    Change, PROOF_MARK, PROOF_TABLE, Past, Step, as_it_boots, differences, next_hop, plan, revert,
 };
 use muster_protocol::desired::{self, MAIN_TABLE, Reach, Rule};
-use muster_protocol::observed::{Address, Admin, Network, Origin, Route};
+use muster_protocol::observed::{self, Address, Admin, Network, Origin, Route};
 use muster_protocol::to_agent::Impact;
 use proptest::prelude::*;
 
-use super::generate::{document, ip, machine, net, twin};
-use super::{apply, config, essence, fitting, nic, waits_in_vain};
+use super::generate::{document, ethernet, ip, machine, net, twin};
+use super::{apply, config, entry, essence, fitting, lines, nic, route, waits_in_vain};
 
 const CONTROLLER: &str = "203.0.113.1";
 
@@ -79,6 +81,147 @@ fn proofs_rule() -> Rule {
 fn is_clean(network: &Network) -> bool {
     network.routes.iter().all(|route| route.table != PROOF_TABLE)
         && network.rules.iter().all(|rule| rule.table != PROOF_TABLE)
+}
+
+/// eth0 with this address and a default route, by which the controller is reached.
+fn plain(address: &str) -> Network {
+    let eth0 = observed::Link { addresses: vec![fixed(address)], ..ethernet(2) };
+    let (to, via, origin) = (net("0.0.0.0/0"), Some(ip("192.0.2.1")), Origin::Static);
+    let default = Route { to, via, link: 2, metric: 0, table: MAIN_TABLE, origin };
+    Network { links: vec![eth0], routes: vec![default], ..Network::default() }
+}
+
+fn fixed(address: &str) -> Address {
+    Address { net: net(address), origin: Origin::Static }
+}
+
+/// A document of eth0 alone.
+fn of_eth0(settings: desired::Settings) -> desired::Network {
+    desired::Network { links: vec![entry("eth0", nic("eth0"), settings)], ..desired::Network::default() }
+}
+
+/// A rule that says no priority asks a table of its own for the controller, over this gateway.
+fn ruled(via: &str, to: &str) -> desired::Network {
+    of_eth0(desired::Settings {
+        addresses: vec![net("192.0.2.7/24")],
+        routes: vec![desired::Route { table: 101, ..route("0.0.0.0/0", via) }],
+        rules: vec![Rule { from: None, to: Some(net(to)), table: 101, priority: None, mark: None, tos: None }],
+        ..desired::Settings::default()
+    })
+}
+
+fn planned(document: &desired::Network, machine: &Network) -> Vec<Step> {
+    plan(document, &Past::default(), machine, &[ip(CONTROLLER)]).expect("it fits")
+}
+
+fn is_proven(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step.change, Change::Prove(_)))
+}
+
+fn priorities(twin: &Twin) -> Vec<Option<u32>> {
+    twin.observe().rules.iter().map(|rule| rule.priority).collect()
+}
+
+#[test]
+fn a_rule_without_a_priority_never_stands_before_the_next_proof() {
+    let mut twin = Twin::new(plain("192.0.2.7/24"));
+    let network = "203.0.113.0/24";
+    for (via, to) in [("192.0.2.254", network), ("192.0.2.9", network), ("192.0.2.1", "203.0.0.0/16")] {
+        let before = twin.observe().clone();
+        let steps = planned(&ruled(via, to), &before);
+        assert!(is_proven(&steps), "{via}: {steps:#?}");
+        for done in 0..steps.len() {
+            let mut part = Twin::new(before.clone());
+            apply(&mut part, &steps[..done]).expect("the kernel agrees");
+            let back = revert(&before, part.observe());
+            apply(&mut part, &back).expect("the kernel agrees");
+            assert_eq!(priorities(&part), priorities(&twin), "{done} of {steps:#?}");
+        }
+        apply(&mut twin, &steps).expect("the kernel agrees");
+        assert!(priorities(&twin).iter().all(|priority| *priority > Some(1)), "{via}: {:#?}", twin.observe().rules);
+    }
+}
+
+/// As agents left them that added such a rule while that of a proof stood.
+#[test]
+fn a_rule_that_stands_before_proofs_is_put_behind_them_by_the_next_change_of_the_way() {
+    let mut twin = Twin::new(plain("192.0.2.7/24"));
+    let steps = planned(&ruled("192.0.2.1", "203.0.113.0/24"), twin.observe());
+    apply(&mut twin, &steps).expect("the kernel agrees");
+    let mut first = twin.observe().clone();
+    first.rules.iter_mut().for_each(|rule| rule.priority = Some(0));
+    for to in ["203.0.113.0/24", "203.0.0.0/16"] {
+        let mut twin = Twin::new(first.clone());
+        assert_eq!(planned(&ruled("192.0.2.1", "203.0.113.0/24"), &first), [], "it is as it is described");
+        let steps = planned(&ruled("192.0.2.254", to), &first);
+        assert!(!is_proven(&steps), "{steps:#?}");
+        apply(&mut twin, &steps).expect("the kernel agrees");
+        assert_eq!(priorities(&twin), [Some(32_765)], "{steps:#?}");
+        assert!(is_proven(&planned(&ruled("192.0.2.9", to), twin.observe())), "{:#?}", twin.observe());
+    }
+}
+
+#[test]
+fn the_priority_that_the_kernel_gives_a_rule_is_its_familys() {
+    let rule = |to: &str, priority| {
+        Change::AddRule(Rule { from: None, to: Some(net(to)), table: 7, priority, mark: None, tos: None })
+    };
+    let mut twin = Twin::new(Network::default());
+    for change in [rule("2001:db8::/32", Some(5)), rule("192.0.2.0/24", None), rule("2001:db8:1::/48", None)] {
+        twin.apply(&change).expect("the kernel agrees");
+    }
+    assert_eq!(BTreeSet::from_iter(priorities(&twin)), BTreeSet::from([Some(4), Some(5), Some(32_765)]));
+}
+
+#[test]
+fn an_address_that_makes_the_controller_a_neighbor_is_tried_alone_before_its_prefix_is_there() {
+    let machine = plain("192.0.2.7/24");
+    let document = of_eth0(desired::Settings {
+        addresses: vec![net("192.0.2.7/24"), net("203.0.113.7/24")],
+        routes: vec![route("0.0.0.0/0", "192.0.2.1")],
+        ..desired::Settings::default()
+    });
+    assert_eq!(
+        lines(&document, &machine),
+        [
+            "None: add address 203.0.113.7/32 to eth0",
+            "None: wait until the addresses of eth0 are known to be unique",
+            "None: add route 203.0.113.1/32 by eth0 with metric 4000000000 in table 19797",
+            "None: add rule 1: to 203.0.113.1/32 fwmark 0x4d55 lookup 19797",
+            "None: reach the controller by eth0 from 203.0.113.7, beside the present way",
+            "None: remove rule 1: to 203.0.113.1/32 fwmark 0x4d55 lookup 19797",
+            "None: remove route 203.0.113.1/32 by eth0 with metric 4000000000 in table 19797",
+            "ControlPath: add address 203.0.113.7/24 to eth0",
+            "None: wait until the addresses of eth0 are known to be unique",
+            "ControlPath: remove address 203.0.113.7/32 from eth0",
+        ]
+    );
+    let steps = planned(&document, &machine);
+    for done in 0..=steps.len() {
+        let mut part = Twin::new(machine.clone());
+        apply(&mut part, &steps[..done]).expect("the kernel agrees");
+        if done == steps.len() {
+            assert_eq!(differences(&document, &Past::default(), part.observe()), [""; 0]);
+        }
+        let back = revert(&machine, part.observe());
+        apply(&mut part, &back).expect("the kernel agrees");
+        assert_eq!(part.observe(), &machine, "{done} of {steps:#?}");
+    }
+}
+
+#[test]
+fn a_machine_that_moves_into_the_controllers_network_on_the_same_link_is_proven_beside() {
+    let machine = plain("192.0.2.7/24");
+    let moves = |address: &str| {
+        let addresses = vec![net(address)];
+        planned(&of_eth0(desired::Settings { addresses, ..desired::Settings::default() }), &machine)
+    };
+    let steps = moves("203.0.113.7/24");
+    let proof = steps.iter().position(|step| matches!(step.change, Change::Prove(_)));
+    let first = steps.iter().position(|step| step.impact == Impact::ControlPath);
+    assert!(proof.is_some_and(|proof| first.is_some_and(|first| first > proof)), "{steps:#?}");
+    // The controller's own address is no way to it.
+    assert!(!is_proven(&moves("203.0.113.1/24")));
 }
 
 proptest! {

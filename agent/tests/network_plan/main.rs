@@ -268,10 +268,10 @@ fn another_gateway_on_the_same_link_is_asked_before_it_is_used() {
             "None: add route 203.0.113.1/32 via 192.0.2.254 by eth0 with metric 4000000000 in table 19797",
             "None: add rule 1: to 203.0.113.1/32 fwmark 0x4d55 lookup 19797",
             "None: reach the controller by eth0 from 192.0.2.7, beside the present way",
-            "ControlPath: add route 0.0.0.0/0 via 192.0.2.254 by eth0 with metric 0",
             "None: remove rule 1: to 203.0.113.1/32 fwmark 0x4d55 lookup 19797",
-            "ControlPath: remove route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 1024",
             "None: remove route 203.0.113.1/32 via 192.0.2.254 by eth0 with metric 4000000000 in table 19797",
+            "ControlPath: add route 0.0.0.0/0 via 192.0.2.254 by eth0 with metric 0",
+            "ControlPath: remove route 0.0.0.0/0 via 192.0.2.1 by eth0 with metric 1024",
             "ControlPath: remove address 192.0.2.100/24 from eth0",
             "None: set resolvers: none, search domains: none",
         ]

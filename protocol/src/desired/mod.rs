@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use bond::{Bond, BondMode, BondOption};
 pub use bridge::{Bridge, BridgeOption, PortCost};
 pub use network::{
-    AcceptRa, Dhcp, Ethernet, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Privacy, Reach, Route, Rule,
-    Select, Settings, Take, WakeOnLan, matches_pattern,
+    AcceptRa, Dhcp, Ethernet, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, PROOF_MARK, PROOF_PRIORITY,
+    PROOF_TABLE, Privacy, Reach, Route, Rule, Select, Settings, Take, WakeOnLan, matches_pattern,
 };
 pub use storage::{Disk, Existing, Filesystem, Format, LINUX_FILESYSTEM, Partition, Permit, Storage, Table};
 

@@ -11,6 +11,14 @@ use crate::ids::{Mac, VlanTag};
 /// The routing table in which routes are where a document says nothing (linux/rtnetlink.h, RT_TABLE_MAIN).
 pub const MAIN_TABLE: u32 = 254;
 
+/// The table of Muster's own in which a new way to the controller is that the main table has no room for yet. No
+/// document may have it, nor the next two: they are there while a way is proven.
+pub const PROOF_TABLE: u32 = 19_797;
+/// What the packets of a proof carry (`fwmark`), for a rule that is to have them alone.
+pub const PROOF_MARK: u32 = 19_797;
+/// Where that rule stands: before those of documents, which would have its packets too.
+pub const PROOF_PRIORITY: u32 = 1;
+
 /// The network, netplan version 2.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -278,7 +286,7 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// Lower wins; the kernel's default where absent (0 for IPv4, 1024 for IPv6).
     pub metric: Option<u32>,
-    /// Routing table, [`MAIN_TABLE`] or another from 1 to 4,294,967,295; 255 is the kernel's own.
+    /// Routing table, [`MAIN_TABLE`] or another from 1 to 4,294,967,295; 255 is the kernel's own, [`PROOF_TABLE`] ours.
     pub table: u32,
     /// netplan's `on-link`: the gateway is reached by this link although no prefix says so.
     pub reach: Reach,
@@ -301,11 +309,11 @@ pub struct Rule {
     pub from: Option<IpNet>,
     /// Destination.
     pub to: Option<IpNet>,
-    /// The routing table that is asked, 1 to 4,294,967,295 but for 255.
+    /// The routing table that is asked, 1 to 4,294,967,295 but for 255 and [`PROOF_TABLE`].
     pub table: u32,
-    /// Lower is asked first, 1 to 32,765; `None` leaves the choice to the kernel.
+    /// Lower is asked first, 2 to 32,765; `None` leaves the choice to the kernel.
     pub priority: Option<u32>,
-    /// Firewall mark, 1 at least.
+    /// Firewall mark, 1 at least, but for [`PROOF_MARK`].
     pub mark: Option<u32>,
     /// netplan's `type-of-service`, a multiple of 4: up to 28 for IPv4, 252 for IPv6.
     pub tos: Option<u8>,

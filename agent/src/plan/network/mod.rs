@@ -33,6 +33,7 @@ use muster_protocol::{VlanTag, desired, observed, to_agent};
 use super::Impossible;
 pub use gone::Gone;
 pub use home::home;
+pub use muster_protocol::desired::{PROOF_MARK, PROOF_TABLE};
 pub use past::{BootNic, Past, see};
 pub use resolvers::{in_force, ntp_in_force};
 use target::Target;
@@ -314,11 +315,6 @@ const ETHERNET_MTU: u32 = 1500;
 
 /// The metric of routes that leases bring, unless a document says another: any configured one wins.
 pub const LEASED_METRIC: u32 = 1024;
-
-/// The table of our own in which a new way is that the main table has no room for yet.
-pub const PROOF_TABLE: u32 = 19_797;
-/// What the packets of a proof carry (`fwmark`), for a rule that is to have them alone.
-pub const PROOF_MARK: u32 = 19_797;
 
 /// How long a step waits for a router that announces itself: it may take 3.5 s to answer, and two more go by until the
 /// address is known to be unique (RFC 4861, section 6.2.6; RFC 4862, section 5.4).

@@ -7,12 +7,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::desired::{Dhcp, Problems, Route, Rule, Settings, Take};
+use crate::desired::{Dhcp, PROOF_MARK, PROOF_PRIORITY, PROOF_TABLE, Problems, Route, Rule, Settings, Take};
 
 /// `RT_TABLE_LOCAL`: the kernel's own.
 const LOCAL_TABLE: u32 = 255;
-/// The kernel's own rules are at 0, 32,766 and 32,767.
-const RULE_PRIORITIES: std::ops::RangeInclusive<u32> = 1..=32_765;
+/// The kernel's own rules are at 0, 32,766 and 32,767, and before the others there is a proof's.
+const RULE_PRIORITIES: std::ops::RangeInclusive<u32> = PROOF_PRIORITY + 1..=32_765;
 
 pub(super) fn check(field: &str, settings: &Settings, seen: &mut BTreeSet<IpAddr>, problems: &mut Problems) {
     problems.at_most(&format!("{field}.addresses"), settings.addresses.len(), 64);
@@ -78,6 +78,14 @@ fn check_table(at: &str, table: u32, problems: &mut Problems) {
             format!("table {table} is the kernel's own; use 254, the main one, or a number from 1 to 252"),
         );
     }
+    if table == PROOF_TABLE {
+        problems.add(format!("{at}.table"), taken("table", table));
+    }
+}
+
+/// That a number is the one of proofs.
+fn taken(what: &str, number: u32) -> String {
+    format!("{what} {number} is Muster's own while it proves a way; take another")
 }
 
 fn check_route(at: &str, route: &Route, settings: &Settings, problems: &mut Problems) {
@@ -118,7 +126,14 @@ fn check_rule(at: &str, rule: &Rule, problems: &mut Problems) {
         }
     }
     if let Some(priority) = rule.priority.filter(|priority| !RULE_PRIORITIES.contains(priority)) {
-        problems.add(format!("{at}.priority"), format!("priority {priority} is not between 1 and 32765"));
+        let problem = match priority {
+            PROOF_PRIORITY => taken("priority", priority),
+            _ => format!("priority {priority} is not between {} and 32765", RULE_PRIORITIES.start()),
+        };
+        problems.add(format!("{at}.priority"), problem);
+    }
+    if rule.mark == Some(PROOF_MARK) {
+        problems.add(format!("{at}.mark"), taken("mark", PROOF_MARK));
     }
     for (key, value) in [("mark", rule.mark), ("type-of-service", rule.tos.map(u32::from))] {
         if value == Some(0) {

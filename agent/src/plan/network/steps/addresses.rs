@@ -7,7 +7,7 @@ use muster_protocol::desired::{AcceptRa, Dhcp, LeaseUse, Neighbor, Reach, Rule, 
 use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Address, Admin, Link, Origin};
 
-use super::staged::beside;
+use super::staged::{beside, is_first};
 use super::{Half, Planner};
 use crate::plan::network::resolvers::{in_force, leases, ntp_in_force};
 use crate::plan::network::target::{LinkTarget, Target};
@@ -232,6 +232,15 @@ impl Planner<'_> {
         let is_old = wanted.is_unwanted(have.origin, family(&have.net))
             && !wanted.addresses.iter().any(|address| address.net == have.net);
         is_old.then(|| Change::RemoveAddress { link: link.name.clone(), address: have })
+    }
+
+    /// Takes away rules that no proof can stand before, where the way is given up anyway: those that are wanted and say
+    /// no priority come again, and the kernel puts them behind.
+    pub(super) fn first_rules(&mut self) {
+        let rules = self.twin.observe().rules.iter();
+        let first: Vec<Rule> =
+            rules.filter(|have| is_first(have) && !self.target.rules.contains(have)).cloned().collect();
+        first.into_iter().for_each(|have| self.must(Change::RemoveRule(have)));
     }
 
     pub(super) fn new_rules(&mut self, half: Half) {

@@ -52,6 +52,7 @@ pub(super) fn between(target: &Target, observed: &Network, controllers: &[IpAddr
         return whole.steps;
     }
     beside.stage(whole.twin.observe());
+    beside.clear_proof();
     beside.gives_up_the_way = true;
     beside.pass(Half::Whole);
     beside.steps
@@ -118,6 +119,9 @@ impl<'a> Planner<'a> {
             self.own_gateways();
         }
         target.links.iter().for_each(|link| self.new_routes(link, half));
+        if self.gives_up_the_way {
+            self.first_rules();
+        }
         self.new_rules(half);
         target.links.iter().for_each(|link| self.await_unique(link, half));
         if half == Half::Beside {

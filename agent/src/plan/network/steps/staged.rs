@@ -1,25 +1,24 @@
 //! The new way to the controller, beside the present one: what is put up for the proof alone.
 //!
-//! Nothing of it is desired, so the second half of the plan takes it away again, and so does a revert. Packets of a proof
-//! carry a mark: where the new way leaves by the link of the present one, a rule that asks for the mark sends them to a
-//! table of their own, so that two ways stand side by side that differ in nothing but the gateway.
+//! Nothing of it is desired, so it goes again in the second half of the plan, rule and route before anything else, and so
+//! it does in a revert. Packets of a proof carry a mark: where the new way leaves by the link of the present one, a rule
+//! that asks for the mark sends them to a table of their own, so that two ways stand side by side that differ in nothing
+//! but the gateway.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use muster_protocol::desired::{AcceptRa, LeaseUse, MAIN_TABLE, Reach, Rule, Take};
+use muster_protocol::desired::{AcceptRa, LeaseUse, MAIN_TABLE, PROOF_PRIORITY, Reach, Rule, Take};
 use muster_protocol::inventory::Carrier;
 use muster_protocol::observed::{self, Address, Admin, Link, Network, Origin};
 
-use super::Planner;
 use super::control::{Way, is_global, meets, way};
+use super::{Half, Planner};
 use crate::plan::network::target::LinkTarget;
 use crate::plan::network::{Change, Family, LEASED_METRIC, NewWay, PROOF_MARK, PROOF_TABLE, Route, metric_in_force};
 
 /// Behind all routes that anybody uses: such a one is taken only by a socket that is bound to its link.
 pub(super) const LAST_METRIC: u32 = 4_000_000_000;
-/// Where the rule stands that sends a proof to a table of our own: before those of documents, which would have its packets too.
-const PRIORITY: u32 = 1;
 
 /// Whether a rule is there for a proof alone.
 pub(in crate::plan::network) fn is_proofs(rule: &Rule) -> bool {
@@ -29,6 +28,11 @@ pub(in crate::plan::network) fn is_proofs(rule: &Rule) -> bool {
 /// Whether a route of this table and metric is there for a proof alone.
 pub(in crate::plan::network) fn is_in_proof(table: u32, metric: u32) -> bool {
     (table, metric) == (PROOF_TABLE, LAST_METRIC)
+}
+
+/// Whether a rule stands where a proof's packets would meet it first.
+pub(super) fn is_first(rule: &Rule) -> bool {
+    rule.priority.is_none_or(|priority| priority <= PROOF_PRIORITY)
 }
 
 /// The same lease with its routes behind all others.
@@ -67,7 +71,8 @@ enum Comes {
 }
 
 impl<'a> Planner<'a> {
-    /// Takes away what an agent that died in the middle of a proof left on any link: the next proof would go by it.
+    /// Takes away what is there for a proof alone, on any link. What an agent left that died in the middle of one, the
+    /// next proof would go by; and the kernel would put a rule that says no priority before the proof's.
     pub(super) fn clear_proof(&mut self) {
         let network = self.twin.observe();
         let rules: Vec<Rule> = network.rules.iter().filter(|rule| is_proofs(rule)).cloned().collect();
@@ -132,9 +137,16 @@ impl<'a> Planner<'a> {
             return;
         }
         let source = self.source(wanted, present);
-        // An address that would draw the present way to it is not there yet.
+        // An address that would draw the present way to it is not there yet. Without its prefix it draws nothing in IPv4,
+        // and may be there twice.
         let is_there = source.is_some_and(|source| now.addresses.iter().any(|have| have.net.addr() == source));
-        if !is_there && (is_configured || is_same_link && !is_announced) {
+        let alone = source.filter(|source| !is_there && is_configured && is_same_link && source.is_ipv4());
+        let alone = alone.map(|source| Change::AddAddress {
+            link: wanted.link.name.clone(),
+            address: Address { net: source.into(), origin: Origin::Static },
+        });
+        let alone = alone.filter(|alone| !self.would_cut(alone));
+        if !is_there && alone.is_none() && (is_configured || is_same_link && !is_announced) {
             return;
         }
         // Elsewhere there is nothing that its own routes would have to spare: they are there, or cannot be yet.
@@ -162,13 +174,16 @@ impl<'a> Planner<'a> {
         if is_hidden || is_configured && is_same_link {
             let beside = route(wanted.via, LAST_METRIC, PROOF_TABLE);
             let beside = if is_hidden { Change::AddAnnounced(beside) } else { Change::AddRoute(beside) };
-            let is_first = |rule: &Rule| rule.priority.is_none_or(|priority| priority <= PRIORITY);
             // A rule of somebody else's would be asked first, or asks that very table.
             if self.twin.observe().rules.iter().any(is_first) || self.would_cut(&beside) {
                 return;
             }
+            if let Some(alone) = alone {
+                self.must(alone);
+                self.await_unique(wanted.link, Half::Beside);
+            }
             self.must(beside);
-            let (table, priority, mark) = (PROOF_TABLE, Some(PRIORITY), Some(PROOF_MARK));
+            let (table, priority, mark) = (PROOF_TABLE, Some(PROOF_PRIORITY), Some(PROOF_MARK));
             self.must(Change::AddRule(Rule { from: None, to: Some(to), table, priority, mark, tos: None }));
         } else if let (Some(via), false, false) = (wanted.via, is_announced, is_elsewhere) {
             // The shortest prefix of all: a longer one than the present way's would be taken at once.

@@ -312,9 +312,12 @@ impl Twin {
         Ok(())
     }
 
-    /// The kernel puts a rule without a priority before all others.
+    /// The kernel puts a rule without a priority before all others of its family (net/core/fib_rules.c,
+    /// fib_default_rule_pref).
     fn add_rule(&mut self, rule: &Rule) {
-        let first = self.network.rules.iter().filter_map(|rule| rule.priority).min().unwrap_or(FIRST_OWN_RULE);
+        let is_ipv4 = |rule: &Rule| rule.from.or(rule.to).is_none_or(|net| net.addr().is_ipv4());
+        let alike = self.network.rules.iter().filter(|have| is_ipv4(have) == is_ipv4(rule));
+        let first = alike.filter_map(|rule| rule.priority).min().unwrap_or(FIRST_OWN_RULE);
         let rule = Rule { priority: rule.priority.or(Some(first.saturating_sub(1))), ..rule.clone() };
         if !self.network.rules.contains(&rule) {
             self.network.rules.push(rule);
