@@ -166,7 +166,8 @@ fn every_network_problem_names_its_field_and_the_remedy() {
         ),
         (
             eth(Settings { search: vec!["exa mple".into()], ..Settings::default() }),
-            "network.ethernets.eth0.nameservers.search[0]: \"exa mple\" is not a domain name",
+            "network.ethernets.eth0.nameservers.search[0]: \"exa mple\" is not a domain name: letters, digits, '-' and '_', \
+             1 to 63 between two dots and 253 in all",
         ),
     ];
     for (links, expected) in cases {
@@ -309,7 +310,11 @@ fn every_problem_of_a_bond_names_its_field_and_the_remedy() {
             with(BondMode::BalanceTlb, &[(BondOption::MiiMonitorInterval, 0)]),
             "parameters.mii-monitor-interval: a bond of mode balance-tlb needs it; leave it out for 100 ms",
         ),
-        (targets(&[[192, 0, 2, 1]; 17]), "parameters.arp-ip-targets: 17 entries are over the limit of 16"),
+        (
+            targets(&(0..17).map(|last| [192, 0, 2, last]).collect::<Vec<_>>()),
+            "parameters.arp-ip-targets: 17 entries are over the limit of 16",
+        ),
+        (targets(&[[192, 0, 2, 1]; 2]), "parameters.arp-ip-targets[1]: 192.0.2.1 is given twice; leave one out"),
         (targets(&[[255, 255, 255, 255]]), "parameters.arp-ip-targets[0]: 255.255.255.255 cannot be asked for"),
         (
             primary(BondMode::Lacp, "eth0"),

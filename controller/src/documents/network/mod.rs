@@ -10,6 +10,10 @@ mod route;
 mod settings;
 mod stack;
 
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
 use muster_protocol::desired::{Link, LinkKind, Network};
 
 use super::reader::{Fields, Findings, Keys};
@@ -77,6 +81,19 @@ fn ntp(network: &Fields<'_>, findings: &mut Findings) -> Vec<String> {
     texts(&fields, "servers", "a server's name or address", findings)
 }
 
+/// An address with its prefix length. Numbers with leading zeros are octal to some programs, and so to none here.
+struct Prefix(IpNet);
+
+impl FromStr for Prefix {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (address, _) = text.split_once('/').ok_or(())?;
+        address.parse::<IpAddr>().map_err(|_| ())?;
+        text.parse().map(Self).map_err(|_| ())
+    }
+}
+
 /// A list of texts.
 fn texts(fields: &Fields<'_>, key: &str, expected: &str, findings: &mut Findings) -> Vec<String> {
     let items = findings.items(fields, key);
@@ -84,7 +101,7 @@ fn texts(fields: &Fields<'_>, key: &str, expected: &str, findings: &mut Findings
 }
 
 /// A list of what texts mean.
-fn list<T: std::str::FromStr>(fields: &Fields<'_>, key: &str, expected: &str, findings: &mut Findings) -> Vec<T> {
+fn list<T: FromStr>(fields: &Fields<'_>, key: &str, expected: &str, findings: &mut Findings) -> Vec<T> {
     findings.items(fields, key).iter().filter_map(|(path, node)| findings.item_parsed(node, path, expected)).collect()
 }
 

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use muster_protocol::desired::{MAIN_TABLE, Reach, Route, Rule};
 
+use super::Prefix;
 use crate::documents::reader::{Fields, Findings, Keys};
-use crate::documents::yaml::Node;
+use crate::documents::yaml::{Node, Value};
 
 pub(super) const ROUTE: Keys = Keys {
     supported: &["to", "via", "metric", "on-link", "scope", "table", "type"],
@@ -54,7 +55,7 @@ fn route(node: &Node, at: &str, findings: &mut Findings) -> Option<Route> {
                 return None;
             }
         },
-        text => network(text).or_else(|| findings.parsed(&fields, "to", TO))?,
+        _ => network(&fields, "to", TO, findings)?,
     };
     // What is on the link itself has no gateway to be reached.
     let reach = if on_link && via.is_some() { Reach::OnLink } else { Reach::Prefix };
@@ -93,9 +94,15 @@ fn default_route(via: IpAddr) -> IpNet {
 }
 
 /// netplan reads an address alone as that one address, and networkd any address of a network as the network.
-fn network(text: &str) -> Option<IpNet> {
-    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-    net.map(|net| net.trunc())
+fn network(fields: &Fields<'_>, key: &str, expected: &str, findings: &mut Findings) -> Option<IpNet> {
+    let alone = fields.get(key).and_then(|node| match &node.value {
+        Value::Text(text) => text.parse::<IpAddr>().ok(),
+        Value::List(_) | Value::Nothing | Value::Map(_) => None,
+    });
+    match alone {
+        Some(address) => Some(address.into()),
+        None => findings.parsed::<Prefix>(fields, key, expected).map(|Prefix(net)| net.trunc()),
+    }
 }
 
 /// `routing-policy`.
@@ -105,10 +112,7 @@ pub(super) fn rules(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Rule> {
 
 fn rule(node: &Node, at: &str, findings: &mut Findings) -> Option<Rule> {
     let fields = findings.fields(node, at, &RULE)?;
-    let mut net = |key| {
-        let text = findings.text(&fields, key)?;
-        network(text).or_else(|| findings.parsed(&fields, key, "a network such as 198.51.100.0/24"))
-    };
+    let mut net = |key| network(&fields, key, "a network such as 198.51.100.0/24", findings);
     let (from, to) = (net("from"), net("to"));
     if let (None, None) = (fields.get("from"), fields.get("to")) {
         findings.add(node.place, at, "give from or to, or both; 0.0.0.0/0 and ::/0 are any");

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use muster_protocol::Mac;
 use muster_protocol::desired::{AcceptRa, Neighbor, Privacy, Settings};
 
-use super::{RENDERERS, lease, list, route, texts};
+use super::{Prefix, RENDERERS, lease, list, route, texts};
 use crate::documents::reader::{Fields, Findings, Keys};
 use crate::documents::yaml::{Node, Value};
 
@@ -71,7 +71,7 @@ fn addresses(fields: &Fields<'_>, findings: &mut Findings) -> Vec<IpNet> {
                 let problem = "label and lifetime of an address are not supported yet; write only the address";
                 findings.add(node.place, path, problem);
             }
-            _ => addresses.extend(findings.item_parsed::<IpNet>(node, &path, EXPECTED)),
+            _ => addresses.extend(findings.item_parsed::<Prefix>(node, &path, EXPECTED).map(|Prefix(net)| net)),
         }
     }
     addresses

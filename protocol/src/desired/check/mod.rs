@@ -14,6 +14,9 @@ pub(super) fn check(network: &Network, problems: &mut Problems) {
     problems.at_most("network", network.links.len(), 256);
     let by_id: BTreeMap<&str, &Link> = network.links.iter().map(|link| (link.id.as_str(), link)).collect();
     let mut seen = Seen { names: fixed_names(network), ..Seen::default() };
+    let addresses =
+        network.links.iter().flat_map(|link| link.settings.addresses.iter().map(move |net| (net.addr(), link)));
+    let own: BTreeMap<IpAddr, &str> = addresses.map(|(address, link)| (address, link.id.as_str())).collect();
     for link in &network.links {
         let field = format!("network.{}.{}", link.section(), link.id);
         if !seen.ids.insert(&link.id) {
@@ -30,10 +33,11 @@ pub(super) fn check(network: &Network, problems: &mut Problems) {
                 }
             }
         }
-        settings::check(&field, &link.settings, &mut seen.addresses, problems);
+        settings::check(&field, link, &own, &mut seen.addresses, problems);
     }
     check_ports(network, problems);
     check_stack(network, &by_id, problems);
+    check_mtus(network, &by_id, problems);
     let mut tags = BTreeSet::new();
     for link in &network.links {
         if let LinkKind::Vlan { tag, parent } = &link.kind
@@ -200,6 +204,8 @@ fn check_bond(field: &str, id: &str, bond: &Bond, links: &BTreeMap<&str, &Link>,
     for (i, target) in bond.arp_ip_targets.iter().enumerate() {
         if target.is_unspecified() || target.is_broadcast() || target.is_multicast() {
             problems.add(format!("{targets}[{i}]"), format!("{target} cannot be asked for"));
+        } else if bond.arp_ip_targets[..i].contains(target) {
+            problems.add(format!("{targets}[{i}]"), format!("{target} is given twice; leave one out"));
         }
     }
     if let Some(primary) = &bond.primary {
@@ -310,6 +316,32 @@ fn check_stack(network: &Network, links: &BTreeMap<&str, &Link>, problems: &mut 
         };
         let field = format!("network.{}.{}.{key}", link.section(), link.id);
         problems.add(field, format!("{} is made of itself", link.id));
+    }
+}
+
+/// A link of which no MTU is said has that of those that it is made of, and that is to be enough for its IPv6.
+fn check_mtus(network: &Network, links: &BTreeMap<&str, &Link>, problems: &mut Problems) {
+    let mut told = BTreeSet::new();
+    let is_above = |link: &&Link| link.settings.mtu.is_none() && settings::has_ipv6(&link.settings);
+    for link in network.links.iter().filter(is_above) {
+        let mut seen = BTreeSet::new();
+        let mut below: Vec<&str> = link.below().iter().map(String::as_str).collect();
+        while let Some(id) = below.pop() {
+            let Some(other) = links.get(id).filter(|_| seen.insert(id)) else { continue };
+            let Some(mtu) = other.settings.mtu else {
+                below.extend(other.below().iter().map(String::as_str));
+                continue;
+            };
+            // Of one that has IPv6 itself it is told already.
+            if mtu < settings::IPV6_MTU && !settings::has_ipv6(&other.settings) && told.insert(id) {
+                let problem = format!(
+                    "{mtu} is under {least}, which IPv6 on {} needs; write {least} or more",
+                    link.id,
+                    least = settings::IPV6_MTU
+                );
+                problems.add(format!("network.{}.{id}.mtu", other.section()), problem);
+            }
+        }
     }
 }
 

@@ -1,20 +1,32 @@
-//! What may not be said of any link: addresses nobody can have, gateways nobody can ask, things said twice.
+//! What may not be said of any link: addresses nobody can have, gateways and nameservers nobody can ask, things said twice.
 //!
 //! Called for each link by [`super::check`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::desired::{Dhcp, PROOF_MARK, PROOF_PRIORITY, PROOF_TABLE, Problems, Route, Rule, Settings, Take};
+use crate::desired::{
+    AcceptRa, Dhcp, Link, PROOF_MARK, PROOF_PRIORITY, PROOF_TABLE, Privacy, Problems, Route, Rule, Settings, Take,
+};
 
 /// `RT_TABLE_LOCAL`: the kernel's own.
 const LOCAL_TABLE: u32 = 255;
 /// The kernel's own rules are at 0, 32,766 and 32,767, and before the others there is a proof's.
 const RULE_PRIORITIES: std::ops::RangeInclusive<u32> = PROOF_PRIORITY + 1..=32_765;
+/// Of a link with less, the kernel takes IPv6 away (RFC 8200, section 5).
+pub(super) const IPV6_MTU: u32 = 1280;
 
-pub(super) fn check(field: &str, settings: &Settings, seen: &mut BTreeSet<IpAddr>, problems: &mut Problems) {
+/// `own` are the addresses of the whole document, each with the id of its link.
+pub(super) fn check(
+    field: &str,
+    link: &Link,
+    own: &BTreeMap<IpAddr, &str>,
+    seen: &mut BTreeSet<IpAddr>,
+    problems: &mut Problems,
+) {
+    let settings = &link.settings;
     problems.at_most(&format!("{field}.addresses"), settings.addresses.len(), 64);
     problems.at_most(&format!("{field}.routes"), settings.routes.len(), 256);
     problems.at_most(&format!("{field}.routing-policy"), settings.rules.len(), 64);
@@ -33,7 +45,7 @@ pub(super) fn check(field: &str, settings: &Settings, seen: &mut BTreeSet<IpAddr
         }
     }
     for (i, route) in settings.routes.iter().enumerate() {
-        check_route(&format!("{field}.routes[{i}]"), route, settings, problems);
+        check_route(&format!("{field}.routes[{i}]"), route, link, own, problems);
     }
     for (i, rule) in settings.rules.iter().enumerate() {
         check_rule(&format!("{field}.routing-policy[{i}]"), rule, problems);
@@ -50,9 +62,8 @@ pub(super) fn check(field: &str, settings: &Settings, seen: &mut BTreeSet<IpAddr
             problems.add(at("address"), format!("{address} is given twice"));
         }
     }
-    let has_ipv6 = settings.addresses.iter().any(|net| net.addr().is_ipv6()) || settings.dhcp6.is_on();
     if let Some(mtu) = settings.mtu {
-        let floor = if has_ipv6 { 1280 } else { 68 };
+        let floor = if has_ipv6(settings) { IPV6_MTU } else { 68 };
         if !(floor..=65_535).contains(&mtu) {
             problems.add(format!("{field}.mtu"), format!("{mtu} is not between {floor} and 65535"));
         }
@@ -63,12 +74,40 @@ pub(super) fn check(field: &str, settings: &Settings, seen: &mut BTreeSet<IpAddr
         let problem = "DHCPv6 brings no routes: routers announce them; leave use-routes and route-metric out";
         problems.add(format!("{field}.dhcp6-overrides"), problem);
     }
-    for (i, domain) in settings.search.iter().enumerate() {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if domain.is_empty() || domain.len() > 253 || !domain.chars().all(legal) {
-            problems.add(format!("{field}.nameservers.search[{i}]"), format!("{domain:?} is not a domain name"));
+    for (i, server) in settings.nameservers.iter().enumerate() {
+        // On the loopback there may be one.
+        if let Some(what) = nobody(*server).filter(|_| !server.is_loopback()) {
+            let problem = format!("{server} cannot be a nameserver: {what}; give the server's own address");
+            problems.add(format!("{field}.nameservers.addresses[{i}]"), problem);
         }
     }
+    for (i, domain) in settings.search.iter().enumerate() {
+        if !is_domain(domain) {
+            let problem = format!(
+                "{domain:?} is not a domain name: letters, digits, '-' and '_', 1 to 63 between two dots and 253 in all"
+            );
+            problems.add(format!("{field}.nameservers.search[{i}]"), problem);
+        }
+    }
+}
+
+/// Whether a link has something that the kernel refuses where there is no IPv6.
+pub(super) fn has_ipv6(settings: &Settings) -> bool {
+    let Settings { addresses, routes, neighbors, dhcp6, accept_ra, privacy, .. } = settings;
+    addresses.iter().any(|net| net.addr().is_ipv6())
+        || routes.iter().any(|route| route.to.addr().is_ipv6())
+        || neighbors.iter().any(|neighbor| neighbor.address.is_ipv6())
+        || dhcp6.is_on()
+        || *accept_ra == AcceptRa::On
+        || *privacy == Privacy::On
+}
+
+/// As resolv.conf has them: a dot at the end is legal, and the root alone.
+fn is_domain(domain: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(legal);
+    let name = domain.strip_suffix('.').unwrap_or(domain);
+    domain == "." || name.len() <= 253 && name.split('.').all(label)
 }
 
 fn check_table(at: &str, table: u32, problems: &mut Problems) {
@@ -88,15 +127,17 @@ fn taken(what: &str, number: u32) -> String {
     format!("{what} {number} is Muster's own while it proves a way; take another")
 }
 
-fn check_route(at: &str, route: &Route, settings: &Settings, problems: &mut Problems) {
+fn check_route(at: &str, route: &Route, link: &Link, own: &BTreeMap<IpAddr, &str>, problems: &mut Problems) {
+    let settings = &link.settings;
     check_table(at, route.table, problems);
     if route.to.addr() != route.to.network() {
         problems.add(format!("{at}.to"), format!("{} has host bits set; write {}", route.to, route.to.trunc()));
     }
     let Some(via) = route.via else { return };
     let at = format!("{at}.via");
-    // What the kernel refuses (net/ipv4/fib_semantics.c, fib_check_nh; net/ipv6/route.c, ip6_route_check_nh), and an own
-    // address in IPv4, which it takes for no gateway at all. The network's own address it takes, and so do we.
+    // What the kernel refuses (net/ipv4/fib_semantics.c, fib_check_nh; net/ipv6/route.c, ip6_validate_gw), and an own address
+    // in IPv4, which it takes for no gateway at all unless it is to be on the link. The network's own address it takes, and
+    // so do we.
     if route.to.addr().is_ipv4() != via.is_ipv4() {
         problems.add(at, format!("{} via {via}: one is IPv4, the other IPv6", route.to));
     } else if via.is_unspecified() {
@@ -105,6 +146,9 @@ fn check_route(at: &str, route: &Route, settings: &Settings, problems: &mut Prob
         problems.add(at, format!("{via} cannot be a gateway: {what}; give the router's own address"));
     } else if settings.addresses.iter().any(|net| net.addr() == via) {
         problems.add(at, format!("the gateway {via} is this link's own address; give the router's"));
+    } else if let Some(other) = own.get(&via).filter(|_| !is_link_local(via)) {
+        let problem = format!("the gateway {via} is this machine's own address, on {other}; give the router's");
+        problems.add(at, problem);
     } else if let Some(net) = settings.addresses.iter().find(|net| is_broadcast(net, via)) {
         let problem = format!("{via} is the broadcast address of {}; give the router's own address", net.trunc());
         problems.add(at, problem);
@@ -160,6 +204,11 @@ fn nobody(address: IpAddr) -> Option<&'static str> {
         IpAddr::V4(address) if address.is_broadcast() => Some("it is everybody"),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
+}
+
+/// Whether another machine may have it on another link.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// What an address is of its own network, where no machine should have it. A network of two has only machines (RFC 3021).
