@@ -53,6 +53,8 @@ fn links_are_read() {
         ]
     );
     assert!(links.iter().all(|link| link.port.is_none()));
+    let limits: Vec<_> = links.iter().map(|link| (link.min_mtu, link.max_mtu)).collect();
+    assert_eq!(limits, [(0, 0), (68, 65535), (68, 65535), (0, 65535), (0, 65535), (68, 65535)]);
     assert_eq!(links[3].mac.to_string(), "02:00:00:00:00:05");
 }
 

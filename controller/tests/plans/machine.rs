@@ -6,6 +6,7 @@
 //! nic eth2 down no-carrier wakes
 //! nic eth3 announced 2001:db8::a/64 router fe80::1                   an address and a route from a router
 //! nic eth4 by-hand 192.0.2.9/24
+//! nic eth5 takes 68 9216                                             the least and the largest MTU
 //! server office 198.51.100.100/24 dns 198.51.100.53                  DHCP's offer to whoever asks on a link
 //! server6 eth0 2001:db8:d::5/128
 //! hostname one
@@ -92,6 +93,7 @@ fn nic(words: &mut Words<'_>, network: &mut Network) -> Result<(), String> {
             }
             "driver" => link.driver = next(words)?,
             "mtu" => link.mtu = next(words)?,
+            "takes" => (link.min_mtu, link.max_mtu) = (next(words)?, next(words)?),
             "down" => link.admin = Admin::Down,
             "no-carrier" => link.carrier = Carrier::Absent,
             "can-wake" => link.wake_on_lan = WakeOnLan::Off,

@@ -58,6 +58,10 @@ pub struct Link {
     pub carrier: crate::inventory::Carrier,
     /// Bytes.
     pub mtu: u32,
+    /// The least MTU that the driver takes; 0 where it does not say.
+    pub min_mtu: u32,
+    /// The largest one; 0 where it does not say.
+    pub max_mtu: u32,
     /// Addresses, sorted.
     #[serde(deserialize_with = "at_most::<4096, _, _>")]
     pub addresses: Vec<Address>,
@@ -90,6 +94,8 @@ impl Link {
             admin: Admin::Down,
             carrier: crate::inventory::Carrier::Absent,
             mtu: 1500,
+            min_mtu: 0,
+            max_mtu: 0,
             addresses: Vec::new(),
             neighbors: Vec::new(),
             dhcp4: Dhcp::Off,

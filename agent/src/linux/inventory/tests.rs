@@ -180,6 +180,8 @@ fn link(index: u32, name: &str, mac: [u8; 6]) -> Link {
         up: true,
         carrier: true,
         carrier_ups: 1,
+        min_mtu: 68,
+        max_mtu: 9216,
         mtu: 1500,
     }
 }

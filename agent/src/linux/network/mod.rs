@@ -159,6 +159,8 @@ impl Network {
                 admin: if link.up { Admin::Up } else { Admin::Down },
                 carrier: if link.carrier { Carrier::Present } else { Carrier::Absent },
                 mtu: link.mtu,
+                min_mtu: link.min_mtu,
+                max_mtu: link.max_mtu,
                 addresses: on_link,
                 driver,
                 port: link.port.map(observe_port),

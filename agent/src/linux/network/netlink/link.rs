@@ -23,6 +23,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_CARRIER_UP_COUNT: u16 = 47;
+const IFLA_MIN_MTU: u16 = 50;
+const IFLA_MAX_MTU: u16 = 51;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -63,6 +65,10 @@ pub struct Link {
     pub carrier_ups: u32,
     /// Bytes.
     pub mtu: u32,
+    /// The least MTU that the driver takes; 0 where it does not say.
+    pub min_mtu: u32,
+    /// The largest one; 0 where it does not say.
+    pub max_mtu: u32,
 }
 
 /// What a link is, as far as Muster cares.
@@ -105,6 +111,7 @@ pub fn decode(body: &[u8]) -> Option<Link> {
     let (port, mac_before) = decode_port(rest).unzip();
     let mac_before = mac_before.flatten();
     let mac = |kind| attribute(rest, kind).and_then(|v| v.try_into().ok()).map(Mac::from_bytes);
+    let number = |kind| attribute(rest, kind).and_then(|v| u32_at(v, 0)).unwrap_or(0);
     Some(Link {
         index,
         name: text(attribute(rest, IFLA_IFNAME)?),
@@ -115,8 +122,10 @@ pub fn decode(body: &[u8]) -> Option<Link> {
         port,
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_UP != 0 && flags & IFF_LOWER_UP != 0,
-        carrier_ups: attribute(rest, IFLA_CARRIER_UP_COUNT).and_then(|v| u32_at(v, 0)).unwrap_or(0),
+        carrier_ups: number(IFLA_CARRIER_UP_COUNT),
         mtu: u32_at(attribute(rest, IFLA_MTU)?, 0)?,
+        min_mtu: number(IFLA_MIN_MTU),
+        max_mtu: number(IFLA_MAX_MTU),
     })
 }
 

@@ -62,6 +62,9 @@ impl Target {
                         link.wake_on_lan = WakeOnLan::Keep;
                     }
                 }
+                if let Some(nic) = there.filter(|_| link.kind == KindTarget::Ethernet) {
+                    check_mtu(entry, &placed, name, nic)?;
+                }
                 check_gateways(&field, &link, &entry.settings, there)?;
                 links.push(link);
             }
@@ -275,14 +278,41 @@ fn bridge_options(bridge: &Bridge) -> BTreeMap<BridgeOption, u32> {
 /// What is said of a link's MTU: a bond's port has the bond's, and a bond that of its ports where it says nothing. A NIC of
 /// which nothing is said has the one that it boots with.
 fn mtu(entry: &Link, placed: &[Placed<'_>], at_boot: impl FnOnce() -> Option<u32>) -> Option<u32> {
-    let said = |id: &String| placed.iter().find(|p| p.entry.id == *id).and_then(|p| p.entry.settings.mtu);
-    let is_bond_of = |above: &&Placed<'_>| matches!(&above.entry.kind, desired::LinkKind::Bond(bond) if bond.ports.contains(&entry.id));
     match &entry.kind {
-        desired::LinkKind::Bond(bond) => entry.settings.mtu.or_else(|| bond.ports.iter().filter_map(said).min()),
-        _ if placed.iter().any(|above| is_bond_of(&above)) => None,
+        desired::LinkKind::Ethernet(_) if bond_of(entry, placed).is_some() => None,
         desired::LinkKind::Ethernet(_) => entry.settings.mtu.or_else(at_boot),
-        _ => entry.settings.mtu,
+        _ => says_mtu(entry, placed).map(|(_, mtu)| mtu),
     }
+}
+
+/// The bond that a link is a port of.
+fn bond_of<'a>(entry: &Link, placed: &[Placed<'a>]) -> Option<&'a Link> {
+    let is_it = |above: &&Link| matches!(&above.kind, desired::LinkKind::Bond(bond) if bond.ports.contains(&entry.id));
+    placed.iter().map(|above| above.entry).find(is_it)
+}
+
+/// The MTU that a link is to have, and where it is said: at the link itself, or at one of a bond's ports.
+fn says_mtu<'a>(entry: &'a Link, placed: &[Placed<'a>]) -> Option<(&'a Link, u32)> {
+    let own = |link: &'a Link| link.settings.mtu.map(|mtu| (link, mtu));
+    own(entry).or_else(|| match &entry.kind {
+        desired::LinkKind::Bond(bond) => {
+            let ports = placed.iter().map(|port| port.entry).filter(|port| bond.ports.contains(&port.id));
+            ports.filter_map(own).min_by_key(|(_, mtu)| *mtu)
+        }
+        _ => None,
+    })
+}
+
+/// Refuses what a NIC's driver would: it says between which MTUs it is.
+fn check_mtu(entry: &Link, placed: &[Placed<'_>], name: &str, nic: &observed::Link) -> Result<(), Impossible> {
+    let Some((at, mtu)) = says_mtu(bond_of(entry, placed).unwrap_or(entry), placed) else { return Ok(()) };
+    let (least, most) = (nic.min_mtu, nic.max_mtu);
+    let problem = match mtu {
+        _ if mtu < least => format!("{mtu} is too little: {name} takes {least} at least"),
+        _ if most > 0 && mtu > most => format!("{mtu} is too much: {name} takes {most} at most"),
+        _ => return Ok(()),
+    };
+    Err(impossible(format!("network.{}.{}.mtu", at.section(), at.id), problem))
 }
 
 fn of_settings(name: &str, settings: &Settings) -> LinkTarget {

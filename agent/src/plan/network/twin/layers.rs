@@ -100,6 +100,9 @@ impl Twin {
             if link.admin == Admin::Up {
                 return Err("Device can not be enslaved while up");
             }
+            if !takes(link, mtu) {
+                return Err("Invalid argument");
+            }
             link.port = Some(Port { of: index, path_cost: 0, priority: 0, forwards: true });
             (link.admin, link.mtu) = (Admin::Up, mtu);
             let port = link.index;
@@ -157,10 +160,16 @@ impl Twin {
         if link.mtu == mtu {
             return Ok(());
         }
+        if !takes(link, mtu) {
+            return Err("Invalid argument");
+        }
         if let LinkKind::Vlan { parent, .. } = kind
             && self.by_index(parent).is_some_and(|parent| parent.mtu < mtu)
         {
             return Err("Numerical result out of range");
+        }
+        if matches!(kind, LinkKind::Bond(_)) && self.ports(index).any(|port| !takes(port, mtu)) {
+            return Err("Invalid argument");
         }
         self.link(name)?.mtu = mtu;
         if matches!(kind, LinkKind::Bond(_)) {
@@ -273,4 +282,9 @@ fn new_bond(mode: BondMode) -> Bond {
     };
     let known = BondOption::ALL.into_iter().filter(|option| option.is_of(mode));
     Bond { mode, options: known.map(|option| (option, value(option))).collect(), ..Bond::default() }
+}
+
+/// Whether a link's driver takes an MTU.
+fn takes(link: &Link, mtu: u32) -> bool {
+    mtu >= link.min_mtu && (link.max_mtu == 0 || mtu <= link.max_mtu)
 }

@@ -98,6 +98,8 @@ impl Twin {
             driver: nic.driver.clone(),
             carrier: nic.carrier,
             wake_on_lan: WakeOnLan::Off,
+            min_mtu: nic.min_mtu,
+            max_mtu: nic.max_mtu,
             ..Link::bare(self.last_index, &nic.name, nic.permanent_mac, LinkKind::Ethernet)
         });
     }
