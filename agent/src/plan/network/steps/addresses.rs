@@ -70,9 +70,12 @@ impl Planner<'_> {
             && !self.steps.iter().any(|step| stopped(&step.change))
     }
 
-    /// Whether something of origin `have` does for something wanted of origin `want`.
+    /// Whether something of origin `have` does for something wanted of origin `want`. A route that was set may be the only
+    /// one for its prefix: IPv6 has no second one, and the kernel's never came.
     fn fits(&self, wanted: &LinkTarget, family: Family, have: Origin, want: Origin) -> bool {
-        have == want || have == Origin::Dhcp && self.keeps_dhcp(wanted, family)
+        have == want
+            || have == Origin::Dhcp && self.keeps_dhcp(wanted, family)
+            || have == Origin::Static && want == Origin::Kernel
     }
 
     pub(super) fn stop_dhcp(&mut self, wanted: &LinkTarget) {
@@ -190,7 +193,7 @@ impl Planner<'_> {
     }
 
     pub(super) fn new_routes(&mut self, wanted: &LinkTarget, half: Half) {
-        for route in wanted.routes.iter().filter(|route| route.origin != Origin::Ra) {
+        for route in wanted.routes.iter().filter(|route| !matches!(route.origin, Origin::Ra | Origin::Kernel)) {
             let Some(now) = self.now(wanted) else { return };
             let is_leased = route.origin == Origin::Dhcp && self.keeps_dhcp(wanted, family(&route.to));
             let there = self.routes_of(wanted);

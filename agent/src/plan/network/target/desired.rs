@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use muster_protocol::desired::{
-    self, Bond, BondOption, Bridge, BridgeOption, Dhcp, LeaseUse, Link, Reach, Settings, WakeOnLan,
+    self, Bond, BondOption, Bridge, BridgeOption, Dhcp, LeaseUse, Link, MAIN_TABLE, Reach, Settings, WakeOnLan,
 };
 use muster_protocol::observed::{self, Address, Admin, Network, Origin};
 
@@ -13,6 +14,9 @@ use super::{BondTarget, KindTarget, LinkTarget, PortTarget, Target, below, can_b
 use crate::plan::Impossible;
 use crate::plan::network::resolvers::in_force;
 use crate::plan::network::{ETHERNET_MTU, Past, Route, as_kept, metric_in_force};
+
+/// The metric of the routes that the kernel makes for prefixes of IPv6 (include/net/ip6_route.h, IP6_RT_PRIO_ADDRCONF).
+const KERNELS_METRIC: u32 = 256;
 
 /// A link of the document, and the names that it has on this machine: several where a match fits several NICs.
 struct Placed<'a> {
@@ -322,7 +326,7 @@ fn of_settings(name: &str, settings: &Settings) -> LinkTarget {
         via: route.via,
         metric: metric_in_force(&route.to, route.metric),
         table: route.table,
-        origin: Origin::Static,
+        origin: if is_the_kernels(route, settings) { Origin::Kernel } else { Origin::Static },
         reach: route.reach,
     });
     LinkTarget {
@@ -342,6 +346,17 @@ fn of_settings(name: &str, settings: &Settings) -> LinkTarget {
         addresses: settings.addresses.iter().map(|net| Address { net: *net, origin: Origin::Static }).collect(),
         neighbors: in_force(&[], settings.neighbors.iter().copied()),
     }
+}
+
+/// Whether the kernel makes a route by itself, for one of the link's addresses (net/ipv4/fib_frontend.c, fib_add_ifaddr;
+/// net/ipv6/addrconf.c, addrconf_prefix_route).
+fn is_the_kernels(route: &desired::Route, settings: &Settings) -> bool {
+    let metric = if route.to.addr().is_ipv4() { 0 } else { KERNELS_METRIC };
+    let is_made = |net: &IpNet| net.trunc() == route.to && (net.addr().is_ipv6() || net.prefix_len() < 32);
+    route.via.is_none()
+        && route.table == MAIN_TABLE
+        && metric_in_force(&route.to, route.metric) == metric
+        && settings.addresses.iter().any(is_made)
 }
 
 /// Refuses gateways that no prefix holds: not a static one, nor one that a router announced, nor one DHCP may bring.

@@ -59,7 +59,7 @@ pub(super) struct LinkTarget {
     pub(super) privacy: Privacy,
     /// Those from routers are not to be set, only to be left where they are.
     pub(super) addresses: Vec<Address>,
-    /// The same holds for these.
+    /// The same holds for these, and for those that the kernel makes.
     pub(super) routes: Vec<Route>,
     pub(super) neighbors: Vec<Neighbor>,
 }
