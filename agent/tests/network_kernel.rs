@@ -296,6 +296,23 @@ fn routes_survive_the_last_address_where_they_are_wanted_without() {
 }
 
 #[test]
+fn routes_that_the_kernel_makes_for_addresses_are_there_already() {
+    let lab = Lab::new();
+    lab.peer_ip("link set lan0 up");
+    let network = lab.network(None);
+    let made =
+        |to: &str, metric| desired::Route { to: net(to), via: None, metric, table: MAIN_TABLE, reach: Reach::Prefix };
+    let routes = vec![made("192.0.2.0/24", None), made("2001:db8::/64", Some(256))];
+    let addresses = vec![net("192.0.2.5/24"), net("2001:db8::5/64")];
+    let both = eth0(Settings { addresses, routes: routes.clone(), ..Settings::default() });
+    make_so(&network, &both);
+    make_so(&network, &eth0(Settings::default()));
+    // One that was set first stays the only one.
+    make_so(&network, &eth0(Settings { routes: routes[1..].to_vec(), ..Settings::default() }));
+    make_so(&network, &both);
+}
+
+#[test]
 fn an_address_that_somebody_else_has_is_told() {
     let lab = Lab::new();
     lab.peer_ip("link set lan0 up");
