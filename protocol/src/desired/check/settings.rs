@@ -135,9 +135,9 @@ fn check_route(at: &str, route: &Route, link: &Link, own: &BTreeMap<IpAddr, &str
     }
     let Some(via) = route.via else { return };
     let at = format!("{at}.via");
-    // What the kernel refuses (net/ipv4/fib_semantics.c, fib_check_nh; net/ipv6/route.c, ip6_validate_gw), and an own address
-    // in IPv4, which it takes for no gateway at all unless it is to be on the link. The network's own address it takes, and
-    // so do we.
+    // What the kernel refuses (net/ipv4/fib_semantics.c, fib_check_nh; net/ipv6/route.c, ip6_validate_gw), and an own
+    // address in IPv4, which it takes for no gateway at all unless it is to be on the link. The network's own address it
+    // takes, and so do we.
     if route.to.addr().is_ipv4() != via.is_ipv4() {
         problems.add(at, format!("{} via {via}: one is IPv4, the other IPv6", route.to));
     } else if via.is_unspecified() {
