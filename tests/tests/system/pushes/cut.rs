@@ -1,18 +1,18 @@
-//! Pushes in the middle of which something dies: the controller, the agent, the machine.
+//! Pushes in the middle of which something else happens: the controller, the agent or the machine dies, or another one comes.
 
 use anyhow::{Context, Result, ensure};
 use muster_tests::eventually;
 use muster_tests::ground::{Ground, Seat};
-use muster_tests::lab::{BOOT, SOON, text};
+use muster_tests::lab::{BOOT, CONFIRM_WITHIN, Lab, SOON, text};
 
 use super::table::Push;
-use super::{BACK_WITHIN, Went, check_undone, report, stand, until_ended};
+use super::{BACK_WITHIN, Went, check_times, check_undone, report, stand, until_ended};
 
 /// At one machine after the other: what one could hide, the other shows.
 const SEATS: usize = 2;
 
 #[test]
-fn a_push_in_the_middle_of_which_something_dies_is_undone() -> Result<()> {
+fn a_push_in_the_middle_of_which_something_dies_or_another_one_comes_is_undone() -> Result<()> {
     let mut ground = Ground::open("cut-pushes", SEATS)?;
     let wrong = "one: {addresses: [10.N.1.51/24], routes: [{to: default, via: 10.N.1.99}]}";
     let right =
@@ -47,6 +47,27 @@ fn a_push_in_the_middle_of_which_something_dies_is_undone() -> Result<()> {
         }
         ground.lab.controller.start_again()
     })?);
+
+    // What is wrong is given up long before its deadline, and what is right follows it.
+    let push = Push::read("another one comes", &[wrong])?;
+    let newer = Push::read("the other one", &[right])?;
+    for seat in &ground.seats {
+        let id = begin(&ground.lab, seat, &push)?;
+        let newer = text(&seat.push(&ground.lab, &newer.document(seat))?, "/id")?.to_owned();
+        let ended = until_ended(&ground.lab, &id)?;
+        let overtaken = Went::of(seat, &push.name, &ended)?;
+        ensure!(ended["outcome"] == "reverted" && ended["reason"] == "interrupted", "{ended}");
+        ensure!(overtaken.took < CONFIRM_WITHIN, "its deadline is not waited for: {ended}");
+        check_times(&ended, overtaken.took)?;
+        let followed = until_ended(&ground.lab, &newer)?;
+        ensure!(followed["outcome"] == "confirmed", "{followed}");
+        eventually(SOON, "the newer way is the one home", || {
+            let now = seat.state(&ground.lab)?;
+            ensure!(now["presence"]["state"] == "online" && now["inventory"]["home"]["link"] == "office", "{now}");
+            Ok(())
+        })?;
+        went.extend([overtaken, Went::of(seat, "the other one", &followed)?]);
+    }
     report(&ground.lab, &went)
 }
 
@@ -60,6 +81,17 @@ fn is_back_soon_after_its_kernel_started(seat: &Seat) -> Result<()> {
     Ok(())
 }
 
+/// Pushes it, and waits until the agent is at it; answers its operation.
+fn begin(lab: &Lab, seat: &Seat, push: &Push) -> Result<String> {
+    let id = text(&seat.push(lab, &push.document(seat))?, "/id")?.to_owned();
+    eventually(SOON, "the agent is at it", || {
+        let now = lab.controller.api()?.get(&format!("/api/v1/operations/{id}"))?;
+        ensure!(now["state"] == "running", "{now}");
+        Ok(())
+    })?;
+    Ok(id)
+}
+
 /// Pushes it to every seat, has something die when all agents are at it, and sees it undone.
 fn check(
     ground: &mut Ground,
@@ -68,18 +100,7 @@ fn check(
     dies: impl FnOnce(&mut Ground) -> Result<()>,
 ) -> Result<Vec<Went>> {
     let kept = ground.seats.iter().map(|seat| seat.observed(&ground.lab)).collect::<Result<Vec<_>>>()?;
-    let operation = |id: &str| ground.lab.controller.api()?.get(&format!("/api/v1/operations/{id}"));
-    let mut asked = Vec::new();
-    for seat in &ground.seats {
-        asked.push(text(&seat.push(&ground.lab, &push.document(seat))?, "/id")?.to_owned());
-    }
-    for id in &asked {
-        eventually(SOON, "the agent is at it", || {
-            let now = operation(id)?;
-            ensure!(now["state"] == "running", "{now}");
-            Ok(())
-        })?;
-    }
+    let asked = ground.seats.iter().map(|seat| begin(&ground.lab, seat, push)).collect::<Result<Vec<_>>>()?;
     dies(ground)?;
     let mut all = Vec::new();
     for ((seat, id), kept) in ground.seats.iter().zip(asked).zip(kept) {
