@@ -11,7 +11,7 @@ use muster_agent::linux::storage::disks::Disks;
 use muster_agent::linux::storage::{apply_on, wipe_on};
 use muster_agent::machine::MachineError;
 use muster_agent::plan::storage::{Step, differences, plan};
-use muster_protocol::desired::{self, Existing, Format, LINUX_FILESYSTEM, Storage, Table};
+use muster_protocol::desired::{self, DiskSelect, Existing, Format, LINUX_FILESYSTEM, Place, Storage, Table};
 use muster_protocol::inventory::{Attachment, Disk, Medium, Transport};
 use muster_protocol::observed::{self, Contents};
 use muster_protocol::{DiskId, MachineId};
@@ -141,8 +141,7 @@ fn want(partitions: &[(&str, Option<u64>)], filesystems: &[(u32, &str, Option<St
         type_guid: LINUX_FILESYSTEM,
     };
     let filesystem = |(partition, label, mount): &(u32, &str, Option<String>)| desired::Filesystem {
-        disk: id(),
-        partition: *partition,
+        place: Place::Partition { disk: 0, partition: *partition as u16 - 1 },
         format: Format::Ext4,
         label: (*label).into(),
         mount: mount.clone(),
@@ -150,7 +149,7 @@ fn want(partitions: &[(&str, Option<u64>)], filesystems: &[(u32, &str, Option<St
     };
     let partitions = (1..).zip(partitions).map(partition).collect();
     Storage {
-        disks: vec![desired::Disk { disk: id(), table: Table::Keep, partitions }],
+        disks: vec![desired::Disk { select: DiskSelect::Id(id()), table: Table::Keep, partitions }],
         filesystems: filesystems.iter().map(filesystem).collect(),
     }
 }

@@ -1,9 +1,9 @@
 //! What a desired state may not say, and the words in which it is told.
 
 use muster_protocol::desired::{
-    Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, Ethernet, Existing, Filesystem, Format,
-    LINUX_FILESYSTEM, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, PortCost, Reach, Route, Rule,
-    Select, Settings, Storage, Table, Take, check,
+    Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet, Existing, Filesystem,
+    Format, LINUX_FILESYSTEM, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Place, PortCost,
+    Reach, Route, Rule, Select, Settings, Storage, Table, Take, check,
 };
 use muster_protocol::{DiskId, Mac, VlanTag};
 
@@ -81,10 +81,9 @@ fn partition(number: u32, label: &str, size_mib: Option<u64>) -> Partition {
     Partition { number, label: label.into(), size_mib, type_guid: LINUX_FILESYSTEM }
 }
 
-fn filesystem(partition: u32, mount: Option<&str>) -> Filesystem {
+fn filesystem(partition: u16, mount: Option<&str>) -> Filesystem {
     Filesystem {
-        disk: disk(),
-        partition,
+        place: Place::Partition { disk: 0, partition },
         format: Format::Ext4,
         label: String::new(),
         mount: mount.map(Into::into),
@@ -102,7 +101,7 @@ fn network(links: Vec<Link>) -> Vec<String> {
 }
 
 fn storage(partitions: Vec<Partition>, filesystems: Vec<Filesystem>) -> Vec<String> {
-    let disks = vec![Disk { disk: disk(), table: Table::Keep, partitions }];
+    let disks = vec![Disk { select: DiskSelect::Id(disk()), table: Table::Keep, partitions }];
     problems(Desired { network: None, storage: Some(Storage { disks, filesystems }) })
 }
 
@@ -112,7 +111,7 @@ fn a_sound_document_is_accepted() {
         network(vec![ethernet("eth0", addresses(&["192.0.2.7/24", "2001:db8::7/64"])), vlan("v12", 12, "eth0")]),
         [""; 0]
     );
-    assert_eq!(storage(vec![partition(1, "data", None)], vec![filesystem(1, Some("/srv/data"))]), [""; 0]);
+    assert_eq!(storage(vec![partition(1, "data", None)], vec![filesystem(0, Some("/srv/data"))]), [""; 0]);
     assert_eq!(problems(Desired::default()), [""; 0]);
 }
 
@@ -619,23 +618,23 @@ fn every_storage_problem_names_its_field_and_the_remedy() {
         ),
         (
             one(),
-            vec![filesystem(2, None)],
+            vec![filesystem(1, None)],
             "storage.filesystems.serial:D1/2.device: no partition of this document is meant; describe it under disks",
         ),
         (
             one(),
-            vec![filesystem(1, None), filesystem(1, None)],
+            vec![filesystem(0, None), filesystem(0, None)],
             "storage.filesystems.serial:D1/1: this partition holds two filesystems",
         ),
         (
             one(),
-            vec![filesystem(1, Some("/etc/x"))],
+            vec![filesystem(0, Some("/etc/x"))],
             "storage.filesystems.serial:D1/1.path: \"/etc/x\" is no mount point: an absolute path such as /srv/data, \
              not a system directory, no '.' or '..'",
         ),
         (
             one(),
-            vec![filesystem(1, Some("/srv/../etc"))],
+            vec![filesystem(0, Some("/srv/../etc"))],
             "storage.filesystems.serial:D1/1.path: \"/srv/../etc\" is no mount point: an absolute path such as /srv/data, \
              not a system directory, no '.' or '..'",
         ),

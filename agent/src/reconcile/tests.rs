@@ -144,10 +144,13 @@ fn disk() -> DiskId {
 fn storage() -> Desired {
     let partition =
         desired::Partition { number: 1, label: "data".into(), size_mib: None, type_guid: desired::LINUX_FILESYSTEM };
-    let disks = vec![desired::Disk { disk: disk(), table: Table::Replace, partitions: vec![partition] }];
+    let disks = vec![desired::Disk {
+        select: desired::DiskSelect::Id(disk()),
+        table: Table::Replace,
+        partitions: vec![partition],
+    }];
     let filesystem = desired::Filesystem {
-        disk: disk(),
-        partition: 1,
+        place: desired::Place::Partition { disk: 0, partition: 0 },
         format: desired::Format::Ext4,
         label: "data".into(),
         mount: Some("/srv/data".into()),

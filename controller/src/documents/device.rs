@@ -1,13 +1,14 @@
 //! Names of disks and partitions in documents.
 //!
-//! Called by [`super::storage`]. A disk is named by what is printed on it, its WWN or serial; a name that depends on the
-//! order in which the kernel found things (`/dev/sda`) or on the slot (`by-path`) is refused, with the remedy.
+//! Called by [`super::storage`]. A disk is named by what is printed on it, its WWN or serial, or by the slot that it is in;
+//! a name that depends on the order in which the kernel found things (`/dev/sda`) is refused, with the remedy.
 //!
 //! | form | meaning |
 //! | --- | --- |
 //! | `wwn:0x5000c500a1b2c3d4`, `serial:WD-WX12345` | as Muster itself prints it |
 //! | `/dev/disk/by-id/wwn-0x…`, `nvme-eui.…`, `nvme-nvme.…`, `scsi-3…`, `scsi-2…` | a WWN |
 //! | `/dev/disk/by-id/ata-MODEL_SERIAL`, `nvme-MODEL_SERIAL`, `scsi-SVENDOR_MODEL_SERIAL`, `scsi-1ATA_MODEL_SERIAL`, `virtio-SERIAL` | a serial |
+//! | `/dev/disk/by-path/pci-0000:00:1f.2-ata-1.0` | whichever disk is in this slot |
 //! | any of them with `-part3` | a partition, for filesystems |
 //! | `/dev/disk/by-partlabel/LABEL` | a partition of the same document |
 //!
@@ -15,18 +16,23 @@
 //! `MODEL_SERIAL` with blanks written as `_`; a model may hold `_` itself, so the serial is what follows the last one.
 
 use muster_protocol::DiskId;
+use muster_protocol::desired::DiskSelect;
 
 /// What a `device:` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Device {
     /// A whole disk.
-    Disk(DiskId),
+    Disk(DiskSelect),
     /// A partition of a disk.
-    Partition(DiskId, u32),
+    Partition(DiskSelect, u32),
     /// A partition by its GPT label.
     Label(String),
 }
 
+/// Where udev names partitions by their labels.
+pub(super) const LABELS: &str = "/dev/disk/by-partlabel/";
+/// Where udev names disks by their slots.
+pub(super) const SLOTS: &str = "/dev/disk/by-path/";
 const REMEDY: &str = "name the disk by its WWN or serial, such as wwn:0x5000c500a1b2c3d4, serial:WD-WX12345 or \
                       /dev/disk/by-id/wwn-…; `muster machine show` lists them";
 
@@ -34,7 +40,7 @@ const REMEDY: &str = "name the disk by its WWN or serial, such as wwn:0x5000c500
 ///
 /// Errors: why it does not say which disk is meant, and what would.
 pub(super) fn read(text: &str) -> Result<Device, String> {
-    if let Some(label) = text.strip_prefix("/dev/disk/by-partlabel/") {
+    if let Some(label) = text.strip_prefix(LABELS) {
         return Ok(Device::Label(unescape(label)));
     }
     let (whole, partition) = match text.rsplit_once("-part") {
@@ -44,19 +50,22 @@ pub(super) fn read(text: &str) -> Result<Device, String> {
         _ => (text, None),
     };
     let disk = match whole.strip_prefix("/dev/disk/by-id/") {
-        Some(name) => by_id(name)?,
-        None if whole.starts_with("/dev/disk/by-path/") => {
-            return Err(format!("{whole:?} names a slot, and not the disk in it; {REMEDY}"));
-        }
+        Some(name) => DiskSelect::Id(by_id(name)?),
+        None if let Some(name) = whole.strip_prefix(SLOTS) => DiskSelect::Path(slot(name)),
         None if whole.starts_with("/dev/") => {
             return Err(format!("{text:?} may be another disk after the next boot; {REMEDY}"));
         }
-        None => whole.parse().map_err(|_| format!("{text:?} names no disk; {REMEDY}"))?,
+        None => DiskSelect::Id(whole.parse().map_err(|_| format!("{text:?} names no disk; {REMEDY}"))?),
     };
     Ok(match partition {
         None => Device::Disk(disk),
         Some(number) => Device::Partition(disk, number),
     })
+}
+
+/// The spelling of today: older systems wrote `virtio-pci-…` for `pci-…`.
+fn slot(name: &str) -> String {
+    name.strip_prefix("virtio-").unwrap_or(name).to_owned()
 }
 
 fn by_id(name: &str) -> Result<DiskId, String> {
@@ -122,9 +131,14 @@ mod tests {
     use super::*;
 
     fn disk(text: &str) -> Result<String, String> {
+        let name = |select| match select {
+            DiskSelect::Id(id) => id.to_string(),
+            DiskSelect::Path(path) => format!("slot {path}"),
+            DiskSelect::Rule(rule) => panic!("{rule:?}"),
+        };
         match read(text)? {
-            Device::Disk(id) => Ok(id.to_string()),
-            Device::Partition(id, number) => Ok(format!("{id}/{number}")),
+            Device::Disk(select) => Ok(name(select)),
+            Device::Partition(select, number) => Ok(format!("{}/{number}", name(select))),
             Device::Label(label) => Ok(format!("label {label}")),
         }
     }
@@ -147,6 +161,9 @@ mod tests {
             ("/dev/disk/by-partlabel/data", "label data"),
             (r"/dev/disk/by-partlabel/my\x20data", "label my data"),
             ("serial:A-part3", "serial:A/3"),
+            ("/dev/disk/by-path/pci-0000:00:1f.2-ata-1.0", "slot pci-0000:00:1f.2-ata-1.0"),
+            ("/dev/disk/by-path/pci-0000:03:00.0-nvme-1-part2", "slot pci-0000:03:00.0-nvme-1/2"),
+            ("/dev/disk/by-path/virtio-pci-0000:00:04.0", "slot pci-0000:00:04.0"),
         ] {
             assert_eq!(disk(text).as_deref(), Ok(id), "{text}");
         }
@@ -158,7 +175,6 @@ mod tests {
             "/dev/sda",
             "/dev/sda1",
             "/dev/nvme0n1",
-            "/dev/disk/by-path/pci-0000:00:1f.2-ata-1",
             "/dev/disk/by-id/dm-name-root",
             "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_drive-scsi0",
             "/dev/disk/by-id/ata-QEMU_HARDDISK_1",

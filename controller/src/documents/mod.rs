@@ -14,11 +14,13 @@
 //! | keys at what happens anyway, such as `link-local: [ipv6]`, `dhcp-identifier: mac`, a route's `scope: global` | accepted |
 //! | `dhcp6-overrides` with what DHCPv6 has none of | accepted where `dhcp4-overrides` says the same, as netplan wants it |
 //! | `hostname`, `ntp`, a link's `neighbors` | Muster's own: netplan has no word for them |
-//! | `disks[].device` | only names that say which disk it is, see `device.rs` |
+//! | `disks[].device` | only names that say which disk or which slot it is, see `device.rs` |
+//! | `disks[].match` | Muster's own: disks by what they are, see `disks.rs` |
 //! | `path` | where the filesystem is mounted; `with_mount_unit: false` beside it leaves it unmounted |
 //! | any other key | refused by name with its line, never ignored |
 
 mod device;
+mod disks;
 mod network;
 mod places;
 mod reader;

@@ -8,6 +8,7 @@
 mod bond;
 mod bridge;
 mod check;
+mod disks;
 mod network;
 mod storage;
 
@@ -15,11 +16,12 @@ use serde::{Deserialize, Serialize};
 
 pub use bond::{Bond, BondMode, BondOption};
 pub use bridge::{Bridge, BridgeOption, PortCost};
+pub use disks::{Disk, DiskRule, DiskSelect, LINUX_FILESYSTEM, Partition, Pick, Table};
 pub use network::{
     AcceptRa, Dhcp, Ethernet, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, PROOF_MARK, PROOF_PRIORITY,
     PROOF_TABLE, Privacy, Reach, Route, Rule, Select, Settings, Take, WakeOnLan, matches_pattern,
 };
-pub use storage::{Disk, Existing, Filesystem, Format, LINUX_FILESYSTEM, Partition, Permit, Storage, Table};
+pub use storage::{Existing, Filesystem, Format, Permit, Place, Storage};
 
 /// A machine's whole desired state. What is absent is left as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::Problems;
+use super::disks::{self, Disk, DiskSelect, Partition};
 use crate::ids::{Digest, DiskId};
 
 /// Disks and filesystems, Butane's `storage:`.
@@ -16,47 +17,61 @@ pub struct Storage {
     pub filesystems: Vec<Filesystem>,
 }
 
-/// One disk to partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Disk {
-    /// Which one, and no other.
-    pub disk: DiskId,
-    /// Butane's `wipe_table`.
-    pub table: Table,
-    /// In the order of their numbers, at most 128.
-    pub partitions: Vec<Partition>,
+impl Storage {
+    /// How problems speak of a disk: by its name where the document names it, else by its place in the list.
+    pub fn disk_name(&self, disk: usize) -> String {
+        match self.disks.get(disk).map(|disk| &disk.select) {
+            Some(DiskSelect::Id(id)) => id.to_string(),
+            Some(DiskSelect::Path(path)) => format!("path:{path}"),
+            Some(DiskSelect::Rule(_)) | None => format!("disks[{disk}]"),
+        }
+    }
+
+    /// The path of keys of a disk in the normalized document: `storage.disks.serial:D1`, or `storage.disks[1]`.
+    pub fn disk_field(&self, disk: usize) -> String {
+        match self.disks.get(disk).map(|disk| &disk.select) {
+            Some(DiskSelect::Id(_) | DiskSelect::Path(_)) => format!("storage.disks.{}", self.disk_name(disk)),
+            Some(DiskSelect::Rule(_)) | None => format!("storage.disks[{disk}]"),
+        }
+    }
+
+    /// How problems speak of a place: `serial:D1/2`.
+    pub fn place_name(&self, place: &Place) -> String {
+        match place {
+            Place::Partition { disk, partition } => {
+                let number = self.partition(place).map_or(usize::from(*partition) + 1, |p| p.number as usize);
+                format!("{}/{number}", self.disk_name(usize::from(*disk)))
+            }
+        }
+    }
+
+    /// The partition that a place is.
+    pub fn partition(&self, place: &Place) -> Option<&Partition> {
+        match place {
+            Place::Partition { disk, partition } => {
+                self.disks.get(usize::from(*disk))?.partitions.get(usize::from(*partition))
+            }
+        }
+    }
 }
 
-/// What happens to a partition table that is there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Table {
-    /// A matching GPT is kept, a blank disk gets one, anything else is refused.
-    #[default]
-    Keep,
-    /// Butane's `wipe_table: true`: replaced unless it matches already. Destroys, so it needs a permit.
-    Replace,
-}
-
-/// One GPT partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Partition {
-    /// 1 to 128.
-    pub number: u32,
-    /// GPT name, at most 36 UTF-16 units, no `/`.
-    pub label: String,
-    /// MiB; `None` takes what is left, for the last partition only.
-    pub size_mib: Option<u64>,
-    /// Type GUID in the byte order in which it is printed; Linux filesystem data where the document is silent.
-    pub type_guid: [u8; 16],
+/// What filesystems stand on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Place {
+    /// A partition that the same document describes.
+    Partition {
+        /// Position in [`Storage::disks`], from 0. Of a disk that is one: no filesystem stands on several.
+        disk: u16,
+        /// Position in that disk's partitions, from 0.
+        partition: u16,
+    },
 }
 
 /// One filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filesystem {
-    /// The disk that holds it.
-    pub disk: DiskId,
-    /// The partition that holds it, one of that disk's in the same document.
-    pub partition: u32,
+    /// What holds it.
+    pub place: Place,
     /// What it is.
     pub format: Format,
     /// Volume label, empty for none; at most 16 bytes.
@@ -93,33 +108,23 @@ pub struct Permit {
     pub disks: Vec<DiskId>,
 }
 
-/// Linux filesystem data (UEFI discoverable partitions list).
-pub const LINUX_FILESYSTEM: [u8; 16] =
-    [0x0f, 0xc6, 0x3d, 0xaf, 0x84, 0x83, 0x47, 0x72, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4];
-
 pub(super) fn check(storage: &Storage, problems: &mut Problems) {
     problems.at_most("storage.disks", storage.disks.len(), 64);
     problems.at_most("storage.filesystems", storage.filesystems.len(), 128);
-    let mut disks = BTreeSet::new();
-    for disk in &storage.disks {
-        let field = format!("storage.disks.{}", disk.disk);
-        if !disks.insert(&disk.disk) {
-            problems.add(&field, "this disk is described twice");
-        }
-        check_partitions(&field, &disk.partitions, problems);
-    }
+    disks::check(storage, problems);
     let mut held = BTreeSet::new();
     let mut mounts = BTreeSet::new();
     for filesystem in &storage.filesystems {
-        let field = format!("storage.filesystems.{}/{}", filesystem.disk, filesystem.partition);
-        let partition_there = storage
-            .disks
-            .iter()
-            .any(|d| d.disk == filesystem.disk && d.partitions.iter().any(|p| p.number == filesystem.partition));
-        if !partition_there {
+        let field = format!("storage.filesystems.{}", storage.place_name(&filesystem.place));
+        if storage.partition(&filesystem.place).is_none() {
             problems.add(format!("{field}.device"), "no partition of this document is meant; describe it under disks");
         }
-        if !held.insert((&filesystem.disk, filesystem.partition)) {
+        let Place::Partition { disk, .. } = filesystem.place;
+        if let Some(count) = storage.disks.get(usize::from(disk)).map(Disk::count).filter(|count| *count != 1) {
+            let problem = format!("{count} disks have this partition, and a filesystem stands on one; match one disk");
+            problems.add(format!("{field}.device"), problem);
+        }
+        if !held.insert(&filesystem.place) {
             problems.add(&field, "this partition holds two filesystems");
         }
         if filesystem.label.len() > 16 || filesystem.label.chars().any(char::is_control) {
@@ -134,35 +139,6 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems) {
             } else if !mounts.insert(path) {
                 problems.add(format!("{field}.path"), format!("two filesystems are mounted at {path}"));
             }
-        }
-    }
-}
-
-fn check_partitions(field: &str, partitions: &[Partition], problems: &mut Problems) {
-    problems.at_most(&format!("{field}.partitions"), partitions.len(), 128);
-    let mut numbers = BTreeSet::new();
-    let mut labels = BTreeSet::new();
-    for (i, partition) in partitions.iter().enumerate() {
-        let field = format!("{field}.partitions.{}", partition.number);
-        if !(1..=128).contains(&partition.number) {
-            problems.add(format!("{field}.number"), "a partition's number is 1 to 128");
-        } else if !numbers.insert(partition.number) {
-            problems.add(format!("{field}.number"), "this number is used twice");
-        }
-        if partition.label.encode_utf16().count() > 36 || partition.label.contains(|c: char| c == '/' || c.is_control())
-        {
-            let problem = "a GPT label has at most 36 characters, no '/' and no control characters";
-            problems.add(format!("{field}.label"), problem);
-        } else if !partition.label.is_empty() && !labels.insert(&partition.label) {
-            problems.add(format!("{field}.label"), "this label is used twice");
-        }
-        match partition.size_mib {
-            Some(0) => problems.add(format!("{field}.size_mib"), "leave the key out to take what is left"),
-            Some(size) if size > 1 << 40 => problems.add(format!("{field}.size_mib"), "no disk is that large"),
-            None if i + 1 != partitions.len() => {
-                problems.add(format!("{field}.size_mib"), "only the last partition may take what is left");
-            }
-            _ => {}
         }
     }
 }

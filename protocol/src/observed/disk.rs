@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded::at_most;
 use crate::ids::DiskId;
+use crate::inventory::{Attachment, Medium, Transport};
 
 /// One whole disk and what it carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,16 @@ pub struct Disk {
     pub size_bytes: u64,
     /// Bytes addressed by one block number.
     pub logical_sector: u32,
+    /// Spinning or not.
+    pub medium: Medium,
+    /// Fixed, or pulled out at will.
+    pub attachment: Attachment,
+    /// How it is connected.
+    pub transport: Transport,
+    /// Model, empty where unknown.
+    pub model: String,
+    /// The slot it is in, by its name in `/dev/disk/by-path`; `None` where the way to it has no lasting name.
+    pub by_path: Option<String>,
     /// What the disk itself carries.
     pub contents: Contents,
     /// Partitions, by number. Empty unless `contents` is a GPT or a DOS table.

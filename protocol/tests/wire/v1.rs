@@ -6,9 +6,9 @@
 use std::net::IpAddr;
 
 use muster_protocol::desired::{
-    AcceptRa, Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, Ethernet, Existing, Filesystem,
-    Format, LINUX_FILESYSTEM, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Permit, PortCost,
-    Privacy, Reach, Route, Rule, Select, Settings, Storage, Table, Take, WakeOnLan,
+    AcceptRa, Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet, Existing,
+    Filesystem, Format, LINUX_FILESYSTEM, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Permit,
+    Place, PortCost, Privacy, Reach, Route, Rule, Select, Settings, Storage, Table, Take, WakeOnLan,
 };
 use muster_protocol::drift::{Drift, DriftEnd, OnDrift};
 use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
@@ -180,7 +180,7 @@ fn what_a_boot_script_hands_over() {
     let network = desired().network.expect("there is one");
     // As in a call, where it follows the generation and stands before the storage.
     let apply = APPLY.replace([' ', '\n'], "");
-    let end = apply.find("01010973657269616c").expect("storage");
+    let end = apply.find("0101000973657269616c").expect("storage");
     golden(&Handed::V1 { generation: Generation(7), network }, &format!("0007{}", &apply[6..end]));
 }
 
@@ -264,8 +264,7 @@ fn desired() -> Desired {
     let disk: muster_protocol::DiskId = "serial:D1".parse().expect("a disk id");
     let partition = Partition { number: 1, label: "data".into(), size_mib: None, type_guid: LINUX_FILESYSTEM };
     let filesystem = Filesystem {
-        disk: disk.clone(),
-        partition: 1,
+        place: Place::Partition { disk: 0, partition: 0 },
         format: Format::Ext4,
         label: "data".into(),
         mount: Some("/srv/data".into()),
@@ -274,7 +273,7 @@ fn desired() -> Desired {
     Desired {
         network: Some(Network { links, hostname: Some("m1".into()), ntp: vec!["192.0.2.1".into()] }),
         storage: Some(Storage {
-            disks: vec![Disk { disk, table: Table::Replace, partitions: vec![partition] }],
+            disks: vec![Disk { select: DiskSelect::Id(disk), table: Table::Replace, partitions: vec![partition] }],
             filesystems: vec![filesystem],
         }),
     }
@@ -310,9 +309,9 @@ const APPLY: &str = "\
     c0000201010b6578616d706c652e6e657401f80a010101000132000201036f6e650000015254001234570001036f6e65\
     01000000000000000000000005626f6e64300101036f6e650101036f6e65000101c8010000000000000000000000066f\
     6666696365030c05626f6e64300000000000000000000000036272300201066f666669636501000001066f6666696365\
-    010400000000000000000000000001026d3101093139322e302e322e3101010973657269616c3a443101010104646174\
-    61000fc63daf848347728e793d69d8477de4010973657269616c3a44310100046461746101092f7372762f6461746101\
-    01d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a443114";
+    010400000000000000000000000001026d3101093139322e302e322e310101000973657269616c3a4431010101046461\
+    7461000fc63daf848347728e793d69d8477de40100000000046461746101092f7372762f646174610101d1d1d1d1d1d1\
+    d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a443114";
 const PLANNED: &str = "\
     00020161030162040973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1";

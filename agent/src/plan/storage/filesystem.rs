@@ -5,6 +5,7 @@
 use muster_protocol::desired;
 use muster_protocol::observed::{Contents, Disk, Partition};
 
+use super::choose::Chosen;
 use super::table::{Fit, partition};
 use super::{Carries, Slot, Step, in_words, is_same, line, may_replace};
 use crate::plan::Impossible;
@@ -15,21 +16,23 @@ use crate::sort;
 /// Errors: the partition carries something else and the document does not say `wipe_filesystem`.
 pub(super) fn plan_filesystem(
     want: &desired::Filesystem,
-    have: &Disk,
+    field: &str,
+    number: u32,
+    chosen: &Chosen<'_>,
     fit: &Fit,
     steps: &mut Vec<Step>,
 ) -> Result<(), Impossible> {
-    let disk = want.disk.clone();
-    let (slot, carries, mounted_at) = match (fit, partition(have, want.partition)) {
+    let (disk, have) = (chosen.id.clone(), chosen.have);
+    let (slot, carries, mounted_at) = match (fit, partition(have, number)) {
         (Fit::Write(slots), _) => {
             let carries = if have.contents == Contents::Blank { Carries::Nothing } else { Carries::Remains };
-            (new_slot(want, slots)?, Some(carries), None)
+            (new_slot(number, field, slots)?, Some(carries), None)
         }
-        (Fit::Extend(added), None) => (new_slot(want, added)?, Some(Carries::Nothing), None),
+        (Fit::Extend(added), None) => (new_slot(number, field, added)?, Some(Carries::Nothing), None),
         (Fit::Same | Fit::Extend(_), Some(there)) => {
-            (slot_of(there), replaced(want, have, there)?, there.contents.mounted_at())
+            (slot_of(there), replaced(want, field, have, there)?, there.contents.mounted_at())
         }
-        (Fit::Same, None) => return Err(no_partition(want)),
+        (Fit::Same, None) => return Err(no_partition(field)),
     };
     let stays_mounted = carries.is_none() && mounted_at == want.mount.as_deref();
     if let Some(path) = mounted_at.filter(|_| !stays_mounted) {
@@ -46,13 +49,18 @@ pub(super) fn plan_filesystem(
 }
 
 /// What a filesystem is made over; `None` where the one that is there is kept.
-fn replaced(want: &desired::Filesystem, disk: &Disk, there: &Partition) -> Result<Option<Carries>, Impossible> {
+fn replaced(
+    want: &desired::Filesystem,
+    field: &str,
+    disk: &Disk,
+    there: &Partition,
+) -> Result<Option<Carries>, Impossible> {
     match &there.contents {
         Contents::Blank => Ok(Some(Carries::Nothing)),
         Contents::Filesystem(found) if is_same(want, found) => Ok(None),
         found if may_replace(want.existing) => Ok(Some(Carries::This(found.unmounted()))),
         found => Err(Impossible {
-            field: field(want),
+            field: field.into(),
             problem: format!(
                 "partition {} of {} carries {}; say `wipe_filesystem: true` to replace it, which then needs a permit",
                 there.number,
@@ -66,11 +74,7 @@ fn replaced(want: &desired::Filesystem, disk: &Disk, there: &Partition) -> Resul
 /// Puts the steps of all disks in order: out of the tree from the leaves up, tables and filesystems, into the tree from the root down.
 ///
 /// Errors: a path is taken by another disk's filesystem.
-pub(super) fn order_mounts(
-    steps: &mut Vec<Step>,
-    chosen: &[(&desired::Disk, &Disk)],
-    observed: &[Disk],
-) -> Result<(), Impossible> {
+pub(super) fn order_mounts(steps: &mut Vec<Step>, chosen: &[Chosen<'_>], observed: &[Disk]) -> Result<(), Impossible> {
     remount_what_is_below(steps, chosen);
     for step in steps.iter() {
         let Step::Mount { disk, path, slot, .. } = step else { continue };
@@ -110,7 +114,7 @@ fn rank(step: &Step) -> u8 {
 
 /// A filesystem mounted at /srv hides one that is at /srv/data already, and one that leaves /srv is held by it:
 /// that one is taken out and put back.
-fn remount_what_is_below(steps: &mut Vec<Step>, chosen: &[(&desired::Disk, &Disk)]) {
+fn remount_what_is_below(steps: &mut Vec<Step>, chosen: &[Chosen<'_>]) {
     let moved: Vec<String> = steps
         .iter()
         .filter_map(|step| match step {
@@ -118,16 +122,16 @@ fn remount_what_is_below(steps: &mut Vec<Step>, chosen: &[(&desired::Disk, &Disk
             Step::Partition { .. } | Step::Extend { .. } | Step::Format { .. } => None,
         })
         .collect();
-    for (want, have) in chosen {
+    for Chosen { id, have, .. } in chosen {
         for there in &have.partitions {
             let Some(path) =
                 there.contents.mounted_at().filter(|path| moved.iter().any(|above| path.starts_with(above)))
             else {
                 continue;
             };
-            let out = Step::Unmount { disk: want.disk.clone(), partition: there.number, path: path.into() };
+            let out = Step::Unmount { disk: id.clone(), partition: there.number, path: path.into() };
             if !steps.contains(&out) {
-                let (disk, slot, path) = (want.disk.clone(), slot_of(there), path.into());
+                let (disk, slot, path) = (id.clone(), slot_of(there), path.into());
                 steps.push(out);
                 steps.push(Step::Mount { disk, slot, format: desired::Format::Ext4, path });
             }
@@ -145,18 +149,11 @@ fn slot_of(there: &Partition) -> Slot {
     }
 }
 
-fn new_slot(want: &desired::Filesystem, slots: &[Slot]) -> Result<Slot, Impossible> {
-    slots.iter().find(|slot| slot.number == want.partition).cloned().ok_or_else(|| no_partition(want))
+fn new_slot(number: u32, field: &str, slots: &[Slot]) -> Result<Slot, Impossible> {
+    slots.iter().find(|slot| slot.number == number).cloned().ok_or_else(|| no_partition(field))
 }
 
 /// Cannot happen to a checked document; said all the same instead of assumed.
-fn no_partition(want: &desired::Filesystem) -> Impossible {
-    Impossible {
-        field: format!("{}.device", field(want)),
-        problem: "this partition is not described under disks".into(),
-    }
-}
-
-fn field(want: &desired::Filesystem) -> String {
-    format!("storage.filesystems.{}/{}", want.disk, want.partition)
+fn no_partition(field: &str) -> Impossible {
+    Impossible { field: format!("{field}.device"), problem: "this partition is not described under disks".into() }
 }

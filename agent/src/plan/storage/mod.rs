@@ -5,6 +5,7 @@
 //! or says [`to_agent::Impact::Destroys`], which needs a permit.
 //! It does not choose kernel names: a disk is its WWN or serial until the very moment of writing.
 
+mod choose;
 mod filesystem;
 mod model;
 #[cfg(test)]
@@ -14,12 +15,13 @@ mod table;
 mod tests;
 
 use muster_protocol::DiskId;
-use muster_protocol::desired::{self, Existing};
+use muster_protocol::desired::{self, Existing, Place};
 use muster_protocol::observed::{self, Contents, Disk};
 use muster_protocol::to_agent::{self, Impact};
 use serde::Serialize;
 
 use super::Impossible;
+use choose::Chosen;
 
 pub use model::apply_to_model;
 pub use table::{ALIGNMENT, usable_end};
@@ -191,24 +193,13 @@ impl Step {
 /// What a disk carries is lost only by steps that say so, and only where the document asks for it
 /// (`wipe_table`, `wipe_filesystem`).
 pub fn plan(desired: &desired::Storage, observed: &[Disk]) -> Result<Vec<Step>, Impossible> {
-    let mut chosen: Vec<(&desired::Disk, &Disk)> = Vec::new();
-    for want in &desired.disks {
-        let have = find(&want.disk, observed)?;
-        if let Some((first, _)) = chosen.iter().find(|(_, other)| std::ptr::eq(*other, have)) {
-            return Err(impossible(
-                &want.disk,
-                format!("this is the same disk as {}: {}; describe it once", first.disk, line(have)),
-            ));
-        }
-        chosen.push((want, have));
-    }
+    let chosen = choose::choose(desired, observed)?;
     let mut steps = Vec::new();
-    for (want, have) in &chosen {
-        let filesystems = desired.filesystems.iter().filter(|f| f.disk == want.disk);
-        let planned = plan_disk(want, have, filesystems);
+    for disk in &chosen {
+        let planned = plan_disk(disk, desired);
         // A held disk may stay as it is. Why it is held explains more than what does not fit.
-        if !have.held.is_empty() && !planned.as_ref().is_ok_and(Vec::is_empty) {
-            return Err(impossible(&want.disk, format!("{} may not be written to: {}", line(have), have.held)));
+        if !disk.have.held.is_empty() && !planned.as_ref().is_ok_and(Vec::is_empty) {
+            return Err(disk.impossible(format!("{} may not be written to: {}", line(disk.have), disk.have.held)));
         }
         steps.extend(planned?);
     }
@@ -247,15 +238,16 @@ pub fn find<'a>(id: &DiskId, observed: &'a [Disk]) -> Result<&'a Disk, Impossibl
     }
 }
 
-fn plan_disk<'a>(
-    want: &desired::Disk,
-    have: &Disk,
-    filesystems: impl Iterator<Item = &'a desired::Filesystem>,
-) -> Result<Vec<Step>, Impossible> {
-    let fit = table::fit(want, have)?;
-    let mut steps = fit.steps(want, have);
-    for filesystem in filesystems {
-        filesystem::plan_filesystem(filesystem, have, &fit, &mut steps)?;
+fn plan_disk(disk: &Chosen<'_>, desired: &desired::Storage) -> Result<Vec<Step>, Impossible> {
+    let fit = table::fit(disk)?;
+    let mut steps = fit.steps(disk);
+    for filesystem in &desired.filesystems {
+        let Place::Partition { disk: entry, partition } = filesystem.place;
+        if usize::from(entry) == disk.entry {
+            let field = format!("storage.filesystems.{}", desired.place_name(&filesystem.place));
+            let number = disk.want.partitions.get(usize::from(partition)).map_or(0, |partition| partition.number);
+            filesystem::plan_filesystem(filesystem, &field, number, disk, &fit, &mut steps)?;
+        }
     }
     Ok(steps)
 }

@@ -1,6 +1,6 @@
 //! What holds for every document and every disk.
 
-use muster_protocol::desired::{self, Existing, Storage, Table};
+use muster_protocol::desired::{self, DiskSelect, Existing, Storage, Table};
 use muster_protocol::observed::{Contents, Disk};
 use proptest::prelude::*;
 
@@ -47,12 +47,13 @@ fn any_storage() -> impl Strategy<Value = Storage> {
                 let at = ["", "/srv/0", "/srv/1", "/srv/0/x"][usize::from(mount)];
                 let unique = storage.filesystems.iter().all(|f: &desired::Filesystem| f.mount.as_deref() != Some(at));
                 let existing = if replace { Existing::Replace } else { Existing::Keep };
-                storage
-                    .filesystems
-                    .push(desired::Filesystem { existing, ..fs(number, &label, if unique { at } else { "" }) });
+                storage.filesystems.push(desired::Filesystem {
+                    existing,
+                    ..fs(parts.len() as u32, &label, if unique { at } else { "" })
+                });
             }
         }
-        storage.disks = vec![desired::Disk { disk: id("serial:S1"), table, partitions: parts }];
+        storage.disks = vec![desired::Disk { select: DiskSelect::Id(id("serial:S1")), table, partitions: parts }];
         storage
     })
 }

@@ -5,7 +5,8 @@
 use muster_protocol::desired::{self, Table};
 use muster_protocol::observed::{Contents, Disk, Partition};
 
-use super::{Before, Slot, Step, impossible, in_words, line, size};
+use super::choose::Chosen;
+use super::{Before, Slot, Step, in_words, line, size};
 use crate::plan::Impossible;
 
 /// Partitions begin and end at multiples of this: right for every sector, erase block and stripe size in use.
@@ -31,8 +32,8 @@ pub(super) enum Fit {
 
 impl Fit {
     /// The steps that make the table right.
-    pub(super) fn steps(&self, want: &desired::Disk, have: &Disk) -> Vec<Step> {
-        let disk = want.disk.clone();
+    pub(super) fn steps(&self, chosen: &Chosen<'_>) -> Vec<Step> {
+        let (disk, have) = (chosen.id.clone(), chosen.have);
         match self {
             Self::Same => Vec::new(),
             Self::Extend(added) => vec![Step::Extend { disk, before: Before::of(have), added: added.clone() }],
@@ -55,7 +56,8 @@ impl Fit {
 /// Compares, and finds room for what lacks.
 ///
 /// Errors: the disk carries something else and the document does not say `wipe_table`; there is not enough room.
-pub(super) fn fit(want: &desired::Disk, have: &Disk) -> Result<Fit, Impossible> {
+pub(super) fn fit(chosen: &Chosen<'_>) -> Result<Fit, Impossible> {
+    let Chosen { want, have, .. } = *chosen;
     let replace = match want.table {
         Table::Keep => false,
         Table::Replace => true,
@@ -63,7 +65,7 @@ pub(super) fn fit(want: &desired::Disk, have: &Disk) -> Result<Fit, Impossible> 
     if want.partitions.is_empty() && !replace {
         return Ok(Fit::Same);
     }
-    let fresh = || place(want, have, want.partitions.iter(), ALIGNMENT).map(Fit::Write);
+    let fresh = || place(chosen, want.partitions.iter(), ALIGNMENT).map(Fit::Write);
     if have.contents == Contents::Blank {
         return fresh();
     }
@@ -79,20 +81,17 @@ pub(super) fn fit(want: &desired::Disk, have: &Disk) -> Result<Fit, Impossible> 
             }
             let end = have.partitions.iter().map(|p| p.start_bytes.saturating_add(p.size_bytes)).max();
             let start = end.unwrap_or(0).max(ALIGNMENT).next_multiple_of(ALIGNMENT);
-            match place(want, have, lacking.into_iter(), start) {
+            match place(chosen, lacking.into_iter(), start) {
                 Err(_) if replace => fresh(),
                 placed => placed.map(Fit::Extend),
             }
         }
         Some(_) if replace => fresh(),
-        Some(problem) => Err(impossible(
-            &want.disk,
-            format!(
-                "{} is neither blank nor partitioned as described: {problem}; \
-                 say `wipe_table: true` to replace what it carries, which then needs a permit",
-                line(have)
-            ),
-        )),
+        Some(problem) => Err(chosen.impossible(format!(
+            "{} is neither blank nor partitioned as described: {problem}; \
+             say `wipe_table: true` to replace what it carries, which then needs a permit",
+            line(have)
+        ))),
     }
 }
 
@@ -131,11 +130,11 @@ fn mismatch(want: &desired::Disk, have: &Disk) -> Option<String> {
 
 /// Puts partitions one behind the other from `start`.
 fn place<'a>(
-    want: &desired::Disk,
-    have: &Disk,
+    chosen: &Chosen<'_>,
     partitions: impl Iterator<Item = &'a desired::Partition>,
     start: u64,
 ) -> Result<Vec<Slot>, Impossible> {
+    let have = chosen.have;
     let end = usable_end(have.size_bytes, have.logical_sector);
     let mut at = start;
     let mut slots = Vec::new();
@@ -146,16 +145,13 @@ fn place<'a>(
             None => left.max(ALIGNMENT),
         };
         if size_bytes > left {
-            return Err(impossible(
-                &want.disk,
-                format!(
-                    "there is no room for partition {}: it needs {} MiB and {} MiB are left of {}",
-                    wanted.number,
-                    size_bytes >> 20,
-                    left >> 20,
-                    line(have)
-                ),
-            ));
+            return Err(chosen.impossible(format!(
+                "there is no room for partition {}: it needs {} MiB and {} MiB are left of {}",
+                wanted.number,
+                size_bytes >> 20,
+                left >> 20,
+                line(have)
+            )));
         }
         let (number, label, type_guid) = (wanted.number, wanted.label.clone(), wanted.type_guid);
         slots.push(Slot { number, start_bytes: at, size_bytes, label, type_guid });

@@ -1,6 +1,9 @@
 //! What the planner promises, with the dangerous cases first.
 
-use muster_protocol::desired::{self, Existing, Format, LINUX_FILESYSTEM, Storage, Table};
+use muster_protocol::desired::{
+    self, DiskRule, DiskSelect, Existing, Format, LINUX_FILESYSTEM, Pick, Place, Storage, Table,
+};
+use muster_protocol::inventory::{Attachment, Medium, Transport};
 use muster_protocol::observed::{Contents, Disk, Filesystem, Partition};
 use muster_protocol::to_agent::Impact;
 
@@ -23,6 +26,11 @@ pub(super) fn disk(serial: &str, contents: Contents, partitions: Vec<Partition>)
         serial: Some(serial.into()),
         size_bytes: 10 * GIB,
         logical_sector: 512,
+        medium: Medium::SolidState,
+        attachment: Attachment::Fixed,
+        transport: Transport::Virtio,
+        model: String::new(),
+        by_path: None,
         contents,
         partitions,
         held: String::new(),
@@ -49,8 +57,7 @@ pub(super) fn part(number: u32, label: &str, size_mib: impl Into<Option<u64>>) -
 
 pub(super) fn fs(partition: u32, label: &str, mount: &str) -> desired::Filesystem {
     desired::Filesystem {
-        disk: id("serial:S1"),
-        partition,
+        place: Place::Partition { disk: 0, partition: partition as u16 - 1 },
         format: Format::Ext4,
         label: label.into(),
         mount: Some(mount.to_owned()).filter(|m| !m.is_empty()),
@@ -59,7 +66,7 @@ pub(super) fn fs(partition: u32, label: &str, mount: &str) -> desired::Filesyste
 }
 
 fn want(partitions: Vec<desired::Partition>, filesystems: Vec<desired::Filesystem>) -> Storage {
-    let disk = desired::Disk { disk: id("serial:S1"), table: Table::Keep, partitions };
+    let disk = desired::Disk { select: DiskSelect::Id(id("serial:S1")), table: Table::Keep, partitions };
     Storage { disks: vec![disk], filesystems }
 }
 
@@ -111,7 +118,7 @@ fn two_disks_with_one_serial_are_both_named_and_neither_is_touched() {
 #[test]
 fn two_names_for_one_disk_are_refused() {
     let mut storage = usual();
-    storage.disks.push(desired::Disk { disk: id("wwn:0x5"), table: Table::Keep, partitions: vec![] });
+    storage.disks.push(desired::Disk { select: DiskSelect::Id(id("wwn:0x5")), table: Table::Keep, partitions: vec![] });
     let both = Disk { wwn: Some("naa.5".into()), ..disk("S1", Contents::Blank, vec![]) };
     assert!(refusal(&storage, &[both]).contains("same disk as serial:S1"));
 }
@@ -305,7 +312,7 @@ fn a_document_without_partitions_asks_for_nothing() {
 #[test]
 fn a_disk_is_found_by_its_wwn_in_either_spelling() {
     let mut storage = want(vec![part(1, "a", 10)], vec![]);
-    storage.disks[0].disk = id("wwn:0x5000c500a1b2c3d4");
+    storage.disks[0].select = DiskSelect::Id(id("wwn:0x5000c500a1b2c3d4"));
     let have = Disk { wwn: Some("naa.5000c500a1b2c3d4".into()), ..disk("S1", Contents::Blank, vec![]) };
     assert_eq!(words(&storage, &[have]).len(), 1);
 }
@@ -442,4 +449,147 @@ fn what_the_plan_saw_tells_every_change_of_contents_but_not_a_new_kernel_name() 
         change(&mut other);
         assert_ne!(Before::of(&other), seen);
     }
+}
+
+// ---- which disk ----
+
+fn rule(rule: DiskRule) -> Storage {
+    let disk =
+        desired::Disk { select: DiskSelect::Rule(rule), table: Table::Keep, partitions: vec![part(1, "a", None)] };
+    Storage { disks: vec![disk], filesystems: vec![] }
+}
+
+fn any() -> DiskRule {
+    DiskRule {
+        count: 1,
+        min_size_mib: None,
+        max_size_mib: None,
+        medium: None,
+        transport: None,
+        model: None,
+        pick: Pick::All,
+    }
+}
+
+/// Two SSDs, two disks that spin, a USB stick.
+fn shelf() -> Vec<Disk> {
+    let blank = |name: &str, serial: &str, gib: u64| Disk {
+        name: name.into(),
+        size_bytes: gib * GIB,
+        ..disk(serial, Contents::Blank, vec![])
+    };
+    let nvme = Disk {
+        transport: Transport::Nvme,
+        model: "Fast 1".into(),
+        by_path: Some("pci-0000:03:00.0-nvme-1".into()),
+        ..blank("nvme0n1", "N", 400)
+    };
+    let ssd = Disk { transport: Transport::Ata, model: "Slow 2".into(), ..blank("sda", "A", 200) };
+    let spin = |name, serial| Disk {
+        medium: Medium::Rotational,
+        transport: Transport::Ata,
+        by_path: Some(format!("pci-0000:00:1f.2-ata-{}.0", if serial == "R1" { 1 } else { 2 })),
+        ..blank(name, serial, 4000)
+    };
+    let stick = Disk { attachment: Attachment::Removable, transport: Transport::Usb, ..blank("sdd", "U", 16) };
+    vec![nvme, ssd, spin("sdb", "R1"), spin("sdc", "R2"), stick]
+}
+
+fn chosen(storage: &Storage, disks: &[Disk]) -> Vec<String> {
+    plan(storage, disks).map_or_else(|no| panic!("{no}"), |s| s.iter().map(|s| s.disk().to_string()).collect())
+}
+
+#[test]
+fn a_rule_chooses_by_what_disks_are() {
+    let cases = [
+        (DiskRule { transport: Some(Transport::Nvme), ..any() }, vec!["serial:N"]),
+        (DiskRule { medium: Some(Medium::SolidState), pick: Pick::Smallest, ..any() }, vec!["serial:A"]),
+        (DiskRule { medium: Some(Medium::SolidState), pick: Pick::Largest, ..any() }, vec!["serial:N"]),
+        (DiskRule { medium: Some(Medium::Rotational), count: 2, ..any() }, vec!["serial:R1", "serial:R2"]),
+        (DiskRule { count: 2, pick: Pick::Largest, ..any() }, vec!["serial:R1", "serial:R2"]),
+        (DiskRule { count: 2, pick: Pick::Smallest, ..any() }, vec!["serial:A", "serial:N"]),
+        (DiskRule { min_size_mib: Some(200 << 10), max_size_mib: Some(300 << 10), ..any() }, vec!["serial:A"]),
+        (DiskRule { model: Some("Fast*".into()), ..any() }, vec!["serial:N"]),
+    ];
+    for (which, expected) in cases {
+        assert_eq!(chosen(&rule(which.clone()), &shelf()), expected, "{which:?}");
+    }
+}
+
+#[test]
+fn a_rule_that_fits_more_or_fewer_disks_lists_all_and_why() {
+    let text = refusal(&rule(DiskRule { medium: Some(Medium::SolidState), ..any() }), &shelf());
+    assert_eq!(
+        text,
+        "storage.disks[0]: 1 is asked for, and 2 fit: \
+         serial:N (nvme0n1, 400.0 GiB, not rotational, nvme, \"Fast 1\"): fits; \
+         serial:A (sda, 200.0 GiB, not rotational, ata, \"Slow 2\"): fits; \
+         serial:R1 (sdb, 3.9 TiB, rotational, ata): rotational; \
+         serial:R2 (sdc, 3.9 TiB, rotational, ata): rotational; \
+         serial:U (sdd, 16.0 GiB, not rotational, usb): a removable medium"
+    );
+    let big = DiskRule { min_size_mib: Some(3 << 20), transport: Some(Transport::Nvme), count: 2, ..any() };
+    let text = refusal(&rule(big), &shelf());
+    assert!(text.contains("2 are asked for, and 0 fit: "), "{text}");
+    for why in ["): smaller than 3.0 TiB", "connected by ata and not by nvme", "a removable medium"] {
+        assert!(text.contains(why), "{why}: {text}");
+    }
+    assert!(refusal(&rule(any()), &[]).contains("0 fit: this machine has no disks"));
+}
+
+#[test]
+fn the_largest_of_two_alike_is_neither() {
+    let text = refusal(&rule(DiskRule { pick: Pick::Largest, ..any() }), &shelf());
+    assert!(text.contains("1, the largest, is asked for, and 4 fit, of which some are equally large"), "{text}");
+    let both = DiskRule { pick: Pick::Largest, count: 2, ..any() };
+    assert_eq!(chosen(&rule(both), &shelf()).len(), 2);
+}
+
+#[test]
+fn a_rule_leaves_a_disk_alone_that_cannot_be_told_from_another() {
+    let nvme = || rule(DiskRule { transport: Some(Transport::Nvme), ..any() });
+    let mut nameless = shelf();
+    nameless[0].serial = None;
+    assert!(refusal(&nvme(), &nameless).contains("neither WWN nor serial"));
+    let mut twins = shelf();
+    twins[1].serial = Some("N".into());
+    assert!(refusal(&nvme(), &twins).contains("2 disks answer to this name"));
+}
+
+#[test]
+fn two_entries_that_mean_one_disk_are_refused() {
+    let mut storage = rule(DiskRule { transport: Some(Transport::Nvme), ..any() });
+    storage.disks.push(storage.disks[0].clone());
+    assert!(refusal(&storage, &shelf()).contains("storage.disks[1]: this is the same disk as disks[0]: serial:N"));
+}
+
+#[test]
+fn a_slot_means_the_disk_that_is_in_it_now() {
+    let slot = |path: &str| {
+        let mut storage = rule(any());
+        storage.disks[0].select = DiskSelect::Path(path.into());
+        storage
+    };
+    assert_eq!(chosen(&slot("pci-0000:00:1f.2-ata-2.0"), &shelf()), ["serial:R2"]);
+    assert_eq!(chosen(&slot("pci-0000:00:1f.2-ata-2"), &shelf()), ["serial:R2"], "as older systems write it");
+    assert_eq!(chosen(&slot("pci-0000:03:00.0-nvme-1"), &shelf()), ["serial:N"]);
+    let text = refusal(&slot("pci-0000:03:00.0-nvme-2"), &shelf());
+    assert!(
+        text.contains("no disk in this slot; serial:N (nvme0n1, 400.0 GiB) is in pci-0000:03:00.0-nvme-1"),
+        "{text}"
+    );
+    assert!(text.contains("the slot of serial:A (sda, 200.0 GiB) has no name"), "{text}");
+}
+
+#[test]
+fn a_filesystem_stands_on_the_disk_that_the_rule_chose() {
+    let mut storage = rule(DiskRule { transport: Some(Transport::Nvme), ..any() });
+    storage.filesystems.push(fs(1, "data", "/srv/data"));
+    assert_eq!(
+        words(&storage, &shelf())[1..],
+        [
+            "make ext4 on partition 1 of serial:N (399.9 GiB, blank), labeled \"data\"",
+            "mount partition 1 of serial:N at /srv/data"
+        ]
+    );
 }

@@ -1,10 +1,15 @@
 //! Disks and filesystems in Butane's words.
 
 use muster_protocol::MachineId;
-use muster_protocol::desired::{Disk, Existing, Filesystem, Format, LINUX_FILESYSTEM, Partition, Storage, Table};
+use muster_protocol::desired::{
+    Disk, DiskRule, DiskSelect, Existing, Filesystem, Format, LINUX_FILESYSTEM, Partition, Pick, Place, Storage, Table,
+};
+use muster_protocol::inventory::Medium;
 use serde_json::{Map, Value};
 
 use super::put;
+use crate::documents::device::{LABELS, SLOTS};
+use crate::documents::disks::{PICKS, TRANSPORTS};
 
 /// The value of `storage:`.
 pub fn render_storage(storage: &Storage) -> Value {
@@ -13,20 +18,50 @@ pub fn render_storage(storage: &Storage) -> Value {
         put(&mut out, "disks", storage.disks.iter().map(disk).collect::<Vec<_>>());
     }
     if !storage.filesystems.is_empty() {
-        put(&mut out, "filesystems", storage.filesystems.iter().map(filesystem).collect::<Vec<_>>());
+        put(&mut out, "filesystems", storage.filesystems.iter().map(|fs| filesystem(storage, fs)).collect::<Vec<_>>());
     }
     Value::Object(out)
 }
 
 fn disk(disk: &Disk) -> Value {
     let mut out = Map::new();
-    put(&mut out, "device", disk.disk.to_string());
+    match &disk.select {
+        DiskSelect::Id(id) => put(&mut out, "device", id.to_string()),
+        DiskSelect::Path(path) => put(&mut out, "device", format!("{SLOTS}{path}")),
+        DiskSelect::Rule(rule) => put(&mut out, "match", render_rule(rule)),
+    }
     match disk.table {
         Table::Keep => {}
         Table::Replace => put(&mut out, "wipe_table", true),
     }
     if !disk.partitions.is_empty() {
         put(&mut out, "partitions", disk.partitions.iter().map(partition).collect::<Vec<_>>());
+    }
+    Value::Object(out)
+}
+
+fn render_rule(rule: &DiskRule) -> Value {
+    let mut out = Map::new();
+    put(&mut out, "count", rule.count);
+    if let Some(size) = rule.min_size_mib {
+        put(&mut out, "min_size_mib", size);
+    }
+    if let Some(size) = rule.max_size_mib {
+        put(&mut out, "max_size_mib", size);
+    }
+    match rule.medium {
+        Some(Medium::Rotational) => put(&mut out, "rotational", true),
+        Some(Medium::SolidState) => put(&mut out, "rotational", false),
+        None => {}
+    }
+    if let Some((word, _)) = TRANSPORTS.iter().find(|(_, transport)| rule.transport == Some(*transport)) {
+        put(&mut out, "transport", *word);
+    }
+    if let Some(model) = &rule.model {
+        put(&mut out, "model", model.as_str());
+    }
+    if let Some((word, _)) = PICKS.iter().find(|(_, pick)| rule.pick == *pick && *pick != Pick::All) {
+        put(&mut out, "pick", *word);
     }
     Value::Object(out)
 }
@@ -47,9 +82,11 @@ fn partition(partition: &Partition) -> Value {
     Value::Object(out)
 }
 
-fn filesystem(filesystem: &Filesystem) -> Value {
+fn filesystem(storage: &Storage, filesystem: &Filesystem) -> Value {
     let mut out = Map::new();
-    put(&mut out, "device", format!("{}-part{}", filesystem.disk, filesystem.partition));
+    if let Some(device) = device(storage, &filesystem.place) {
+        put(&mut out, "device", device);
+    }
     put(
         &mut out,
         "format",
@@ -68,4 +105,15 @@ fn filesystem(filesystem: &Filesystem) -> Value {
         Existing::Replace => put(&mut out, "wipe_filesystem", true),
     }
     Value::Object(out)
+}
+
+/// The name of what a filesystem stands on. A disk that goes by a rule has no name, but its partition was named by a label.
+fn device(storage: &Storage, place: &Place) -> Option<String> {
+    let Place::Partition { disk, .. } = place;
+    let partition = storage.partition(place)?;
+    Some(match &storage.disks.get(usize::from(*disk))?.select {
+        DiskSelect::Id(id) => format!("{id}-part{}", partition.number),
+        DiskSelect::Path(path) => format!("{SLOTS}{path}-part{}", partition.number),
+        DiskSelect::Rule(_) => format!("{LABELS}{}", partition.label),
+    })
 }

@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use muster_protocol::DiskId;
 use muster_protocol::desired::{
-    Checked, Desired, Disk, Ethernet, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, LinkKind, MAIN_TABLE,
-    Network, Partition, Reach, Route, Select, Settings, Storage, Table, check,
+    Checked, Desired, Disk, DiskSelect, Ethernet, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, LinkKind,
+    MAIN_TABLE, Network, Partition, Place, Reach, Route, Select, Settings, Storage, Table, check,
 };
 use muster_protocol::inventory::{Attachment, Inventory};
 
@@ -112,10 +112,9 @@ fn storage(inventory: &Inventory) -> Option<Storage> {
     let (_, disk) = named.into_iter().next()?;
     let partition = Partition { number: 1, label: LABEL.into(), size_mib: None, type_guid: LINUX_FILESYSTEM };
     Some(Storage {
-        disks: vec![Disk { disk: disk.clone(), table: Table::Keep, partitions: vec![partition] }],
+        disks: vec![Disk { select: DiskSelect::Id(disk), table: Table::Keep, partitions: vec![partition] }],
         filesystems: vec![Filesystem {
-            disk,
-            partition: 1,
+            place: Place::Partition { disk: 0, partition: 0 },
             format: Format::Ext4,
             label: LABEL.into(),
             mount: Some(MOUNT.into()),
@@ -186,7 +185,8 @@ mod tests {
         let storage = storage(&inventory).expect("a disk");
         assert_eq!(storage.disks.len(), 1);
         let prepared = &storage.disks[0];
-        assert_eq!((prepared.disk.to_string().as_str(), prepared.table), ("serial:LARGE", Table::Keep));
+        let large = "serial:LARGE".parse().expect("an id");
+        assert_eq!((&prepared.select, prepared.table), (&DiskSelect::Id(large), Table::Keep));
         assert_eq!(prepared.partitions[0].size_mib, None);
         let made = &storage.filesystems[0];
         assert_eq!((made.label.as_str(), made.mount.as_deref()), ("muster-data", Some("/srv/data")));

@@ -5,6 +5,7 @@
 
 mod held;
 mod list;
+mod path;
 
 use std::fs::File;
 use std::io;
@@ -159,6 +160,11 @@ impl Disks {
             serial: disk.serial.clone(),
             size_bytes: disk.size_bytes,
             logical_sector: disk.logical_sector,
+            medium: disk.medium,
+            attachment: disk.attachment,
+            transport: disk.transport,
+            model: disk.model.clone(),
+            by_path: path::by_path(&self.root.join("sys/block").join(&disk.name)),
             contents,
             partitions,
             held,

@@ -14,6 +14,8 @@ pub struct ObservedDiskView {
     pub name: String,
     /// What to call it in documents and permits.
     pub id: Option<String>,
+    /// The slot it is in, by its name in `/dev/disk/by-path`.
+    pub by_path: Option<String>,
     /// Size.
     pub size_bytes: u64,
     /// What the disk itself carries, in words.
@@ -46,6 +48,7 @@ pub(super) fn disk_view(disk: &Disk) -> ObservedDiskView {
     ObservedDiskView {
         name: disk.name.clone(),
         id: disk.id().map(|id| id.to_string()),
+        by_path: disk.by_path.clone(),
         size_bytes: disk.size_bytes,
         contents: contents(&disk.contents),
         held: disk.held.clone(),
