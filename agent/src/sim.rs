@@ -24,7 +24,7 @@ use crate::machine::{Lost, Machine, MachineError, Percent};
 use crate::plan;
 use crate::plan::network::twin::Twin;
 use crate::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE};
-use crate::plan::storage::apply_to_model;
+use crate::plan::storage::{apply_to_model, look_again};
 use crate::reconcile::DEAD_MAN;
 
 /// Bytes of each simulated disk.
@@ -163,6 +163,11 @@ impl SimMachine {
             let (kind, label, uuid, mounted_at) = (kind.to_owned(), String::new(), String::new(), String::new());
             there.contents = Contents::Filesystem(Filesystem { kind, label, uuid, mounted_at });
         }
+    }
+
+    /// Somebody pulls disks out, puts others in, or writes to them on another machine.
+    pub fn exchange_disks(&self, does: impl FnOnce(&mut Vec<Disk>)) {
+        does(&mut self.world().disks);
     }
 
     /// Somebody else changes its network, whom no fault stops.
@@ -375,6 +380,8 @@ impl Machine for SimMachine {
         let action = step.describe().action;
         let mut world = self.world_once_it_goes_on(&action);
         if world.meets_no_fault(&action)? {
+            let changed = |(what, now)| MachineError::Changed { what, now };
+            look_again(step, &world.disks).map_err(changed)?;
             world.guids = world.guids.wrapping_add(1);
             let random = [world.guids; 16];
             apply_to_model(step, &mut world.disks, random);

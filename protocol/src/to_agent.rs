@@ -149,6 +149,20 @@ pub enum Refusal {
     /// The machine is not approved.
     #[error("the machine is not approved")]
     Pending,
+    /// The plan destroys, and the permit is for another one.
+    #[error(
+        "the plan destroys what is on {0}, and the permit is not for this plan: it was used before, or given before the \
+         machine booted, or the document or the disks have changed since; look at it with muster plan, then permit it \
+         with muster apply --permit-destroy={0}",
+        disks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    )]
+    PermitVoid {
+        /// The disks that would lose what they carry.
+        #[serde(deserialize_with = "at_most::<{ bounded::DISKS }, _, _>")]
+        disks: Vec<DiskId>,
+        /// The plan that would do it.
+        plan: Digest,
+    },
 }
 
 /// What an agent would do, in order.
@@ -157,7 +171,8 @@ pub struct Plan {
     /// Empty where the machine is already as desired.
     #[serde(deserialize_with = "at_most::<4096, _, _>")]
     pub steps: Vec<Step>,
-    /// Names this plan in a [`Permit`]: covers the steps and the present contents of the disks they touch.
+    /// Names this plan in a [`Permit`]: covers the steps, which disks they touch, what those carry and, where anything is
+    /// lost, the machine's boot and how many permits were used in it. So a permit is good once, on one machine.
     pub digest: Digest,
 }
 

@@ -11,7 +11,8 @@ use std::net::IpAddr;
 use muster_protocol::desired::{Checked, Desired, Permit};
 use muster_protocol::observed::Observed;
 use muster_protocol::to_agent::{self, Impact};
-use muster_protocol::{Digest, DiskId};
+use muster_protocol::{BootId, Digest, DiskId};
+use serde::Serialize;
 
 /// A desired state that does not fit this machine: no such NIC, no such disk, no room.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,11 +38,21 @@ pub struct Plan {
     pub shown: to_agent::Plan,
 }
 
+/// What makes a permit good once: no other machine and no other boot has the same, and using one makes it another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Occasion {
+    /// The run of the machine in which the plan is made.
+    pub boot: BootId,
+    /// How many permits were used in it.
+    pub permits_used: u32,
+}
+
 /// Plans `desired` for a machine that is as `observed`.
 ///
 /// Errors: the first thing that does not fit.
 pub fn plan(
     desired: &Checked<Desired>,
+    occasion: Occasion,
     past: &network::Past,
     observed: &Observed,
     controllers: &[IpAddr],
@@ -50,8 +61,9 @@ pub fn plan(
     let storage = desired.storage.as_ref().map_or(Ok(Vec::new()), |want| storage::plan(want, &observed.disks))?;
     let network = |want| network::plan(want, past, &observed.network, controllers);
     let network = desired.network.as_ref().map_or(Ok(Vec::new()), network)?;
-    let steps: Vec<to_agent::Step> =
-        storage.iter().map(storage::Step::describe).chain(network.iter().map(network::Step::describe)).collect();
+    let steps: Vec<to_agent::Step> = (storage.iter().map(|step| storage::describe(step, &observed.disks)))
+        .chain(network.iter().map(network::Step::describe))
+        .collect();
     // Equal words over other contents are another plan: a permit must not outlive what it was given for.
     let touched: Vec<_> = observed
         .disks
@@ -59,7 +71,8 @@ pub fn plan(
         .filter(|disk| storage.iter().any(|step| step.disk().names(disk.wwn.as_deref(), disk.serial.as_deref())))
         .map(|disk| (disk.id(), storage::Before::of(disk)))
         .collect();
-    let digest = Digest::of_value(&(&steps, touched));
+    let occasion = storage.iter().any(storage::Step::is_destructive).then_some(occasion);
+    let digest = Digest::of_value(&(&steps, touched, occasion));
     Ok(Plan { storage, network, shown: to_agent::Plan { steps, digest } })
 }
 

@@ -31,6 +31,8 @@ pub struct Kept {
     pub home: Option<observed::Network>,
     /// NICs as they were seen first in this boot: by those names they are known again after the next one.
     pub nics: Vec<BootNic>,
+    /// How many permits to destroy were used in this boot: each of them was good once.
+    pub permits_used: u32,
     /// A session came about with the network as it boots: another one that was handed is not tried any more.
     pub home_as_it_boots: bool,
 }

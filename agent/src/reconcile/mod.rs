@@ -207,8 +207,16 @@ impl Reconciler {
         }
         self.must_be_idle().inspect_err(|_| self.overtake())?;
         let (desired, past, plan, before) = self.make_plan(desired).await?;
+        let disks = plan.destroys();
+        let is_used = !disks.is_empty();
         if !plan.is_permitted(permit.as_ref()) {
-            return Err(Refusal::PermitNeeded { disks: plan.destroys(), plan: plan.shown.digest });
+            let plan = plan.shown.digest;
+            let is_void = permit.is_some_and(|permit| permit.plan != plan);
+            return Err(if is_void {
+                Refusal::PermitVoid { disks, plan }
+            } else {
+                Refusal::PermitNeeded { disks, plan }
+            });
         }
         let (least, most) = CONFIRM_WITHIN;
         let within = Duration::from_secs(confirm_within_s.clamp(least, most).into());
@@ -218,7 +226,10 @@ impl Reconciler {
             let mut state = self.state();
             (state.busy, state.is_overtaken) = (Busy::Applying, false);
         }
-        self.note(|kept| kept.accepted = Some((generation, contents)));
+        self.note(|kept| {
+            kept.accepted = Some((generation, contents));
+            kept.permits_used += u32::from(is_used);
+        });
         self.set_progress(Progress::Applying { generation, percent: 0, step: "accepted".into() });
         crate::info!("generation {generation} accepted, {} steps", plan.shown.steps.len());
         let work = apply::Work { generation, contents, desired, past, plan, before, within, holds };
@@ -300,7 +311,8 @@ impl Reconciler {
         let desired = check(desired).map_err(Refusal::Invalid)?;
         let observed = self.observe().await?;
         let past = self.past(&observed.network);
-        let plan = plan::plan(&desired, &past, &observed, &self.controllers())
+        let occasion = plan::Occasion { boot: self.boot, permits_used: self.state().kept.permits_used };
+        let plan = plan::plan(&desired, occasion, &past, &observed, &self.controllers())
             .map_err(|impossible| Refusal::Impossible(impossible.to_string()))?;
         Ok((desired, past, plan, observed))
     }

@@ -2,6 +2,7 @@
 
 mod drift;
 mod past;
+mod permits;
 mod times;
 mod undo;
 
@@ -41,13 +42,22 @@ impl Lab {
         Self::with_dead_man(machine, keep, super::undo::dead_man_waits)
     }
 
+    /// Another boot of this machine: nothing is kept of the one before.
+    fn booted(machine: Arc<SimMachine>, boot: BootId) -> Self {
+        Self::with_all(machine, Keep::memory(), boot, super::undo::dead_man_waits)
+    }
+
     /// With a dead man of another patience. His time is not the paused one.
     fn with_dead_man(machine: Arc<SimMachine>, keep: Keep, waits: super::undo::Waits) -> Self {
+        Self::with_all(machine, keep, BOOT, waits)
+    }
+
+    fn with_all(machine: Arc<SimMachine>, keep: Keep, boot: BootId, waits: super::undo::Waits) -> Self {
         let (outbox, _) = watch::channel(Outbox::default());
         let known = ["203.0.113.1:8443", "[2001:db8:ffff::1]:8443"];
         let (_, controller) = watch::channel(known.map(|at| at.parse().expect("an address")).into());
         let (mut reconciler, jobs) =
-            Reconciler::new(machine.clone(), keep.clone(), BOOT, Manage::ALL, outbox.clone(), controller);
+            Reconciler::new(machine.clone(), keep.clone(), boot, Manage::ALL, outbox.clone(), controller);
         Arc::get_mut(&mut reconciler).expect("nobody else has it yet").dead_man_waits = waits;
         let running = reconciler.clone();
         let running = tokio::spawn(async move {
@@ -418,33 +428,6 @@ async fn says_so_when_the_revert_fails() {
     assert!(why(&outcome).contains("remove address 10.0.5.7/24"), "{outcome:?}");
     assert!(why(&outcome).contains("at last: "), "{outcome:?}");
     assert_eq!(lab.network().links[0].dhcp4.lease_use(), Some(Default::default()), "whatever may lead home is tried");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_plan_that_destroys_needs_a_permit_that_names_plan_and_disk() {
-    let lab = Lab::new();
-    lab.answer_confirmations();
-    lab.machine.put_filesystem(&disk(), "ntfs");
-    let Answer::Planned(plan) = lab.reconciler.plan(storage()).await else { panic!("plans") };
-    let refused = Answer::Refused(Refusal::PermitNeeded { disks: vec![disk()], plan: plan.digest });
-    assert_eq!(lab.apply(1, &storage()).await, refused);
-    let other_disk = "serial:SIM00001B".parse().expect("a disk id");
-    for permit in [
-        Permit { plan: plan.digest, disks: vec![other_disk] },
-        Permit { plan: Digest::of(b"another plan"), disks: vec![disk()] },
-    ] {
-        assert_eq!(lab.apply_with(1, &storage(), Some(permit)).await, refused);
-    }
-    assert!(lab.machine.observe().expect("observes").disks[0].partitions.is_empty());
-
-    let permit = Permit { plan: plan.digest, disks: vec![disk()] };
-    // A permit does not outlive what the disk carried when it was given.
-    lab.machine.put_filesystem(&disk(), "xfs");
-    assert!(matches!(lab.apply_with(1, &storage(), Some(permit.clone())).await, Answer::Refused(_)));
-    lab.machine.put_filesystem(&disk(), "ntfs");
-    assert_eq!(lab.apply_with(1, &storage(), Some(permit)).await, Answer::Accepted);
-    assert_eq!(lab.settled().await, Progress::Confirmed { generation: Generation(1) });
-    assert_eq!(lab.machine.observe().expect("observes").disks[0].partitions.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -194,7 +194,9 @@ fn what_agents_answer() {
     ];
     golden(&Answer::Planned(Plan { steps, digest: digest() }), PLANNED);
     golden(&Answer::Accepted, "01");
-    golden(&Answer::Refused(Refusal::PermitNeeded { disks: vec![disk], plan: digest() }), PERMIT_NEEDED);
+    golden(&Answer::Refused(Refusal::PermitNeeded { disks: vec![disk.clone()], plan: digest() }), PERMIT_NEEDED);
+    let void = PERMIT_NEEDED.replacen("0304", "0309", 1);
+    golden(&Answer::Refused(Refusal::PermitVoid { disks: vec![disk], plan: digest() }), &void);
     golden(&Answer::Refused(Refusal::Pending), "0308");
 }
 

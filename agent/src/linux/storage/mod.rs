@@ -105,7 +105,7 @@ fn unchanged(disks: &Disks, id: &DiskId, before: &Before) -> Result<Disk, Machin
     if now == *before {
         return Ok(disk);
     }
-    let now = format!("{} bytes, {}", now.size_bytes, in_words(&now.contents, &now.partitions));
+    let now = format!("{}: {}", now.in_words(), in_words(&now.contents, &now.partitions));
     Err(MachineError::Changed { what: id.to_string(), now })
 }
 

@@ -14,16 +14,16 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use muster_protocol::DiskId;
 use muster_protocol::desired::{self, Existing, Place};
 use muster_protocol::observed::{self, Contents, Disk};
 use muster_protocol::to_agent::{self, Impact};
+use muster_protocol::{Digest, DiskId};
 use serde::Serialize;
 
 use super::Impossible;
 use choose::Chosen;
 
-pub use model::apply_to_model;
+pub use model::{apply_to_model, look_again};
 pub use table::{ALIGNMENT, usable_end};
 
 /// One thing to do to a disk. Carries what the plan saw, so that whoever writes can look again first.
@@ -85,8 +85,16 @@ pub enum Step {
 /// A whole disk as the plan saw it. Kernel names and mount points are left out: they may change and mean nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Before {
+    /// World wide name.
+    pub wwn: Option<String>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Model, empty where unknown.
+    pub model: String,
     /// Bytes.
     pub size_bytes: u64,
+    /// Bytes addressed by one block number.
+    pub logical_sector: u32,
     /// What the disk itself carries.
     pub contents: Contents,
     /// Its partitions and what they carry.
@@ -98,10 +106,24 @@ impl Before {
     pub fn of(disk: &Disk) -> Self {
         let unmounted = |p: &observed::Partition| observed::Partition { contents: p.contents.unmounted(), ..p.clone() };
         Self {
+            wwn: disk.wwn.clone(),
+            serial: disk.serial.clone(),
+            model: disk.model.clone(),
             size_bytes: disk.size_bytes,
+            logical_sector: disk.logical_sector,
             contents: disk.contents.unmounted(),
             partitions: disk.partitions.iter().map(unmounted).collect(),
         }
+    }
+
+    /// Who the disk is, how large, and a short form of what it carries: `"MODEL", serial S1, wwn 0x5, 10.0 GiB, 1a2b3c4d`.
+    pub fn in_words(&self) -> String {
+        let model = Some(format!("{:?}", self.model)).filter(|_| !self.model.is_empty());
+        let serial = self.serial.as_ref().map(|serial| format!("serial {serial}"));
+        let wwn = self.wwn.as_ref().map(|wwn| format!("wwn {wwn}"));
+        let seen = Digest::of_value(&(&self.contents, &self.partitions)).to_string();
+        let rest = [Some(size(self.size_bytes)), Some(format!("contents {}", &seen[..8]))];
+        [model, serial, wwn].into_iter().chain(rest).flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -129,6 +151,16 @@ pub enum Carries {
     This(Contents),
     /// Whatever the replaced partition table left there. An earlier step of the same plan destroys it.
     Remains,
+}
+
+/// A step for people and permits. One that destroys says of which disk all that tells it from others.
+pub fn describe(step: &Step, observed: &[Disk]) -> to_agent::Step {
+    let mut said = step.describe();
+    let is_its = |disk: &&Disk| step.disk().names(disk.wwn.as_deref(), disk.serial.as_deref());
+    if let Some(disk) = observed.iter().find(is_its).filter(|_| step.is_destructive()) {
+        said.action.push_str(&format!(" [{}]", Before::of(disk).in_words()));
+    }
+    said
 }
 
 impl Step {

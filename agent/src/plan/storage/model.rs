@@ -1,10 +1,10 @@
 //! What a step makes of a disk, on values: the simulated machine's half, and what the planner is tested against.
 //!
-//! Does no checks: the real machine's are in `linux::storage`.
+//! The look just before writing is here on values, too; the real machine's, on its disks, is in `linux::storage`.
 
 use muster_protocol::observed::{Contents, Disk, Filesystem, Partition};
 
-use super::{Slot, Step, format_name};
+use super::{Before, Carries, Slot, Step, find, format_name, in_words};
 
 /// Changes `disks` as the step would. `random` makes GUIDs and UUIDs differ; equal values give equal disks.
 pub fn apply_to_model(step: &Step, disks: &mut [Disk], random: [u8; 16]) {
@@ -31,6 +31,41 @@ pub fn apply_to_model(step: &Step, disks: &mut [Disk], random: [u8; 16]) {
         }
     }
     disk.partitions.sort_by_key(|p| p.number);
+}
+
+/// Whether the disk is still what the plan saw, where the step writes to it.
+///
+/// Errors: what is not, and what it is now.
+pub fn look_again(step: &Step, disks: &[Disk]) -> Result<(), (String, String)> {
+    let id = step.disk();
+    let disk = find(id, disks).map_err(|impossible| (id.to_string(), impossible.problem))?;
+    if !disk.held.is_empty() {
+        return Err((id.to_string(), disk.held.clone()));
+    }
+    let there = |slot: &Slot| {
+        let lies = |p: &&Partition| {
+            (p.number, p.start_bytes, p.size_bytes) == (slot.number, slot.start_bytes, slot.size_bytes)
+        };
+        let gone = || (format!("partition {} of {id}", slot.number), "gone".to_owned());
+        disk.partitions.iter().find(lies).ok_or_else(gone)
+    };
+    let is_as_planned = match step {
+        Step::Partition { before, .. } | Step::Extend { before, .. } => Before::of(disk) == *before,
+        Step::Format { slot, carries, .. } => {
+            let there = there(slot)?;
+            let is_seen = match carries {
+                Carries::Nothing => there.contents == Contents::Blank,
+                Carries::This(seen) => there.contents == *seen,
+                Carries::Remains => true,
+            };
+            is_seen && there.contents.mounted_at().is_none()
+        }
+        Step::Mount { slot, .. } => matches!(there(slot)?.contents, Contents::Filesystem(_)),
+        Step::Unmount { .. } => true,
+    };
+    let now =
+        || (id.to_string(), format!("{}: {}", Before::of(disk).in_words(), in_words(&disk.contents, &disk.partitions)));
+    if is_as_planned { Ok(()) } else { Err(now()) }
 }
 
 fn blank(slot: &Slot) -> Partition {
