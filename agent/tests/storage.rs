@@ -11,7 +11,7 @@ use muster_agent::linux::storage::disks::Disks;
 use muster_agent::linux::storage::{apply_on, wipe_on};
 use muster_agent::machine::MachineError;
 use muster_agent::plan::storage::{Step, differences, plan};
-use muster_protocol::desired::{self, DiskSelect, Existing, Format, LINUX_FILESYSTEM, Place, Storage, Table};
+use muster_protocol::desired::{self, DiskSelect, Entry, Existing, Format, Place, Presence, Resize, Storage, Table};
 use muster_protocol::inventory::{Attachment, Disk, Medium, Transport};
 use muster_protocol::observed::{self, Contents};
 use muster_protocol::{DiskId, MachineId};
@@ -134,12 +134,8 @@ fn id() -> DiskId {
 }
 
 fn want(partitions: &[(&str, Option<u64>)], filesystems: &[(u32, &str, Option<String>)]) -> Storage {
-    let partition = |(number, (label, size_mib)): (u32, &(&str, Option<u64>))| desired::Partition {
-        number,
-        label: (*label).into(),
-        size_mib: *size_mib,
-        type_guid: LINUX_FILESYSTEM,
-    };
+    let partition =
+        |(number, (label, size_mib)): (u32, &(&str, Option<u64>))| desired::Partition::new(number, label, *size_mib);
     let filesystem = |(partition, label, mount): &(u32, &str, Option<String>)| desired::Filesystem {
         place: Place::Partition { disk: 0, partition: *partition as u16 - 1 },
         format: Format::Ext4,
@@ -242,6 +238,115 @@ fn partitions_are_added_while_the_others_are_in_use() {
     assert!(run("sgdisk", &["--verify", &lab.device]).contains("No problems found"));
     assert_eq!(fs::read_to_string(format!("{a}/kept")).expect("in use all the time"), "yes");
     fs::write(format!("{b}/new"), "yes").expect("written");
+}
+
+/// The disk gets larger, as a virtual one does, and the agent sees it.
+fn grow_disk(lab: &mut Lab, size: u64, sector: u32) {
+    File::options().write(true).open(lab.image()).and_then(|image| image.set_len(size)).expect("a larger file");
+    run("losetup", &["--set-capacity", &lab.device]);
+    lab.disks = Disks::given(vec![disk(&lab.device, "S1", size, sector)], &lab.folder.path().join("run"));
+}
+
+fn growing(mut storage: Storage, number: usize) -> Storage {
+    storage.disks[0].partitions[number - 1].resize = Resize::Grow;
+    storage
+}
+
+#[test]
+fn the_last_partition_grows_while_it_is_in_use() {
+    for sector in [512, 4096] {
+        let mut lab = Lab::with(128 * MIB, sector);
+        let at = lab.mount_point("data");
+        let desired = growing(
+            want(&[("boot", Some(16)), ("data", None)], &[(1, "boot", None), (2, "data", Some(at.clone()))]),
+            2,
+        );
+        lab.converge(&desired);
+        fs::write(format!("{at}/kept"), "yes").expect("written");
+        let before = run("sfdisk", &["--dump", &lab.device]);
+        let first = run("sha256sum", &[&format!("{}p1", lab.device)]);
+
+        grow_disk(&mut lab, 300 * MIB, sector);
+        let steps = lab.plan(&desired);
+        assert!(!steps.iter().any(Step::is_destructive), "{steps:?}");
+        lab.converge(&desired);
+        assert_eq!(fs::read_to_string(format!("{at}/kept")).expect("in use all the time"), "yes");
+        let node = fs::read_to_string(format!("/sys/class/block/{}p2/size", lab.device.trim_start_matches("/dev/")));
+        assert_eq!(node.expect("the kernel knows it").trim(), (282 * MIB / 512).to_string(), "the kernel's size");
+
+        let after = run("sfdisk", &["--dump", &lab.device]);
+        assert!(run("sgdisk", &["--verify", &lab.device]).contains("No problems found"), "{after}");
+        assert!(run("sfdisk", &["--verify", &lab.device]).contains("No errors detected"));
+        let size = (282 * MIB / u64::from(sector)).to_string();
+        let two = after.lines().find(|line| line.contains("p2 :")).expect("partition 2");
+        assert!(two.contains(&format!("size={size:>12}")), "{two}");
+        let uuid = |dump: &str, part: &str| {
+            let line = dump.lines().find(|line| line.contains(part)).expect("a partition").to_owned();
+            line.split(", ").find(|word| word.starts_with("uuid=")).map(str::to_owned)
+        };
+        assert_eq!(uuid(&after, "p2 :"), uuid(&before, "p2 :"), "it is the same partition");
+        assert!(after.contains(before.lines().find(|line| line.contains("p1 :")).expect("partition 1")), "{after}");
+        assert_eq!(run("sha256sum", &[&format!("{}p1", lab.device)]), first, "the other one is as it was");
+        run("umount", &[&at]);
+        run("e2fsck", &["-n", "-f", &format!("{}p2", lab.device)]);
+    }
+}
+
+#[test]
+fn a_partition_does_not_grow_over_what_lies_behind_it() {
+    let mut lab = Lab::new(128 * MIB);
+    let desired = growing(want(&[("data", None)], &[(1, "data", None)]), 1);
+    lab.converge(&desired);
+    grow_disk(&mut lab, 256 * MIB, 512);
+    lab.write(200 * MIB, &vec![7; 16 * MIB as usize]);
+    let before = lab.fingerprint();
+    assert!(is_changed(lab.apply(&lab.plan(&desired))).contains("the space for partition 1"));
+    assert_eq!(lab.fingerprint(), before, "nothing was written");
+}
+
+#[test]
+fn a_deleted_partition_takes_nothing_with_it_but_what_it_carried() {
+    let lab = Lab::new(256 * MIB);
+    let at = lab.mount_point("keep");
+    let two = want(&[("keep", Some(32)), ("old", Some(64))], &[(1, "keep", Some(at.clone())), (2, "old", None)]);
+    lab.converge(&two);
+    fs::write(format!("{at}/kept"), "yes").expect("written");
+    let first =
+        |lab: &Lab| run("sfdisk", &["--dump", &lab.device]).lines().find(|l| l.contains("p1 :")).map(str::to_owned);
+    let before = first(&lab);
+
+    // Of another size and made anew, without leave and with it.
+    let mut anew = want(&[("keep", Some(32)), ("new", Some(128))], &[(1, "keep", Some(at.clone())), (2, "new", None)]);
+    let refused = plan(&anew, &[lab.observe()]).expect_err("it is another one").to_string();
+    assert!(refused.contains("partition 2"), "{refused}");
+    anew.disks[0].partitions[1].entry = Entry::Replace;
+    assert_eq!(lab.plan(&anew).iter().filter(|step| step.is_destructive()).count(), 1);
+    lab.converge(&anew);
+    assert_eq!((first(&lab), lab.blkid("p2", "LABEL")), (before.clone(), "new".into()));
+
+    let mut gone = want(&[("keep", Some(32)), ("", None)], &[(1, "keep", Some(at.clone()))]);
+    let partition = &mut gone.disks[0].partitions[1];
+    (partition.presence, partition.entry) = (Presence::Absent, Entry::Replace);
+    lab.converge(&gone);
+    assert!(!run("sfdisk", &["--dump", &lab.device]).contains("p2 :"));
+    assert!(!Path::new(&format!("{}p2", lab.device)).exists(), "the kernel has forgotten it");
+    assert!(run("sgdisk", &["--verify", &lab.device]).contains("No problems found"));
+    assert_eq!((first(&lab), fs::read_to_string(format!("{at}/kept")).expect("in use")), (before, "yes".into()));
+}
+
+#[test]
+fn partitions_lie_where_they_should_and_have_the_guid_that_they_should() {
+    let lab = Lab::new(256 * MIB);
+    let mut desired = want(&[("one", Some(16)), ("two", None)], &[]);
+    let guid = *"3f2a9c1e-0b7d-4c55-9a51-2f6d1e0c8b7a".parse::<MachineId>().expect("a GUID").as_bytes();
+    (desired.disks[0].partitions[0].start_mib, desired.disks[0].partitions[0].guid) = (Some(100), Some(guid));
+    lab.converge(&desired);
+    let dump = run("sfdisk", &["--dump", &lab.device]);
+    let one = dump.lines().find(|line| line.contains("p1 :")).expect("partition 1");
+    assert!(one.contains("start=      204800, size=       32768"), "{one}");
+    assert!(one.contains("uuid=3F2A9C1E-0B7D-4C55-9A51-2F6D1E0C8B7A"), "{one}");
+    let two = dump.lines().find(|line| line.contains("p2 :")).expect("partition 2");
+    assert!(two.contains("start=      237568"), "the largest room is behind it: {two}");
 }
 
 #[test]

@@ -154,6 +154,7 @@ fn observed() -> Observed {
         size_bytes: 1 << 30,
         label: "data".into(),
         type_guid: [7; 16],
+        guid: [8; 16],
         contents: Contents::Signature("zfs_member".into()),
     };
     let disk = muster_protocol::observed::Disk {

@@ -2,8 +2,8 @@
 
 use muster_protocol::desired::{
     Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet, Existing, Filesystem,
-    Format, LINUX_FILESYSTEM, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Place, PortCost,
-    Reach, Route, Rule, Select, Settings, Storage, Table, Take, check,
+    Format, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Place, PortCost, Reach, Route, Rule,
+    Select, Settings, Storage, Table, Take, check,
 };
 use muster_protocol::{DiskId, Mac, VlanTag};
 
@@ -78,7 +78,7 @@ fn disk() -> DiskId {
 }
 
 fn partition(number: u32, label: &str, size_mib: Option<u64>) -> Partition {
-    Partition { number, label: label.into(), size_mib, type_guid: LINUX_FILESYSTEM }
+    Partition::new(number, label, size_mib)
 }
 
 fn filesystem(partition: u16, mount: Option<&str>) -> Filesystem {
@@ -599,7 +599,7 @@ fn every_storage_problem_names_its_field_and_the_remedy() {
         (
             vec![partition(0, "", None)],
             vec![],
-            "storage.disks.serial:D1.partitions.0.number: a partition's number is 1 to 128",
+            "storage.disks.serial:D1.partitions..number: a partition needs a number or a label",
         ),
         (
             vec![partition(1, "a", None), partition(2, "b", None)],

@@ -193,6 +193,7 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         size_bytes: 0,
         label: String::new(),
         type_guid: [0; 16],
+        guid: [0; 16],
         contents: observed::Contents::Blank,
     };
     let whole = |partitions| observed::Disk {
@@ -233,8 +234,8 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         ("too many steps", Answer::Planned(Plan { steps: vec![step; 60_000], digest })),
         ("problems", Answer::Refused(Refusal::Invalid(vec![problem.clone(); 1_024]))),
         ("too many problems", Answer::Refused(Refusal::Invalid(vec![problem; 60_000]))),
-        ("disks and partitions", disks(DISKS, 22)),
-        ("partitions", disks(46, 128)),
+        ("disks and partitions", disks(DISKS, 12)),
+        ("partitions", disks(25, 128)),
         ("too many disks", disks(10_000, 0)),
         ("routes", network(observed::Network { routes: vec![route; 8_192], ..Default::default() })),
         ("links", network(observed::Network { links: vec![bond; 2_048], ..Default::default() })),

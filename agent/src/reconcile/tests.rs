@@ -152,8 +152,7 @@ fn disk() -> DiskId {
 }
 
 fn storage() -> Desired {
-    let partition =
-        desired::Partition { number: 1, label: "data".into(), size_mib: None, type_guid: desired::LINUX_FILESYSTEM };
+    let partition = desired::Partition::new(1, "data", None);
     let disks = vec![desired::Disk {
         select: desired::DiskSelect::Id(disk()),
         table: Table::Replace,

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use muster_protocol::desired::{DiskRule, DiskSelect, LINUX_FILESYSTEM, Partition, Pick, Table};
+use muster_protocol::desired::{
+    DiskRule, DiskSelect, Entry, LINUX_FILESYSTEM, Partition, Pick, Presence, Resize, Table,
+};
 use muster_protocol::ids::parse_uuid;
 use muster_protocol::inventory::{Medium, Transport};
 
@@ -25,11 +27,12 @@ const PARTITION: Keys = Keys {
         "size_mib",
         "start_mib",
         "type_guid",
+        "guid",
         "should_exist",
         "wipe_partition_entry",
         "resize",
     ],
-    known: &["guid"],
+    known: &[],
 };
 
 /// How documents write how a disk is connected. Of two words the first is shown.
@@ -46,6 +49,36 @@ pub(super) const TRANSPORTS: [(&str, Transport); 8] = [
 /// How documents write which of the disks that fit are meant.
 pub(super) const PICKS: [(&str, Pick); 3] =
     [("all", Pick::All), ("smallest", Pick::Smallest), ("largest", Pick::Largest)];
+
+/// Types of partitions by the names that sfdisk and systemd-repart have for them; any other goes by its GUID.
+const TYPES: [(&str, &str); 14] = [
+    ("linux", "0fc63daf-8483-4772-8e79-3d69d8477de4"),
+    ("linux-generic", "0fc63daf-8483-4772-8e79-3d69d8477de4"),
+    ("esp", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"),
+    ("uefi", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"),
+    ("xbootldr", "bc13c2ff-59e6-4262-a352-b275fd6f7172"),
+    ("bios-boot", "21686148-6449-6e6f-744e-656564454649"),
+    ("swap", "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f"),
+    ("raid", "a19d880f-05fc-4d3b-a006-743f0f84911e"),
+    ("lvm", "e6d6d379-f507-44c2-a23c-238f2a3df928"),
+    ("home", "933ac7e1-2eb4-4f13-b844-0e14e2aef915"),
+    ("srv", "3b8f8425-20e0-4f3b-907f-1a25a76f98e8"),
+    ("var", "4d21b016-b534-45c2-a9fb-5c16e091fd2d"),
+    ("tmp", "7ec6f557-3bc5-4aca-b293-16ef5df639d1"),
+    ("microsoft-basic-data", "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"),
+];
+
+fn partition_type(fields: &Fields<'_>, findings: &mut Findings) -> Option<[u8; 16]> {
+    let text = findings.text(fields, "type_guid")?;
+    let known = TYPES.iter().find(|(name, _)| *name == text).map_or(text, |(_, guid)| guid);
+    let guid = parse_uuid(known).filter(|guid| *guid != [0; 16]);
+    if let Some(node) = fields.get("type_guid").filter(|_| guid.is_none()) {
+        let names: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
+        let expected = format!("a GUID like 0fc63daf-8483-4772-8e79-3d69d8477de4, or one of {}", names.join(", "));
+        findings.wrong(node, &fields.path("type_guid"), &expected);
+    }
+    guid
+}
 
 /// A disk whose name may have been refused: its partitions' labels are known all the same.
 pub(super) struct ReadDisk {
@@ -94,7 +127,8 @@ pub(super) fn read(node: &Node, at: &str, findings: &mut Findings) -> Option<Rea
         let partition = partition(node, i, &spoken, &partitions, findings);
         partitions.extend(partition);
     }
-    partitions.sort_by_key(|partition| partition.number);
+    // Those whose numbers are found last are placed last, as Ignition does it.
+    partitions.sort_by_key(|partition| (partition.number == 0, partition.number));
     Some(ReadDisk { select, name, table, partitions })
 }
 
@@ -141,36 +175,53 @@ fn word<T: Copy>(fields: &Fields<'_>, key: &str, words: &[(&str, T)], findings: 
 
 fn partition(node: &Node, i: usize, disk: &str, before: &[Partition], findings: &mut Findings) -> Option<Partition> {
     let fields = findings.fields(node, &format!("{disk}.partitions[{i}]"), &PARTITION)?;
-    findings.only(&fields, "start_mib", &["0"]);
-    findings.only(&fields, "should_exist", &["true"]);
-    findings.only(&fields, "wipe_partition_entry", &["false"]);
-    findings.only(&fields, "resize", &["false"]);
+    let label = if fields.get("label").is_some() { findings.text(&fields, "label")? } else { "" };
     let number = match findings.number::<u32>(&fields, "number", "a partition number from 1 to 128") {
-        // Butane: the next one that is free.
+        // Butane: the one that has the label, or the next one that is free. Which one the disk says.
+        None | Some(0) if !label.is_empty() => 0,
         None | Some(0) => {
             let taken: BTreeSet<u32> = before.iter().map(|partition| partition.number).collect();
             (1..).find(|number| !taken.contains(number)).unwrap_or(u32::MAX)
         }
         Some(number) => number,
     };
-    findings.note(format!("{disk}.partitions.{number}"), node.place);
-    for key in ["number", "label", "size_mib"] {
-        if let Some(node) = fields.get(key) {
-            findings.note(format!("{disk}.partitions.{number}.{key}"), node.place);
-        }
-    }
-    let label = if fields.get("label").is_some() { findings.text(&fields, "label")? } else { "" };
     let size_mib = findings.number::<u64>(&fields, "size_mib", "a size in MiB, such as 10240").filter(|size| *size > 0);
+    let start_mib =
+        findings.number::<u64>(&fields, "start_mib", "a place in MiB, such as 1").filter(|start| *start > 0);
     let type_guid = match fields.get("type_guid") {
         None => LINUX_FILESYSTEM,
+        Some(_) => partition_type(&fields, findings)?,
+    };
+    let guid = match fields.get("guid") {
+        None => None,
         Some(node) => {
-            let text = findings.text(&fields, "type_guid")?;
-            let guid = parse_uuid(text);
+            let guid = parse_uuid(findings.text(&fields, "guid")?).filter(|guid| *guid != [0; 16]);
             if guid.is_none() {
-                findings.wrong(node, &fields.path("type_guid"), "a GUID like 0fc63daf-8483-4772-8e79-3d69d8477de4");
+                findings.wrong(node, &fields.path("guid"), "a GUID like 3f2a9c1e-0b7d-4c55-9a51-2f6d1e0c8b7a");
             }
-            guid?
+            guid
         }
     };
-    Some(Partition { number, label: label.to_owned(), size_mib, type_guid })
+    let presence = match findings.boolean(&fields, "should_exist") {
+        Some(false) => Presence::Absent,
+        Some(true) | None => Presence::Present,
+    };
+    let entry = match findings.boolean(&fields, "wipe_partition_entry") {
+        Some(true) => Entry::Replace,
+        Some(false) | None => Entry::Keep,
+    };
+    let resize = match findings.boolean(&fields, "resize") {
+        Some(true) => Resize::Grow,
+        Some(false) | None => Resize::Never,
+    };
+    let label = label.to_owned();
+    let partition = Partition { number, label, start_mib, size_mib, type_guid, guid, presence, entry, resize };
+    let spoken = format!("{disk}.partitions.{}", partition.name());
+    findings.note(spoken.as_str(), node.place);
+    for key in ["number", "label", "size_mib", "start_mib", "resize", "should_exist"] {
+        if let Some(node) = fields.get(key) {
+            findings.note(format!("{spoken}.{key}"), node.place);
+        }
+    }
+    Some(partition)
 }

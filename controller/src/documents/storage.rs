@@ -95,7 +95,7 @@ fn holder(fields: &Fields<'_>, disks: &[ReadDisk], findings: &mut Findings) -> O
     let all = || disks.iter().enumerate().flat_map(|(i, disk)| (0..).zip(&disk.partitions).map(move |p| (i, disk, p)));
     let found = |i: usize, disk: &ReadDisk, (at, partition): (u16, &Partition)| {
         let place = Place::Partition { disk: u16::try_from(i).ok()?, partition: at };
-        Some((place, format!("{}/{}", disk.name, partition.number)))
+        Some((place, format!("{}/{}", disk.name, partition.name())))
     };
     let problem = match device::read(text) {
         Ok(Device::Partition(select, number)) => {

@@ -7,6 +7,7 @@
 //! `BLESS=1 cargo test -p muster-controller --test plans` writes what came out; look at the difference before you commit it.
 
 mod case;
+mod disks;
 mod machine;
 
 use std::collections::BTreeSet;

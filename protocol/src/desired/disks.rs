@@ -91,14 +91,76 @@ pub enum Table {
 /// One GPT partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
-    /// 1 to 128.
+    /// 1 to 128; 0 for the one that has the label, or the next number that is free.
     pub number: u32,
     /// GPT name, at most 36 UTF-16 units, no `/`.
     pub label: String,
-    /// MiB; `None` takes what is left, for the last partition only.
+    /// MiB from the start of the disk; `None` for the beginning of the largest room that is left.
+    pub start_mib: Option<u64>,
+    /// MiB; `None` takes what is left behind its start.
     pub size_mib: Option<u64>,
     /// Type GUID in the byte order in which it is printed; Linux filesystem data where the document is silent.
     pub type_guid: [u8; 16],
+    /// Its own GUID in the byte order in which it is printed; `None` for any.
+    pub guid: Option<[u8; 16]>,
+    /// Butane's `should_exist`.
+    pub presence: Presence,
+    /// Butane's `wipe_partition_entry`.
+    pub entry: Entry,
+    /// Butane's `resize`.
+    pub resize: Resize,
+}
+
+impl Partition {
+    /// The usual one: wherever there is room, of the usual type, as large as said or as there is room.
+    pub fn new(number: u32, label: &str, size_mib: Option<u64>) -> Self {
+        Self {
+            number,
+            label: label.to_owned(),
+            start_mib: None,
+            size_mib,
+            type_guid: LINUX_FILESYSTEM,
+            guid: None,
+            presence: Presence::default(),
+            entry: Entry::default(),
+            resize: Resize::default(),
+        }
+    }
+
+    /// How problems speak of it: by its number, or where it has none by its label.
+    pub fn name(&self) -> String {
+        if self.number == 0 { self.label.clone() } else { self.number.to_string() }
+    }
+}
+
+/// Whether a partition should be there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// It is made where it lacks.
+    #[default]
+    Present,
+    /// Butane's `should_exist: false`.
+    Absent,
+}
+
+/// What happens to a partition that is not as described.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// It is refused.
+    #[default]
+    Keep,
+    /// Butane's `wipe_partition_entry: true`: deleted, and made anew if it should be there. Destroys, so it needs a permit.
+    Replace,
+}
+
+/// What happens to a partition that is as described but for being smaller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resize {
+    /// It is not as described. One that is to take what is left stays as large as it is.
+    #[default]
+    Never,
+    /// Butane's `resize: true`: it grows where it is. Nothing is lost, and what is mounted of it stays in use.
+    Grow,
 }
 
 /// Linux filesystem data (UEFI discoverable partitions list).
@@ -149,10 +211,15 @@ fn check_partitions(field: &str, partitions: &[Partition], problems: &mut Proble
     let mut numbers = BTreeSet::new();
     let mut labels = BTreeSet::new();
     for (i, partition) in partitions.iter().enumerate() {
-        let field = format!("{field}.partitions.{}", partition.number);
-        if !(1..=128).contains(&partition.number) {
+        let field = format!("{field}.partitions.{}", partition.name());
+        let is_last_to_be_placed = i + 1 == partitions.len()
+            || partitions[i + 1..].iter().all(|p| p.start_mib.is_some() || p.presence == Presence::Absent)
+            || partition.presence == Presence::Absent;
+        if partition.number == 0 && partition.label.is_empty() {
+            problems.add(format!("{field}.number"), "a partition needs a number or a label");
+        } else if partition.number > 128 {
             problems.add(format!("{field}.number"), "a partition's number is 1 to 128");
-        } else if !numbers.insert(partition.number) {
+        } else if partition.number > 0 && !numbers.insert(partition.number) {
             problems.add(format!("{field}.number"), "this number is used twice");
         }
         if partition.label.encode_utf16().count() > 36 || partition.label.contains(|c: char| c == '/' || c.is_control())
@@ -165,10 +232,29 @@ fn check_partitions(field: &str, partitions: &[Partition], problems: &mut Proble
         match partition.size_mib {
             Some(0) => problems.add(format!("{field}.size_mib"), "leave the key out to take what is left"),
             Some(size) if size > 1 << 40 => problems.add(format!("{field}.size_mib"), "no disk is that large"),
-            None if i + 1 != partitions.len() => {
+            None if !is_last_to_be_placed && partition.start_mib.is_none() => {
                 problems.add(format!("{field}.size_mib"), "only the last partition may take what is left");
             }
             _ => {}
+        }
+        match partition.start_mib {
+            Some(0) => problems.add(format!("{field}.start_mib"), "leave the key out to have a place found"),
+            Some(start) if start > 1 << 40 => problems.add(format!("{field}.start_mib"), "no disk is that large"),
+            _ => {}
+        }
+        let (is_absent, replaces) = (partition.presence == Presence::Absent, partition.entry == Entry::Replace);
+        let says_more = !partition.label.is_empty()
+            || partition.size_mib.is_some()
+            || partition.start_mib.is_some()
+            || partition.guid.is_some()
+            || partition.resize == Resize::Grow;
+        if is_absent && (partition.number == 0 || says_more) {
+            let problem = "a partition that should not be there goes by its number, and nothing else is said of it";
+            problems.add(format!("{field}.should_exist"), problem);
+        }
+        if replaces && partition.resize == Resize::Grow {
+            let problem = "a partition grows, or is made anew; leave resize or wipe_partition_entry out";
+            problems.add(format!("{field}.resize"), problem);
         }
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bond::{Bond, BondMode, BondOption};
 pub use bridge::{Bridge, BridgeOption, PortCost};
-pub use disks::{Disk, DiskRule, DiskSelect, LINUX_FILESYSTEM, Partition, Pick, Table};
+pub use disks::{Disk, DiskRule, DiskSelect, Entry, LINUX_FILESYSTEM, Partition, Pick, Presence, Resize, Table};
 pub use network::{
     AcceptRa, Dhcp, Ethernet, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, PROOF_MARK, PROOF_PRIORITY,
     PROOF_TABLE, Privacy, Reach, Route, Rule, Select, Settings, Take, WakeOnLan, matches_pattern,

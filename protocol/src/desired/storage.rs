@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::Problems;
-use super::disks::{self, Disk, DiskSelect, Partition};
+use super::disks::{self, Disk, DiskSelect, Partition, Presence};
 use crate::ids::{Digest, DiskId};
 
 /// Disks and filesystems, Butane's `storage:`.
@@ -39,8 +39,8 @@ impl Storage {
     pub fn place_name(&self, place: &Place) -> String {
         match place {
             Place::Partition { disk, partition } => {
-                let number = self.partition(place).map_or(usize::from(*partition) + 1, |p| p.number as usize);
-                format!("{}/{number}", self.disk_name(usize::from(*disk)))
+                let name = self.partition(place).map_or_else(|| (partition + 1).to_string(), Partition::name);
+                format!("{}/{name}", self.disk_name(usize::from(*disk)))
             }
         }
     }
@@ -123,6 +123,9 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems) {
         if let Some(count) = storage.disks.get(usize::from(disk)).map(Disk::count).filter(|count| *count != 1) {
             let problem = format!("{count} disks have this partition, and a filesystem stands on one; match one disk");
             problems.add(format!("{field}.device"), problem);
+        }
+        if storage.partition(&filesystem.place).is_some_and(|partition| partition.presence == Presence::Absent) {
+            problems.add(format!("{field}.device"), "this partition should not be there");
         }
         if !held.insert(&filesystem.place) {
             problems.add(&field, "this partition holds two filesystems");

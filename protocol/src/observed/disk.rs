@@ -111,6 +111,8 @@ pub struct Partition {
     pub label: String,
     /// GPT type GUID in the byte order in which it is printed; zeros for DOS tables.
     pub type_guid: [u8; 16],
+    /// Its own GUID in the byte order in which it is printed; zeros for DOS tables.
+    pub guid: [u8; 16],
     /// What it carries.
     pub contents: Contents,
 }

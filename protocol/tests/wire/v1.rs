@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use muster_protocol::desired::{
     AcceptRa, Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet, Existing,
-    Filesystem, Format, LINUX_FILESYSTEM, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Permit,
-    Place, PortCost, Privacy, Reach, Route, Rule, Select, Settings, Storage, Table, Take, WakeOnLan,
+    Filesystem, Format, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Permit, Place, PortCost,
+    Privacy, Reach, Resize, Route, Rule, Select, Settings, Storage, Table, Take, WakeOnLan,
 };
 use muster_protocol::drift::{Drift, DriftEnd, OnDrift};
 use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
@@ -264,7 +264,7 @@ fn desired() -> Desired {
         made("br0", LinkKind::Bridge(bridge)),
     ];
     let disk: muster_protocol::DiskId = "serial:D1".parse().expect("a disk id");
-    let partition = Partition { number: 1, label: "data".into(), size_mib: None, type_guid: LINUX_FILESYSTEM };
+    let partition = Partition { resize: Resize::Grow, ..Partition::new(1, "data", None) };
     let filesystem = Filesystem {
         place: Place::Partition { disk: 0, partition: 0 },
         format: Format::Ext4,
@@ -312,8 +312,8 @@ const APPLY: &str = "\
     01000000000000000000000005626f6e64300101036f6e650101036f6e65000101c8010000000000000000000000066f\
     6666696365030c05626f6e64300000000000000000000000036272300201066f666669636501000001066f6666696365\
     010400000000000000000000000001026d3101093139322e302e322e310101000973657269616c3a4431010101046461\
-    7461000fc63daf848347728e793d69d8477de40100000000046461746101092f7372762f646174610101d1d1d1d1d1d1\
-    d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a443114";
+    746100000fc63daf848347728e793d69d8477de4000000010100000000046461746101092f7372762f646174610101d1\
+    d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a443114";
 const PLANNED: &str = "\
     00020161030162040973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1";

@@ -13,6 +13,7 @@ use rustix::ioctl::{self, NoArg, Setter, ioctl};
 
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::storage::signatures::is_zeros;
+use crate::linux::sysfs;
 
 // Linux kernel, include/uapi/linux/fs.h and blkpg.h: _IO(0x12, n) and, for BLKPG, its operations.
 const BLKFLSBUF: ioctl::Opcode = 0x1261;
@@ -20,6 +21,7 @@ const BLKPG: ioctl::Opcode = 0x1269;
 const BLKZEROOUT: ioctl::Opcode = 0x127f;
 const BLKPG_ADD_PARTITION: i32 = 1;
 const BLKPG_DEL_PARTITION: i32 = 2;
+const BLKPG_RESIZE_PARTITION: i32 = 3;
 
 /// Bytes read or written at once where there is a choice.
 pub(super) const CHUNK: usize = 1 << 20;
@@ -103,15 +105,24 @@ impl Device {
     }
 
     /// Makes the kernel's partitions of a disk the given ones and no others: number, first byte, bytes.
-    /// Those that are right already stay in use meanwhile.
+    /// Those that are right already stay in use meanwhile, and so do those that only get another size.
     ///
     /// One by one and not by BLKRRPART: that fails while any partition is in use, and needs a kernel that can read the
     /// table. It fails all the same where one that has to go is in use.
     pub(super) fn set_partitions(&self, disks: &Disks, disk: &Node, wanted: &[(u32, u64, u64)]) -> io::Result<()> {
         let is_there =
             |&(number, start, size): &(u32, u64, u64)| disks.partition_node(disk, number, start, size).is_some();
-        let right: Vec<u32> =
+        let mut right: Vec<u32> =
             wanted.iter().filter(|partition| is_there(partition)).map(|(number, ..)| *number).collect();
+        let known = disks.partition_nodes(disk);
+        for &(number, start, size) in wanted.iter().filter(|(number, ..)| !right.contains(number)).collect::<Vec<_>>() {
+            // Sysfs counts in 512 bytes whatever the disk's sectors are.
+            let begins = |node: &Node| sysfs::number::<u64>(node.path.join("start")).map(|sectors| sectors * 512);
+            if known.iter().any(|(n, node)| *n == number && begins(node) == Some(start)) {
+                blkpg(&self.file, BLKPG_RESIZE_PARTITION, number, start, size)?;
+                right.push(number);
+            }
+        }
         for (number, _) in disks.partition_nodes(disk).iter().filter(|(number, _)| !right.contains(number)) {
             self.delete_partition(*number)?;
         }

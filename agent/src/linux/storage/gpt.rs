@@ -29,6 +29,36 @@ pub struct Table {
     pub entries: Vec<Entry>,
     /// How many entries the table has room for.
     pub capacity: u32,
+    /// The sector of the other copy's header.
+    pub alternate: u64,
+}
+
+impl Table {
+    /// Where the header says that the other copy lies, if that is not the end of the disk and no partition is there: first
+    /// byte, and the first one behind. The disk was smaller when it was written.
+    pub fn old_backup(&self, geometry: Geometry) -> Option<(u64, u64)> {
+        let sector = u64::from(geometry.sector);
+        let first = self.alternate.checked_sub(geometry.array_sectors())?;
+        let is_elsewhere = self.alternate < geometry.sectors - 1 && first > geometry.array_sectors() + 1;
+        let is_free = self.entries.iter().all(|entry| entry.last < first || self.alternate < entry.first);
+        (is_elsewhere && is_free).then(|| (first * sector, (self.alternate + 1) * sector))
+    }
+}
+
+/// Whether a copy of a table may lie here: these are its last bytes.
+pub fn is_backup(bytes: &[u8], geometry: Geometry) -> bool {
+    let at = bytes.len().saturating_sub(geometry.sector as usize);
+    bytes.get(at..).is_some_and(|header| header.starts_with(MAGIC))
+}
+
+/// Sector 0 with the protective entry over the whole of the disk; the rest of it stays, it may be a boot loader's.
+pub fn covering(mut first: Vec<u8>, geometry: Geometry) -> Vec<u8> {
+    let covered = u32::try_from(geometry.sectors - 1).unwrap_or(u32::MAX);
+    let entries = first.get_mut(446..510).into_iter().flat_map(|entries| entries.chunks_exact_mut(16));
+    for entry in entries.filter(|entry| entry[4] == PROTECTIVE && entry[8..12] == [1, 0, 0, 0]) {
+        entry[12..16].copy_from_slice(&covered.to_le_bytes());
+    }
+    first
 }
 
 /// One partition.
@@ -151,7 +181,12 @@ fn parse<'a>(
     if crc32(entries) != u32_at(header, 88)? {
         return None;
     }
-    let mut table = Table { guid: mixed_endian(array_at(header, 56)?), entries: Vec::new(), capacity };
+    let mut table = Table {
+        guid: mixed_endian(array_at(header, 56)?),
+        entries: Vec::new(),
+        capacity,
+        alternate: u64_at(header, 32)?,
+    };
     for (number, raw) in (1..).zip(entries.chunks_exact(entry_size)) {
         let entry = parse_entry(number, raw)?;
         if entry.type_guid == [0; 16] {
@@ -305,7 +340,12 @@ mod tests {
 
     /// A table of two partitions whose sectors fit a disk of 64 MiB in either sector size.
     fn table() -> Table {
+        table_on(geometry(512))
+    }
+
+    fn table_on(geometry: Geometry) -> Table {
         Table {
+            alternate: geometry.sectors - 1,
             guid: [7; 16],
             entries: vec![entry(1, "boot", 2048, 4095), entry(5, "größe 𝄞", 4096, 8191)],
             capacity: 128,
@@ -316,7 +356,8 @@ mod tests {
     fn reads_what_it_writes() {
         for sector in [512, 4096] {
             let image = encode(&table(), geometry(sector));
-            assert_eq!(read(&image.head, &image.tail, geometry(sector)), Found::Table(table()), "{sector}");
+            let table = table_on(geometry(sector));
+            assert_eq!(read(&image.head, &image.tail, geometry(sector)), Found::Table(table), "{sector}");
         }
         assert_eq!(table().entries[1].label(), "größe 𝄞");
     }
@@ -354,6 +395,33 @@ mod tests {
         let image = encode(&table(), geometry(512));
         let grown = Geometry::new(512, 128 << 20).expect("a disk");
         assert_eq!(read(&image.head, &[0; 512], grown), Found::Table(table()));
+    }
+
+    #[test]
+    fn the_old_backup_of_a_disk_that_grew_is_found_unless_a_partition_is_there() {
+        let grown = Geometry::new(512, 128 << 20).expect("a disk");
+        assert_eq!(table().old_backup(geometry(512)), None, "it is at the end");
+        let end = 64 << 20;
+        assert_eq!(table().old_backup(grown), Some((end - 33 * 512, end)));
+        let mut taken = table();
+        taken.entries[1].last = taken.alternate - 32;
+        assert_eq!(taken.old_backup(grown), None);
+        for alternate in [0, 1, 2, 33, u64::MAX] {
+            let lies = Table { alternate, ..table() };
+            assert_eq!(lies.old_backup(grown), None, "{alternate}");
+        }
+        let image = encode(&table(), geometry(512));
+        assert!(is_backup(&image.tail, grown) && !is_backup(&image.head, grown) && !is_backup(&[], grown));
+    }
+
+    #[test]
+    fn the_protective_entry_grows_and_a_boot_loader_beside_it_stays() {
+        let mut first = encode(&table(), geometry(512)).head[..512].to_vec();
+        first[..440].fill(0x90);
+        let grown = Geometry::new(512, 128 << 20).expect("a disk");
+        let covering = covering(first.clone(), grown);
+        assert_eq!(covering[458..462], (grown.sectors as u32 - 1).to_le_bytes());
+        assert_eq!((&covering[..458], &covering[462..]), (&first[..458], &first[462..]));
     }
 
     #[test]
@@ -423,7 +491,7 @@ mod tests {
             entries in proptest::collection::btree_map(1..129_u32, ("\\PC{0,40}", 34..60_000_u64, 0..70_000_u64), 0..128)
         ) {
             let entries = entries.into_iter().map(|(n, (l, first, len))| entry(n, &l, first, (first + len).min(131_000)));
-            let table = Table { guid: [3; 16], entries: entries.collect(), capacity: 128 };
+            let table = Table { guid: [3; 16], entries: entries.collect(), capacity: 128, ..table() };
             let image = encode(&table, geometry(512));
             prop_assert_eq!(read(&image.head, &image.tail, geometry(512)), Found::Table(table));
         }

@@ -43,7 +43,9 @@ pub fn apply_on(disks: &Disks, step: &Step, progress: Percent<'_>) -> Result<(),
     match step {
         Step::Unmount { disk, partition, path } => mounts::unmount(disks, disk, *partition, path),
         Step::Partition { disk, before, slots } => table::write(disks, disk, before, slots),
-        Step::Extend { disk, before, added } => table::extend(disks, disk, before, added),
+        Step::Extend { disk, before, deleted, grown, added } => {
+            table::edit(disks, disk, before, table::Edit { deleted, grown, added })
+        }
         Step::Format { disk, slot, carries, format, label } => make(disks, disk, slot, carries, *format, label),
         Step::Mount { disk, slot, format, path } => mounts::mount(disks, disk, slot, *format, path),
     }?;

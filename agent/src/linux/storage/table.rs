@@ -3,6 +3,9 @@
 //! Called by `apply`. A power cut between the two copies of a table leaves a damaged one, which is told as such and
 //! never taken for blank.
 
+use std::io;
+use std::os::unix::fs::FileExt;
+
 use muster_protocol::DiskId;
 use muster_protocol::observed::{Contents, Disk};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -27,14 +30,13 @@ pub(super) fn write(disks: &Disks, id: &DiskId, before: &Before, slots: &[Slot])
     } else {
         let regions = slots.iter().map(|slot| (slot.start_bytes, slot.size_bytes));
         for (start, size) in regions.chain([(0, disk.size_bytes)]) {
-            let (head, tail) = (size.min(HEAD as u64), size.min(TAIL as u64));
-            device.zero(start, head).and_then(|()| device.zero(start + size - tail, tail)).map_err(failed)?;
+            clear_ends(&device, start, size).map_err(failed)?;
         }
         // The old table must be gone before the new one comes: a power cut must never show half of each as a whole.
         device.sync().map_err(failed)?;
     }
     let entries = slots.iter().map(|slot| entry(slot, geometry)).collect::<Result<_, _>>()?;
-    let table = Table { guid: random_guid()?, entries, capacity: 128 };
+    let table = Table { guid: random_guid()?, entries, capacity: 128, alternate: geometry.sectors - 1 };
     let Image { head, tail } = gpt::encode(&table, geometry);
     device
         .write(device.size - tail.len() as u64, &tail)
@@ -46,39 +48,109 @@ pub(super) fn write(disks: &Disks, id: &DiskId, before: &Before, slots: &[Slot])
     verify(disks, id, slots)
 }
 
-/// Adds entries to the table that is there; the rest of it stays to the bit.
-pub(super) fn extend(disks: &Disks, id: &DiskId, before: &Before, added: &[Slot]) -> Result<(), MachineError> {
-    let failed = |source| MachineError::os(format!("extend the GPT of {id}"), source);
+/// What changes in a table that stays.
+pub(super) struct Edit<'a> {
+    /// Numbers of entries that go.
+    pub(super) deleted: &'a [u32],
+    /// Entries that get larger, as they will be.
+    pub(super) grown: &'a [Slot],
+    /// Entries that lack.
+    pub(super) added: &'a [Slot],
+}
+
+/// Changes entries of the table that is there; the rest of it stays to the bit, and what is mounted stays in use.
+pub(super) fn edit(disks: &Disks, id: &DiskId, before: &Before, change: Edit<'_>) -> Result<(), MachineError> {
+    let failed = |source| MachineError::os(format!("change the GPT of {id}"), source);
     let mounted = |disk: &Disk| disk.partitions.iter().any(|p| p.contents.mounted_at().is_some());
     let share = if mounted(&disks.observe_one(id)?) { Share::WithOwnMounts } else { Share::Exclusive };
     let device = open(disks, id, share)?;
     let disk = unchanged(disks, id, before)?;
     let geometry = geometry(id, &disk)?;
-    are_blank(&device, id, added)?;
     let (head, tail) = Region { file: device.file(), start: 0, size: device.size }.ends().map_err(failed)?;
     let mut table = match gpt::read(&head, &tail, geometry) {
         Found::Table(table) if table.capacity == 128 => table,
         Found::Table(table) => {
-            return Err(MachineError::Unable(format!("extend the GPT of {id}: it has room for {}", table.capacity)));
+            return Err(MachineError::Unable(format!("change the GPT of {id}: it has room for {}", table.capacity)));
         }
         Found::Damaged | Found::Nothing => {
             return Err(MachineError::Changed { what: id.to_string(), now: "without a GPT".into() });
         }
     };
-    for slot in added {
+    let is_gone = |number: u32| change.deleted.contains(&number);
+    let gone: Vec<_> = disk.partitions.iter().filter(|p| is_gone(p.number)).collect();
+    if let Some(path) = gone.iter().find_map(|p| p.contents.mounted_at()) {
+        return Err(MachineError::Changed { what: id.to_string(), now: format!("mounted at {path}") });
+    }
+    // Of what is free now, nothing may carry anything but the backup of the table, where the disk was smaller once.
+    let mut backup = table.old_backup(geometry);
+    if let Some((start, end)) = backup {
+        let mut bytes = vec![0; (end - start) as usize];
+        device.file().read_exact_at(&mut bytes, start).map_err(failed)?;
+        backup = backup.filter(|_| gpt::is_backup(&bytes, geometry));
+    }
+    let known = gone.iter().map(|p| (p.start_bytes, p.start_bytes + p.size_bytes)).chain(backup).collect::<Vec<_>>();
+    let larger = change.grown.iter().filter_map(|slot| {
+        let there = disk.partitions.iter().find(|p| p.number == slot.number)?;
+        let start_bytes = there.start_bytes + there.size_bytes;
+        let size_bytes = (slot.start_bytes + slot.size_bytes).checked_sub(start_bytes)?;
+        Some(Slot { start_bytes, size_bytes, ..slot.clone() })
+    });
+    let free: Vec<Slot> = larger.chain(change.added.iter().cloned()).flat_map(|slot| without(&slot, &known)).collect();
+    are_blank(&device, id, &free)?;
+
+    for (start, size) in gone.iter().map(|p| (p.start_bytes, p.size_bytes)) {
+        clear_ends(&device, start, size).map_err(failed)?;
+    }
+    if !gone.is_empty() {
+        // What was at the new partitions' ends inside of the old ones would be found there again.
+        for slot in change.added {
+            clear_ends(&device, slot.start_bytes, slot.size_bytes).map_err(failed)?;
+        }
+        device.sync().map_err(failed)?;
+    }
+    if let Some((start, end)) = backup {
+        device.zero(start, end - start).and_then(|()| device.sync()).map_err(failed)?;
+    }
+    table.entries.retain(|entry| !is_gone(entry.number));
+    let sector = u64::from(geometry.sector);
+    for slot in change.grown {
+        let entry = table.entries.iter_mut().find(|entry| entry.number == slot.number);
+        let missing = || MachineError::Missing(format!("partition {} of {id}", slot.number));
+        entry.ok_or_else(missing)?.last = (slot.start_bytes + slot.size_bytes) / sector - 1;
+    }
+    for slot in change.added {
         table.entries.push(entry(slot, geometry)?);
     }
+    let first = gpt::covering(head[..sector as usize].to_vec(), geometry);
     let Image { head, tail } = gpt::encode(&table, geometry);
-    // Sector 0 stays: it may hold a boot loader.
-    let sector = geometry.sector as usize;
     device
         .write(device.size - tail.len() as u64, &tail)
-        .and_then(|()| device.write(sector as u64, &head[sector..]))
+        .and_then(|()| device.write(sector, &head[sector as usize..]))
+        .and_then(|()| device.write(0, &first))
         .and_then(|()| device.sync())
         .map_err(failed)?;
     tell_kernel(disks, id, &disk, &device, &table, geometry)?;
     drop(device);
-    verify(disks, id, added)
+    verify(disks, id, change.grown)?;
+    verify(disks, id, change.added)
+}
+
+/// Clears the places in which signatures are.
+fn clear_ends(device: &Device, start: u64, size: u64) -> io::Result<()> {
+    let (head, tail) = (size.min(HEAD as u64), size.min(TAIL as u64));
+    device.zero(start, head)?;
+    device.zero(start + size - tail, tail)
+}
+
+/// What is left of a slot without these stretches: first byte, and the first one behind.
+fn without(slot: &Slot, known: &[(u64, u64)]) -> Vec<Slot> {
+    let mut left = vec![(slot.start_bytes, slot.start_bytes + slot.size_bytes)];
+    for &(from, to) in known {
+        let cut = |(start, end): (u64, u64)| [(start, end.min(from)), (start.max(to), end)];
+        left = left.into_iter().flat_map(cut).filter(|(start, end)| start < end).collect();
+    }
+    let part = |(start, end): (u64, u64)| Slot { start_bytes: start, size_bytes: end - start, ..slot.clone() };
+    left.into_iter().map(part).collect()
 }
 
 fn open(disks: &Disks, id: &DiskId, share: Share) -> Result<Device, MachineError> {
@@ -144,7 +216,7 @@ fn entry(slot: &Slot, geometry: Geometry) -> Result<Entry, MachineError> {
     Ok(Entry {
         number: slot.number,
         type_guid: slot.type_guid,
-        guid: random_guid()?,
+        guid: slot.guid.map_or_else(random_guid, Ok)?,
         first: slot.start_bytes / sector,
         last: (slot.start_bytes + slot.size_bytes) / sector - 1,
         attributes: 0,

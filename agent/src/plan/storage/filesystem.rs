@@ -28,11 +28,18 @@ pub(super) fn plan_filesystem(
             let carries = if have.contents == Contents::Blank { Carries::Nothing } else { Carries::Remains };
             (new_slot(number, field, slots)?, Some(carries), None)
         }
-        (Fit::Extend(added), None) => (new_slot(number, field, added)?, Some(Carries::Nothing), None),
-        (Fit::Same | Fit::Extend(_), Some(there)) => {
-            (slot_of(there), replaced(want, field, have, there)?, there.contents.mounted_at())
+        (Fit::Extend(change), there) if there.is_none() || change.deleted.contains(&number) => {
+            let slot = new_slot(number, field, &change.added)?;
+            let carries = if change.is_on_remains(&slot, have) { Carries::Remains } else { Carries::Nothing };
+            (slot, Some(carries), None)
         }
-        (Fit::Same, None) => return Err(no_partition(field)),
+        (Fit::Extend(change), Some(there)) => {
+            let slot = change.grown.iter().find(|slot| slot.number == number).cloned();
+            let slot = slot.unwrap_or_else(|| Slot::of(there));
+            (slot, replaced(want, field, have, there)?, there.contents.mounted_at())
+        }
+        (Fit::Same, Some(there)) => (Slot::of(there), replaced(want, field, have, there)?, there.contents.mounted_at()),
+        (_, None) => return Err(no_partition(field)),
     };
     let stays_mounted = carries.is_none() && mounted_at == want.mount.as_deref();
     if let Some(path) = mounted_at.filter(|_| !stays_mounted) {
@@ -131,21 +138,11 @@ fn remount_what_is_below(steps: &mut Vec<Step>, chosen: &[Chosen<'_>]) {
             };
             let out = Step::Unmount { disk: id.clone(), partition: there.number, path: path.into() };
             if !steps.contains(&out) {
-                let (disk, slot, path) = (id.clone(), slot_of(there), path.into());
+                let (disk, slot, path) = (id.clone(), Slot::of(there), path.into());
                 steps.push(out);
                 steps.push(Step::Mount { disk, slot, format: desired::Format::Ext4, path });
             }
         }
-    }
-}
-
-fn slot_of(there: &Partition) -> Slot {
-    Slot {
-        number: there.number,
-        start_bytes: there.start_bytes,
-        size_bytes: there.size_bytes,
-        label: there.label.clone(),
-        type_guid: there.type_guid,
     }
 }
 

@@ -8,6 +8,7 @@
 mod choose;
 mod filesystem;
 mod model;
+mod place;
 #[cfg(test)]
 mod properties;
 mod table;
@@ -47,13 +48,17 @@ pub enum Step {
         /// The new table.
         slots: Vec<Slot>,
     },
-    /// Add partitions to the GPT that is there, behind the last one.
+    /// Change some entries of the GPT that is there; all others stay to the bit.
     Extend {
         /// Which disk.
         disk: DiskId,
         /// What it carries.
         before: Before,
-        /// The new ones only.
+        /// Numbers of the partitions that go, with what they carry.
+        deleted: Vec<u32>,
+        /// Those that get larger where they are, as they will be.
+        grown: Vec<Slot>,
+        /// The new ones.
         added: Vec<Slot>,
     },
     /// Make a filesystem.
@@ -140,6 +145,22 @@ pub struct Slot {
     pub label: String,
     /// GPT type GUID in the byte order in which it is printed.
     pub type_guid: [u8; 16],
+    /// Its own GUID in the byte order in which it is printed; `None` for a random one.
+    pub guid: Option<[u8; 16]>,
+}
+
+impl Slot {
+    /// Where a partition lies that is there.
+    pub fn of(there: &observed::Partition) -> Self {
+        Self {
+            number: there.number,
+            start_bytes: there.start_bytes,
+            size_bytes: there.size_bytes,
+            label: there.label.clone(),
+            type_guid: there.type_guid,
+            guid: Some(there.guid),
+        }
+    }
 }
 
 /// What a partition that is to be formatted carries.
@@ -186,7 +207,8 @@ impl Step {
         match self {
             Self::Partition { before, .. } => before.contents != Contents::Blank,
             Self::Format { carries, .. } => matches!(carries, Carries::This(_)),
-            Self::Unmount { .. } | Self::Extend { .. } | Self::Mount { .. } => false,
+            Self::Extend { deleted, .. } => !deleted.is_empty(),
+            Self::Unmount { .. } | Self::Mount { .. } => false,
         }
     }
 
@@ -199,7 +221,17 @@ impl Step {
                 in_words(&before.contents, &before.partitions),
                 list(slots)
             ),
-            Self::Extend { disk, added, .. } => format!("add to the GPT of {disk}: {}", list(added)),
+            Self::Extend { disk, before, deleted, grown, added } => {
+                let lost = before.partitions.iter().filter(|p| deleted.contains(&p.number));
+                let lost = lost.map(|p| format!("{} ({})", p.number, in_words(&p.contents, &[])));
+                let parts = [
+                    ("delete from", lost.collect::<Vec<_>>().join(", ")),
+                    ("grow in", grown.iter().map(in_list).collect::<Vec<_>>().join(", ")),
+                    ("add to", added.iter().map(in_list).collect::<Vec<_>>().join(", ")),
+                ];
+                let parts = parts.iter().filter(|(_, what)| !what.is_empty());
+                parts.map(|(how, what)| format!("{how} the GPT of {disk}: {what}")).collect::<Vec<_>>().join("; ")
+            }
             Self::Format { disk, slot, carries, format, label } => {
                 let carries = match carries {
                     Carries::Nothing => "blank".to_owned(),
@@ -271,13 +303,13 @@ pub fn find<'a>(id: &DiskId, observed: &'a [Disk]) -> Result<&'a Disk, Impossibl
 }
 
 fn plan_disk(disk: &Chosen<'_>, desired: &desired::Storage) -> Result<Vec<Step>, Impossible> {
-    let fit = table::fit(disk)?;
+    let (fit, numbers) = table::fit(disk)?;
     let mut steps = fit.steps(disk);
     for filesystem in &desired.filesystems {
         let Place::Partition { disk: entry, partition } = filesystem.place;
         if usize::from(entry) == disk.entry {
             let field = format!("storage.filesystems.{}", desired.place_name(&filesystem.place));
-            let number = disk.want.partitions.get(usize::from(partition)).map_or(0, |partition| partition.number);
+            let number = numbers.get(usize::from(partition)).copied().unwrap_or(0);
             filesystem::plan_filesystem(filesystem, &field, number, disk, &fit, &mut steps)?;
         }
     }
@@ -295,8 +327,11 @@ fn line(disk: &Disk) -> String {
 }
 
 fn list(slots: &[Slot]) -> String {
-    let slot = |s: &Slot| format!("{} {:?} {}", s.number, s.label, size(s.size_bytes));
-    if slots.is_empty() { "no partitions".into() } else { slots.iter().map(slot).collect::<Vec<_>>().join(", ") }
+    if slots.is_empty() { "no partitions".into() } else { slots.iter().map(in_list).collect::<Vec<_>>().join(", ") }
+}
+
+fn in_list(slot: &Slot) -> String {
+    format!("{} {:?} {}", slot.number, slot.label, size(slot.size_bytes))
 }
 
 /// What is on a disk or partition, for people. `partitions` are told with a table.

@@ -14,9 +14,16 @@ pub fn apply_to_model(step: &Step, disks: &mut [Disk], random: [u8; 16]) {
     match step {
         Step::Partition { slots, .. } => {
             disk.contents = Contents::Gpt { guid: random };
-            disk.partitions = slots.iter().map(blank).collect();
+            disk.partitions = slots.iter().map(|slot| blank(slot, random)).collect();
         }
-        Step::Extend { added, .. } => disk.partitions.extend(added.iter().map(blank)),
+        Step::Extend { deleted, grown, added, .. } => {
+            disk.partitions.retain(|p| !deleted.contains(&p.number));
+            for slot in grown {
+                let there = disk.partitions.iter_mut().find(|p| p.number == slot.number);
+                there.into_iter().for_each(|p| p.size_bytes = slot.size_bytes);
+            }
+            disk.partitions.extend(added.iter().map(|slot| blank(slot, random)));
+        }
         Step::Unmount { partition, .. } => set_mounted_at(disk, *partition, ""),
         Step::Mount { slot, path, .. } => set_mounted_at(disk, slot.number, path),
         Step::Format { slot, format, label, .. } => {
@@ -68,13 +75,14 @@ pub fn look_again(step: &Step, disks: &[Disk]) -> Result<(), (String, String)> {
     if is_as_planned { Ok(()) } else { Err(now()) }
 }
 
-fn blank(slot: &Slot) -> Partition {
+fn blank(slot: &Slot, random: [u8; 16]) -> Partition {
     Partition {
         number: slot.number,
         start_bytes: slot.start_bytes,
         size_bytes: slot.size_bytes,
         label: slot.label.clone(),
         type_guid: slot.type_guid,
+        guid: slot.guid.unwrap_or(random),
         contents: Contents::Blank,
     }
 }

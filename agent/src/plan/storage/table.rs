@@ -2,12 +2,14 @@
 //!
 //! Called by `plan_disk` only. Knows nothing of what partitions carry: that is `filesystem`'s part.
 
-use muster_protocol::desired::{self, Table};
+use muster_protocol::desired::{self, Entry, Presence, Resize, Table};
 use muster_protocol::observed::{Contents, Disk, Partition};
 
 use super::choose::Chosen;
+use super::place::Room;
 use super::{Before, Slot, Step, in_words, line, size};
 use crate::plan::Impossible;
+use crate::sort;
 
 /// Partitions begin and end at multiples of this: right for every sector, erase block and stripe size in use.
 pub const ALIGNMENT: u64 = 1 << 20;
@@ -24,70 +26,102 @@ pub fn usable_end(size_bytes: u64, logical_sector: u32) -> u64 {
 pub(super) enum Fit {
     /// It is the desired one, or nothing is desired of it.
     Same,
-    /// It is a part of the desired one; these lack.
-    Extend(Vec<Slot>),
+    /// It becomes the desired one by changing some of its entries.
+    Extend(Edit),
     /// It is not, or there is none.
     Write(Vec<Slot>),
+}
+
+/// What changes in a table that stays.
+#[derive(Debug, Default)]
+pub(super) struct Edit {
+    /// Numbers of entries that go.
+    pub(super) deleted: Vec<u32>,
+    /// Entries that get larger, as they will be.
+    pub(super) grown: Vec<Slot>,
+    /// Entries that lack.
+    pub(super) added: Vec<Slot>,
 }
 
 impl Fit {
     /// The steps that make the table right.
     pub(super) fn steps(&self, chosen: &Chosen<'_>) -> Vec<Step> {
         let (disk, have) = (chosen.id.clone(), chosen.have);
+        let before = || Before::of(have);
+        let unmounted = |p: &Partition| {
+            let path = p.contents.mounted_at()?.to_owned();
+            Some(Step::Unmount { disk: disk.clone(), partition: p.number, path })
+        };
         match self {
             Self::Same => Vec::new(),
-            Self::Extend(added) => vec![Step::Extend { disk, before: Before::of(have), added: added.clone() }],
+            Self::Extend(Edit { deleted, grown, added }) => {
+                let gone = have.partitions.iter().filter(|p| deleted.contains(&p.number));
+                let mut steps: Vec<Step> = gone.filter_map(unmounted).collect();
+                let (deleted, grown, added) = (deleted.clone(), grown.clone(), added.clone());
+                steps.push(Step::Extend { disk: disk.clone(), before: before(), deleted, grown, added });
+                steps
+            }
             Self::Write(slots) => {
-                let mut steps: Vec<Step> = have
-                    .partitions
-                    .iter()
-                    .filter_map(|p| {
-                        let path = p.contents.mounted_at()?.to_owned();
-                        Some(Step::Unmount { disk: disk.clone(), partition: p.number, path })
-                    })
-                    .collect();
-                steps.push(Step::Partition { disk, before: Before::of(have), slots: slots.clone() });
+                let mut steps: Vec<Step> = have.partitions.iter().filter_map(unmounted).collect();
+                steps.push(Step::Partition { disk: disk.clone(), before: before(), slots: slots.clone() });
                 steps
             }
         }
     }
 }
 
-/// Compares, and finds room for what lacks.
+impl Edit {
+    /// Whether this slot lies where a partition was that goes.
+    pub(super) fn is_on_remains(&self, slot: &Slot, have: &Disk) -> bool {
+        let end = slot.start_bytes + slot.size_bytes;
+        let overlaps = |p: &Partition| p.start_bytes < end && slot.start_bytes < p.start_bytes + p.size_bytes;
+        have.partitions.iter().any(|p| self.deleted.contains(&p.number) && overlaps(p))
+    }
+}
+
+/// Why a table cannot become the desired one by changing entries.
+enum Unfit {
+    /// In words, without the remedy.
+    Differs(String),
+    /// In words, with the remedy where there is one.
+    Cannot(String),
+}
+
+/// Compares, and finds room for what lacks. Answers the numbers of the described partitions too, in their order.
 ///
 /// Errors: the disk carries something else and the document does not say `wipe_table`; there is not enough room.
-pub(super) fn fit(chosen: &Chosen<'_>) -> Result<Fit, Impossible> {
+pub(super) fn fit(chosen: &Chosen<'_>) -> Result<(Fit, Vec<u32>), Impossible> {
     let Chosen { want, have, .. } = *chosen;
     let replace = match want.table {
         Table::Keep => false,
         Table::Replace => true,
     };
-    if want.partitions.is_empty() && !replace {
-        return Ok(Fit::Same);
+    let is_present = |p: &&desired::Partition| p.presence == Presence::Present;
+    let is_any = want.partitions.iter().any(|p| is_present(&p));
+    if !replace && (want.partitions.is_empty() || have.contents == Contents::Blank && !is_any) {
+        return Ok((Fit::Same, Vec::new()));
     }
-    let fresh = || place(chosen, want.partitions.iter(), ALIGNMENT).map(Fit::Write);
+    let fresh = || {
+        let numbers = numbers(want, &[]).map_err(|problem| chosen.impossible(problem))?;
+        let wanted: Vec<_> = numbers.iter().copied().zip(&want.partitions).filter(|(_, p)| is_present(p)).collect();
+        let placed = Room::beside(have, std::iter::empty()).place(&wanted);
+        Ok((Fit::Write(placed.map_err(|problem| chosen.impossible(problem))?), numbers))
+    };
     if have.contents == Contents::Blank {
         return fresh();
     }
-    let mismatch = match &have.contents {
-        Contents::Gpt { .. } => mismatch(want, have),
-        _ => Some(format!("it carries {}", in_words(&have.contents, &have.partitions))),
+    let unfit = match &have.contents {
+        Contents::Gpt { .. } => match edit(want, have, replace) {
+            Ok((change, numbers)) if change.is_nothing() => return Ok((Fit::Same, numbers)),
+            Ok((change, numbers)) => return Ok((Fit::Extend(change), numbers)),
+            Err(unfit) => unfit,
+        },
+        _ => Unfit::Differs(format!("it carries {}", in_words(&have.contents, &have.partitions))),
     };
-    match mismatch {
-        None => {
-            let lacking: Vec<_> = want.partitions.iter().filter(|p| partition(have, p.number).is_none()).collect();
-            if lacking.is_empty() {
-                return Ok(Fit::Same);
-            }
-            let end = have.partitions.iter().map(|p| p.start_bytes.saturating_add(p.size_bytes)).max();
-            let start = end.unwrap_or(0).max(ALIGNMENT).next_multiple_of(ALIGNMENT);
-            match place(chosen, lacking.into_iter(), start) {
-                Err(_) if replace => fresh(),
-                placed => placed.map(Fit::Extend),
-            }
-        }
-        Some(_) if replace => fresh(),
-        Some(problem) => Err(chosen.impossible(format!(
+    match unfit {
+        _ if replace => fresh(),
+        Unfit::Cannot(problem) => Err(chosen.impossible(problem)),
+        Unfit::Differs(problem) => Err(chosen.impossible(format!(
             "{} is neither blank nor partitioned as described: {problem}; \
              say `wipe_table: true` to replace what it carries, which then needs a permit",
             line(have)
@@ -100,66 +134,128 @@ pub(super) fn partition(disk: &Disk, number: u32) -> Option<&Partition> {
     disk.partitions.iter().find(|p| p.number == number)
 }
 
-/// The first way in which the GPT that is there contradicts the document; partitions that only lack do not.
-fn mismatch(want: &desired::Disk, have: &Disk) -> Option<String> {
-    have.partitions.iter().find_map(|there| {
-        let Some(wanted) = want.partitions.iter().find(|p| p.number == there.number) else {
-            return Some(format!(
-                "it has a partition {} ({}), which is not described",
-                there.number,
-                size(there.size_bytes)
-            ));
-        };
-        let differs = |what: &str, is: &str, should: &str| {
-            Some(format!("the {what} of partition {} is {is} and not {should}", there.number))
-        };
-        // Without a size it took what was left; the disk may have grown since, and that is no reason to lose data.
-        if let Some(size_mib) = wanted.size_mib
-            && there.size_bytes != size_mib.saturating_mul(1 << 20)
-        {
-            differs("size", &format!("{} bytes", there.size_bytes), &format!("{size_mib} MiB"))
-        } else if there.label != wanted.label {
-            differs("label", &format!("{:?}", there.label), &format!("{:?}", wanted.label))
-        } else if there.type_guid != wanted.type_guid {
-            differs("type", &guid(there.type_guid), &guid(wanted.type_guid))
-        } else {
-            None
-        }
-    })
-}
-
-/// Puts partitions one behind the other from `start`.
-fn place<'a>(
-    chosen: &Chosen<'_>,
-    partitions: impl Iterator<Item = &'a desired::Partition>,
-    start: u64,
-) -> Result<Vec<Slot>, Impossible> {
-    let have = chosen.have;
-    let end = usable_end(have.size_bytes, have.logical_sector);
-    let mut at = start;
-    let mut slots = Vec::new();
-    for wanted in partitions {
-        let left = end.saturating_sub(at);
-        let size_bytes = match wanted.size_mib {
-            Some(mib) => mib.saturating_mul(1 << 20),
-            None => left.max(ALIGNMENT),
-        };
-        if size_bytes > left {
-            return Err(chosen.impossible(format!(
-                "there is no room for partition {}: it needs {} MiB and {} MiB are left of {}",
-                wanted.number,
-                size_bytes >> 20,
-                left >> 20,
-                line(have)
-            )));
-        }
-        let (number, label, type_guid) = (wanted.number, wanted.label.clone(), wanted.type_guid);
-        slots.push(Slot { number, start_bytes: at, size_bytes, label, type_guid });
-        at += size_bytes;
+impl Edit {
+    fn is_nothing(&self) -> bool {
+        self.deleted.is_empty() && self.grown.is_empty() && self.added.is_empty()
     }
-    Ok(slots)
 }
 
-fn guid(bytes: [u8; 16]) -> String {
+/// The number of each described partition: its own, or that of the one that has its label, or the next one that is free.
+fn numbers(want: &desired::Disk, there: &[Partition]) -> Result<Vec<u32>, String> {
+    let mut taken: Vec<u32> = want.partitions.iter().map(|p| p.number).chain(there.iter().map(|p| p.number)).collect();
+    let mut numbers = Vec::new();
+    for wanted in &want.partitions {
+        let mut labeled = there.iter().filter(|p| p.label == wanted.label);
+        let number = match (wanted.number, labeled.next(), labeled.next()) {
+            (0, Some(_), Some(_)) => {
+                {
+                    return Err(format!("two partitions have the label {:?}; say which by its number", wanted.label));
+                };
+            }
+            (0, Some(one), None) => one.number,
+            (0, None, _) => (1..=128)
+                .find(|number| !taken.contains(number))
+                .ok_or_else(|| format!("there is no number left for the partition {:?}", wanted.label))?,
+            (number, ..) => number,
+        };
+        taken.push(number);
+        numbers.push(number);
+    }
+    Ok(numbers)
+}
+
+/// What has to change in the GPT that is there. Partitions that are not described stay, unless the table is to be replaced.
+fn edit(want: &desired::Disk, have: &Disk, replace: bool) -> Result<(Edit, Vec<u32>), Unfit> {
+    let numbers = numbers(want, &have.partitions).map_err(Unfit::Cannot)?;
+    let mut change = Edit::default();
+    let (mut lacking, mut growing) = (Vec::new(), Vec::new());
+    for (&number, wanted) in numbers.iter().zip(&want.partitions) {
+        match (wanted.presence, partition(have, number)) {
+            (Presence::Absent, None) => {}
+            (Presence::Absent, Some(_)) if wanted.entry == Entry::Replace => change.deleted.push(number),
+            (Presence::Absent, Some(there)) => {
+                return Err(Unfit::Cannot(format!(
+                    "{} has a partition {number} ({}, {}), which should not be there; say `wipe_partition_entry: true` to \
+                     delete it, which then needs a permit",
+                    line(have),
+                    size(there.size_bytes),
+                    in_words(&there.contents, &[])
+                )));
+            }
+            (Presence::Present, None) => lacking.push((number, wanted)),
+            (Presence::Present, Some(there)) => match difference(wanted, there) {
+                None if wanted.resize == Resize::Grow => growing.push((wanted, there)),
+                None => {}
+                Some(_) if wanted.entry == Entry::Replace => {
+                    change.deleted.push(number);
+                    lacking.push((number, wanted));
+                }
+                Some(problem) => return Err(Unfit::Differs(problem)),
+            },
+        }
+    }
+    let undescribed = have.partitions.iter().find(|there| !numbers.contains(&there.number));
+    if let Some(there) = undescribed.filter(|_| replace) {
+        let (number, size) = (there.number, size(there.size_bytes));
+        return Err(Unfit::Differs(format!("it has a partition {number} ({size}), which is not described")));
+    }
+    let kept = have.partitions.iter().filter(|p| !change.deleted.contains(&p.number));
+    let mut room = Room::beside(have, kept.map(|p| (p.start_bytes, p.size_bytes)));
+    // What says how large it will be comes before what takes what is left.
+    for takes_the_rest in [false, true] {
+        for (wanted, there) in growing.iter().filter(|(wanted, _)| wanted.size_mib.is_none() == takes_the_rest) {
+            change.grown.extend(grow(wanted, there, &mut room).map_err(Unfit::Cannot)?);
+        }
+        let part: Vec<_> = lacking.iter().copied().filter(|(_, p)| p.size_mib.is_none() == takes_the_rest).collect();
+        change.added.extend(room.place(&part).map_err(Unfit::Cannot)?);
+    }
+    sort::short(&mut change.added, |a, b| a.number.cmp(&b.number));
+    Ok((change, numbers))
+}
+
+/// What a partition that is there becomes by growing; `None` where it is large enough.
+fn grow(wanted: &desired::Partition, there: &Partition, room: &mut Room<'_>) -> Result<Option<Slot>, String> {
+    let end = there.start_bytes.saturating_add(there.size_bytes);
+    let limit = room.until(end);
+    let target = wanted.size_mib.map_or(limit, |mib| there.start_bytes.saturating_add(mib.saturating_mul(1 << 20)));
+    if target <= end {
+        return Ok(None);
+    }
+    if target > limit {
+        return Err(format!(
+            "partition {} cannot grow to {} MiB: {} MiB are left behind it",
+            there.number,
+            (target - there.start_bytes) >> 20,
+            limit.saturating_sub(end) >> 20
+        ));
+    }
+    room.take(end, target);
+    Ok(Some(Slot { size_bytes: target - there.start_bytes, ..Slot::of(there) }))
+}
+
+/// The first way in which a partition contradicts the document, but for being smaller where it may grow.
+fn difference(wanted: &desired::Partition, there: &Partition) -> Option<String> {
+    let differs = |what: &str, is: &str, should: &str| {
+        Some(format!("the {what} of partition {} is {is} and not {should}", there.number))
+    };
+    // Without a size it took what was left; the disk may have grown since, and that is no reason to lose data.
+    let size_bytes = wanted.size_mib.map(|mib| mib.saturating_mul(1 << 20));
+    let may_grow = |size: u64| wanted.resize == Resize::Grow && there.size_bytes < size;
+    if let Some(size) = size_bytes.filter(|size| there.size_bytes != *size && !may_grow(*size)) {
+        differs("size", &format!("{} bytes", there.size_bytes), &format!("{} MiB", size >> 20))
+    } else if let Some(mib) = wanted.start_mib.filter(|mib| there.start_bytes != mib.saturating_mul(1 << 20)) {
+        differs("start", &format!("at byte {}", there.start_bytes), &format!("at {mib} MiB"))
+    } else if there.label != wanted.label {
+        differs("label", &format!("{:?}", there.label), &format!("{:?}", wanted.label))
+    } else if there.type_guid != wanted.type_guid {
+        differs("type", &in_hex(there.type_guid), &in_hex(wanted.type_guid))
+    } else if let Some(guid) = wanted.guid.filter(|guid| there.guid != *guid) {
+        differs("GUID", &in_hex(there.guid), &in_hex(guid))
+    } else {
+        None
+    }
+}
+
+fn in_hex(bytes: [u8; 16]) -> String {
     muster_protocol::MachineId::from_bytes(bytes).to_string()
 }

@@ -2,7 +2,8 @@
 
 use muster_protocol::MachineId;
 use muster_protocol::desired::{
-    Disk, DiskRule, DiskSelect, Existing, Filesystem, Format, LINUX_FILESYSTEM, Partition, Pick, Place, Storage, Table,
+    Disk, DiskRule, DiskSelect, Entry, Existing, Filesystem, Format, LINUX_FILESYSTEM, Partition, Pick, Place,
+    Presence, Resize, Storage, Table,
 };
 use muster_protocol::inventory::Medium;
 use serde_json::{Map, Value};
@@ -68,7 +69,9 @@ fn render_rule(rule: &DiskRule) -> Value {
 
 fn partition(partition: &Partition) -> Value {
     let mut out = Map::new();
-    put(&mut out, "number", partition.number);
+    if partition.number > 0 {
+        put(&mut out, "number", partition.number);
+    }
     if !partition.label.is_empty() {
         put(&mut out, "label", partition.label.as_str());
     }
@@ -78,6 +81,24 @@ fn partition(partition: &Partition) -> Value {
     if partition.type_guid != LINUX_FILESYSTEM {
         // A machine's id has the same text form as a GUID.
         put(&mut out, "type_guid", MachineId::from_bytes(partition.type_guid).to_string());
+    }
+    if let Some(start) = partition.start_mib {
+        put(&mut out, "start_mib", start);
+    }
+    if let Some(guid) = partition.guid {
+        put(&mut out, "guid", MachineId::from_bytes(guid).to_string());
+    }
+    match partition.presence {
+        Presence::Present => {}
+        Presence::Absent => put(&mut out, "should_exist", false),
+    }
+    match partition.entry {
+        Entry::Keep => {}
+        Entry::Replace => put(&mut out, "wipe_partition_entry", true),
+    }
+    match partition.resize {
+        Resize::Never => {}
+        Resize::Grow => put(&mut out, "resize", true),
     }
     Value::Object(out)
 }
@@ -111,6 +132,9 @@ fn filesystem(storage: &Storage, filesystem: &Filesystem) -> Value {
 fn device(storage: &Storage, place: &Place) -> Option<String> {
     let Place::Partition { disk, .. } = place;
     let partition = storage.partition(place)?;
+    if partition.number == 0 {
+        return Some(format!("{LABELS}{}", partition.label));
+    }
     Some(match &storage.disks.get(usize::from(*disk))?.select {
         DiskSelect::Id(id) => format!("{id}-part{}", partition.number),
         DiskSelect::Path(path) => format!("{SLOTS}{path}-part{}", partition.number),

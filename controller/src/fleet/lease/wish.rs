@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use muster_protocol::DiskId;
 use muster_protocol::desired::{
-    Checked, Desired, Disk, DiskSelect, Ethernet, Existing, Filesystem, Format, LINUX_FILESYSTEM, Link, LinkKind,
-    MAIN_TABLE, Network, Partition, Place, Reach, Route, Select, Settings, Storage, Table, check,
+    Checked, Desired, Disk, DiskSelect, Ethernet, Existing, Filesystem, Format, Link, LinkKind, MAIN_TABLE, Network,
+    Partition, Place, Reach, Route, Select, Settings, Storage, Table, check,
 };
 use muster_protocol::inventory::{Attachment, Inventory};
 
@@ -110,7 +110,7 @@ fn storage(inventory: &Inventory) -> Option<Storage> {
     let mut named: Vec<(u64, DiskId)> = fixed.filter_map(|d| Some((d.size_bytes, d.id()?))).collect();
     named.sort_by(|(a_size, a), (b_size, b)| b_size.cmp(a_size).then_with(|| a.cmp(b)));
     let (_, disk) = named.into_iter().next()?;
-    let partition = Partition { number: 1, label: LABEL.into(), size_mib: None, type_guid: LINUX_FILESYSTEM };
+    let partition = Partition::new(1, LABEL, None);
     Some(Storage {
         disks: vec![Disk { select: DiskSelect::Id(disk), table: Table::Keep, partitions: vec![partition] }],
         filesystems: vec![Filesystem {

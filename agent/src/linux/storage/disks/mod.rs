@@ -217,6 +217,7 @@ impl Disks {
             size_bytes: place.size,
             label: place.label,
             type_guid: place.type_guid,
+            guid: place.guid,
             contents,
         })
     }

@@ -43,6 +43,8 @@ pub struct Place {
     pub label: String,
     /// GPT type in the byte order in which it is printed, zeros for MBRs.
     pub type_guid: [u8; 16],
+    /// Its own GUID in the byte order in which it is printed, zeros for MBRs.
+    pub guid: [u8; 16],
 }
 
 /// What a partition, or anything else that is no whole disk, carries.
@@ -67,6 +69,7 @@ pub fn of_disk(ends: Ends<'_>, logical_sector: u32) -> (Contents, Vec<Place>) {
                 size: (entry.last - entry.first + 1) * sector,
                 label: entry.label(),
                 type_guid: entry.type_guid,
+                guid: entry.guid,
             };
             return (Contents::Gpt { guid: table.guid }, table.entries.iter().map(place).collect());
         }
@@ -268,7 +271,8 @@ fn mbr(head: &[u8], sector: u64, size: u64) -> Option<Vec<Place>> {
         if !matches!(status, 0 | 0x80) || kind == 0 || start == 0 || len == 0 || start >= size {
             return None;
         }
-        places.push(Place { number, start, size: len.min(size - start), label: String::new(), type_guid: [0; 16] });
+        let (label, none) = (String::new(), [0; 16]);
+        places.push(Place { number, start, size: len.min(size - start), label, type_guid: none, guid: none });
     }
     Some(places)
 }

@@ -40,6 +40,8 @@ pub struct ObservedPartitionView {
     pub label: String,
     /// GPT type.
     pub type_guid: String,
+    /// Its own GUID.
+    pub guid: String,
     /// What it carries, in words.
     pub contents: String,
 }
@@ -63,6 +65,7 @@ fn partition_view(partition: &Partition) -> ObservedPartitionView {
         size_bytes: partition.size_bytes,
         label: partition.label.clone(),
         type_guid: uuid(partition.type_guid),
+        guid: uuid(partition.guid),
         contents: contents(&partition.contents),
     }
 }
