@@ -13,7 +13,7 @@ use muster_protocol::DiskId;
 use muster_protocol::enroll::Identity;
 use muster_protocol::inventory::Inventory;
 use muster_protocol::observed::{self, Observed};
-use muster_protocol::to_agent::PowerAction;
+use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
 use tokio::sync::Notify;
 
@@ -57,7 +57,7 @@ pub trait Machine: Send + Sync + 'static {
     fn apply_storage(&self, step: &plan::storage::Step, progress: Percent<'_>) -> Result<(), MachineError>;
 
     /// Destroys what a disk carries, its partitions included, and proves it by reading back.
-    fn wipe(&self, disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError>;
+    fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError>;
 
     /// A socket for packets to this address, new each time, so that nothing of a network that is gone sticks to it. Where a
     /// way is given, they take it and no other.

@@ -15,7 +15,7 @@ use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, T
 use muster_protocol::observed::{
     Address, Admin, Contents, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
 };
-use muster_protocol::to_agent::PowerAction;
+use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::{DiskId, Mac};
 use tokio::sync::Notify;
@@ -390,19 +390,24 @@ impl Machine for SimMachine {
         Ok(())
     }
 
-    fn wipe(&self, disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
+    fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
         let mut world = self.world_once_it_goes_on(&format!("wipe {disk}"));
         let carried_out = world.meets_no_fault(&format!("wipe {disk}"))?;
         let there = world.disks.iter_mut().find(|d| disk.names(d.wwn.as_deref(), d.serial.as_deref()));
         let there = there.ok_or_else(|| MachineError::Missing(disk.to_string()))?;
         progress(50);
         if carried_out {
-            there.contents = Contents::Blank;
+            there.contents = match level {
+                WipeLevel::Signatures => Contents::Unknown,
+                WipeLevel::Quick | WipeLevel::Full | WipeLevel::Secure => Contents::Blank,
+            };
             there.partitions.clear();
         }
         progress(100);
-        let (bytes, verified_bytes) = (there.size_bytes, there.size_bytes);
-        Ok(WipeReceipt { disk: disk.clone(), method: "simulated".into(), bytes, verified_bytes, milliseconds: 1 })
+        let size_bytes = there.size_bytes;
+        let (bytes, verified_bytes) = (size_bytes, size_bytes);
+        let (disk, method) = (disk.clone(), "simulated".into());
+        Ok(WipeReceipt { disk, method, size_bytes, bytes, verified_bytes, milliseconds: 1 })
     }
 
     fn socket(&self, to: IpAddr, way: Option<&NewWay>) -> Result<UdpSocket, MachineError> {

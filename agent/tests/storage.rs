@@ -14,6 +14,7 @@ use muster_agent::plan::storage::{Step, differences, plan};
 use muster_protocol::desired::{self, DiskSelect, Entry, Existing, Format, Place, Presence, Resize, Storage, Table};
 use muster_protocol::inventory::{Attachment, Disk, Medium, Transport};
 use muster_protocol::observed::{self, Contents};
+use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::{DiskId, MachineId};
 
 const MIB: u64 = 1 << 20;
@@ -426,29 +427,55 @@ fn a_table_is_replaced_only_by_a_step_that_says_what_it_destroys() {
 
 #[test]
 fn a_wiped_disk_is_zero_in_every_byte_and_has_no_partitions() {
+    // A loop device erases nothing by itself.
+    for (level, method) in
+        [(WipeLevel::Full, "overwritten"), (WipeLevel::Quick, "discarded"), (WipeLevel::Secure, "overwritten")]
+    {
+        let lab = Lab::new(256 * MIB);
+        let (outer, inner) = (lab.mount_point("outer"), lab.mount_point("outer/inner"));
+        let desired =
+            want(&[("a", Some(32)), ("b", None)], &[(1, "a", Some(inner.clone())), (2, "b", Some(outer.clone()))]);
+        lab.converge(&desired);
+        fs::write(format!("{inner}/secret"), vec![0x42; 1 << 20]).expect("written");
+        lab.write(200 * MIB, &[7; 4096]);
+
+        let mut percents = vec![];
+        let receipt = wipe_on(&lab.disks, &id(), level, &mut |percent| percents.push(percent)).expect("wiped");
+        assert_eq!((receipt.disk, &*receipt.method), (id(), method));
+        assert_eq!((receipt.size_bytes, receipt.bytes, receipt.verified_bytes), (256 * MIB, 256 * MIB, 256 * MIB));
+        assert!(percents.is_sorted() && percents.first() == Some(&0) && percents.last() == Some(&100), "{percents:?}");
+
+        let image = fs::read(lab.image()).expect("read");
+        assert!(image.iter().all(|&byte| byte == 0));
+        let observed = lab.observe();
+        assert_eq!((observed.contents, observed.partitions), (Contents::Blank, vec![]));
+        assert!(!Path::new(&format!("{}p1", lab.device)).exists(), "the kernel forgot the partitions");
+        assert!(!fs::read_to_string("/proc/self/mounts").expect("read").contains(&outer));
+
+        wipe_on(&lab.disks, &id(), level, &mut |_| {}).expect("again does no harm");
+        lab.converge(&desired);
+    }
+}
+
+#[test]
+fn a_disk_without_signatures_is_recognized_by_nobody_and_keeps_its_data() {
     let lab = Lab::new(256 * MIB);
-    let (outer, inner) = (lab.mount_point("outer"), lab.mount_point("outer/inner"));
-    let desired =
-        want(&[("a", Some(32)), ("b", None)], &[(1, "a", Some(inner.clone())), (2, "b", Some(outer.clone()))]);
-    lab.converge(&desired);
-    fs::write(format!("{inner}/secret"), vec![0x42; 1 << 20]).expect("written");
-    lab.write(200 * MIB, &[7; 4096]);
-
-    let mut percents = vec![];
-    let receipt = wipe_on(&lab.disks, &id(), &mut |percent| percents.push(percent)).expect("wiped");
-    assert_eq!((receipt.disk, &*receipt.method), (id(), "zeroed"));
-    assert_eq!((receipt.bytes, receipt.verified_bytes), (256 * MIB, 256 * MIB));
-    assert!(percents.is_sorted() && percents.first() == Some(&0) && percents.last() == Some(&100), "{percents:?}");
-
+    lab.converge(&want(&[("a", Some(32)), ("b", None)], &[(1, "a", None), (2, "b", None)]));
+    lab.write(100 * MIB, &vec![7; 100 << 20]);
+    let receipt = wipe_on(&lab.disks, &id(), WipeLevel::Signatures, &mut |_| {}).expect("wiped");
+    assert_eq!(&*receipt.method, "signatures overwritten");
+    assert!(receipt.bytes == receipt.verified_bytes && receipt.bytes < 16 * MIB, "{receipt:?}");
     let image = fs::read(lab.image()).expect("read");
-    assert!(image.iter().all(|&byte| byte == 0));
+    assert!(image[100 << 20..][..100 << 20].iter().all(|&byte| byte == 7));
+    // The same table again shows nothing of what was there.
     let observed = lab.observe();
-    assert_eq!((observed.contents, observed.partitions), (Contents::Blank, vec![]));
-    assert!(!Path::new(&format!("{}p1", lab.device)).exists(), "the kernel forgot the partitions");
-    assert!(!fs::read_to_string("/proc/self/mounts").expect("read").contains(&outer));
-
-    wipe_on(&lab.disks, &id(), &mut |_| {}).expect("again does no harm");
-    lab.converge(&desired);
+    assert!(observed.contents != Contents::Blank && observed.partitions.is_empty(), "{observed:?}");
+    assert!(run("wipefs", &["--noheadings", &lab.device]).is_empty());
+    run("sgdisk", &["--new=1:2048:+32M", "--new=2:0:0", &lab.device]);
+    run("partx", &["--update", &lab.device]);
+    for partition in ["p1", "p2"] {
+        assert!(run("wipefs", &["--noheadings", &format!("{}{partition}", lab.device)]).is_empty());
+    }
 }
 
 #[test]
@@ -462,7 +489,7 @@ fn what_others_mounted_is_neither_unmounted_nor_written_to() {
 
     let observed = lab.observe();
     assert!(observed.held.contains("is mounted at") && observed.held.contains(&theirs), "{}", observed.held);
-    let error = wipe_on(&lab.disks, &id(), &mut |_| {}).expect_err("in use").to_string();
+    let error = wipe_on(&lab.disks, &id(), WipeLevel::Full, &mut |_| {}).expect_err("in use").to_string();
     assert!(error.contains(&theirs), "{error}");
     let refused = plan(&replacing(want(&[("b", None)], &[])), &[observed]).expect_err("in use").to_string();
     assert!(refused.contains("may not be written to"), "{refused}");
@@ -501,7 +528,7 @@ fn swap_and_boot_media_hold_a_disk() {
     run("xorriso", &["-as", "mkisofs", "-V", "MUSTER", "-o", text(&iso), text(&tree)]);
     lab.write(0, &fs::read(iso).expect("read"));
     assert!(lab.observe().held.contains("Muster boot medium"));
-    assert!(wipe_on(&lab.disks, &id(), &mut |_| {}).is_err());
+    assert!(wipe_on(&lab.disks, &id(), WipeLevel::Full, &mut |_| {}).is_err());
 }
 
 #[test]

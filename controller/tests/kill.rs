@@ -105,6 +105,7 @@ async fn count_up(fleet: Fleet, code: String) {
                     abbreviation: String::new(),
                     zones: Vec::new(),
                     annotations: BTreeMap::new(),
+                    ..Location::default()
                 });
                 Ok((code, count))
             })

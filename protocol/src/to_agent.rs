@@ -82,6 +82,25 @@ pub struct Wipe {
     pub operation: OperationId,
     /// The disks that lose everything.
     pub disks: Vec<DiskId>,
+    /// How thoroughly.
+    pub level: WipeLevel,
+}
+
+/// How thoroughly disks are wiped. What a disk cannot do itself is done by overwriting it: a level is what holds afterwards
+/// at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WipeLevel {
+    /// Nobody recognizes what was there: both ends of the disk and of each partition are zeroed. The data stays.
+    Signatures,
+    /// All of it reads as zeros: discarded where the disk guarantees that, else overwritten.
+    Quick,
+    /// All of it is overwritten with zeros.
+    #[default]
+    Full,
+    /// The disk erases itself, blocks included that it has set aside (NVMe sanitize or format, ATA security erase); then it
+    /// reads as zeros. Overwritten where it has none of these.
+    Secure,
 }
 
 /// An agent's answer.

@@ -91,9 +91,11 @@ pub enum Work {
 pub struct WipeReceipt {
     /// Which one.
     pub disk: DiskId,
-    /// In words: `zeroed`, ….
+    /// In words: `overwritten`, `discarded`, `NVMe format`, ….
     pub method: String,
-    /// Bytes overwritten.
+    /// Bytes of the disk.
+    pub size_bytes: u64,
+    /// Bytes that were destroyed: all, or those that signatures lie in.
     pub bytes: u64,
     /// Bytes read back and found to be zero.
     pub verified_bytes: u64,

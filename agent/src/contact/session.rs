@@ -115,6 +115,7 @@ impl Session {
 mod tests {
     use super::*;
     use muster_protocol::Generation;
+    use muster_protocol::to_agent::WipeLevel;
 
     const BOOT: BootId = BootId::from_bytes([1; 16]);
 
@@ -134,7 +135,7 @@ mod tests {
         let mut session = Session::new(BOOT, Manage::ALL);
         let (generation, desired) = (Generation(1), Desired::default());
         let apply = Apply { generation, desired: desired.clone(), permit: None, confirm_within_s: 30 };
-        let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: Vec::new() };
+        let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: Vec::new(), level: WipeLevel::Full };
         for call in [Call::Plan(desired), Call::Apply(apply), Call::Wipe(wipe), reboot(BOOT, 1)] {
             assert_eq!(session.decide(call, Ok(())), Act::Answer(Answer::Refused(Refusal::Pending)));
         }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use muster_protocol::enroll::Identity;
 use muster_protocol::inventory::Inventory;
 use muster_protocol::observed::{self, Observed};
-use muster_protocol::to_agent::PowerAction;
+use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::{BootId, DiskId};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
@@ -111,8 +111,8 @@ impl Machine for LinuxMachine {
         storage::apply(step, progress)
     }
 
-    fn wipe(&self, disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
-        storage::wipe(disk, progress)
+    fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
+        storage::wipe(disk, level, progress)
     }
 
     fn socket(&self, to: IpAddr, way: Option<&NewWay>) -> Result<UdpSocket, MachineError> {

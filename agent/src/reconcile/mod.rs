@@ -406,7 +406,7 @@ impl Reconciler {
     }
 
     async fn do_wipe(&self, wipe: Wipe) {
-        let Wipe { operation, disks } = wipe;
+        let Wipe { operation, disks, level } = wipe;
         let count = disks.len().max(1);
         let mut receipts = Vec::with_capacity(count);
         for (at, disk) in disks.into_iter().enumerate() {
@@ -422,7 +422,7 @@ impl Reconciler {
                             outbox.send_modify(|out| out.set_work(operation, state));
                         }
                     };
-                    machine.wipe(&disk, &mut progress).map_err(|error| format!("{disk}: {}", chain(&error)))
+                    machine.wipe(&disk, level, &mut progress).map_err(|error| format!("{disk}: {}", chain(&error)))
                 })
                 .await;
             match wiped {

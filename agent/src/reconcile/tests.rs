@@ -15,6 +15,7 @@ use muster_protocol::desired::{
 };
 use muster_protocol::hello::Reason;
 use muster_protocol::observed::{Address, Contents, Origin};
+use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::{DiskId, Generation, desired};
 use tokio::task::JoinHandle;
 
@@ -500,7 +501,7 @@ async fn one_piece_of_work_at_a_time() {
     lab.apply(1, &network(GATEWAY)).await;
     let busy = Answer::Refused(Refusal::Busy("applying generation 1".into()));
     assert_eq!(lab.apply(2, &network(GATEWAY)).await, busy);
-    let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()] };
+    let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()], level: WipeLevel::Full };
     assert_eq!(lab.reconciler.wipe(wipe).await, busy);
     assert!(lab.reconciler.must_not_be_cut().is_err());
     lab.settled().await;
@@ -536,7 +537,7 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
 async fn a_repeated_wipe_starts_nothing_and_tells_its_receipts_again() {
     let lab = Lab::new();
     lab.machine.put_filesystem(&disk(), "ntfs");
-    let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()] };
+    let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()], level: WipeLevel::Full };
     assert_eq!(lab.reconciler.wipe(wipe.clone()).await, Answer::Accepted);
     let mut outbox = lab.outbox.subscribe();
     let done = |out: &Outbox| matches!(out.work(&wipe.operation), Some(Work::Done { receipts }) if receipts.len() == 1);
@@ -547,8 +548,11 @@ async fn a_repeated_wipe_starts_nothing_and_tells_its_receipts_again() {
     assert!(done(&lab.outbox.borrow()));
     assert_ne!(lab.machine.observe().expect("observes").disks[0].contents, Contents::Blank);
 
-    let unknown =
-        Wipe { operation: OperationId::from_bytes([2; 16]), disks: vec!["serial:NONE".parse().expect("a disk id")] };
+    let unknown = Wipe {
+        operation: OperationId::from_bytes([2; 16]),
+        disks: vec!["serial:NONE".parse().expect("a disk id")],
+        level: WipeLevel::Full,
+    };
     assert!(matches!(lab.reconciler.wipe(unknown).await, Answer::Refused(Refusal::Impossible(_))));
 }
 
@@ -558,7 +562,7 @@ async fn what_is_asked_right_after_the_boot_waits_for_the_disks() {
         let machine = Arc::new(SimMachine::new(1));
         machine.hide_disks_until_settled();
         let lab = Lab::with(machine, Keep::memory());
-        let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()] };
+        let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()], level: WipeLevel::Full };
         match ask {
             0 => assert!(matches!(lab.reconciler.plan(storage()).await, Answer::Planned(_))),
             1 => assert_eq!(lab.apply(1, &storage()).await, Answer::Accepted),

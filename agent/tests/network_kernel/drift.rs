@@ -22,7 +22,7 @@ use muster_protocol::enroll::Identity;
 use muster_protocol::hello::Progress;
 use muster_protocol::inventory::Inventory;
 use muster_protocol::observed::{self, Observed};
-use muster_protocol::to_agent::{Answer, Apply, PowerAction};
+use muster_protocol::to_agent::{Answer, Apply, PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::{BootId, DiskId, Generation, VlanTag};
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ impl Machine for OnlyNetwork {
         Err(MachineError::Unable("store anything".into()))
     }
 
-    fn wipe(&self, _: &DiskId, _: Percent<'_>) -> Result<WipeReceipt, MachineError> {
+    fn wipe(&self, _: &DiskId, _: WipeLevel, _: Percent<'_>) -> Result<WipeReceipt, MachineError> {
         Err(MachineError::Unable("wipe anything".into()))
     }
 

@@ -348,7 +348,7 @@ pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId
         PowerAction::Off => "off",
     };
     draft.audit("machine.power", id, Facts::one("boot", boot), Facts::one("power", word));
-    let begin_by = draft.now_unix_ms() + operation::POWER_BEGIN_WITHIN_MS;
+    let begin_by = draft.now_unix_ms() + operation::BEGIN_WITHIN_MS;
     operation::open(draft, id, kind, Some(begin_by))
 }
 

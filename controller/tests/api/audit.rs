@@ -85,6 +85,11 @@ async fn changes(lab: &Lab) -> Vec<Change> {
         patch("/machines/{machine}", machine(online, ""), json!({"on_drift": "report"})),
         post("/machines/{machine}/apply", machine(online, "/apply"), json!({"document": document})),
         post("/machines/{machine}/power", machine(online, "/power"), json!({"action": "reboot"})),
+        post(
+            "/machines/{machine}/wipe",
+            machine(online, "/wipe"),
+            json!({"disks": ["serial:DISK-S1"], "level": "quick"}),
+        ),
         post("/operations/{operation}/cancel", "", Value::Null),
         post("/rollouts", "/rollouts", json!({"document": document, "selector": {"labels": "rack=4"}})),
         post("/rollouts/{rollout}/pause", "/rollouts/1/pause", json!({})),

@@ -9,6 +9,7 @@ use muster_protocol::{Digest, DiskId, Generation};
 use serde_json::json;
 
 use crate::lab::Lab;
+use crate::lease::leased;
 
 const NETWORK: &str = "network:\n  version: 2\n  ethernets:\n    eth0:\n      addresses: [192.0.2.7/24]\n";
 const STORAGE: &str = "storage:\n  disks:\n    - device: serial:D1\n      partitions: [{number: 1, label: data}]\n";
@@ -256,4 +257,35 @@ async fn news_of_an_operation_are_waited_for() {
     let over = lab.ask(Method::GET, format!("{path}?wait=60")).header("if-none-match", news.header("etag")).send();
     assert_eq!(over.await.status, 304);
     lab.get(format!("{path}?wait=61")).await.refuses(422, "invalid", "wait");
+}
+
+#[tokio::test]
+async fn a_wipe_names_its_disks_and_its_level_and_needs_its_machine() {
+    let lab = Lab::new().await;
+    let (there, gone) = (lab.online("S1").await, lab.enrolled("S2").await);
+    lab.post(format!("/machines/{gone}/approve"), json!({})).await.succeeds();
+    let wipe = |id, body| lab.post(format!("/machines/{id}/wipe"), body);
+    wipe(gone, json!({"disks": ["serial:DISK-S2"]})).await.refuses(409, "machine-offline", "machine");
+    assert_eq!(lab.get(format!("/operations?machine={gone}")).await.succeeds().body["items"], json!([]));
+    wipe(there, json!({"disks": ["sda"]})).await.refuses(422, "invalid", "disks[0]");
+    wipe(there, json!({"disks": ["serial:DISK-S2"]})).await.refuses(422, "invalid", "disks[0]");
+    wipe(there, json!({"disks": [], "level": "quick"})).await.refuses(422, "invalid", "disks");
+    wipe(there, json!({"disks": ["serial:DISK-S1"], "level": "gone"})).await.refuses(422, "invalid", "level");
+
+    let begun = wipe(there, json!({"disks": ["serial:DISK-S1"]})).await.succeeds();
+    assert_eq!((begun.text("/kind"), begun.text("/disks/0")), ("wipe", "serial:DISK-S1"));
+    assert_eq!(begun.text("/description"), "wipe 1 disk, level full");
+    let (_, lease) = leased(&lab, "L1").await;
+    let leased = lab.get(format!("/leases/{lease}")).await.succeeds().text("/machine").to_owned();
+    let body = json!({"disks": ["serial:DISK-L1"]});
+    lab.post(format!("/machines/{leased}/wipe"), body).await.refuses(409, "conflict", "state");
+}
+
+#[tokio::test]
+async fn a_location_says_how_thoroughly_its_machines_are_wiped() {
+    let lab = Lab::new().await;
+    let put = |body| lab.ask(Method::PUT, "/locations/ham1").json(body).send();
+    assert_eq!(put(json!({"name": "Hamburg"})).await.succeeds().text("/wipe"), "full");
+    assert_eq!(put(json!({"wipe": "secure"})).await.succeeds().text("/wipe"), "secure");
+    put(json!({"wipe": "shred"})).await.refuses(422, "invalid", "wipe");
 }

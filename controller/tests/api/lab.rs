@@ -19,7 +19,7 @@ use muster_controller::pki::Pki;
 use muster_controller::store::MemoryStore;
 use muster_protocol::enroll::Identity;
 use muster_protocol::hello::Progress;
-use muster_protocol::inventory::{Carrier, Inventory, Nic};
+use muster_protocol::inventory::{Attachment, Carrier, Disk, Inventory, Medium, Nic, Transport};
 use muster_protocol::to_agent::{Answer, Call};
 use muster_protocol::{BootId, Digest, Mac, MachineId};
 use serde_json::Value;
@@ -197,7 +197,19 @@ impl Lab {
                 port_of: None,
                 addresses: ["192.0.2.7/24", "fe80::1/64"].map(|net| net.parse().expect("a prefix")).to_vec(),
             };
-            let mut inventory = Inventory { nics: vec![nic], ..Inventory::default() };
+            let disk = Disk {
+                name: "sda".into(),
+                size_bytes: 1 << 30,
+                logical_sector: 512,
+                physical_sector: 4096,
+                medium: Medium::SolidState,
+                attachment: Attachment::Fixed,
+                transport: Transport::Ata,
+                model: "D".into(),
+                serial: Some(format!("DISK-{serial}")),
+                wwn: None,
+            };
+            let mut inventory = Inventory { nics: vec![nic], disks: vec![disk], ..Inventory::default() };
             inventory.system.serial = serial.into();
             machine::inventory(draft, id, inventory)?;
             Ok(id)

@@ -243,6 +243,7 @@ fn declare(draft: &mut Draft) -> Result<(), Refusal> {
         abbreviation: "BER".into(),
         zones: vec!["ber1-a".into()],
         annotations: [("floor".to_owned(), "2".to_owned())].into(),
+        ..Location::default()
     };
     location::put(draft, berlin)?;
     location::put(draft, Location { code: "ham1".into(), ..Location::default() })?;

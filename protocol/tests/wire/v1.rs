@@ -16,7 +16,7 @@ use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::handed::Handed;
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
 use muster_protocol::inventory::{self, Carrier, Home, Inventory, Nic, PciId};
-use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
+use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe, WipeLevel};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
 use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId, VlanTag};
 
@@ -146,6 +146,7 @@ fn what_agents_tell() {
     let receipt = WipeReceipt {
         disk: "serial:D1".parse().expect("a disk id"),
         method: "zeroed".into(),
+        size_bytes: 1024,
         bytes: 512,
         verified_bytes: 512,
         milliseconds: 9,
@@ -167,8 +168,8 @@ fn what_controllers_ask() {
     golden(&Call::Observe, "02");
     let power = Power { operation: operation(), boot: boot(), action: PowerAction::Off };
     golden(&Call::Power(power), POWER);
-    let wipe = Wipe { operation: operation(), disks: vec!["wwn:0x1".parse().expect("a disk id")] };
-    golden(&Call::Wipe(wipe), WIPE);
+    let disks = vec!["wwn:0x1".parse().expect("a disk id")];
+    golden(&Call::Wipe(Wipe { operation: operation(), disks, level: WipeLevel::Full }), WIPE);
     let permit = Permit { plan: digest(), disks: vec!["serial:D1".parse().expect("a disk id")] };
     let apply = Apply { generation: Generation(7), desired: desired(), permit: Some(permit), confirm_within_s: 20 };
     golden(&Call::Apply(apply), APPLY);
@@ -301,9 +302,9 @@ const INVENTORY: &str = "\
 const CONFIRM: &str = "\
     0307d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010203040506";
 const WORK: &str = "\
-    040e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e01010973657269616c3a4431067a65726f65648004800409";
+    040e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e01010973657269616c3a4431067a65726f656480088004800409";
 const POWER: &str = "030e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0eb0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b001";
-const WIPE: &str = "040e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e010777776e3a307831";
+const WIPE: &str = "040e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e010777776e3a30783102";
 const TRUST: &str = "0501d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
 const APPLY: &str = "\
     01070105036c616e0000015254001234560001036c616e010200c0000207180120010db8000000000000000000000007\

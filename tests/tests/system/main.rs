@@ -4,15 +4,13 @@
 //! What it leaves behind (consoles, logs, disks) lies in `build/tests/NAME`.
 
 mod boot;
-mod clock;
 mod cycle;
+mod disks;
 mod fleet;
 mod hostile;
-mod https;
 mod join;
 mod kernel;
 mod process;
 mod pushes;
 mod refusals;
 mod rollout;
-mod sealed;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::Errno;
 use rustix::ioctl::{self, NoArg, Setter, ioctl};
 
@@ -81,6 +81,25 @@ impl Device {
             at += now;
         }
         Ok(())
+    }
+
+    /// Has the device forget this stretch and read as zeros from now on. `false` where it does not guarantee that; then
+    /// nothing was done.
+    pub(super) fn discard(&self, start: u64, len: u64) -> io::Result<bool> {
+        // Linux, block/fops.c, blkdev_fallocate: a hole is made by commands only that guarantee zeros.
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, start, len) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::INVAL) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What lies there.
+    pub(super) fn read(&self, at: u64, len: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len as usize];
+        self.file.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
     }
 
     /// Whether all of it is zero, as far as the device itself says once its cache is empty.

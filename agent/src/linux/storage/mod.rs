@@ -16,6 +16,7 @@ mod wipe;
 use muster_protocol::DiskId;
 use muster_protocol::desired::Format;
 use muster_protocol::observed::{Contents, Disk, Partition};
+use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::to_controller::WipeReceipt;
 
 use self::device::{Device, Share};
@@ -30,9 +31,9 @@ pub fn apply(step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
     apply_on(&Disks::of_this_machine(), step, progress)
 }
 
-/// Overwrites one of this machine's disks with zeros and reads back. See [`wipe_on`].
-pub fn wipe(disk: &DiskId, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
-    wipe_on(&Disks::of_this_machine(), disk, progress)
+/// Wipes one of this machine's disks and reads back. See [`wipe_on`].
+pub fn wipe(disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
+    wipe_on(&Disks::of_this_machine(), disk, level, progress)
 }
 
 pub use wipe::wipe_on;

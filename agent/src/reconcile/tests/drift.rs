@@ -298,7 +298,7 @@ async fn drift_is_repaired_while_a_disk_is_wiped() {
     let lab = Lab::confirmed().await;
     let before = lab.network();
     lab.machine.set_faults(Faults { hang: vec!["wipe".into()], ..Faults::default() });
-    let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()] };
+    let wipe = Wipe { operation: OperationId::from_bytes([1; 16]), disks: vec![disk()], level: WipeLevel::Full };
     assert_eq!(lab.reconciler.wipe(wipe.clone()).await, Answer::Accepted);
     lab.machine.by_hand(&remove("10.0.5.7/24"));
     let told = told_while_a_disk_is_written(&lab).await;

@@ -6,7 +6,7 @@ type Exchange = fn(&mut observed::Disk);
 
 /// Wipes the disk and puts back what it carried: to the bit what the first permit was given for.
 fn carries_ntfs(machine: &SimMachine) {
-    machine.wipe(&disk(), &mut |_| {}).expect("wiped");
+    machine.wipe(&disk(), WipeLevel::Full, &mut |_| {}).expect("wiped");
     machine.put_filesystem(&disk(), "ntfs");
 }
 

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::machines::wipe::WipeLevel;
 use crate::api::Api;
 use crate::api::http::{Body, Operator, Page, Params, Problem, Refused, Segment, Viewer, etag};
 use crate::fleet::record::{Geographic, Lifecycle, Location, Machine};
@@ -50,6 +51,8 @@ struct LocationBody {
     country: String,
     /// Region, such as `europe`.
     region: String,
+    /// How thoroughly disks of machines here are wiped when a lease ends; `full` where nothing else is said.
+    wipe: WipeLevel,
     /// Degrees, north is positive.
     latitude: f64,
     /// Degrees, east is positive.
@@ -76,13 +79,14 @@ fn record(code: String, body: LocationBody) -> Location {
         },
         abbreviation: body.abbreviation,
         zones: body.zones,
+        wipe: body.wipe.into(),
         annotations: body.annotations,
     }
 }
 
 fn view(api: &Api, record: &Location) -> LocationView {
     let here = |m: &&Machine| m.location == record.code && m.lifecycle != Lifecycle::Retired;
-    let Location { code, name, geographic, abbreviation, zones, annotations } = record.clone();
+    let Location { code, name, geographic, abbreviation, zones, wipe, annotations } = record.clone();
     LocationView {
         machines: api.fleet.state().machines.iter().filter(here).count(),
         code,
@@ -90,6 +94,7 @@ fn view(api: &Api, record: &Location) -> LocationView {
             name,
             abbreviation,
             zones,
+            wipe: wipe.into(),
             city: geographic.city,
             state: geographic.state,
             country: geographic.country,

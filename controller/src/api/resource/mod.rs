@@ -10,7 +10,6 @@ mod locations;
 mod machines;
 mod models;
 mod operations;
-mod power;
 mod site;
 mod subnets;
 
@@ -29,7 +28,6 @@ pub(super) fn router() -> (Router<Api>, OpenApi) {
     let (router, paths) = OpenApiRouter::<Api>::new()
         .merge(machines::router())
         .merge(desired::router())
-        .merge(power::router())
         .merge(operations::router())
         .merge(locations::router())
         .merge(models::router())

@@ -116,7 +116,7 @@ impl OperationView {
             OperationKind::Apply { generation } => ("apply", Some(generation), &[][..], None),
             OperationKind::Power { action: PowerAction::Reboot, .. } => ("reboot", None, &[][..], None),
             OperationKind::Power { action: PowerAction::Off, .. } => ("power-off", None, &[][..], None),
-            OperationKind::Wipe { disks } => ("wipe", None, &disks[..], None),
+            OperationKind::Wipe { disks, .. } => ("wipe", None, &disks[..], None),
             OperationKind::Provision { generation, lease } => ("provision", Some(generation), &[][..], Some(lease)),
             OperationKind::Decommission { lease, disks, .. } => ("decommission", None, &disks[..], Some(lease)),
         };

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
+use super::machine::wipe::WipeLevel;
 use crate::cli::client::{escape, object, or_null};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
@@ -69,6 +70,9 @@ pub struct About {
     /// An availability zone; may be given more than once
     #[arg(long = "zone", value_name = "ZONE")]
     zones: Option<Vec<String>>,
+    /// How thoroughly disks are wiped when a lease ends; see `muster machine wipe --help`
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    wipe: Option<WipeLevel>,
     /// City
     #[arg(long)]
     city: Option<String>,
@@ -113,6 +117,7 @@ const FACTS: &[Column] = &[
     Column("name", |l| text(l, "/name")),
     Column("abbreviation", |l| text(l, "/abbreviation")),
     Column("zones", |l| joined(l, "/zones")),
+    Column("wipe", |l| text(l, "/wipe")),
     Column("city", |l| text(l, "/city")),
     Column("state", |l| text(l, "/state")),
     Column("country", |l| text(l, "/country")),
@@ -167,6 +172,7 @@ impl About {
             ("name", or_null(self.name.as_ref())),
             ("abbreviation", or_null(self.abbreviation.as_ref())),
             ("zones", or_null(self.zones.as_ref())),
+            ("wipe", or_null(self.wipe.map(WipeLevel::word))),
             ("city", or_null(self.city.as_ref())),
             ("state", or_null(self.state.as_ref())),
             ("country", or_null(self.country.as_ref())),

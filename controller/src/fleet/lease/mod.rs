@@ -249,7 +249,8 @@ fn clean(draft: &mut Draft, id: MachineId, lease: &str, wipe: Wipe) -> Result<Op
     } else {
         Decommission::Wipe
     };
-    let kind = OperationKind::Decommission { lease: lease.to_owned(), disks, stage };
+    let level = draft.get::<Location>(&machine.location).map(|location| location.wipe).unwrap_or_default();
+    let kind = OperationKind::Decommission { lease: lease.to_owned(), disks, level, stage };
     let operation = operation::open(draft, id, kind, None)?;
     let machine = draft.need::<Machine>(&id)?;
     let cleaning = Lifecycle::Cleaning { operation: operation.id };

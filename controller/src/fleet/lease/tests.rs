@@ -6,6 +6,7 @@ use muster_protocol::Digest;
 use muster_protocol::enroll::Identity;
 use muster_protocol::hello::{Reason, Times};
 use muster_protocol::inventory::Inventory;
+use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::to_controller::Work;
 use muster_protocol::{BootId, Mac};
 
@@ -277,14 +278,17 @@ fn the_end_of_a_lease_wipes_every_fixed_disk_and_frees_the_machine_and_its_addre
     two.disks.push(disk("DISK9", 500_107_862_016));
     machine::inventory(&mut draft, id, two).expect("stored");
     assert!(confirmed::network(draft.state(), id).is_some(), "it would come back with it");
+    let location = draft.need::<Location>(&"ber1".to_owned()).expect("a location");
+    location::put(&mut draft, Location { wipe: WipeLevel::Secure, ..location }).expect("changed");
     decommission(&mut draft, &lease.id).expect("accepted");
     assert!(draft.get::<DesiredState>(&id).is_none());
     // Its next boot is the clean one: nobody gets what this hub had.
     assert!(draft.get::<confirmed::Confirmed>(&id).is_none());
     let operation = cleaning(&draft, id);
-    let OperationKind::Decommission { disks, stage: Decommission::Wipe, .. } = &operation.kind else {
+    let OperationKind::Decommission { disks, level, stage: Decommission::Wipe, .. } = &operation.kind else {
         panic!("no wipe")
     };
+    assert_eq!(*level, WipeLevel::Secure, "as the location says");
     let names: Vec<String> = disks.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["serial:DISK1", "serial:DISK9"]);
     // Repeating it starts nothing new, and the order's key is taken until it is done.

@@ -43,13 +43,14 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
 }
 
 fn facts(location: &Location) -> Facts {
-    let Location { code, name, geographic, abbreviation, zones, annotations } = location;
+    let Location { code, name, geographic, abbreviation, zones, wipe, annotations } = location;
     let degrees = |micro: i32| if micro == 0 { String::new() } else { (f64::from(micro) / 1e6).to_string() };
     let own = [
         ("code", code.clone()),
         ("name", name.clone()),
         ("abbreviation", abbreviation.clone()),
         ("zones", zones.join(", ")),
+        ("wipe", super::operation::wipe::word(*wipe).to_owned()),
         ("latitude", degrees(geographic.latitude_micro)),
         ("longitude", degrees(geographic.longitude_micro)),
         ("city", geographic.city.clone()),

@@ -7,8 +7,10 @@ pub mod confirmed;
 pub mod drift;
 pub mod outcome;
 pub mod proven;
+pub mod record;
 #[cfg(test)]
 mod stored;
+pub mod wipe;
 
 use muster_protocol::hello::{Progress, Times};
 use muster_protocol::to_agent::{Call, Power, PowerAction, Wipe};
@@ -20,8 +22,8 @@ use super::record::{Decommission, Operation, OperationKind, OperationState, Oper
 use super::{Draft, Facts, Refusal, State};
 use outcome::{Ending, Outcome};
 
-/// A power command that no agent took on within this time fails: nobody wants a reboot of last week.
-pub const POWER_BEGIN_WITHIN_MS: u64 = 10 * 60 * 1000;
+/// A reboot, a power-off or a wipe that no agent took on within this time fails: nobody wants one of last week.
+pub const BEGIN_WITHIN_MS: u64 = 10 * 60 * 1000;
 
 /// A machine that accepted a reboot and is not back so long after the command's own deadline is taken for lost.
 const REBOOTS_WITHIN_MS: u64 = 20 * 60 * 1000;
@@ -77,7 +79,13 @@ pub fn describe(kind: &OperationKind) -> String {
         OperationKind::Apply { generation } => format!("apply generation {generation}"),
         OperationKind::Power { action: PowerAction::Reboot, .. } => "reboot".into(),
         OperationKind::Power { action: PowerAction::Off, .. } => "power off".into(),
-        OperationKind::Wipe { disks } => format!("wipe {} disk(s)", disks.len()),
+        OperationKind::Wipe { disks, level } => {
+            let level = wipe::word(*level);
+            match disks.len() {
+                1 => format!("wipe 1 disk, level {level}"),
+                count => format!("wipe {count} disks, level {level}"),
+            }
+        }
         OperationKind::Provision { lease, .. } => format!("provision for lease {lease}"),
         OperationKind::Decommission { lease, .. } => format!("decommission lease {lease}"),
     }
@@ -96,8 +104,9 @@ pub fn next_call(operation: &Operation) -> Option<Call> {
         OperationKind::Power { action, boot } => {
             Some(Call::Power(Power { operation: id, boot: *boot, action: *action }))
         }
-        OperationKind::Wipe { disks } | OperationKind::Decommission { disks, stage: Decommission::Wipe, .. } => {
-            Some(Call::Wipe(Wipe { operation: id, disks: disks.clone() }))
+        OperationKind::Wipe { disks, level }
+        | OperationKind::Decommission { disks, level, stage: Decommission::Wipe, .. } => {
+            Some(Call::Wipe(Wipe { operation: id, disks: disks.clone(), level: *level }))
         }
         OperationKind::Decommission { stage: Decommission::Reboot { boot }, .. } => {
             Some(Call::Power(Power { operation: id, boot: *boot, action: PowerAction::Reboot }))
@@ -254,9 +263,9 @@ pub fn work(draft: &mut Draft, machine: MachineId, id: OperationId, boot: BootId
             let receipt = receipts.iter().map(describe_receipt).collect::<Vec<_>>().join("; ");
             match operation.kind.clone() {
                 OperationKind::Wipe { .. } => end(draft, operation, OperationState::Succeeded, &receipt),
-                OperationKind::Decommission { lease, disks, stage: Decommission::Wipe } => {
+                OperationKind::Decommission { lease, disks, level, stage: Decommission::Wipe } => {
                     let stage = Decommission::Reboot { boot };
-                    operation.kind = OperationKind::Decommission { lease, disks, stage };
+                    operation.kind = OperationKind::Decommission { lease, disks, level, stage };
                     operation.receipt = receipt.clone();
                     operation.percent = 90;
                     note(draft, &mut operation, &receipt);
@@ -270,8 +279,8 @@ pub fn work(draft: &mut Draft, machine: MachineId, id: OperationId, boot: BootId
 }
 
 fn describe_receipt(receipt: &WipeReceipt) -> String {
-    let WipeReceipt { disk, method, bytes, verified_bytes, milliseconds } = receipt;
-    format!("{disk} {method}: {bytes} bytes, {verified_bytes} read back, {milliseconds} ms")
+    let WipeReceipt { disk, method, size_bytes, bytes, verified_bytes, milliseconds } = receipt;
+    format!("{disk} {method}: {bytes} of {size_bytes} bytes, {verified_bytes} read back as zeros, {milliseconds} ms")
 }
 
 /// Takes an operation back that nobody has begun.
@@ -419,6 +428,7 @@ mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
     use crate::fleet::machine;
+    use muster_protocol::to_agent::WipeLevel;
 
     /// A machine that is at work on generation 2 when a third one is desired, and the operations of both.
     fn overtaken() -> (Draft, MachineId, [Operation; 2]) {
@@ -502,10 +512,10 @@ mod tests {
         let mut draft = draft();
         let machine = MachineId::from_bytes([1; 16]);
         let kind = OperationKind::Power { action: PowerAction::Reboot, boot: BootId::from_bytes([1; 16]) };
-        let by = draft.now_unix_ms() + POWER_BEGIN_WITHIN_MS;
+        let by = draft.now_unix_ms() + BEGIN_WITHIN_MS;
         let operation = open(&mut draft, machine, kind, Some(by)).expect("opened");
         assert!(next_call(&operation).is_some());
-        draft.advance_ms(POWER_BEGIN_WITHIN_MS + 1);
+        draft.advance_ms(BEGIN_WITHIN_MS + 1);
         expire(&mut draft).expect("looked");
         let operation = draft.need::<Operation>(&operation.id).expect("there");
         assert!(matches!(operation.state, OperationState::Failed { .. }));
@@ -517,11 +527,11 @@ mod tests {
         let mut draft = draft();
         let machine = MachineId::from_bytes([1; 16]);
         let kind = OperationKind::Power { action: PowerAction::Reboot, boot: BootId::from_bytes([1; 16]) };
-        let by = draft.now_unix_ms() + POWER_BEGIN_WITHIN_MS;
+        let by = draft.now_unix_ms() + BEGIN_WITHIN_MS;
         let operation = open(&mut draft, machine, kind, Some(by)).expect("opened");
         accepted(&mut draft, operation.id).expect("running");
         let state = |draft: &Draft| draft.need::<Operation>(&operation.id).expect("there").state;
-        draft.advance_ms(POWER_BEGIN_WITHIN_MS + 1);
+        draft.advance_ms(BEGIN_WITHIN_MS + 1);
         expire(&mut draft).expect("looked");
         assert_eq!(state(&draft), OperationState::Running, "firmware may take long");
         draft.advance_ms(REBOOTS_WITHIN_MS);
@@ -531,7 +541,7 @@ mod tests {
 
     #[test]
     fn more_overdue_commands_than_a_batch_takes_fail_one_batch_after_the_other() {
-        let by = POWER_BEGIN_WITHIN_MS;
+        let by = BEGIN_WITHIN_MS;
         let mut draft = Draft::new(draft().state().clone(), 0);
         // Once the event feed is full, each event writes twice.
         (0..10_000).for_each(|n| draft.event("machine.booted", n, ""));
@@ -560,11 +570,14 @@ mod tests {
         let mut first = None;
         for at in 0..=ENDED_KEPT as u64 {
             draft = Draft::new(draft.finish().0, at);
-            let operation = open(&mut draft, machine, OperationKind::Wipe { disks: vec![] }, None).expect("opened");
+            let operation =
+                open(&mut draft, machine, OperationKind::Wipe { disks: vec![], level: WipeLevel::Full }, None)
+                    .expect("opened");
             refused(&mut draft, operation.id, "busy").expect("ended");
             first.get_or_insert(operation.id);
         }
-        let waits = open(&mut draft, machine, OperationKind::Wipe { disks: vec![] }, None).expect("opened");
+        let waits = open(&mut draft, machine, OperationKind::Wipe { disks: vec![], level: WipeLevel::Full }, None)
+            .expect("opened");
         assert_eq!(draft.get::<Operation>(&first.expect("there was a first")), None);
         assert_eq!(draft.state().operations.len(), ENDED_KEPT + 1, "and one that waits");
         assert_eq!(draft.state().unfinished(machine).map(|o| o.id).collect::<Vec<_>>(), [waits.id]);
@@ -574,7 +587,8 @@ mod tests {
     fn what_another_machine_says_of_an_operation_is_not_heard() {
         let mut draft = draft();
         let (mine, other) = (MachineId::from_bytes([1; 16]), MachineId::from_bytes([2; 16]));
-        let operation = open(&mut draft, mine, OperationKind::Wipe { disks: vec![] }, None).expect("opened");
+        let operation = open(&mut draft, mine, OperationKind::Wipe { disks: vec![], level: WipeLevel::Full }, None)
+            .expect("opened");
         let boot = BootId::from_bytes([1; 16]);
         let done = Work::Done { receipts: vec![] };
         assert!(work(&mut draft, other, operation.id, boot, done.clone()).is_err());

@@ -2,6 +2,7 @@
 
 mod decide;
 mod sheet;
+pub(super) mod wipe;
 
 use std::collections::BTreeMap;
 
@@ -45,6 +46,10 @@ pub enum MachineCommand {
     /// Whatever is not as it was confirmed is seen at once. A machine repairs it by itself, also where the change cut it off,
     /// or only tells. `muster events` says what was found; `muster machine show` what still differs.
     Drift(Drift),
+    /// Destroy what disks of a machine carry
+    ///
+    /// The machine must be available and online. Cannot be undone.
+    Wipe(wipe::Wipe),
     /// Take machines out of the fleet for good
     ///
     /// Cannot be undone. The machine's certificate is revoked: its session ends within a second and it gets no other. What
@@ -269,6 +274,7 @@ impl MachineCommand {
             Self::Approve(approve) => approve.run(),
             Self::Reject(reject) => reject.run(),
             Self::Retire(retire) => retire.run(),
+            Self::Wipe(wipe) => wipe.run(),
             Self::Resolve(resolve) => resolve.run(),
             Self::Label(Label { machine, labels, connect }) => {
                 change(&connect, &machine, json!({"labels": labels.into_iter().collect::<BTreeMap<_, _>>()}))

@@ -1,5 +1,8 @@
 //! Machines: who is there, and what operators decide about them.
 
+mod power;
+pub(super) mod wipe;
+
 use std::collections::BTreeMap;
 
 use axum::Json;
@@ -28,6 +31,8 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(reject))
         .routes(routes!(retire))
         .routes(routes!(resolve))
+        .merge(power::router())
+        .merge(wipe::router())
 }
 
 /// All machines, in the order of their ids.

@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::desired::accepted;
 use crate::api::http::{Body, Operator, Problem, Refused, Segment};
+use crate::api::resource::desired::accepted;
 use crate::api::view::operation::OperationView;
 use crate::api::{Api, Presence};
 use crate::fleet::{Refusal, machine};

@@ -1,0 +1,3 @@
+//! Disks of machines, looked at from outside before and after.
+
+mod wipe;
