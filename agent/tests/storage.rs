@@ -335,6 +335,62 @@ fn a_deleted_partition_takes_nothing_with_it_but_what_it_carried() {
     assert_eq!((first(&lab), fs::read_to_string(format!("{at}/kept")).expect("in use")), (before, "yes".into()));
 }
 
+/// Cut after each step, as by a power failure: what is mounted then is mounted no more.
+fn cut_everywhere(storage: &Storage, prepare: impl Fn(&Lab)) -> Vec<Result<(), String>> {
+    let mut outcomes = Vec::new();
+    for cut in 0.. {
+        let lab = Lab::new(256 * MIB);
+        prepare(&lab);
+        let steps = lab.plan(storage);
+        lab.apply(&steps[..cut.min(steps.len())]).expect("the first steps");
+        let before = lab.fingerprint();
+        outcomes.push(match plan(storage, &lab.disks.observe().expect("observed")) {
+            Ok(_) => {
+                lab.converge(storage);
+                Ok(())
+            }
+            Err(refused) => {
+                assert_eq!(lab.fingerprint(), before);
+                Err(refused.to_string())
+            }
+        });
+        if cut >= steps.len() {
+            break;
+        }
+    }
+    outcomes
+}
+
+#[test]
+fn what_was_cut_by_a_power_failure_goes_on_or_is_refused_with_the_reason() {
+    let desired = want(&[("a", Some(64)), ("b", None)], &[(1, "a", None), (2, "b", None)]);
+    let blank = cut_everywhere(&desired, |_| {});
+    assert_eq!(blank, vec![Ok(()); 4], "a blank disk is gone on with from everywhere");
+
+    let full = |lab: &Lab| {
+        run("mkfs.ext4", &["-q", "-L", "theirs", &lab.device]);
+        lab.write(20 * MIB, &vec![7; 200 * MIB as usize]);
+    };
+    let outcomes = cut_everywhere(&replacing(desired.clone()), full);
+    let refused: Vec<&String> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert_eq!((outcomes.len(), refused.len()), (4, 2), "{outcomes:?}");
+    assert!(refused.iter().all(|why| why.contains("data of an unknown kind") && why.contains("wipe_filesystem")));
+    let mut all = replacing(desired);
+    all.filesystems.iter_mut().for_each(|filesystem| filesystem.existing = Existing::Replace);
+    assert_eq!(cut_everywhere(&all, full), vec![Ok(()); 4], "with leave for the filesystems too it goes on");
+}
+
+#[test]
+fn a_damaged_table_is_refused_with_the_way_to_repair_it() {
+    let lab = Lab::new(256 * MIB);
+    let desired = want(&[("a", Some(64)), ("b", None)], &[(1, "a", None)]);
+    lab.converge(&desired);
+    // The first copy's entries, as where the power was cut within them.
+    lab.write(2 * 512 + 56, &[b'x'; 2]);
+    let refused = plan(&desired, &[lab.observe()]).expect_err("damaged").to_string();
+    assert!(refused.contains("damaged GPT") && refused.contains("sgdisk"), "{refused}");
+}
+
 #[test]
 fn partitions_lie_where_they_should_and_have_the_guid_that_they_should() {
     let lab = Lab::new(256 * MIB);

@@ -202,7 +202,7 @@ fn contents(word: &str) -> Contents {
                 let (kind, label, mounted_at) = (kind.into(), label.into(), mounted_at.into());
                 Contents::Filesystem(Filesystem { kind, label, uuid: "u".into(), mounted_at })
             }
-            None => Contents::Signature(other.into()),
+            None => Contents::Signature(if other == "damaged_GPT" { "damaged GPT".into() } else { other.into() }),
         },
     }
 }

@@ -7,6 +7,8 @@
 
 mod choose;
 mod filesystem;
+#[cfg(test)]
+mod machines;
 mod model;
 mod place;
 #[cfg(test)]

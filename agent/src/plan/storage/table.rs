@@ -14,6 +14,9 @@ use crate::sort;
 /// Partitions begin and end at multiples of this: right for every sector, erase block and stripe size in use.
 pub const ALIGNMENT: u64 = 1 << 20;
 
+/// How a table is told of that cannot be read.
+const DAMAGED: &str = "damaged GPT";
+
 /// The first byte that no partition may reach: behind it lie the backup table's 16 KiB of entries and its header,
 /// and whatever does not fill an alignment unit.
 pub fn usable_end(size_bytes: u64, logical_sector: u32) -> u64 {
@@ -116,6 +119,12 @@ pub(super) fn fit(chosen: &Chosen<'_>) -> Result<(Fit, Vec<u32>), Impossible> {
             Ok((change, numbers)) => return Ok((Fit::Extend(change), numbers)),
             Err(unfit) => unfit,
         },
+        Contents::Signature(name) if name == DAMAGED => Unfit::Cannot(format!(
+            "{} carries a damaged GPT, as after a power cut while it was written; where its copy at the other end of the \
+             disk is whole, sgdisk or fdisk repair it; `wipe_table: true` replaces it and all that it leads to, which then \
+             needs a permit",
+            line(have)
+        )),
         _ => Unfit::Differs(format!("it carries {}", in_words(&have.contents, &have.partitions))),
     };
     match unfit {
