@@ -1,3 +1,4 @@
 //! Disks of machines, looked at from outside before and after.
 
+mod choose;
 mod wipe;
