@@ -13,7 +13,7 @@ use muster_protocol::desired::MAIN_TABLE;
 use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
 use muster_protocol::observed::{
-    Address, Admin, Contents, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
+    Address, Admin, Contents, Disk, Filesystem, Layers, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
 };
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
@@ -346,7 +346,8 @@ impl Machine for SimMachine {
 
     fn observe(&self) -> Result<Observed, MachineError> {
         let world = self.world();
-        Ok(Observed { network: world.network.observe().clone(), disks: world.disks.clone() })
+        let (network, disks) = (world.network.observe().clone(), world.disks.clone());
+        Ok(Observed { network, disks, layers: Layers::default() })
     }
 
     fn observe_network(&self) -> Result<Network, MachineError> {

@@ -10,7 +10,9 @@ use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Sta
 use muster_protocol::inventory::{
     Attachment, Carrier, Cpu, Dimm, Disk, Home, Inventory, Link, LinkKind, Medium, Memory, Nic, PciId, Transport,
 };
-use muster_protocol::observed::{Contents, Observed, Partition};
+use muster_protocol::observed::{
+    Contents, GroupMember, GroupName, Headers, Layers, Luks, LvmId, Observed, Partition, Volume, VolumeGroup,
+};
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
 use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId, VlanTag};
@@ -172,7 +174,27 @@ fn observed() -> Observed {
         partitions: vec![partition],
         held: String::new(),
     };
-    Observed { disks: vec![disk], ..Observed::default() }
+    Observed { disks: vec![disk], layers: layers(), ..Observed::default() }
+}
+
+fn layers() -> Layers {
+    let uuid = LvmId::try_from([b'g'; 32]).expect("an id");
+    let luks = Luks { version: 2, uuid: "u".into(), label: "l".into(), subsystem: "s".into(), headers: Headers::Whole };
+    let member = GroupMember { uuid, device: "sda1".into(), extents: 9, free_extents: 1 };
+    let name = GroupName { name: "vg0".into(), uuid };
+    let group = VolumeGroup { name, seqno: 1, extent_bytes: 1 << 22, extents: 9, free_extents: 1, members: vec![member] };
+    let volume = Volume {
+        group: 0,
+        name: "data".into(),
+        uuid,
+        size_bytes: 1 << 24,
+        kind: "linear".into(),
+        pool: String::new(),
+        origin: String::new(),
+        device: "dm-0".into(),
+        contents: Some(Contents::Luks(Box::new(luks))),
+    };
+    Layers { groups: vec![group], volumes: vec![volume], ..Layers::default() }
 }
 
 /// Frames' values, each behind the number of its kind: see the target `frames`.

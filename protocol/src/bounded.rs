@@ -10,6 +10,18 @@ use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 /// Whole disks of a machine: two shelves of a hundred, by two paths each, are less.
 pub const DISKS: usize = 256;
+/// Arrays of Linux md.
+pub const ARRAYS: usize = 10;
+/// Members of each that an observation names.
+pub const ARRAY_MEMBERS: usize = 64;
+/// Volume groups of LVM2.
+pub const GROUPS: usize = 32;
+/// Physical volumes of each that are named.
+pub const GROUP_MEMBERS: usize = 64;
+/// Logical volumes of all groups together.
+pub const VOLUMES: usize = 256;
+/// LUKS devices that are open.
+pub const OPENED: usize = 64;
 /// Memory modules: eight sockets of twenty-four.
 pub const DIMMS: usize = 192;
 /// Physical network interfaces.

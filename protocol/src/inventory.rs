@@ -24,6 +24,9 @@ pub struct Inventory {
     /// Whole disks, by kernel name; no partitions, loop or RAM devices, at most [`bounded::DISKS`].
     #[serde(deserialize_with = "at_most::<{ bounded::DISKS }, _, _>")]
     pub disks: Vec<Disk>,
+    /// Arrays of Linux md that run, by kernel name, at most [`bounded::ARRAYS`].
+    #[serde(deserialize_with = "at_most::<{ bounded::ARRAYS }, _, _>")]
+    pub arrays: Vec<Array>,
     /// Physical network interfaces, by kernel name, at most [`bounded::NICS`].
     #[serde(deserialize_with = "at_most::<{ bounded::NICS }, _, _>")]
     pub nics: Vec<Nic>,
@@ -63,6 +66,9 @@ impl Inventory {
         for Disk { name, model, serial, wwn, .. } in &self.disks {
             texts.extend([name, model]);
             texts.extend(serial.iter().chain(wwn));
+        }
+        for Array { name, level, faulty, .. } in &self.arrays {
+            texts.extend([name, level, faulty]);
         }
         for Nic { name, driver, port_of, .. } in &self.nics {
             texts.extend([name, driver]);
@@ -247,6 +253,94 @@ pub enum Transport {
     Mmc,
     /// The kernel does not say.
     Unknown,
+}
+
+/// An array of Linux md. How far md is with anything is not here: an inventory is told again when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Array {
+    /// Kernel name in this boot, such as `md127`; empty for one that does not run.
+    pub name: String,
+    /// As md names it: `raid1`, `raid10`, `linear`, ….
+    pub level: String,
+    /// Members that it has when it is whole, spares not counted.
+    pub devices: u16,
+    /// How it is.
+    pub state: ArrayState,
+    /// The places that no member has.
+    pub missing: Places,
+    /// Kernel names of members that failed, or were left behind by the others, with blanks between them.
+    pub faulty: String,
+}
+
+/// Places in an array, as far as they are among its first 64.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places(u64);
+
+impl Places {
+    /// From 0, in their order.
+    pub fn iter(self) -> impl Iterator<Item = u16> {
+        (0..64).filter(move |place| self.0 >> place & 1 == 1)
+    }
+}
+
+impl FromIterator<u16> for Places {
+    fn from_iter<I: IntoIterator<Item = u16>>(places: I) -> Self {
+        Self(places.into_iter().filter(|place| *place < 64).fold(0, |all, place| all | 1 << place))
+    }
+}
+
+/// How an array is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ArrayState {
+    /// It runs and has all its members.
+    Whole,
+    /// It runs and lacks members. Nothing is lost, yet.
+    Degraded,
+    /// It lacks members, and what takes their places is being filled.
+    Rebuilding,
+    /// It lacks more members than it can: what it carries cannot be read as a whole.
+    Failed,
+    /// The kernel knows it and has not started it.
+    Inactive,
+    /// Only members were found; the kernel does not know it. Never in an inventory.
+    Stopped,
+}
+
+impl ArrayState {
+    /// As the API, events and metrics write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Degraded => "degraded",
+            Self::Rebuilding => "rebuilding",
+            Self::Failed => "failed",
+            Self::Inactive => "inactive",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl Array {
+    /// Whether somebody should do something about it.
+    pub fn is_troubled(&self) -> bool {
+        match self.state {
+            ArrayState::Degraded | ArrayState::Rebuilding | ArrayState::Failed => true,
+            ArrayState::Whole | ArrayState::Inactive | ArrayState::Stopped => false,
+        }
+    }
+
+    /// In words: `md127 (raid1): degraded, lacks member 1 of 2; faulty: sdb1`.
+    pub fn in_words(&self) -> String {
+        let mut words = format!("{} ({}): {}", self.name, self.level, self.state.word());
+        let missing: Vec<String> = self.missing.iter().map(|place| place.to_string()).collect();
+        if !missing.is_empty() {
+            words.push_str(&format!(", lacks member {} of {}", missing.join(", "), self.devices));
+        }
+        if !self.faulty.is_empty() {
+            words.push_str(&format!("; faulty: {}", self.faulty));
+        }
+        words
+    }
 }
 
 /// One physical network interface.

@@ -11,7 +11,7 @@ use crate::bounded::{self, at_most};
 use crate::desired::{Desired, Permit, Problem};
 use crate::frame::Message;
 use crate::ids::{BootId, Digest, DiskId, Generation, OperationId};
-use crate::observed::Observed;
+use crate::observed::{self, Observed};
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,4 +220,6 @@ pub enum Impact {
 }
 
 /// The most memory that a decoded [`Answer`] takes: what is in its lists is at most eight times as large as on the wire.
-pub const ANSWER_MEMORY: usize = 8 * Answer::LIMIT + bounded::DISKS * size_of::<crate::observed::Disk>();
+pub const ANSWER_MEMORY: usize = 8 * Answer::LIMIT
+    + bounded::DISKS * size_of::<observed::Disk>()
+    + bounded::ARRAYS * (size_of::<observed::Array>() + bounded::ARRAY_MEMBERS * size_of::<observed::ArrayMember>());

@@ -59,7 +59,7 @@ pub const PROOF_REQUESTS: usize = 64;
 pub const PROOF_SECONDS: u64 = 60;
 
 impl Message for Call {
-    // An inventory with every list full has about 53 KiB, and a store takes no larger value.
+    // An inventory with every list full has about 54 KiB, and a store takes no larger value.
     const LIMIT: usize = 64 * 1024;
 }
 
@@ -152,6 +152,7 @@ pub enum Refusal {
 /// The most memory that a decoded [`Call`] takes: the fullest inventory, with the heap's own room for texts left out.
 pub const MEMORY: usize = Call::LIMIT
     + bounded::DISKS * size_of::<inventory::Disk>()
+    + bounded::ARRAYS * size_of::<inventory::Array>()
     + bounded::DIMMS * size_of::<inventory::Dimm>()
     + bounded::NICS * (size_of::<inventory::Nic>() + bounded::NIC_ADDRESSES * size_of::<ipnet::IpNet>())
     + bounded::NICS * size_of::<String>()

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use muster_protocol::frame::{self, FrameError, Message};
 use muster_protocol::inventory::{
-    Attachment, Carrier, Cpu, Dimm, Disk, Home, Inventory, Link, LinkKind, Medium, Memory, Nic, Transport,
+    self, Attachment, Carrier, Cpu, Dimm, Disk, Home, Inventory, Link, LinkKind, Medium, Memory, Nic, Transport,
 };
 use muster_protocol::to_agent::{self, Answer, Impact, Plan, Refusal, Step};
 use muster_protocol::to_controller::{self, Call};
@@ -133,9 +133,18 @@ fn called(inventory: Inventory) -> Vec<u8> {
 fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
     use bounded::{DIMMS, DISKS, FLAGS, LINK_ADDRESSES, LINKS, NIC_ADDRESSES, NICS};
 
+    let array = inventory::Array {
+        name: String::new(),
+        level: String::new(),
+        devices: 0,
+        state: inventory::ArrayState::Whole,
+        missing: inventory::Places::default(),
+        faulty: String::new(),
+    };
     // The largest legal inventory: every list full, and the rest of the frame in one text.
     let mut largest = inventory(FLAGS, DIMMS, DISKS, NICS, NIC_ADDRESSES, "");
     largest.links = (0..LINKS).map(|_| link(LINK_ADDRESSES)).collect();
+    largest.arrays = vec![array.clone(); bounded::ARRAYS];
     largest.home = home(NICS);
     largest.cpu.model = "x".repeat(1 << 14);
     let rest = Call::LIMIT - called(largest.clone()).len();
@@ -152,6 +161,7 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         ("all flags that a frame takes", inventory(60_000, 0, 0, 0, 0, "")),
         ("dimms", inventory(0, 8_000, 0, 0, 0, "")),
         ("disks", inventory(0, 0, 5_000, 0, 0, "")),
+        ("arrays", Inventory { arrays: vec![array.clone(); 9_000], ..Inventory::default() }),
         ("nics", inventory(0, 0, 0, 3_000, 0, "")),
         ("addresses", inventory(0, 0, 0, 1, 10_000, "")),
         ("links", Inventory { links: (0..3_000).map(|_| link(0)).collect(), ..Inventory::default() }),
@@ -215,6 +225,54 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         let disks = (0..count).map(|_| whole(partitions)).collect();
         Answer::Observed(Box::new(observed::Observed { disks, ..observed::Observed::default() }))
     };
+    let layers = |layers| Answer::Observed(Box::new(observed::Observed { layers, ..observed::Observed::default() }));
+    let lvm = observed::LvmId::try_from([b'a'; 32]).expect("an id");
+    let array = observed::Array {
+        array: array.clone(),
+        members: vec![
+            observed::ArrayMember { name: String::new(), slot: None, state: observed::MemberState::Spare };
+            bounded::ARRAY_MEMBERS
+        ],
+        uuid: None,
+        label: String::new(),
+        size_bytes: 0,
+        sync: None,
+        contents: None,
+    };
+    let volume = observed::Volume {
+        group: 0,
+        name: String::new(),
+        uuid: lvm,
+        size_bytes: 0,
+        kind: String::new(),
+        pool: String::new(),
+        origin: String::new(),
+        device: String::new(),
+        contents: None,
+    };
+    let member = observed::GroupMember { uuid: lvm, device: String::new(), extents: 0, free_extents: 0 };
+    let group = observed::VolumeGroup {
+        name: observed::GroupName { name: String::new(), uuid: lvm },
+        seqno: 0,
+        extent_bytes: 0,
+        extents: 0,
+        free_extents: 0,
+        members: vec![member; bounded::GROUP_MEMBERS],
+    };
+    let opened = observed::Opened {
+        name: String::new(),
+        device: String::new(),
+        uuid: String::new(),
+        on: String::new(),
+        size_bytes: 0,
+        contents: None,
+    };
+    let fullest = observed::Layers {
+        arrays: vec![array.clone(); bounded::ARRAYS],
+        groups: vec![group.clone(); bounded::GROUPS],
+        volumes: vec![volume.clone(); bounded::VOLUMES],
+        opened: vec![opened; bounded::OPENED],
+    };
     let route = observed::Route {
         to: "0.0.0.0/0".parse().expect("a prefix"),
         via: None,
@@ -237,6 +295,10 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         ("disks and partitions", disks(DISKS, 12)),
         ("partitions", disks(25, 128)),
         ("too many disks", disks(10_000, 0)),
+        ("layers", layers(fullest)),
+        ("too many arrays", layers(observed::Layers { arrays: vec![array; 500], ..Default::default() })),
+        ("too many groups", layers(observed::Layers { groups: vec![group; 50], ..Default::default() })),
+        ("too many volumes", layers(observed::Layers { volumes: vec![volume; 3_000], ..Default::default() })),
         ("routes", network(observed::Network { routes: vec![route; 8_192], ..Default::default() })),
         ("links", network(observed::Network { links: vec![bond; 2_048], ..Default::default() })),
         ("too many domains", network(observed::Network { search: vec![String::new(); 100_000], ..Default::default() })),

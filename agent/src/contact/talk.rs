@@ -7,6 +7,7 @@ use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_protocol::frame::FrameError;
 use muster_protocol::hello::{Hello, InventoryWish, Welcome, version};
 use muster_protocol::to_agent;
 use muster_protocol::to_controller::{self, Call};
@@ -171,7 +172,14 @@ async fn serve(agent: Arc<Agent>, mut send: SendStream, mut receive: RecvStream)
             return Ok(());
         }
     };
-    quic::write(&mut send, &answer).await
+    match quic::write(&mut send, &answer).await {
+        // What lies on disks decides how long some answers are: that must not end sessions.
+        Err(QuicError::Frame(error @ FrameError::TooLong { .. })) => {
+            let problem = format!("this machine has more to tell than fits into one answer: {error}");
+            quic::write(&mut send, &to_agent::Answer::Refused(to_agent::Refusal::Impossible(problem))).await
+        }
+        other => other,
+    }
 }
 
 /// Waits until the controller has acknowledged every byte of an answer. If it never does, what was answered is done all

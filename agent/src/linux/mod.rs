@@ -88,7 +88,8 @@ impl Machine for LinuxMachine {
     }
 
     fn observe(&self) -> Result<Observed, MachineError> {
-        Ok(Observed { network: self.network.observe()?, disks: storage::disks::observe()? })
+        let (disks, layers) = storage::disks::observe()?;
+        Ok(Observed { network: self.network.observe()?, disks, layers })
     }
 
     fn observe_network(&self) -> Result<observed::Network, MachineError> {

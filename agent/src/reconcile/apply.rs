@@ -276,7 +276,7 @@ impl Reconciler {
             return self.blocking(|machine| machine.observe()).await;
         }
         let network = self.blocking(|machine| machine.observe_network()).await?;
-        Ok(Observed { network, disks: Vec::new() })
+        Ok(Observed { network, ..Observed::default() })
     }
 
     /// Waits until the controller has answered over a way that stands beside the present one, and has gone on to.

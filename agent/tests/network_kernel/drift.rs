@@ -42,7 +42,7 @@ impl Machine for OnlyNetwork {
     }
 
     fn observe(&self) -> Result<Observed, MachineError> {
-        Ok(Observed { network: self.0.observe()?, disks: Vec::new() })
+        Ok(Observed { network: self.0.observe()?, ..Observed::default() })
     }
 
     fn observe_network(&self) -> Result<observed::Network, MachineError> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Luks, PhysicalVolume, RaidMember};
 use crate::bounded::at_most;
 use crate::ids::DiskId;
 use crate::inventory::{Attachment, Medium, Transport};
@@ -59,10 +60,17 @@ pub enum Contents {
     Dos,
     /// A filesystem.
     Filesystem(Filesystem),
-    /// A known signature that is none of the above, by its usual name: `zfs_member`, `LVM2_member`, `crypto_LUKS`, …
+    /// A known signature that is none of the others, by its usual name: `zfs_member`, `bcache`, …; also `LVM2_member`,
+    /// `crypto_LUKS` and `linux_raid_member` where no more than the signature can be read.
     Signature(String),
     /// Not blank, and no signature that is known: somebody's data all the same.
     Unknown,
+    /// A member of an array of Linux md.
+    Raid(Box<RaidMember>),
+    /// A physical volume of LVM2.
+    Lvm(Box<PhysicalVolume>),
+    /// Encrypted by LUKS.
+    Luks(Box<Luks>),
 }
 
 impl Contents {

@@ -16,6 +16,10 @@ use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::handed::Handed;
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
 use muster_protocol::inventory::{self, Carrier, Home, Inventory, Nic, PciId};
+use muster_protocol::observed::{
+    Array, ArrayMember, Contents, GroupMember, GroupName, Headers, Layers, Luks, LvmId, MemberState, Metadata,
+    Observed, Opened, PhysicalVolume, RaidMember, Role, Sync, Volume, VolumeGroup,
+};
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe, WipeLevel};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
 use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId, VlanTag};
@@ -121,7 +125,16 @@ fn an_inventory() {
         addresses: vec!["192.0.2.7/24".parse().expect("a prefix")],
     };
     let vlan = inventory::LinkKind::Vlan { tag: VlanTag::try_from(42).expect("a tag"), parent: "bond0".into() };
+    let array = inventory::Array {
+        name: "md0".into(),
+        level: "raid1".into(),
+        devices: 2,
+        state: inventory::ArrayState::Degraded,
+        missing: [1].into_iter().collect(),
+        faulty: "sdb1".into(),
+    };
     let inventory = Inventory {
+        arrays: vec![array],
         nics: vec![nic],
         links: vec![
             link("bond0", inventory::LinkKind::Bond, None, Vec::new()),
@@ -199,6 +212,70 @@ fn what_agents_answer() {
     let void = PERMIT_NEEDED.replacen("0304", "0309", 1);
     golden(&Answer::Refused(Refusal::PermitVoid { disks: vec![disk], plan: digest() }), &void);
     golden(&Answer::Refused(Refusal::Pending), "0308");
+}
+
+#[test]
+fn what_stands_on_disks() {
+    let id = |letter: u8| LvmId::try_from([letter; 32]).expect("an id");
+    let raid = RaidMember {
+        array: [0xa1; 16],
+        name: "h:d".into(),
+        level: "raid1".into(),
+        devices: 2,
+        role: Role::Member(1),
+        events: 300,
+        used_bytes: 512,
+        metadata: Metadata::V1_2,
+    };
+    let group = GroupName { name: "vg0".into(), uuid: id(b'g') };
+    let luks =
+        Luks { version: 2, uuid: "u".into(), label: "l".into(), subsystem: "s".into(), headers: Headers::FirstAlone };
+    let array = Array {
+        array: inventory::Array {
+            name: "md0".into(),
+            level: "raid1".into(),
+            devices: 2,
+            state: inventory::ArrayState::Rebuilding,
+            missing: inventory::Places::default(),
+            faulty: String::new(),
+        },
+        members: vec![ArrayMember { name: "sda".into(), slot: Some(0), state: MemberState::InSync }],
+        uuid: Some([0xa1; 16]),
+        label: "h:d".into(),
+        size_bytes: 512,
+        sync: Some(Sync { action: "recover".into(), percent: 25 }),
+        contents: Some(Contents::Lvm(Box::new(PhysicalVolume { uuid: id(b'p'), group: Some(group.clone()) }))),
+    };
+    let member = GroupMember { uuid: id(b'p'), device: "md0".into(), extents: 100, free_extents: 90 };
+    let group = VolumeGroup {
+        name: group,
+        seqno: 3,
+        extent_bytes: 4096,
+        extents: 100,
+        free_extents: 90,
+        members: vec![member],
+    };
+    let volume = Volume {
+        group: 0,
+        name: "data".into(),
+        uuid: id(b'v'),
+        size_bytes: 512,
+        kind: "thin".into(),
+        pool: "p".into(),
+        origin: "o".into(),
+        device: "dm-0".into(),
+        contents: Some(Contents::Luks(Box::new(luks))),
+    };
+    let opened = Opened {
+        name: "vault".into(),
+        device: "dm-1".into(),
+        uuid: "u".into(),
+        on: "dm-0".into(),
+        size_bytes: 512,
+        contents: Some(Contents::Raid(Box::new(raid))),
+    };
+    let layers = Layers { arrays: vec![array], groups: vec![group], volumes: vec![volume], opened: vec![opened] };
+    golden(&to_agent::Answer::Observed(Box::new(Observed { layers, ..Observed::default() })), LAYERS);
 }
 
 fn desired() -> Desired {
@@ -295,10 +372,19 @@ const HELLO: &str = "\
     d1d1d1d1d1d1d1d1d10207";
 const WELCOME: &str = "0001e80700094b58344d2d3751504400010b626572312d61616161616101";
 const INVENTORY: &str = "\
-    0100000000000000000000000000000000000104657468305254001234565254001234560369676201e8070001868102\
-    a12a0105626f6e64300100c0000207180305626f6e643001525400123456010000036272300252540012345601000101\
-    20010db800000000000000000000000740066f6666696365002a05626f6e643052540012345601010362723000010362\
-    72300104657468300000";
+    01000000000000000000000000000000000001036d643005726169643102010204736462310104657468305254001234\
+    565254001234560369676201e8070001868102a12a0105626f6e64300100c0000207180305626f6e6430015254001234\
+    5601000003627230025254001234560100010120010db800000000000000000000000740066f6666696365002a05626f\
+    6e64305254001234560101036272300001036272300104657468300000";
+const LAYERS: &str = "\
+    02000000000000000001036d643005726169643102020000010373646101000001a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1\
+    a103683a64800401077265636f7665721901077070707070707070707070707070707070707070707070707070707070\
+    707070010376673067676767676767676767676767676767676767676767676767676767676767670103766730676767\
+    6767676767676767676767676767676767676767676767676767676767038020645a0170707070707070707070707070\
+    70707070707070707070707070707070707070036d6430645a0100046461746176767676767676767676767676767676\
+    767676767676767676767676767676768004047468696e0170016f04646d2d300108020175016c01730101057661756c\
+    7404646d2d31017504646d2d3080040106a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a103683a64057261696431020001ac02\
+    800403";
 const CONFIRM: &str = "\
     0307d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010203040506";
 const WORK: &str = "\

@@ -68,6 +68,7 @@ fn gather(root: &Path, host: &Host, links: &Links) -> Inventory {
         cpu: cpu::cpu(root, &host.cpu_model),
         memory: Memory { total_bytes: host.memory_bytes, dimms },
         disks: disks::list(root),
+        arrays: disks::arrays(root),
         nics: nics::nics(root, links),
         links: links::links(links),
         // Only whoever speaks with a controller knows.

@@ -352,6 +352,9 @@ pub fn in_words(found: &Contents, partitions: &[observed::Partition]) -> String 
         Contents::Filesystem(fs) => format!("{} labeled {:?}", fs.kind, fs.label),
         Contents::Signature(name) => name.clone(),
         Contents::Unknown => "data of an unknown kind".into(),
+        Contents::Raid(member) => member.to_string(),
+        Contents::Lvm(volume) => volume.to_string(),
+        Contents::Luks(luks) => luks.to_string(),
     }
 }
 

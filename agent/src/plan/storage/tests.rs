@@ -4,7 +4,9 @@ use muster_protocol::desired::{
     self, DiskRule, DiskSelect, Existing, Format, LINUX_FILESYSTEM, Pick, Place, Storage, Table,
 };
 use muster_protocol::inventory::{Attachment, Medium, Transport};
-use muster_protocol::observed::{Contents, Disk, Filesystem, Partition};
+use muster_protocol::observed::{
+    Contents, Disk, Filesystem, GroupName, Headers, Luks, Metadata, Partition, PhysicalVolume, RaidMember, Role,
+};
 use muster_protocol::to_agent::Impact;
 
 use super::*;
@@ -71,6 +73,40 @@ pub(super) fn fs(partition: u32, label: &str, mount: &str) -> desired::Filesyste
         mount: Some(mount.to_owned()).filter(|m| !m.is_empty()),
         existing: Existing::Keep,
     }
+}
+
+fn raid_member() -> Contents {
+    Contents::Raid(Box::new(RaidMember {
+        array: [1; 16],
+        name: "host:data".into(),
+        level: "raid1".into(),
+        devices: 2,
+        role: Role::Member(1),
+        events: 17,
+        used_bytes: 9 * GIB,
+        metadata: Metadata::V1_2,
+    }))
+}
+
+fn physical_volume() -> Contents {
+    let id = |letter: u8| [letter; 32].try_into().expect("an id");
+    let group = Some(GroupName { name: "vg0".into(), uuid: id(b'g') });
+    Contents::Lvm(Box::new(PhysicalVolume { uuid: id(b'p'), group }))
+}
+
+fn luks() -> Contents {
+    let (uuid, label) = ("6ba7b810-9dad-41d1-80b4-00c04fd430c8".into(), "vault".into());
+    let (subsystem, headers) = (String::new(), Headers::Whole);
+    Contents::Luks(Box::new(Luks { version: 2, uuid, label, subsystem, headers }))
+}
+
+#[test]
+fn a_member_that_its_array_has_changed_since_is_not_what_the_plan_saw() {
+    let seen = disk("S1", raid_member(), vec![]);
+    let mut now = seen.clone();
+    let Contents::Raid(member) = &mut now.contents else { unreachable!() };
+    member.events += 1;
+    assert_ne!(Before::of(&seen), Before::of(&now));
 }
 
 fn want(partitions: Vec<desired::Partition>, filesystems: Vec<desired::Filesystem>) -> Storage {
@@ -157,6 +193,9 @@ fn whatever_a_disk_carries_is_kept_unless_the_document_says_otherwise() {
         (Contents::Signature("LVM2_member".into()), "LVM2_member"),
         (Contents::Signature("crypto_LUKS".into()), "crypto_LUKS"),
         (Contents::Signature("linux_raid_member".into()), "linux_raid_member"),
+        (raid_member(), "member 1 of the RAID array \"host:data\" (raid1 of 2)"),
+        (physical_volume(), "a physical volume of the volume group \"vg0\""),
+        (luks(), "LUKS2 labeled \"vault\" (6ba7b810-9dad-41d1-80b4-00c04fd430c8)"),
         (Contents::Unknown, "data of an unknown kind"),
         (Contents::Dos, "an MBR"),
         (ext4("data", ""), "ext4 labeled \"data\""),

@@ -7,6 +7,7 @@ use muster_protocol::inventory::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::observed::ArrayView;
 use super::uuid;
 use crate::fleet::lease::primary;
 use crate::fleet::record::MachineInventory;
@@ -25,6 +26,8 @@ pub struct InventoryView {
     pub memory: MemoryView,
     /// Whole disks.
     pub disks: Vec<DiskView>,
+    /// Arrays of Linux md that run.
+    pub arrays: Vec<ArrayView>,
     /// Physical network interfaces.
     pub nics: Vec<NicView>,
     /// VLANs, bonds and bridges.
@@ -206,13 +209,14 @@ pub struct HomeView {
 
 impl From<&MachineInventory> for InventoryView {
     fn from(record: &MachineInventory) -> Self {
-        let Inventory { system, firmware, cpu, memory, disks, nics, links, home, software } = &record.inventory;
+        let Inventory { system, firmware, cpu, memory, disks, arrays, nics, links, home, software } = &record.inventory;
         Self {
             system: system.into(),
             firmware: firmware.into(),
             cpu: cpu.into(),
             memory: memory.into(),
             disks: disks.iter().map(Into::into).collect(),
+            arrays: arrays.iter().map(Into::into).collect(),
             nics: nics.iter().map(Into::into).collect(),
             links: links.iter().map(|link| link_view(link, &record.inventory)).collect(),
             home: home.as_ref().map(|Home { link, nics }| HomeView { link: link.clone(), nics: nics.clone() }),

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::dm::Mapped;
 use crate::linux::sysfs;
 
 /// Major and minor number of a block device.
@@ -87,8 +88,19 @@ impl Usage {
         if self.swaps.contains(&node.number) {
             return Some(format!("{name} is in use as swap"));
         }
-        let holders = sysfs::names(node.path.join("holders"));
-        (!holders.is_empty()).then(|| format!("{name} is in use by {}", holders.join(", ")))
+        let folder = node.path.join("holders");
+        let holders: Vec<String> = sysfs::names(&folder).iter().map(|holder| holds(holder, &folder)).collect();
+        (!holders.is_empty()).then(|| format!("{name} {}", holders.join(", ")))
+    }
+}
+
+/// What the layer above does with a device.
+fn holds(holder: &str, folder: &Path) -> String {
+    let device = folder.join(holder);
+    match Mapped::at(&device) {
+        Some(mapped) => format!("is in use by {}", mapped.in_words()),
+        None if device.join("md").exists() => format!("is a member of the array {holder}"),
+        None => format!("is in use by {holder}"),
     }
 }
 
@@ -260,6 +272,15 @@ mod tests {
         let usage = Usage::read(root.path(), &Record::new(root.path(), root.path())).expect("read");
         let node = Node { name: "vda".into(), number: (1, 1), path: root.path().join("vda") };
         assert_eq!(usage.holder(&node).as_deref(), Some("vda is in use by dm-0"));
+        fs::create_dir_all(root.path().join("vda/holders/dm-0/dm")).expect("made");
+        fs::write(root.path().join("vda/holders/dm-0/dm/name"), "vault\n").expect("written");
+        let uuid = "CRYPT-LUKS2-6ba7b8109dad41d180b400c04fd430c8-vault\n";
+        fs::write(root.path().join("vda/holders/dm-0/dm/uuid"), uuid).expect("written");
+        fs::create_dir_all(root.path().join("vda/holders/md127/md")).expect("made");
+        assert_eq!(
+            usage.holder(&node).as_deref(),
+            Some("vda is a member of the array md127, is in use by the LUKS device that is open as vault")
+        );
     }
 
     #[test]

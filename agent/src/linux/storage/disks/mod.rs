@@ -1,10 +1,13 @@
-//! The machine's disks: which there are, what they carry, and who uses them.
+//! The machine's disks: which there are, what they carry, what stands on them, and who uses them.
 //!
 //! Called by the glue of the real machine and by `storage`. Reads only; a disk that cannot be read counts as held
 //! and as carrying something.
 
+mod dm;
 mod held;
+mod layers;
 mod list;
+mod md;
 mod path;
 
 use std::fs::File;
@@ -14,13 +17,15 @@ use std::path::{Path, PathBuf};
 
 use muster_protocol::DiskId;
 use muster_protocol::inventory::{self, Attachment};
-use muster_protocol::observed::{Contents, Disk, Partition};
+use muster_protocol::observed::{Contents, Disk, GroupName, Layers, Partition};
 use rustix::fs::{Advice, Mode, OFlags};
 
 pub use held::{DeviceNumber, Mount, Node, Record, Usage};
 pub use list::list;
+pub use md::list as arrays;
 
-use super::signatures::{self, Ends, HEAD, Place, TAIL, is_zeros};
+use self::layers::Found;
+use super::signatures::{self, Ends, HEAD, Place, TAIL, is_zeros, lvm};
 use crate::linux::sysfs;
 use crate::machine::MachineError;
 
@@ -28,10 +33,12 @@ use crate::machine::MachineError;
 /// someone may have cleared both ends and nothing else.
 const SAMPLES: u64 = 64;
 const SAMPLE: usize = 4096;
+/// Labels of LVM2 lie in the first 2 KiB.
+const LABELS: u64 = 2048;
 
-/// What all disks of this machine carry now.
-pub fn observe() -> Result<Vec<Disk>, MachineError> {
-    Disks::of_this_machine().observe()
+/// What all disks of this machine carry now, and what stands on them.
+pub fn observe() -> Result<(Vec<Disk>, Layers), MachineError> {
+    Disks::of_this_machine().observe_all()
 }
 
 /// Where disks are found.
@@ -76,15 +83,23 @@ impl Disks {
     ///
     /// Errors: /proc cannot be read. A disk that cannot be read is no error: it is told as held.
     pub fn observe(&self) -> Result<Vec<Disk>, MachineError> {
+        Ok(self.observe_all()?.0)
+    }
+
+    /// The same, and what stands on them.
+    pub fn observe_all(&self) -> Result<(Vec<Disk>, Layers), MachineError> {
         let usage = self.usage()?;
-        Ok(self.list().iter().map(|disk| self.observe_disk(disk, &usage)).collect())
+        let mut found = Found::default();
+        let disks: Vec<Disk> = self.list().iter().map(|disk| self.observe_disk(disk, &usage, &mut found)).collect();
+        let layers = self.layers(&disks, &mut found, &usage);
+        Ok((disks, layers))
     }
 
     /// What the one disk that answers to `id` carries now.
     ///
     /// Errors: there is none, or more than one.
     pub fn observe_one(&self, id: &DiskId) -> Result<Disk, MachineError> {
-        Ok(self.observe_disk(&self.find(id)?, &self.usage()?))
+        Ok(self.observe_disk(&self.find(id)?, &self.usage()?, &mut Found::default()))
     }
 
     /// The one disk that answers to `id`.
@@ -149,8 +164,8 @@ impl Disks {
         Ok(file)
     }
 
-    fn observe_disk(&self, disk: &inventory::Disk, usage: &Usage) -> Disk {
-        let (contents, partitions, held) = self.look(disk, usage).unwrap_or_else(|source| {
+    fn observe_disk(&self, disk: &inventory::Disk, usage: &Usage, found: &mut Found) -> Disk {
+        let (contents, partitions, held) = self.look(disk, usage, found).unwrap_or_else(|source| {
             let held = format!("{} cannot be read: {source}", disk.name);
             (Contents::Unknown, Vec::new(), held)
         });
@@ -171,7 +186,12 @@ impl Disks {
         }
     }
 
-    fn look(&self, disk: &inventory::Disk, usage: &Usage) -> io::Result<(Contents, Vec<Partition>, String)> {
+    fn look(
+        &self,
+        disk: &inventory::Disk,
+        usage: &Usage,
+        found: &mut Found,
+    ) -> io::Result<(Contents, Vec<Partition>, String)> {
         let node = self.node(&disk.name).ok_or_else(|| io::Error::other("it is not there any more"))?;
         let file = self.open(&node, OFlags::RDONLY)?;
         // A partition's own cache is not the disk's: what was read before may be older than what lies there.
@@ -183,7 +203,7 @@ impl Disks {
             let ends = Ends { head: &head, tail: &tail, size: region.size };
             (signatures::of_disk(ends, disk.logical_sector), signatures::is_boot_medium(ends))
         };
-        let contents = region.doubt(contents)?;
+        let contents = region.named(region.doubt(contents)?, found);
 
         let mut holders: Vec<String> = usage.holder(&node).into_iter().collect();
         holders.extend(self.partition_nodes(&node).iter().filter_map(|(_, partition)| usage.holder(partition)));
@@ -196,20 +216,27 @@ impl Disks {
         if sysfs::number::<u8>(node.path.join("ro")) == Some(1) {
             holders.push(format!("{} is write-protected", disk.name));
         }
-        let partitions = places.into_iter().map(|place| self.look_at_partition(&node, &file, place, usage));
+        let partitions = places.into_iter().map(|place| self.look_at_partition(&node, &file, place, usage, found));
         let partitions = partitions.collect::<io::Result<_>>()?;
         Ok((mounted(contents, &node, usage), partitions, holders.join(", ")))
     }
 
-    fn look_at_partition(&self, disk: &Node, file: &File, place: Place, usage: &Usage) -> io::Result<Partition> {
+    fn look_at_partition(
+        &self,
+        disk: &Node,
+        file: &File,
+        place: Place,
+        usage: &Usage,
+        found: &mut Found,
+    ) -> io::Result<Partition> {
         let node = self.partition_node(disk, place.number, place.start, place.size);
         // Through the partition's own device where there is one: a mounted filesystem writes there.
         let contents = match &node {
             Some(node) => {
                 let file = self.open(node, OFlags::RDONLY)?;
-                mounted(Region { file: &file, start: 0, size: place.size }.contents()?, node, usage)
+                mounted(Region { file: &file, start: 0, size: place.size }.looked_into(found)?, node, usage)
             }
-            None => Region { file, start: place.start, size: place.size }.contents()?,
+            None => Region { file, start: place.start, size: place.size }.looked_into(found)?,
         };
         Ok(Partition {
             number: place.number,
@@ -249,6 +276,27 @@ impl Region<'_> {
             signatures::of_partition(Ends { head: &head, tail: &tail, size: self.size })
         };
         self.doubt(contents)
+    }
+
+    /// The same, with what a physical volume tells of its group.
+    fn looked_into(&self, found: &mut Found) -> io::Result<Contents> {
+        Ok(self.named(self.contents()?, found))
+    }
+
+    /// Says which group a physical volume is of, and keeps what it tells of that.
+    fn named(&self, contents: Contents, found: &mut Found) -> Contents {
+        let Contents::Lvm(mut volume) = contents else { return contents };
+        let bytes = |at: u64, len: usize| {
+            let end = at.checked_add(len as u64)?;
+            (end <= self.size).then(|| self.read(at, len).ok()).flatten()
+        };
+        let head = self.read(0, self.size.min(LABELS) as usize).unwrap_or_default();
+        let label = lvm::label(Ends { head: &head, tail: &[], size: self.size });
+        if let Some(group) = label.and_then(|label| lvm::group(&label, &mut { bytes })) {
+            volume.group = Some(GroupName { name: group.name.clone(), uuid: group.uuid });
+            found.keep(group);
+        }
+        Contents::Lvm(volume)
     }
 
     /// The bytes at both ends, for `signatures`.

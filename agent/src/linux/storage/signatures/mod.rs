@@ -2,11 +2,17 @@
 //!
 //! Called by `disks` with bytes that it read; pure.
 //! It errs on one side only: what it does not know is [`Contents::Unknown`], and blank is what is all zeros.
-//! It does not look into members of arrays, volume groups or pools, and it checks no filesystem.
+//! Members of arrays, volume groups and encrypted devices say of what they are part; what is inside is looked at where
+//! it runs, and not here. It checks no filesystem.
 
 mod known;
+mod luks;
+pub mod lvm;
+mod md;
+#[cfg(test)]
+mod tests;
 
-use muster_protocol::observed::{Contents, Filesystem};
+use muster_protocol::observed::{Contents, Filesystem, PhysicalVolume};
 
 use self::known::{AT_THE_END, At, FORMATS, Format, Label, MEMBERS, Member, Uuid};
 use super::gpt::{self, Geometry};
@@ -169,38 +175,29 @@ fn signature(name: &str) -> Contents {
 
 fn find_member(members: &[Member], ends: Ends<'_>) -> Option<Contents> {
     let found = members.iter().find(|member| member.at.iter().any(|&at| ends.has(at, member.magic)));
-    found.map(|member| signature(member.name))
+    found.map(|member| in_detail(member.name, ends).unwrap_or_else(|| signature(member.name)))
+}
+
+/// More than a name, where there is a reader for it and what it reads holds.
+fn in_detail(name: &str, ends: Ends<'_>) -> Option<Contents> {
+    match name {
+        "crypto_LUKS" => luks::read(ends).map(|luks| Contents::Luks(Box::new(luks))),
+        // Its group is told by metadata that may lie anywhere.
+        "LVM2_member" => {
+            lvm::label(ends).map(|label| Contents::Lvm(Box::new(PhysicalVolume { uuid: label.uuid, group: None })))
+        }
+        _ => None,
+    }
 }
 
 /// Metadata that lies at the end, so that the start may look like anything.
 fn raid_at_the_end(ends: Ends<'_>) -> Option<Contents> {
-    find_member(AT_THE_END, ends).or_else(|| md_at_the_end(ends).then(|| signature("linux_raid_member")))
-}
-
-/// Linux md, metadata 1.0 (8 KiB before the end, on a 4 KiB boundary) and 0.90 (in the last full 64 KiB block).
-/// Linux kernel, include/uapi/linux/raid/md_p.h.
-fn md_at_the_end(ends: Ends<'_>) -> bool {
-    let v1 = (ends.size / 512).checked_sub(16).map(|sector| (sector & !7) * 512);
-    let v0 = (ends.size & !0xffff).checked_sub(0x1_0000);
-    v1.is_some_and(|at| is_md_v1(ends, at))
-        || v0.is_some_and(|at| {
-            let little = ends.u32_le(at) == Some(MD_MAGIC) && ends.u32_le(at + 4) == Some(0);
-            let big = ends.u32_le(at) == Some(MD_MAGIC.swap_bytes()) && ends.u32_le(at + 4) == Some(0);
-            little || big
-        })
-}
-
-const MD_MAGIC: u32 = 0xa92b_4efc;
-
-fn is_md_v1(ends: Ends<'_>, at: u64) -> bool {
-    ends.u32_le(at) == Some(MD_MAGIC) && ends.u32_le(at.saturating_add(4)) == Some(1)
+    find_member(AT_THE_END, ends).or_else(|| md::at_the_end(ends))
 }
 
 fn member_or_filesystem(ends: Ends<'_>) -> Option<Contents> {
-    if is_md_v1(ends, 0) || is_md_v1(ends, 4096) {
-        return Some(signature("linux_raid_member"));
-    }
-    find_member(MEMBERS, ends)
+    md::at_the_start(ends)
+        .or_else(|| find_member(MEMBERS, ends))
         .or_else(|| is_zfs(ends).then(|| signature("zfs_member")))
         .or_else(|| ext(ends))
         .or_else(|| FORMATS.iter().find_map(|format| filesystem(format, ends)))

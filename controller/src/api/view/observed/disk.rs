@@ -70,7 +70,7 @@ fn partition_view(partition: &Partition) -> ObservedPartitionView {
     }
 }
 
-fn contents(contents: &Contents) -> String {
+pub(super) fn contents(contents: &Contents) -> String {
     match contents {
         Contents::Blank => "blank".into(),
         Contents::Gpt { .. } => "a GPT".into(),
@@ -83,5 +83,8 @@ fn contents(contents: &Contents) -> String {
         }
         Contents::Signature(name) => name.clone(),
         Contents::Unknown => "data of an unknown kind".into(),
+        Contents::Raid(member) => member.to_string(),
+        Contents::Lvm(volume) => volume.to_string(),
+        Contents::Luks(luks) => luks.to_string(),
     }
 }

@@ -1,6 +1,7 @@
 //! What a machine's kernel says now.
 
 mod disk;
+mod layers;
 mod network;
 
 use muster_protocol::observed::Observed;
@@ -8,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use disk::{ObservedDiskView, ObservedPartitionView};
+pub use layers::{
+    ArrayMemberView, ArrayView, ObservedArrayView, ObservedEncryptedView, ObservedPhysicalVolumeView,
+    ObservedVolumeGroupView, ObservedVolumeView,
+};
 pub use network::{BondView, LeaseView, LinkView, PortView, RouteView, RuleView, VlanView};
 
 /// Network and disks at the moment of asking.
@@ -30,6 +35,12 @@ pub struct ObservedView {
     pub ntp: Vec<String>,
     /// Whole disks.
     pub disks: Vec<ObservedDiskView>,
+    /// Arrays of Linux md, those of which there are only members included.
+    pub arrays: Vec<ObservedArrayView>,
+    /// Volume groups of LVM2, by name.
+    pub volume_groups: Vec<ObservedVolumeGroupView>,
+    /// LUKS devices that are open, by name. Which devices are encrypted is told by what they carry.
+    pub encrypted: Vec<ObservedEncryptedView>,
 }
 
 impl From<&Observed> for ObservedView {
@@ -44,6 +55,9 @@ impl From<&Observed> for ObservedView {
             search: network.search.clone(),
             ntp: network.ntp.clone(),
             disks: observed.disks.iter().map(disk::disk_view).collect(),
+            arrays: observed.layers.arrays.iter().map(layers::array_view).collect(),
+            volume_groups: layers::group_views(&observed.layers),
+            encrypted: observed.layers.opened.iter().map(layers::encrypted_view).collect(),
         }
     }
 }
