@@ -7,6 +7,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use muster_protocol::inventory::ArrayState;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -52,6 +53,14 @@ fn text(metrics: &Metrics, state: &State, sessions: &Sessions, started_unix_s: u
         machines.get_or_create(&[("lifecycle", lifecycle(&machine.lifecycle))]).inc();
     }
     registry.register("muster_machines", "Machines that are known", machines);
+    let arrays = Family::<[(&str, &str); 1], Gauge>::default();
+    for state in ARRAYS {
+        arrays.get_or_create(&[("state", state.word())]).set(0);
+    }
+    for array in state.inventories.iter().flat_map(|record| &record.inventory.arrays) {
+        arrays.get_or_create(&[("state", array.state.word())]).inc();
+    }
+    registry.register("muster_arrays", "Arrays of disks that run on machines, as they last said", arrays);
     registry.register("muster_sessions", "Machines that are online", gauge(sessions.count() as u64));
     registry.register(
         "muster_handshakes_in_progress",
@@ -72,6 +81,10 @@ fn text(metrics: &Metrics, state: &State, sessions: &Sessions, started_unix_s: u
 
 /// Shown even where there is no such machine.
 const LIFECYCLES: [&str; 6] = ["pending", "rejected", "available", "leased", "cleaning", "retired"];
+
+/// The same of arrays.
+const ARRAYS: [ArrayState; 5] =
+    [ArrayState::Whole, ArrayState::Degraded, ArrayState::Rebuilding, ArrayState::Failed, ArrayState::Inactive];
 
 /// As proc_pid_status(5) says it, in units of 1024 bytes.
 fn resident_bytes() -> Option<u64> {

@@ -1,5 +1,6 @@
 //! Agents of every kind against a real port on loopback: honest ones, ones without leave, and ones that talk garbage.
 
+mod arrays;
 mod drift;
 mod mute;
 mod neighbors;

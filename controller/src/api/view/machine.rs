@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use muster_protocol::drift::{Drift, DriftEnd};
 use muster_protocol::enroll::Tpm;
 use muster_protocol::hello::{Progress, Times};
-use muster_protocol::inventory::Inventory;
+use muster_protocol::inventory::{Array, Inventory};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -68,6 +68,9 @@ pub struct MachineView {
     /// How its network differs from what was confirmed; absent where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftView>,
+    /// Arrays of its disks that lack members or are being filled, in words, as it last said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubled_arrays: Vec<String>,
     /// Addresses of its NICs, and of VLANs, bonds and bridges on them, with their prefix lengths, link-local ones left out.
     pub addresses: Vec<String>,
     /// Manufacturer and product.
@@ -196,6 +199,7 @@ impl MachineView {
             progress: progress.into(),
             on_drift: machine.drift.rule.word().into(),
             drift: DriftView::of(&machine.drift.found),
+            troubled_arrays: inventory.map(troubled_arrays).unwrap_or_default(),
             addresses: inventory.map(addresses).unwrap_or_default(),
             model: system.map(|s| format!("{} {}", s.vendor, s.product).trim().to_owned()).unwrap_or_default(),
             serial: system.map_or_else(|| machine.identity.system_serial.clone(), |s| s.serial.clone()),
@@ -218,6 +222,10 @@ impl MachineView {
 /// A lifecycle as the API writes it.
 pub fn lifecycle(lifecycle: &Lifecycle) -> &'static str {
     lifecycle.word()
+}
+
+fn troubled_arrays(inventory: &Inventory) -> Vec<String> {
+    inventory.arrays.iter().filter(|array| array.is_troubled()).map(Array::in_words).collect()
 }
 
 fn addresses(inventory: &Inventory) -> Vec<String> {

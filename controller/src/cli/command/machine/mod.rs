@@ -215,7 +215,9 @@ const COLUMNS: &[Column] = &[
     Column("progress", |m| {
         let progress = format!("{} {}", text(m, "/progress/state"), text(m, "/progress/generation"));
         let drift = if m["drift"].is_object() { ", drift" } else { "" };
-        format!("{}{drift}", progress.trim())
+        let arrays = m["troubled_arrays"].as_array().is_some_and(|arrays| !arrays.is_empty());
+        let arrays = if arrays { ", array in trouble" } else { "" };
+        format!("{}{drift}{arrays}", progress.trim())
     }),
     Column("addresses", |m| joined(m, "/addresses")),
     Column("model", |m| text(m, "/model")),

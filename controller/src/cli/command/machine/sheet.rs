@@ -15,6 +15,7 @@ pub fn sheet(machine: &Value, retired: &str) -> String {
     for (list, columns) in [
         ("/inventory/memory/dimms", DIMMS),
         ("/inventory/disks", DISKS),
+        ("/inventory/arrays", ARRAYS),
         ("/inventory/nics", NICS),
         ("/inventory/links", LINKS),
     ] {
@@ -63,6 +64,7 @@ const FACTS: &[Column] = &[
             format!("{}{why}; to set it right: {}", text(drift, "/state"), joined(drift, "/differences"))
         }
     }),
+    Column("arrays", |m| joined(m, "/troubled_arrays")),
     Column("on drift", |m| Some(text(m, "/on_drift")).filter(|word| word != "default").unwrap_or_default()),
     Column("labels", |m| {
         let labels = m["labels"].as_object().cloned().unwrap_or_default();
@@ -133,6 +135,15 @@ const DISKS: &[Column] = &[
     }),
 ];
 
+const ARRAYS: &[Column] = &[
+    Column("array", |a| text(a, "/name")),
+    Column("level", |a| text(a, "/level")),
+    Column("members", |a| text(a, "/devices")),
+    Column("state", |a| text(a, "/state")),
+    Column("missing", |a| joined(a, "/missing")),
+    Column("faulty", |a| joined(a, "/faulty")),
+];
+
 const NICS: &[Column] = &[
     Column("nic", |n| text(n, "/name")),
     Column("mac", |n| text(n, "/mac")),
@@ -195,6 +206,9 @@ mod tests {
                     "logical_sector": 512, "physical_sector": 4096, "rotational": true, "removable": false,
                     "transport": "sata", "model": "ST1000", "serial": "Z1D5", "wwn": "0x5000c500a1b2c3d4",
                 }],
+                "arrays": [{
+                    "name": "md0", "level": "raid1", "devices": 2, "state": "degraded", "missing": [1], "faulty": ["sdb1"],
+                }],
                 "nics": [{
                     "name": "eth0", "mac": "02:00:00:00:00:01", "permanent_mac": "52:54:00:12:34:56", "driver": "igb",
                     "speed_mbps": 1000, "carrier": true, "pci": "8086:1521", "port_of": "bond0", "addresses": [],
@@ -236,6 +250,9 @@ DIMM_A1  16 GiB  DDR3  1600 MT/s  Samsung  M393B2G70  03A1
 DISK  SIZE       SECTORS   KIND              MODEL   SERIAL  WWN                 NAME IN DOCUMENTS
 sda   931.5 GiB  512/4096  sata, rotational  ST1000  Z1D5    0x5000c500a1b2c3d4  wwn:0x5000c500a1b2c3d4
 
+ARRAY  LEVEL  MEMBERS  STATE     MISSING  FAULTY
+md0    raid1  2        degraded  1        sdb1
+
 NIC   MAC                PERMANENT MAC      DRIVER  PCI        LINK         PORT OF  ADDRESSES
 eth0  02:00:00:00:00:01  52:54:00:12:34:56  igb     8086:1521  1000 Mbit/s  bond0
 
@@ -257,6 +274,13 @@ office  VLAN 42  bond0  52:54:00:12:34:56  no carrier           192.0.2.7/24
         assert!(sheet(&machine, "").contains("reported: no such device; to"));
         let said = sheet(&json!({"on_drift": "default"}), "");
         assert!(!said.contains("drift"), "what is as everywhere is not said: {said}");
+    }
+
+    #[test]
+    fn an_array_in_trouble_is_among_the_first_things() {
+        let trouble = "md0 (raid1): degraded, lacks member 1 of 2; faulty: sdb1";
+        let said = sheet(&json!({"name": "kitchen", "troubled_arrays": [trouble]}), "");
+        assert!(said.contains(&format!("arrays:  {trouble}\n")), "{said}");
     }
 
     #[test]

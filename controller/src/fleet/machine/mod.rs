@@ -2,6 +2,8 @@
 //!
 //! Called by the sessions (what agents say) and the operator API (what people want), inside [`super::Fleet::change`].
 
+mod arrays;
+
 use std::collections::BTreeMap;
 
 use muster_protocol::desired::{Checked, Desired, Permit};
@@ -57,6 +59,8 @@ pub fn inventory(draft: &mut Draft, id: MachineId, inventory: Inventory) -> Resu
         return Ok(());
     }
     let primary = primary::carries(&inventory, before.and_then(|before| before.primary));
+    let was = before.map(|before| before.inventory.arrays.clone()).unwrap_or_default();
+    let is = inventory.arrays.clone();
     let record = MachineInventory { machine: id, at_unix_ms: draft.now_unix_ms(), inventory, primary };
     if super::state::stored_value(&record).len() > crate::store::VALUE_LIMIT {
         return Err(Refusal::invalid("inventory", "over 64 KiB"));
@@ -65,6 +69,7 @@ pub fn inventory(draft: &mut Draft, id: MachineId, inventory: Inventory) -> Resu
     // Whoever waits for approval could fill the feed with it.
     if machine.lifecycle != Lifecycle::Pending {
         draft.event("machine.inventory", id, format!("{} reported its inventory", machine.name));
+        arrays::tell(draft, &machine, &was, &is);
     }
     Ok(())
 }
