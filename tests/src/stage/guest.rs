@@ -26,6 +26,8 @@ pub struct Guest<'a> {
     pub commands: &'a [&'a str],
     /// Kernel modules that are there when they start, by name.
     pub modules: &'a [&'a str],
+    /// Memory, in MiB.
+    pub memory_mib: u32,
     /// Its only NIC, as QEMU calls the model; the driver is one of the modules.
     pub nic: &'static str,
 }
@@ -62,7 +64,8 @@ for module in MODULES; do
         all=$path
         for one in $needs; do all="$one $all"; done
         for one in $all; do insmod "$one" 2>/dev/null; done
-        [ -d "/sys/module/$module" ] || echo "$module could not be loaded"
+        # The kernel writes a dash in a name as an underscore.
+        case $module in *-*) ;; *) [ -d "/sys/module/$module" ] || echo "$module could not be loaded" ;; esac
     done <modules.dep
 done
 cd /tmp
@@ -91,6 +94,7 @@ impl Guest<'_> {
         let boot = Boot::Kernel { kernel, initramfs, cmdline };
         let mut spec = lab::machine(Firmware::Bios, boot)?;
         spec.disks.clear();
+        spec.memory_mib = self.memory_mib;
         spec.nics.truncate(1);
         spec.nics.iter_mut().for_each(|nic| nic.model = self.nic);
         let machine = Machine::start(&spec, folder)?;

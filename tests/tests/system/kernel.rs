@@ -11,6 +11,59 @@ use muster_tests::{artifacts, scratch};
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Everything in `agent/tests/network_kernel*.rs`, what the host's kernel cannot run included.
+/// Everything in `agent/tests/signatures/layers.rs`.
+#[test]
+fn what_the_kernel_of_machines_stacks_on_disks_is_read_as_its_tools_tell_it() -> Result<()> {
+    let programs = artifacts::test_programs("signatures")?;
+    ensure!(!programs.is_empty(), "agent/tests/signatures/main.rs is there");
+    let _slot = Slot::take()?;
+    let guest = Guest {
+        programs: &programs,
+        // Arrays and groups are the whole kernel's.
+        arguments: "layers:: --include-ignored --test-threads=1",
+        commands: &[
+            "mdadm",
+            "lvm",
+            "dmsetup",
+            "cryptsetup",
+            "losetup",
+            "mke2fs",
+            "mkswap",
+            "mount",
+            "umount",
+            "dd",
+            "mkdir",
+            "rm",
+        ],
+        // What others ask for when they are loaded comes first.
+        modules: &[
+            "crc32c_generic",
+            "ecb",
+            "xts",
+            "af_alg",
+            "algif_skcipher",
+            "loop",
+            "raid0",
+            "raid1",
+            "raid10",
+            "raid456",
+            "dm-mod",
+            "dm-crypt",
+            "dm-snapshot",
+            "dm-thin-pool",
+            "dm-raid",
+            "ext4",
+            "8139cp",
+        ],
+        memory_mib: 1024,
+        nic: "rtl8139",
+    };
+    for ended in guest.run(&scratch::scratch("layers-kernel")?, DEADLINE)? {
+        check(&ended).with_context(|| ended.output.join("\n"))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn the_kernel_of_machines_does_what_the_agent_asks_of_it() -> Result<()> {
     let programs = artifacts::test_programs("network_kernel*")?;
@@ -21,6 +74,7 @@ fn the_kernel_of_machines_does_what_the_agent_asks_of_it() -> Result<()> {
         arguments: "--include-ignored --test-threads=6",
         commands: &["ip", "bridge", "dnsmasq", "ethtool"],
         modules: &["8021q", "bonding", "bridge", "veth", "dummy", "macvlan", "vrf", "8139cp"],
+        memory_mib: 512,
         // It knows magic packets.
         nic: "rtl8139",
     };

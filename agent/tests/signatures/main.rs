@@ -3,6 +3,8 @@
 //! The samples in `signatures/` were made by the formats' own tools (`make.sh`).
 //! Formats whose tools need a kernel driver, a licence or a cluster are made here by hand; blkid judges those too.
 
+mod layers;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
