@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use muster_protocol::desired::MAIN_TABLE;
+use muster_protocol::desired::{MAIN_TABLE, TreeMount};
 use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
 use muster_protocol::observed::{
@@ -24,7 +24,7 @@ use crate::machine::{Lost, Machine, MachineError, Percent};
 use crate::plan;
 use crate::plan::network::twin::Twin;
 use crate::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE};
-use crate::plan::storage::{apply_to_model, look_again};
+use crate::plan::storage::{apply_to_model, apply_to_trees, look_again};
 use crate::reconcile::DEAD_MAN;
 
 /// Bytes of each simulated disk.
@@ -41,6 +41,7 @@ struct World {
     number: u16,
     network: Twin,
     disks: Vec<Disk>,
+    mounts: Vec<TreeMount>,
     wire: Wire,
     faults: Faults,
     powered: Vec<PowerAction>,
@@ -122,6 +123,7 @@ impl SimMachine {
             number,
             network: Twin::new(network),
             disks: vec![disk('a'), disk('b')],
+            mounts: Vec::new(),
             wire: Wire::Magic,
             faults: Faults::default(),
             powered: Vec::new(),
@@ -160,8 +162,7 @@ impl SimMachine {
     /// Puts somebody's data on a disk.
     pub fn put_filesystem(&self, disk: &DiskId, kind: &str) {
         for there in self.world().disks.iter_mut().filter(|d| disk.names(d.wwn.as_deref(), d.serial.as_deref())) {
-            let (kind, label, uuid, mounted_at) = (kind.to_owned(), String::new(), String::new(), String::new());
-            there.contents = Contents::Filesystem(Filesystem { kind, label, uuid, mounted_at });
+            there.contents = Contents::Filesystem(Filesystem { kind: kind.to_owned(), ..Filesystem::default() }.into());
         }
     }
 
@@ -346,8 +347,8 @@ impl Machine for SimMachine {
 
     fn observe(&self) -> Result<Observed, MachineError> {
         let world = self.world();
-        let (network, disks) = (world.network.observe().clone(), world.disks.clone());
-        Ok(Observed { network, disks, layers: Layers::default() })
+        let (network, disks, mounts) = (world.network.observe().clone(), world.disks.clone(), world.mounts.clone());
+        Ok(Observed { network, disks, layers: Layers::default(), mounts })
     }
 
     fn observe_network(&self) -> Result<Network, MachineError> {
@@ -386,6 +387,7 @@ impl Machine for SimMachine {
             world.guids = world.guids.wrapping_add(1);
             let random = [world.guids; 16];
             apply_to_model(step, &mut world.disks, random);
+            apply_to_trees(step, &mut world.mounts);
         }
         progress(100);
         Ok(())

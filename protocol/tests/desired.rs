@@ -2,8 +2,8 @@
 
 use muster_protocol::desired::{
     Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet, Existing, Filesystem,
-    Format, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Place, PortCost, Reach, Route, Rule,
-    Select, Settings, Storage, Table, Take, check,
+    Format, LeaseUse, Link, LinkKind, MAIN_TABLE, Mount, Neighbor, Network, Partition, Place, PortCost, Reach, Route,
+    Rule, Select, Settings, Storage, Table, Take, Use, VolumeId, check,
 };
 use muster_protocol::{DiskId, Mac, VlanTag};
 
@@ -86,7 +86,9 @@ fn filesystem(partition: u16, mount: Option<&str>) -> Filesystem {
         place: Place::Partition { disk: 0, partition },
         format: Format::Ext4,
         label: String::new(),
-        mount: mount.map(Into::into),
+        uuid: None,
+        options: vec![],
+        used: mount.map_or(Use::Later, |path| Use::Mount(Mount { path: path.into(), options: vec![] })),
         existing: Existing::Keep,
     }
 }
@@ -102,7 +104,7 @@ fn network(links: Vec<Link>) -> Vec<String> {
 
 fn storage(partitions: Vec<Partition>, filesystems: Vec<Filesystem>) -> Vec<String> {
     let disks = vec![Disk { select: DiskSelect::Id(disk()), table: Table::Keep, partitions }];
-    problems(Desired { network: None, storage: Some(Storage { disks, filesystems }) })
+    problems(Desired { network: None, storage: Some(Storage { disks, filesystems, mounts: vec![] }) })
 }
 
 #[test]
@@ -642,6 +644,46 @@ fn every_storage_problem_names_its_field_and_the_remedy() {
     for (partitions, filesystems, expected) in cases {
         assert_eq!(storage(partitions, filesystems), [expected]);
     }
+}
+
+type Change = fn(&mut Filesystem);
+
+#[test]
+fn every_problem_with_a_filesystem_names_its_field_and_the_remedy() {
+    let made = |change: fn(&mut Filesystem)| {
+        let mut made = filesystem(0, Some("/srv/data"));
+        change(&mut made);
+        storage(vec![partition(1, "data", Some(200))], vec![made])
+    };
+    fn options(filesystem: &mut Filesystem, options: &[&str]) {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        filesystem.used = Use::Mount(Mount { path: "/srv/data".into(), options });
+    }
+    let cases: [(Change, &str); 8] = [
+        (
+            |f| f.label = "seventeen-bytes-x".into(),
+            "label: an ext4 label has at most 16 bytes, no control characters and no blanks at its ends",
+        ),
+        (|f| f.format = Format::Xfs, "format: xfs needs at least 300 MiB, and this partition has 200"),
+        (|f| f.uuid = Some(VolumeId::Serial(7)), "uuid: ext4 has a UUID like 9d3c2c5e-6a4b-4f4e-8d9c-0a1b2c3d4e5f"),
+        (
+            |f| (f.format, f.uuid) = (Format::Vfat, Some(VolumeId::Uuid([7; 16]))),
+            "uuid: vfat has a FAT's serial number like 1A2B-3C4D",
+        ),
+        (
+            |f| f.options = vec!["-m".into(), "0".into(), "/dev/sdb".into()],
+            "options[2]: \"/dev/sdb\" is not passed on: ext4 takes -b, -C, -E, -g, -G, -i, -I, -J, -m, -N, -O, -T, -j",
+        ),
+        (|f| f.format = Format::Swap, "path: a swap area is mounted nowhere; leave the path out"),
+        (|f| f.used = Use::Swap, "format: ext4 cannot be swapped to"),
+        (|f| options(f, &["noatime", "ro"]), "mount_options: options are kept as ro,noatime"),
+    ];
+    for (change, expected) in cases {
+        assert_eq!(made(change), [format!("storage.filesystems.serial:D1/1.{expected}")]);
+    }
+    let one = |partition| Filesystem { uuid: Some(VolumeId::Uuid([7; 16])), ..filesystem(partition, None) };
+    let problem = "storage.filesystems.serial:D1/2.uuid: two filesystems have this UUID";
+    assert_eq!(storage(vec![partition(1, "a", Some(9)), partition(2, "b", Some(9))], vec![one(0), one(1)]), [problem]);
 }
 
 #[test]

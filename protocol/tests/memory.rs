@@ -225,6 +225,12 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         let disks = (0..count).map(|_| whole(partitions)).collect();
         Answer::Observed(Box::new(observed::Observed { disks, ..observed::Observed::default() }))
     };
+    let filesystems = |count, partitions| {
+        let mut disk = whole(partitions);
+        let bare = || observed::Contents::Filesystem(Box::default());
+        disk.partitions.iter_mut().for_each(|partition| partition.contents = bare());
+        Answer::Observed(Box::new(observed::Observed { disks: vec![disk; count], ..observed::Observed::default() }))
+    };
     let layers = |layers| Answer::Observed(Box::new(observed::Observed { layers, ..observed::Observed::default() }));
     let lvm = observed::LvmId::try_from([b'a'; 32]).expect("an id");
     let array = observed::Array {
@@ -294,6 +300,7 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         ("too many problems", Answer::Refused(Refusal::Invalid(vec![problem; 60_000]))),
         ("disks and partitions", disks(DISKS, 12)),
         ("partitions", disks(25, 128)),
+        ("filesystems", filesystems(12, 128)),
         ("too many disks", disks(10_000, 0)),
         ("layers", layers(fullest)),
         ("too many arrays", layers(observed::Layers { arrays: vec![array; 500], ..Default::default() })),

@@ -89,7 +89,8 @@ impl Machine for LinuxMachine {
 
     fn observe(&self) -> Result<Observed, MachineError> {
         let (disks, layers) = storage::disks::observe()?;
-        Ok(Observed { network: self.network.observe()?, disks, layers })
+        let mounts = storage::disks::mounts()?;
+        Ok(Observed { network: self.network.observe()?, disks, layers, mounts })
     }
 
     fn observe_network(&self) -> Result<observed::Network, MachineError> {

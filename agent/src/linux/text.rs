@@ -7,9 +7,14 @@ const LIMIT: usize = 128;
 
 /// Trims blanks, zeros and control characters, and cuts to 128 bytes on a character's boundary.
 pub fn clean(text: &str) -> String {
+    clean_to(text, LIMIT)
+}
+
+/// The same with another limit.
+pub fn clean_to(text: &str, limit: usize) -> String {
     let visible: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let trimmed = visible.trim();
-    let cut = (0..=LIMIT.min(trimmed.len())).rev().find(|&at| trimmed.is_char_boundary(at)).unwrap_or(0);
+    let cut = (0..=limit.min(trimmed.len())).rev().find(|&at| trimmed.is_char_boundary(at)).unwrap_or(0);
     trimmed[..cut].trim_end().to_owned()
 }
 

@@ -58,7 +58,7 @@ pub fn plan(
     controllers: &[IpAddr],
 ) -> Result<Plan, Impossible> {
     let desired = desired.get();
-    let storage = desired.storage.as_ref().map_or(Ok(Vec::new()), |want| storage::plan(want, &observed.disks))?;
+    let storage = desired.storage.as_ref().map_or(Ok(Vec::new()), |want| storage::plan_all(want, observed))?;
     let network = |want| network::plan(want, past, &observed.network, controllers);
     let network = desired.network.as_ref().map_or(Ok(Vec::new()), network)?;
     let steps: Vec<to_agent::Step> = (storage.iter().map(|step| storage::describe(step, &observed.disks)))
@@ -68,7 +68,7 @@ pub fn plan(
     let touched: Vec<_> = observed
         .disks
         .iter()
-        .filter(|disk| storage.iter().any(|step| step.disk().names(disk.wwn.as_deref(), disk.serial.as_deref())))
+        .filter(|disk| storage.iter().any(|step| step.is_of(disk)))
         .map(|disk| (disk.id(), storage::Before::of(disk)))
         .collect();
     let occasion = storage.iter().any(storage::Step::is_destructive).then_some(occasion);
@@ -79,7 +79,7 @@ pub fn plan(
 /// What is not as desired, in words; empty where everything is.
 pub fn differences(desired: &Checked<Desired>, past: &network::Past, observed: &Observed) -> Vec<String> {
     let desired = desired.get();
-    let storage = desired.storage.iter().flat_map(|want| storage::differences(want, &observed.disks));
+    let storage = desired.storage.iter().flat_map(|want| storage::differences(want, observed));
     let network = desired.network.iter().flat_map(|want| network::differences(want, past, &observed.network));
     storage.chain(network).collect()
 }

@@ -163,10 +163,12 @@ fn storage() -> Desired {
         place: desired::Place::Partition { disk: 0, partition: 0 },
         format: desired::Format::Ext4,
         label: "data".into(),
-        mount: Some("/srv/data".into()),
+        uuid: None,
+        options: vec![],
+        used: desired::Use::Mount(desired::Mount { path: "/srv/data".into(), options: vec![] }),
         existing: desired::Existing::Keep,
     };
-    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem] }) }
+    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem], mounts: vec![] }) }
 }
 
 fn why(progress: &Progress) -> &str {

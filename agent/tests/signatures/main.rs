@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use muster_agent::linux::storage::signatures::{self, Ends, HEAD, TAIL};
-use muster_protocol::observed::{Contents, Filesystem};
+use muster_protocol::observed::Contents;
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -102,7 +102,7 @@ fn samples() -> Vec<(String, Image)> {
 fn words(contents: &Contents) -> (String, String, String) {
     let none = String::new;
     match contents {
-        Contents::Filesystem(Filesystem { kind, label, uuid, .. }) => (kind.clone(), label.clone(), uuid.clone()),
+        Contents::Filesystem(fs) => (fs.kind.clone(), fs.label.clone(), fs.uuid.clone()),
         Contents::Signature(name) => (name.clone(), none(), none()),
         Contents::Raid(_) => ("linux_raid_member".into(), none(), none()),
         Contents::Lvm(volume) => ("LVM2_member".into(), none(), volume.uuid.to_string()),

@@ -17,10 +17,12 @@
 //! | `disks[].device` | only names that say which disk or which slot it is, see `device.rs` |
 //! | `disks[].match` | Muster's own: disks by what they are, see `disks.rs` |
 //! | `path` | where the filesystem is mounted; `with_mount_unit: false` beside it leaves it unmounted |
+//! | `storage.mounts` | Muster's own: Butane has no word for tmpfs and bind mounts, see `mounts.rs` |
 //! | any other key | refused by name with its line, never ignored |
 
 mod device;
 mod disks;
+mod mounts;
 mod network;
 mod places;
 mod reader;

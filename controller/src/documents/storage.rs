@@ -3,20 +3,33 @@
 //! Called by [`super::parse`]. Keys and defaults are those of the Butane and Ignition configuration specifications.
 //! Numbers, sizes and mount points are checked afterwards by [`muster_protocol::desired::check`].
 
-use muster_protocol::desired::{Disk, Existing, Filesystem, Format, Partition, Place, Storage};
+use muster_protocol::desired::{
+    Disk, Existing, Filesystem, Format, Mount, Mountable, Partition, Place, Storage, Use, VolumeId, mount_options,
+};
 
 use super::device::{self, Device};
 use super::disks::{self, ReadDisk};
+use super::mounts;
 use super::reader::{Fields, Findings, Keys};
 use super::yaml::{Key, Node, Value};
 
 const STORAGE: Keys = Keys {
-    supported: &["disks", "filesystems"],
+    supported: &["disks", "filesystems", "mounts"],
     known: &["raid", "luks", "files", "directories", "links", "trees", "volume_groups"],
 };
 const FILESYSTEM: Keys = Keys {
-    supported: &["device", "format", "label", "path", "wipe_filesystem", "with_mount_unit", "mount_options"],
-    known: &["uuid", "options"],
+    supported: &[
+        "device",
+        "format",
+        "label",
+        "uuid",
+        "options",
+        "path",
+        "wipe_filesystem",
+        "with_mount_unit",
+        "mount_options",
+    ],
+    known: &[],
 };
 
 /// Reads the value of `storage:`. `None` where it is no mapping.
@@ -32,7 +45,8 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<Storage> {
         filesystems.extend(filesystem(node, &at, &disks, findings));
     }
     let named = |disk: ReadDisk| Some(Disk { select: disk.select?, table: disk.table, partitions: disk.partitions });
-    Some(Storage { disks: disks.into_iter().filter_map(named).collect(), filesystems })
+    let mounts = mounts::read(&fields, findings);
+    Some(Storage { disks: disks.into_iter().filter_map(named).collect(), filesystems, mounts })
 }
 
 /// Ignition writes `sizeMiB` where Butane writes `size_mib`. Keys here are never free texts, so all can be rewritten.
@@ -62,10 +76,10 @@ fn snake_case(key: &str) -> String {
 
 fn filesystem(node: &Node, at: &str, disks: &[ReadDisk], findings: &mut Findings) -> Option<Filesystem> {
     let fields = findings.fields(node, at, &FILESYSTEM)?;
-    findings.only(&fields, "mount_options", &["defaults"]);
+    let formats = Format::ALL.map(Format::name);
     findings.require(&fields, "device", "a partition, such as /dev/disk/by-partlabel/data");
-    findings.require(&fields, "format", "ext4");
-    findings.only(&fields, "format", &["ext4"]);
+    findings.require(&fields, "format", "one of ext4, xfs, btrfs, vfat, swap");
+    findings.only(&fields, "format", &formats);
     let existing = match findings.boolean(&fields, "wipe_filesystem") {
         Some(true) => Existing::Replace,
         Some(false) | None => Existing::Keep,
@@ -73,19 +87,65 @@ fn filesystem(node: &Node, at: &str, disks: &[ReadDisk], findings: &mut Findings
     let mounting = findings.boolean(&fields, "with_mount_unit");
     let path = findings.text(&fields, "path");
     let label = if fields.get("label").is_some() { findings.text(&fields, "label")? } else { "" };
+    let options = texts(&fields, "options", findings);
+    let format = findings.text(&fields, "format").and_then(Format::named);
+    let uuid = format.and_then(|format| uuid(&fields, format, findings));
+    let mount_options = format.map(|format| mounted_with(&fields, Mountable::Format(format), findings));
     let (place, name) = holder(&fields, disks, findings)?;
     let spoken = format!("storage.filesystems.{name}");
     findings.note(&spoken, node.place);
-    for key in ["device", "label", "path"] {
+    for key in ["device", "format", "label", "uuid", "options", "path", "mount_options"] {
         if let Some(node) = fields.get(key) {
             findings.note(format!("{spoken}.{key}"), node.place);
         }
     }
-    let mount = match mounting {
-        Some(false) => None,
-        Some(true) | None => path.map(str::to_owned),
+    for (i, (node, _)) in options.iter().enumerate() {
+        findings.note(format!("{spoken}.options[{i}]"), node.place);
+    }
+    let options = options.into_iter().map(|(_, word)| word.to_owned()).collect();
+    let format = format?;
+    let used = match (mounting, path) {
+        (Some(false), _) => Use::Later,
+        (_, Some(path)) => Use::Mount(Mount { path: path.to_owned(), options: mount_options.flatten()? }),
+        (_, None) if format == Format::Swap => Use::Swap,
+        (_, None) => Use::Later,
     };
-    Some(Filesystem { place, format: Format::Ext4, label: label.to_owned(), mount, existing })
+    Some(Filesystem { place, format, label: label.to_owned(), uuid, options, used, existing })
+}
+
+fn uuid(fields: &Fields<'_>, format: Format, findings: &mut Findings) -> Option<VolumeId> {
+    let node = fields.get("uuid")?;
+    let id = findings.text(fields, "uuid").map(|text| format.volume_id(text))?;
+    if id.is_none() {
+        findings.wrong(node, &fields.path("uuid"), format.volume_id_form());
+    }
+    id
+}
+
+/// Mount options, also where several are written as one, as in fstab.
+fn mounted_with(fields: &Fields<'_>, of: Mountable, findings: &mut Findings) -> Option<Vec<String>> {
+    let items = texts(fields, "mount_options", findings);
+    let (places, words): (Vec<usize>, Vec<&str>) = in_words(&items).into_iter().unzip();
+    mount_options(of, &words)
+        .map_err(|(at, problem)| {
+            let i = places.get(at).copied().unwrap_or_default();
+            if let Some((node, _)) = items.get(i) {
+                findings.add(node.place, format!("{}[{i}]", fields.path("mount_options")), problem);
+            }
+        })
+        .ok()
+}
+
+/// Words with commas in between, and which text each is in.
+pub(super) fn in_words<'n>(texts: &[(&'n Node, &'n str)]) -> Vec<(usize, &'n str)> {
+    let split = |(i, (_, text)): (usize, &(&'n Node, &'n str))| text.split(',').map(move |word| (i, word));
+    texts.iter().enumerate().flat_map(split).collect()
+}
+
+/// A list of texts, each with its node.
+pub(super) fn texts<'n>(fields: &Fields<'n>, key: &str, findings: &mut Findings) -> Vec<(&'n Node, &'n str)> {
+    let items = findings.items(fields, key);
+    items.into_iter().filter_map(|(path, node)| Some((node, findings.item_text(node, &path, "a text")?))).collect()
 }
 
 /// The partition that holds a filesystem, and how problems speak of it.

@@ -69,9 +69,7 @@ fn planned(text: &str) -> Result<String, String> {
 
 /// Does the steps, and from wherever they are cut what is planned then.
 fn carry_out(storage: &Storage, before: &[Disk], steps: &[Step]) -> Result<(), String> {
-    let destroys = |disk: &Disk, steps: &[Step]| {
-        steps.iter().any(|step| step.is_destructive() && step.disk().names(disk.wwn.as_deref(), disk.serial.as_deref()))
-    };
+    let destroys = |disk: &Disk, steps: &[Step]| steps.iter().any(|step| step.is_destructive() && step.is_of(disk));
     for cut in 0..=steps.len() {
         let mut disks = before.to_vec();
         apply(&steps[..cut], &mut disks)?;
@@ -200,7 +198,8 @@ fn contents(word: &str) -> Contents {
             Some((kind, rest)) => {
                 let (label, mounted_at) = rest.split_once('@').unwrap_or((rest, ""));
                 let (kind, label, mounted_at) = (kind.into(), label.into(), mounted_at.into());
-                Contents::Filesystem(Filesystem { kind, label, uuid: "u".into(), mounted_at })
+                let found = Filesystem { kind, label, uuid: "u".into(), mounted_at, ..Filesystem::default() };
+                Contents::Filesystem(found.into())
             }
             None => Contents::Signature(if other == "damaged_GPT" { "damaged GPT".into() } else { other.into() }),
         },

@@ -1,7 +1,8 @@
 //! The boot image: a Debian kernel, and an initramfs with the agent as PID 1 and drivers for common x86 hardware.
 //!
 //! Called by `muster image build`. The same agent, packages and firmware give the same bytes, whatever the host.
-//! There is no shell, no libc of our own and no program in it but the agent and what the agent runs (mke2fs).
+//! There is no shell, no libc of our own and no program in it but the agent and what the agent runs (mke2fs, tune2fs,
+//! resize2fs).
 
 pub mod cpio;
 pub mod drivers;
@@ -134,6 +135,9 @@ impl Part {
     }
 }
 
+/// What the agent runs to make, label and grow ext4.
+const PROGRAMS: [&str; 3] = ["sbin/mke2fs", "sbin/tune2fs", "sbin/resize2fs"];
+
 /// What turns the inputs into an image, digested with them: whoever changes it need not remember to say so.
 const RECIPE: [&str; 6] = [
     include_str!("mod.rs"),
@@ -182,7 +186,10 @@ pub fn build(spec: &ImageSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result
     for package in [&e2fsprogs].into_iter().chain(&libraries) {
         package.read_into(&mut tree)?;
     }
-    for (path, bytes) in program::collect(&tree, "sbin/mke2fs")? {
+    let programs =
+        PROGRAMS.map(|program| program::collect(&tree, program)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    // They share their libraries.
+    for (path, bytes) in programs.into_iter().flatten().collect::<BTreeMap<_, _>>() {
         archive.file(&path, 0o755, bytes);
     }
     let settings = tree.file("etc/mke2fs.conf").ok_or_else(|| e2fsprogs.lacks("etc/mke2fs.conf"))?;

@@ -9,6 +9,8 @@ mod bond;
 mod bridge;
 mod check;
 mod disks;
+mod format;
+mod mount;
 mod network;
 mod storage;
 
@@ -17,11 +19,13 @@ use serde::{Deserialize, Serialize};
 pub use bond::{Bond, BondMode, BondOption};
 pub use bridge::{Bridge, BridgeOption, PortCost};
 pub use disks::{Disk, DiskRule, DiskSelect, Entry, LINUX_FILESYSTEM, Partition, Pick, Presence, Resize, Table};
+pub use format::{Format, UNFINISHED, VolumeId};
+pub use mount::{FLAGS, Mount, Mountable, Tree, TreeMount, is_flag, mount_options};
 pub use network::{
     AcceptRa, Dhcp, Ethernet, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, PROOF_MARK, PROOF_PRIORITY,
     PROOF_TABLE, Privacy, Reach, Route, Rule, Select, Settings, Take, WakeOnLan, matches_pattern,
 };
-pub use storage::{Existing, Filesystem, Format, Permit, Place, Storage};
+pub use storage::{Existing, Filesystem, Permit, Place, Storage, Use, is_at_or_below};
 
 /// A machine's whole desired state. What is absent is left as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

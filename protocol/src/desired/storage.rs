@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Problems;
 use super::disks::{self, Disk, DiskSelect, Partition, Presence};
+use super::format::{Format, VolumeId};
+use super::mount::{Mount, Mountable, Tree, TreeMount, are_canonical};
 use crate::ids::{Digest, DiskId};
 
 /// Disks and filesystems, Butane's `storage:`.
@@ -15,6 +17,8 @@ pub struct Storage {
     pub disks: Vec<Disk>,
     /// Filesystems to make and mount, at most 128.
     pub filesystems: Vec<Filesystem>,
+    /// Mounts of what is on no disk of its own, at most 128.
+    pub mounts: Vec<TreeMount>,
 }
 
 impl Storage {
@@ -74,25 +78,43 @@ pub struct Filesystem {
     pub place: Place,
     /// What it is.
     pub format: Format,
-    /// Volume label, empty for none; at most 16 bytes.
+    /// Volume label, empty for none; how long it may be depends on the format.
     pub label: String,
-    /// Absolute path to mount it at; `None` leaves it unmounted.
-    pub mount: Option<String>,
+    /// Its UUID; `None` leaves the choice to the machine.
+    pub uuid: Option<VolumeId>,
+    /// What its mkfs is given beside that, word by word; at most 64. It says nothing of a filesystem that is kept.
+    pub options: Vec<String>,
+    /// What it is for.
+    pub used: Use,
     /// What happens to a filesystem that is there.
     pub existing: Existing,
 }
 
-/// Kinds of filesystems that the agent can make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Format {
-    /// ext4.
-    Ext4,
+/// What a filesystem is for, once it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Use {
+    /// For later: it is neither mounted nor swapped to.
+    Later,
+    /// It is mounted.
+    Mount(Mount),
+    /// It is swapped to; swap areas only.
+    Swap,
+}
+
+impl Use {
+    /// Where it is mounted.
+    pub fn mount(&self) -> Option<&Mount> {
+        match self {
+            Self::Mount(mount) => Some(mount),
+            Self::Later | Self::Swap => None,
+        }
+    }
 }
 
 /// What happens to a filesystem that is there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Existing {
-    /// One of the same kind and label is kept, anything else is refused.
+    /// One of the same kind, label and, where it is given, UUID is kept, anything else is refused.
     #[default]
     Keep,
     /// Butane's `wipe_filesystem: true`: replaced unless it matches already. Destroys, so it needs a permit.
@@ -113,11 +135,21 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems) {
     problems.at_most("storage.filesystems", storage.filesystems.len(), 128);
     disks::check(storage, problems);
     let mut held = BTreeSet::new();
+    let mut uuids = BTreeSet::new();
     let mut mounts = BTreeSet::new();
     for filesystem in &storage.filesystems {
         let field = format!("storage.filesystems.{}", storage.place_name(&filesystem.place));
-        if storage.partition(&filesystem.place).is_none() {
-            problems.add(format!("{field}.device"), "no partition of this document is meant; describe it under disks");
+        match storage.partition(&filesystem.place) {
+            None => {
+                problems
+                    .add(format!("{field}.device"), "no partition of this document is meant; describe it under disks");
+            }
+            Some(partition) => {
+                let size = partition.size_mib.map(|mib| mib.saturating_mul(1 << 20));
+                if let Some(problem) = size.and_then(|size| filesystem.format.refuses_size(size)) {
+                    problems.add(format!("{field}.format"), problem);
+                }
+            }
         }
         let Place::Partition { disk, .. } = filesystem.place;
         if let Some(count) = storage.disks.get(usize::from(disk)).map(Disk::count).filter(|count| *count != 1) {
@@ -130,20 +162,76 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems) {
         if !held.insert(&filesystem.place) {
             problems.add(&field, "this partition holds two filesystems");
         }
-        if filesystem.label.len() > 16 || filesystem.label.chars().any(char::is_control) {
-            problems.add(format!("{field}.label"), "an ext4 label has at most 16 bytes and no control characters");
+        check_filesystem(&field, filesystem, problems);
+        if filesystem.uuid.is_some_and(|uuid| !uuids.insert(uuid)) {
+            problems.add(format!("{field}.uuid"), "two filesystems have this UUID");
         }
-        if let Some(path) = &filesystem.mount {
-            if !is_mount_point(path) {
-                problems.add(
-                    format!("{field}.path"),
-                    format!("{path:?} is no mount point: an absolute path such as /srv/data, not a system directory, no '.' or '..'"),
-                );
-            } else if !mounts.insert(path) {
-                problems.add(format!("{field}.path"), format!("two filesystems are mounted at {path}"));
-            }
+        if let Some(Mount { path, .. }) = filesystem.used.mount()
+            && is_mount_point(path)
+            && !mounts.insert(path)
+        {
+            problems.add(format!("{field}.path"), format!("two filesystems are mounted at {path}"));
         }
     }
+    problems.at_most("storage.mounts", storage.mounts.len(), 128);
+    for (i, TreeMount { what, mount: Mount { path, options } }) in storage.mounts.iter().enumerate() {
+        let field = format!("storage.mounts[{i}]");
+        if !is_mount_point(path) {
+            problems.add(format!("{field}.where"), no_mount_point(path));
+        } else if !mounts.insert(path) {
+            problems.add(format!("{field}.where"), format!("two filesystems are mounted at {path}"));
+        }
+        if let Tree::Bind(from) = what {
+            if !is_mount_point(from) {
+                problems.add(format!("{field}.what"), no_mount_point(from));
+            } else if is_at_or_below(from, path) {
+                problems.add(format!("{field}.what"), format!("{from} would be hidden by what is mounted at {path}"));
+            }
+        }
+        if let Err(problem) = are_canonical(what.mountable(), options) {
+            problems.add(format!("{field}.options"), problem);
+        }
+    }
+}
+
+fn check_filesystem(field: &str, filesystem: &Filesystem, problems: &mut Problems) {
+    let format = filesystem.format;
+    if let Some(problem) = format.refuses_label(&filesystem.label) {
+        problems.add(format!("{field}.label"), problem);
+    }
+    if filesystem.uuid.is_some_and(|uuid| !format.has_ids_like(uuid)) {
+        problems.add(format!("{field}.uuid"), format!("{} has {}", format.name(), format.volume_id_form()));
+    }
+    problems.at_most(&format!("{field}.options"), filesystem.options.len(), 64);
+    if let Some((at, problem)) = format.refuses_options(&filesystem.options) {
+        problems.add(format!("{field}.options[{at}]"), problem);
+    }
+    match (format, &filesystem.used) {
+        (Format::Swap, Use::Mount(_)) => {
+            problems.add(format!("{field}.path"), "a swap area is mounted nowhere; leave the path out");
+        }
+        (_, Use::Mount(Mount { path, options })) => {
+            if !is_mount_point(path) {
+                problems.add(format!("{field}.path"), no_mount_point(path));
+            }
+            if let Err(problem) = are_canonical(Mountable::Format(format), options) {
+                problems.add(format!("{field}.mount_options"), problem);
+            }
+        }
+        (Format::Ext4 | Format::Xfs | Format::Btrfs | Format::Vfat, Use::Swap) => {
+            problems.add(format!("{field}.format"), format!("{} cannot be swapped to", format.name()));
+        }
+        (_, Use::Later | Use::Swap) => {}
+    }
+}
+
+fn no_mount_point(path: &str) -> String {
+    format!("{path:?} is no mount point: an absolute path such as /srv/data, not a system directory, no '.' or '..'")
+}
+
+/// Whether a path is another one, or leads through it.
+pub fn is_at_or_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn is_mount_point(path: &str) -> bool {

@@ -7,6 +7,9 @@ use crate::bounded::at_most;
 use crate::ids::DiskId;
 use crate::inventory::{Attachment, Medium, Transport};
 
+/// Where a swap area is that is in use, as lsblk has it: no mount point is called so.
+pub const SWAP: &str = "[SWAP]";
+
 /// One whole disk and what it carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
@@ -59,7 +62,7 @@ pub enum Contents {
     /// An MBR partition table.
     Dos,
     /// A filesystem.
-    Filesystem(Filesystem),
+    Filesystem(Box<Filesystem>),
     /// A known signature that is none of the others, by its usual name: `zfs_member`, `bcache`, …; also `LVM2_member`,
     /// `crypto_LUKS` and `linux_raid_member` where no more than the signature can be read.
     Signature(String),
@@ -86,24 +89,31 @@ impl Contents {
     pub fn unmounted(&self) -> Self {
         match self {
             Self::Filesystem(filesystem) => {
-                Self::Filesystem(Filesystem { mounted_at: String::new(), ..filesystem.clone() })
+                let (mounted_at, mount_options) = (String::new(), Vec::new());
+                Self::Filesystem(Box::new(Filesystem { mounted_at, mount_options, ..*filesystem.clone() }))
             }
             other => other.clone(),
         }
     }
 }
 
-/// A filesystem found on a disk or partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A filesystem or swap area found on a disk or partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filesystem {
-    /// As blkid names it: `ext4`, `xfs`, `vfat`, `ntfs`, …
+    /// As blkid names it: `ext4`, `xfs`, `vfat`, `ntfs`, `swap`, …
     pub kind: String,
     /// Volume label, empty where there is none.
     pub label: String,
     /// UUID as the filesystem's tools print it, empty where there is none.
     pub uuid: String,
-    /// Where it is mounted, empty where it is not.
+    /// Bytes that it takes, by its own account; 0 where that is not known.
+    pub size_bytes: u64,
+    /// Where it is mounted, [`SWAP`] where it is swapped to, empty where it is neither.
     pub mounted_at: String,
+    /// How, in the form of [`crate::desired::mount_options`]: what every filesystem has as the kernel has it now, the
+    /// filesystem's own as the agent gave them.
+    #[serde(deserialize_with = "at_most::<64, _, _>")]
+    pub mount_options: Vec<String>,
 }
 
 /// One partition.

@@ -7,8 +7,9 @@ mod network;
 use serde::{Deserialize, Serialize};
 
 use crate::bounded::{self, at_most};
+use crate::desired::TreeMount;
 
-pub use disk::{Contents, Disk, Filesystem, Partition};
+pub use disk::{Contents, Disk, Filesystem, Partition, SWAP};
 pub use layers::{
     Array, ArrayMember, GroupMember, GroupName, Headers, Layers, Luks, LvmId, MemberState, Metadata, NotAnLvmId,
     Opened, PhysicalVolume, RaidMember, Role, Sync, Volume, VolumeGroup, md_uuid,
@@ -25,4 +26,7 @@ pub struct Observed {
     pub disks: Vec<Disk>,
     /// What stands on them.
     pub layers: Layers,
+    /// What the agent mounted that is on no disk of its own.
+    #[serde(deserialize_with = "at_most::<128, _, _>")]
+    pub mounts: Vec<TreeMount>,
 }

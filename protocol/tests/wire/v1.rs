@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use muster_protocol::desired::{
     AcceptRa, Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet, Existing,
-    Filesystem, Format, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, Partition, Permit, Place, PortCost,
-    Privacy, Reach, Resize, Route, Rule, Select, Settings, Storage, Table, Take, WakeOnLan,
+    Filesystem, Format, LeaseUse, Link, LinkKind, MAIN_TABLE, Mount, Neighbor, Network, Partition, Permit, Place,
+    PortCost, Privacy, Reach, Resize, Route, Rule, Select, Settings, Storage, Table, Take, Tree, TreeMount, Use,
+    VolumeId, WakeOnLan,
 };
 use muster_protocol::drift::{Drift, DriftEnd, OnDrift};
 use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
@@ -347,7 +348,9 @@ fn desired() -> Desired {
         place: Place::Partition { disk: 0, partition: 0 },
         format: Format::Ext4,
         label: "data".into(),
-        mount: Some("/srv/data".into()),
+        uuid: Some(VolumeId::Uuid([0x9d; 16])),
+        options: vec!["-m".into(), "0".into()],
+        used: Use::Mount(Mount { path: "/srv/data".into(), options: vec!["noatime".into()] }),
         existing: Existing::Replace,
     };
     Desired {
@@ -355,6 +358,10 @@ fn desired() -> Desired {
         storage: Some(Storage {
             disks: vec![Disk { select: DiskSelect::Id(disk), table: Table::Replace, partitions: vec![partition] }],
             filesystems: vec![filesystem],
+            mounts: vec![TreeMount {
+                what: Tree::Bind("/srv/data/www".into()),
+                mount: Mount { path: "/srv/www".into(), options: vec!["ro".into()] },
+            }],
         }),
     }
 }
@@ -399,8 +406,10 @@ const APPLY: &str = "\
     01000000000000000000000005626f6e64300101036f6e650101036f6e65000101c8010000000000000000000000066f\
     6666696365030c05626f6e64300000000000000000000000036272300201066f666669636501000001066f6666696365\
     010400000000000000000000000001026d3101093139322e302e322e310101000973657269616c3a4431010101046461\
-    746100000fc63daf848347728e793d69d8477de4000000010100000000046461746101092f7372762f646174610101d1\
-    d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a443114";
+    746100000fc63daf848347728e793d69d8477de4000000010100000000046461746101009d9d9d9d9d9d9d9d9d9d9d9d\
+    9d9d9d9d02022d6d013001092f7372762f6461746101076e6f6174696d650101010d2f7372762f646174612f77777708\
+    2f7372762f7777770102726f01d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973\
+    657269616c3a443114";
 const PLANNED: &str = "\
     00020161030162040973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1";

@@ -6,22 +6,24 @@
 
 mod device;
 pub mod disks;
-mod ext4;
 pub mod gpt;
+mod grow;
+mod make;
 mod mounts;
+mod programs;
 pub mod signatures;
 mod table;
+mod trees;
 mod wipe;
 
 use muster_protocol::DiskId;
-use muster_protocol::desired::Format;
-use muster_protocol::observed::{Contents, Disk, Partition};
+use muster_protocol::observed::{Contents, Disk, Partition, SWAP};
 use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::to_controller::WipeReceipt;
 
 use self::device::{Device, Share};
 use crate::machine::{MachineError, Percent};
-use crate::plan::storage::{Before, Carries, Slot, Step, in_words};
+use crate::plan::storage::{Before, Slot, Step, in_words};
 use disks::{Disks, Node};
 
 /// Does one step on this machine's disks.
@@ -42,54 +44,23 @@ pub use wipe::wipe_on;
 pub fn apply_on(disks: &Disks, step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
     progress(0);
     match step {
-        Step::Unmount { disk, partition, path } => mounts::unmount(disks, disk, *partition, path),
+        Step::Unmount { disk, partition, path } => mounts::take_out(disks, disk, *partition, path),
         Step::Partition { disk, before, slots } => table::write(disks, disk, before, slots),
         Step::Extend { disk, before, deleted, grown, added } => {
             table::edit(disks, disk, before, table::Edit { deleted, grown, added })
         }
-        Step::Format { disk, slot, carries, format, label } => make(disks, disk, slot, carries, *format, label),
-        Step::Mount { disk, slot, format, path } => mounts::mount(disks, disk, slot, *format, path),
+        Step::Format { disk, slot, carries, make } => make::make(disks, disk, slot, carries, make),
+        Step::Mount { disk, slot, format, mount } => mounts::mount(disks, disk, slot, *format, mount),
+        Step::Remount { disk, partition, mount } => mounts::remount(disks, disk, *partition, mount),
+        Step::Grow { disk, slot, format, path, .. } => grow::grow(disks, disk, slot, *format, path),
+        Step::Attach { tree } => trees::attach(disks, tree),
+        Step::Reattach { tree } => trees::reattach(disks, tree),
+        Step::Detach { tree } => trees::detach(disks, &tree.mount.path),
+        Step::SwapOn { disk, slot } => mounts::swap(disks, disk, slot),
+        Step::SwapOff { disk, partition } => mounts::take_out(disks, disk, *partition, SWAP),
     }?;
     progress(100);
     Ok(())
-}
-
-fn make(
-    disks: &Disks,
-    id: &DiskId,
-    slot: &Slot,
-    carries: &Carries,
-    format: Format,
-    label: &str,
-) -> Result<(), MachineError> {
-    let disk = writable(disks, id)?;
-    let there = partition(&disk, id, slot)?;
-    let as_planned = there.contents.mounted_at().is_none()
-        && match carries {
-            Carries::Nothing => there.contents == Contents::Blank,
-            Carries::This(seen) => there.contents == *seen,
-            Carries::Remains => true,
-        };
-    if !as_planned {
-        return Err(changed(id, slot.number, &there.contents));
-    }
-    let node = known_partition(disks, &disk, slot)?;
-    // Opened once so that /dev/NAME is known to be the device that was looked at; the program opens it by name.
-    drop(
-        Device::open(disks, &node, slot.size_bytes, Share::Exclusive)
-            .map_err(|source| MachineError::os(format!("open partition {} of {id} for itself", slot.number), source))?,
-    );
-    match format {
-        Format::Ext4 => ext4::make(&disks.device_path(&node), label)?,
-    }
-    let made = disks.observe_one(id)?;
-    match &partition(&made, id, slot)?.contents {
-        Contents::Filesystem(fs) if fs.kind == "ext4" && fs.label == label => Ok(()),
-        other => Err(MachineError::ReadBack {
-            what: format!("ext4 on partition {} of {id}", slot.number),
-            found: in_words(other, &[]),
-        }),
-    }
 }
 
 /// The disk as it is now, if nobody else uses it.

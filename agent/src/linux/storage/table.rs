@@ -8,9 +8,9 @@ use std::os::unix::fs::FileExt;
 
 use muster_protocol::DiskId;
 use muster_protocol::observed::{Contents, Disk};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::device::{Device, Share};
+use super::make::random_uuid;
 use super::unchanged;
 use crate::linux::storage::disks::{Disks, Region};
 use crate::linux::storage::gpt::{self, Entry, Found, Geometry, Image, Table};
@@ -224,12 +224,6 @@ fn entry(slot: &Slot, geometry: Geometry) -> Result<Entry, MachineError> {
     })
 }
 
-/// A version 4 UUID (RFC 9562).
 fn random_guid() -> Result<[u8; 16], MachineError> {
-    let mut guid = [0; 16];
-    // Requests of up to 256 bytes are never answered in part (getrandom(2)).
-    getrandom(&mut guid, GetRandomFlags::empty()).map_err(|source| MachineError::os("get random bytes", source))?;
-    guid[6] = guid[6] & 0x0f | 0x40;
-    guid[8] = guid[8] & 0x3f | 0x80;
-    Ok(guid)
+    random_uuid().map_err(|source| MachineError::os("get random bytes", source))
 }

@@ -125,7 +125,7 @@ fn carry_out(steps: &[Step], disks: &mut [Disk]) -> Result<(), TestCaseError> {
 
 /// Whether the steps say that this is lost.
 fn is_given_up(steps: &[Step], disk: &Disk, number: u32) -> bool {
-    steps.iter().filter(|step| step.disk().names(disk.wwn.as_deref(), disk.serial.as_deref())).any(|step| match step {
+    steps.iter().filter(|step| step.is_of(disk)).any(|step| match step {
         Step::Partition { .. } => step.is_destructive(),
         Step::Extend { deleted, .. } => deleted.contains(&number),
         Step::Format { slot, .. } => step.is_destructive() && slot.number == number,
@@ -135,7 +135,7 @@ fn is_given_up(steps: &[Step], disk: &Disk, number: u32) -> bool {
 
 /// All that the disk carried and that the steps do not say is lost is there, where it was.
 fn keeps(was: &Disk, is: &Disk, steps: &[Step]) -> Result<(), TestCaseError> {
-    let is_of = |step: &&Step| step.disk().names(was.wwn.as_deref(), was.serial.as_deref());
+    let is_of = |step: &&Step| step.is_of(was);
     if !steps.iter().any(|step| is_of(&step)) {
         prop_assert_eq!(was, is, "a disk that no step names");
     }
@@ -209,7 +209,7 @@ proptest! {
         let Ok(steps) = plan(&storage, &before) else { return Ok(()) };
         let Some(step) = steps.iter().find(|step| !matches!(step, Step::Unmount { .. })) else { return Ok(()) };
         let mut disks = before.clone();
-        let Some(at) = disks.iter().position(|d| step.disk().names(None, d.serial.as_deref())) else { return Ok(()) };
+        let Some(at) = disks.iter().position(|d| step.is_of(d)) else { return Ok(()) };
         match change {
             0 => disks[at].held = "somebody mounted it".into(),
             1 => drop(disks.remove(at)),

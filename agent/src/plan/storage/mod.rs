@@ -16,9 +16,10 @@ mod properties;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trees;
 
-use muster_protocol::desired::{self, Existing, Place};
-use muster_protocol::observed::{self, Contents, Disk};
+use muster_protocol::desired::{self, Existing, Format, Place, Tree, TreeMount, UNFINISHED, VolumeId};
+use muster_protocol::observed::{self, Contents, Disk, Observed, SWAP};
 use muster_protocol::to_agent::{self, Impact};
 use muster_protocol::{Digest, DiskId};
 use serde::Serialize;
@@ -26,8 +27,10 @@ use serde::Serialize;
 use super::Impossible;
 use choose::Chosen;
 
+pub use filesystem::GROWTH;
 pub use model::{apply_to_model, look_again};
 pub use table::{ALIGNMENT, usable_end};
+pub use trees::apply_to_trees;
 
 /// One thing to do to a disk. Carries what the plan saw, so that whoever writes can look again first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,9 +75,7 @@ pub enum Step {
         /// What the partition carries.
         carries: Carries,
         /// What to make.
-        format: desired::Format,
-        /// Volume label, empty for none.
-        label: String,
+        make: Make,
     },
     /// Mount a filesystem.
     Mount {
@@ -83,10 +84,74 @@ pub enum Step {
         /// Which of its partitions, and where it lies.
         slot: Slot,
         /// What is on it.
-        format: desired::Format,
+        format: Format,
         /// Where to; directories that lack are made.
-        path: String,
+        mount: desired::Mount,
     },
+    /// Change the options that every filesystem has of one that the agent mounted.
+    Remount {
+        /// Which disk.
+        disk: DiskId,
+        /// Which of its partitions.
+        partition: u32,
+        /// Where it is, and the new options.
+        mount: desired::Mount,
+    },
+    /// Let a mounted filesystem have all of its partition.
+    Grow {
+        /// Which disk.
+        disk: DiskId,
+        /// Which of its partitions, and where it lies.
+        slot: Slot,
+        /// What is on it.
+        format: Format,
+        /// Where it is mounted.
+        path: String,
+        /// Bytes that it takes now.
+        from_bytes: u64,
+    },
+    /// Swap to a swap area.
+    SwapOn {
+        /// Which disk.
+        disk: DiskId,
+        /// Which of its partitions, and where it lies.
+        slot: Slot,
+    },
+    /// Take what was swapped back into memory.
+    SwapOff {
+        /// Which disk.
+        disk: DiskId,
+        /// Which of its partitions.
+        partition: u32,
+    },
+    /// Mount what is on no disk of its own.
+    Attach {
+        /// What, where and how.
+        tree: TreeMount,
+    },
+    /// Change the options of such a mount where it is.
+    Reattach {
+        /// What and where, and the new options.
+        tree: TreeMount,
+    },
+    /// Take such a mount of the agent's out of the tree.
+    Detach {
+        /// As it is.
+        tree: TreeMount,
+    },
+}
+
+/// A filesystem that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Make {
+    /// What.
+    pub format: Format,
+    /// Volume label, empty for none.
+    pub label: String,
+    /// UUID; `None` leaves the choice to its mkfs.
+    pub uuid: Option<VolumeId>,
+    /// More words for its mkfs.
+    pub options: Vec<String>,
 }
 
 /// A whole disk as the plan saw it. Kernel names and mount points are left out: they may change and mean nothing.
@@ -179,7 +244,7 @@ pub enum Carries {
 /// A step for people and permits. One that destroys says of which disk all that tells it from others.
 pub fn describe(step: &Step, observed: &[Disk]) -> to_agent::Step {
     let mut said = step.describe();
-    let is_its = |disk: &&Disk| step.disk().names(disk.wwn.as_deref(), disk.serial.as_deref());
+    let is_its = |disk: &&Disk| step.is_of(disk);
     if let Some(disk) = observed.iter().find(is_its).filter(|_| step.is_destructive()) {
         said.action.push_str(&format!(" [{}]", Before::of(disk).in_words()));
     }
@@ -189,19 +254,30 @@ pub fn describe(step: &Step, observed: &[Disk]) -> to_agent::Step {
 impl Step {
     /// For people and permits.
     pub fn describe(&self) -> to_agent::Step {
-        let impact = if self.is_destructive() { Impact::Destroys(self.disk().clone()) } else { Impact::None };
+        let destroyed = self.disk().filter(|_| self.is_destructive());
+        let impact = destroyed.map_or(Impact::None, |disk| Impact::Destroys(disk.clone()));
         to_agent::Step { action: self.action(), impact }
     }
 
     /// The disk it touches, as the document names it.
-    pub fn disk(&self) -> &DiskId {
+    pub fn disk(&self) -> Option<&DiskId> {
         match self {
+            Self::Attach { .. } | Self::Reattach { .. } | Self::Detach { .. } => None,
             Self::Unmount { disk, .. }
             | Self::Partition { disk, .. }
             | Self::Extend { disk, .. }
             | Self::Format { disk, .. }
-            | Self::Mount { disk, .. } => disk,
+            | Self::Mount { disk, .. }
+            | Self::Remount { disk, .. }
+            | Self::Grow { disk, .. }
+            | Self::SwapOn { disk, .. }
+            | Self::SwapOff { disk, .. } => Some(disk),
         }
+    }
+
+    /// Whether it touches this disk.
+    pub fn is_of(&self, disk: &Disk) -> bool {
+        self.disk().is_some_and(|id| id.names(disk.wwn.as_deref(), disk.serial.as_deref()))
     }
 
     /// Whether something that is there now is lost, so that a permit is needed.
@@ -210,7 +286,15 @@ impl Step {
             Self::Partition { before, .. } => before.contents != Contents::Blank,
             Self::Format { carries, .. } => matches!(carries, Carries::This(_)),
             Self::Extend { deleted, .. } => !deleted.is_empty(),
-            Self::Unmount { .. } | Self::Mount { .. } => false,
+            Self::Unmount { .. }
+            | Self::Mount { .. }
+            | Self::Remount { .. }
+            | Self::Grow { .. }
+            | Self::SwapOn { .. }
+            | Self::SwapOff { .. }
+            | Self::Attach { .. }
+            | Self::Reattach { .. }
+            | Self::Detach { .. } => false,
         }
     }
 
@@ -234,22 +318,59 @@ impl Step {
                 let parts = parts.iter().filter(|(_, what)| !what.is_empty());
                 parts.map(|(how, what)| format!("{how} the GPT of {disk}: {what}")).collect::<Vec<_>>().join("; ")
             }
-            Self::Format { disk, slot, carries, format, label } => {
+            Self::Format { disk, slot, carries, make } => {
                 let carries = match carries {
                     Carries::Nothing => "blank".to_owned(),
                     Carries::This(found) => format!("carries {}", in_words(found, &[])),
                     Carries::Remains => "remains of the replaced table".to_owned(),
                 };
-                format!(
-                    "make {} on partition {} of {disk} ({}, {carries}){}",
-                    format_name(*format),
-                    slot.number,
-                    size(slot.size_bytes),
-                    if label.is_empty() { String::new() } else { format!(", labeled {label:?}") },
-                )
+                let label = if make.label.is_empty() { String::new() } else { format!(", labeled {:?}", make.label) };
+                let uuid = make.uuid.map(|uuid| format!(", UUID {uuid}")).unwrap_or_default();
+                let options =
+                    if make.options.is_empty() { String::new() } else { format!(", with {}", make.options.join(" ")) };
+                let (name, number, size) = (make.format.name(), slot.number, size(slot.size_bytes));
+                format!("make {name} on partition {number} of {disk} ({size}, {carries}){label}{uuid}{options}")
             }
-            Self::Mount { disk, slot, path, .. } => format!("mount partition {} of {disk} at {path}", slot.number),
+            Self::Mount { disk, slot, mount, .. } => {
+                format!("mount partition {} of {disk} at {}{}", slot.number, mount.path, bracketed(&mount.options))
+            }
+            Self::Remount { disk, partition, mount } => {
+                let options = if mount.options.is_empty() { "defaults".to_owned() } else { mount.options.join(",") };
+                format!("mount {}, partition {partition} of {disk}, with other options: {options}", mount.path)
+            }
+            Self::Grow { disk, slot, format, path, from_bytes } => format!(
+                "grow {} at {path}, partition {} of {disk}, from {} to {}",
+                format.name(),
+                slot.number,
+                size(*from_bytes),
+                size(slot.size_bytes)
+            ),
+            Self::SwapOn { disk, slot } => format!("swap to partition {} of {disk}", slot.number),
+            Self::SwapOff { disk, partition } => format!("stop swapping to partition {partition} of {disk}"),
+            Self::Attach { tree: TreeMount { what: Tree::Tmpfs, mount } } => {
+                format!("mount a tmpfs at {}{}", mount.path, bracketed(&mount.options))
+            }
+            Self::Attach { tree: TreeMount { what: Tree::Bind(from), mount } } => {
+                format!("show {from} at {} too{}", mount.path, bracketed(&mount.options))
+            }
+            Self::Reattach { tree: TreeMount { mount, .. } } => {
+                let options = if mount.options.is_empty() { "defaults".to_owned() } else { mount.options.join(",") };
+                format!("mount {} with other options: {options}", mount.path)
+            }
+            Self::Detach { tree } => format!("unmount {}", tree.mount.path),
         }
+    }
+}
+
+fn bracketed(options: &[String]) -> String {
+    if options.is_empty() { String::new() } else { format!(" ({})", options.join(",")) }
+}
+
+/// What takes a filesystem or swap area of the agent's out of use.
+fn take_out(disk: DiskId, partition: u32, at: &str) -> Step {
+    match at {
+        SWAP => Step::SwapOff { disk, partition },
+        path => Step::Unmount { disk, partition, path: path.into() },
     }
 }
 
@@ -273,9 +394,14 @@ pub fn plan(desired: &desired::Storage, observed: &[Disk]) -> Result<Vec<Step>, 
     Ok(steps)
 }
 
-/// What keeps the disks from being as desired, one line each; empty where they are.
-pub fn differences(desired: &desired::Storage, observed: &[Disk]) -> Vec<String> {
-    match plan(desired, observed) {
+/// The same, with the mounts of what is on no disk.
+pub fn plan_all(desired: &desired::Storage, observed: &Observed) -> Result<Vec<Step>, Impossible> {
+    trees::with_trees(desired, &observed.disks, &observed.mounts, plan(desired, &observed.disks)?)
+}
+
+/// What keeps all of it from being as desired, one line each; empty where it is.
+pub fn differences(desired: &desired::Storage, observed: &Observed) -> Vec<String> {
+    match plan_all(desired, observed) {
         Ok(steps) => steps.iter().map(|step| format!("still to do: {}", step.action())).collect(),
         Err(impossible) => vec![impossible.to_string()],
     }
@@ -348,6 +474,7 @@ pub fn in_words(found: &Contents, partitions: &[observed::Partition]) -> String 
         Contents::Gpt { .. } => format!("a GPT with partitions {}", inside()),
         Contents::Dos if partitions.is_empty() => "an MBR partition table".into(),
         Contents::Dos => format!("an MBR with partitions {}", inside()),
+        Contents::Filesystem(fs) if fs.label.eq_ignore_ascii_case(UNFINISHED) => format!("an unfinished {}", fs.kind),
         Contents::Filesystem(fs) if fs.label.is_empty() => fs.kind.clone(),
         Contents::Filesystem(fs) => format!("{} labeled {:?}", fs.kind, fs.label),
         Contents::Signature(name) => name.clone(),
@@ -370,15 +497,10 @@ fn size(bytes: u64) -> String {
     format!("{whole}.{tenths} {}", units[unit])
 }
 
-fn format_name(format: desired::Format) -> &'static str {
-    match format {
-        desired::Format::Ext4 => "ext4",
-    }
-}
-
 /// Whether a filesystem that is there is the one that is desired.
 fn is_same(want: &desired::Filesystem, have: &observed::Filesystem) -> bool {
-    have.kind == format_name(want.format) && have.label == want.label
+    let is_uuid = want.uuid.is_none_or(|uuid| have.uuid == uuid.to_string());
+    have.kind == want.format.name() && have.label == want.label && is_uuid
 }
 
 /// `true` where the document lets a filesystem be replaced.

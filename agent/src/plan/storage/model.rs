@@ -2,15 +2,16 @@
 //!
 //! The look just before writing is here on values, too; the real machine's, on its disks, is in `linux::storage`.
 
-use muster_protocol::observed::{Contents, Disk, Filesystem, Partition};
+use muster_protocol::MachineId;
+use muster_protocol::desired::{Format, VolumeId};
+use muster_protocol::observed::{Contents, Disk, Filesystem, Partition, SWAP};
 
-use super::{Before, Carries, Slot, Step, find, format_name, in_words};
+use super::{Before, Carries, Slot, Step, find, in_words};
 
 /// Changes `disks` as the step would. `random` makes GUIDs and UUIDs differ; equal values give equal disks.
 pub fn apply_to_model(step: &Step, disks: &mut [Disk], random: [u8; 16]) {
-    let Some(disk) = disks.iter_mut().find(|d| step.disk().names(d.wwn.as_deref(), d.serial.as_deref())) else {
-        return;
-    };
+    let Some(id) = step.disk() else { return };
+    let Some(disk) = disks.iter_mut().find(|d| id.names(d.wwn.as_deref(), d.serial.as_deref())) else { return };
     match step {
         Step::Partition { slots, .. } => {
             disk.contents = Contents::Gpt { guid: random };
@@ -24,16 +25,31 @@ pub fn apply_to_model(step: &Step, disks: &mut [Disk], random: [u8; 16]) {
             }
             disk.partitions.extend(added.iter().map(|slot| blank(slot, random)));
         }
-        Step::Unmount { partition, .. } => set_mounted_at(disk, *partition, ""),
-        Step::Mount { slot, path, .. } => set_mounted_at(disk, slot.number, path),
-        Step::Format { slot, format, label, .. } => {
+        Step::Unmount { partition, .. } | Step::SwapOff { partition, .. } => set(disk, *partition, |fs| {
+            (fs.mounted_at, fs.mount_options) = (String::new(), Vec::new());
+        }),
+        Step::Mount { slot: Slot { number, .. }, mount, .. } | Step::Remount { partition: number, mount, .. } => {
+            set(disk, *number, |fs| {
+                (fs.mounted_at, fs.mount_options) = (mount.path.clone(), mount.options.clone());
+            });
+        }
+        Step::Attach { .. } | Step::Reattach { .. } | Step::Detach { .. } => {}
+        Step::SwapOn { slot, .. } => set(disk, slot.number, |fs| fs.mounted_at = SWAP.into()),
+        Step::Grow { slot, .. } => set(disk, slot.number, |fs| fs.size_bytes = slot.size_bytes),
+        Step::Format { slot, make, .. } => {
             if let Some(there) = disk.partitions.iter_mut().find(|p| p.number == slot.number) {
-                there.contents = Contents::Filesystem(Filesystem {
-                    kind: format_name(*format).into(),
-                    label: label.clone(),
-                    uuid: muster_protocol::MachineId::from_bytes(random).to_string(),
-                    mounted_at: String::new(),
-                });
+                let any = match make.format {
+                    Format::Vfat => format!("{:02X}{:02X}-{:02X}{:02X}", random[0], random[1], random[2], random[3]),
+                    _ => MachineId::from_bytes(random).to_string(),
+                };
+                let made = Filesystem {
+                    kind: make.format.name().into(),
+                    label: make.label.clone(),
+                    uuid: make.uuid.as_ref().map_or(any, VolumeId::to_string),
+                    size_bytes: slot.size_bytes,
+                    ..Filesystem::default()
+                };
+                there.contents = Contents::Filesystem(made.into());
             }
         }
     }
@@ -44,7 +60,7 @@ pub fn apply_to_model(step: &Step, disks: &mut [Disk], random: [u8; 16]) {
 ///
 /// Errors: what is not, and what it is now.
 pub fn look_again(step: &Step, disks: &[Disk]) -> Result<(), (String, String)> {
-    let id = step.disk();
+    let Some(id) = step.disk() else { return Ok(()) };
     let disk = find(id, disks).map_err(|impossible| (id.to_string(), impossible.problem))?;
     if !disk.held.is_empty() {
         return Err((id.to_string(), disk.held.clone()));
@@ -67,8 +83,11 @@ pub fn look_again(step: &Step, disks: &[Disk]) -> Result<(), (String, String)> {
             };
             is_seen && there.contents.mounted_at().is_none()
         }
-        Step::Mount { slot, .. } => matches!(there(slot)?.contents, Contents::Filesystem(_)),
-        Step::Unmount { .. } => true,
+        Step::Mount { slot, .. } | Step::Grow { slot, .. } | Step::SwapOn { slot, .. } => {
+            matches!(there(slot)?.contents, Contents::Filesystem(_))
+        }
+        Step::Unmount { .. } | Step::Remount { .. } | Step::SwapOff { .. } => true,
+        Step::Attach { .. } | Step::Reattach { .. } | Step::Detach { .. } => true,
     };
     let now =
         || (id.to_string(), format!("{}: {}", Before::of(disk).in_words(), in_words(&disk.contents, &disk.partitions)));
@@ -87,10 +106,10 @@ fn blank(slot: &Slot, random: [u8; 16]) -> Partition {
     }
 }
 
-fn set_mounted_at(disk: &mut Disk, number: u32, path: &str) {
+fn set(disk: &mut Disk, number: u32, change: impl Fn(&mut Filesystem)) {
     for there in disk.partitions.iter_mut().filter(|p| p.number == number) {
         if let Contents::Filesystem(filesystem) = &mut there.contents {
-            filesystem.mounted_at = path.into();
+            change(filesystem);
         }
     }
 }

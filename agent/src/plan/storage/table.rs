@@ -7,7 +7,7 @@ use muster_protocol::observed::{Contents, Disk, Partition};
 
 use super::choose::Chosen;
 use super::place::Room;
-use super::{Before, Slot, Step, in_words, line, size};
+use super::{Before, Slot, Step, in_words, line, size, take_out};
 use crate::plan::Impossible;
 use crate::sort;
 
@@ -51,10 +51,7 @@ impl Fit {
     pub(super) fn steps(&self, chosen: &Chosen<'_>) -> Vec<Step> {
         let (disk, have) = (chosen.id.clone(), chosen.have);
         let before = || Before::of(have);
-        let unmounted = |p: &Partition| {
-            let path = p.contents.mounted_at()?.to_owned();
-            Some(Step::Unmount { disk: disk.clone(), partition: p.number, path })
-        };
+        let unmounted = |p: &Partition| Some(take_out(disk.clone(), p.number, p.contents.mounted_at()?));
         match self {
             Self::Same => Vec::new(),
             Self::Extend(Edit { deleted, grown, added }) => {

@@ -3,12 +3,12 @@
 use muster_protocol::MachineId;
 use muster_protocol::desired::{
     Disk, DiskRule, DiskSelect, Entry, Existing, Filesystem, Format, LINUX_FILESYSTEM, Partition, Pick, Place,
-    Presence, Resize, Storage, Table,
+    Presence, Resize, Storage, Table, Tree, TreeMount, Use,
 };
 use muster_protocol::inventory::Medium;
 use serde_json::{Map, Value};
 
-use super::put;
+use super::{put, put_some};
 use crate::documents::device::{LABELS, SLOTS};
 use crate::documents::disks::{PICKS, TRANSPORTS};
 
@@ -21,6 +21,22 @@ pub fn render_storage(storage: &Storage) -> Value {
     if !storage.filesystems.is_empty() {
         put(&mut out, "filesystems", storage.filesystems.iter().map(|fs| filesystem(storage, fs)).collect::<Vec<_>>());
     }
+    put_some(&mut out, "mounts", storage.mounts.iter().map(mount).collect::<Vec<_>>());
+    Value::Object(out)
+}
+
+fn mount(tree: &TreeMount) -> Value {
+    let mut out = Map::new();
+    let mut options = tree.mount.options.clone();
+    match &tree.what {
+        Tree::Tmpfs => put(&mut out, "type", "tmpfs"),
+        Tree::Bind(from) => {
+            options.insert(0, "bind".into());
+            put(&mut out, "what", from.as_str());
+        }
+    }
+    put(&mut out, "where", tree.mount.path.as_str());
+    put_some(&mut out, "options", options);
     Value::Object(out)
 }
 
@@ -108,18 +124,22 @@ fn filesystem(storage: &Storage, filesystem: &Filesystem) -> Value {
     if let Some(device) = device(storage, &filesystem.place) {
         put(&mut out, "device", device);
     }
-    put(
-        &mut out,
-        "format",
-        match filesystem.format {
-            Format::Ext4 => "ext4",
-        },
-    );
+    put(&mut out, "format", filesystem.format.name());
     if !filesystem.label.is_empty() {
         put(&mut out, "label", filesystem.label.as_str());
     }
-    if let Some(path) = &filesystem.mount {
-        put(&mut out, "path", path.as_str());
+    if let Some(uuid) = filesystem.uuid {
+        put(&mut out, "uuid", uuid.to_string());
+    }
+    put_some(&mut out, "options", filesystem.options.clone());
+    match &filesystem.used {
+        Use::Mount(mount) => {
+            put(&mut out, "path", mount.path.as_str());
+            put_some(&mut out, "mount_options", mount.options.clone());
+        }
+        // A swap area is in use unless its document says otherwise.
+        Use::Later if filesystem.format == Format::Swap => put(&mut out, "with_mount_unit", false),
+        Use::Later | Use::Swap => {}
     }
     match filesystem.existing {
         Existing::Keep => {}

@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use muster_protocol::DiskId;
 use muster_protocol::desired::{
-    Checked, Desired, Disk, DiskSelect, Ethernet, Existing, Filesystem, Format, Link, LinkKind, MAIN_TABLE, Network,
-    Partition, Place, Reach, Route, Select, Settings, Storage, Table, check,
+    Checked, Desired, Disk, DiskSelect, Ethernet, Existing, Filesystem, Format, Link, LinkKind, MAIN_TABLE, Mount,
+    Network, Partition, Place, Reach, Route, Select, Settings, Storage, Table, Use, check,
 };
 use muster_protocol::inventory::{Attachment, Inventory};
 
@@ -117,9 +117,12 @@ fn storage(inventory: &Inventory) -> Option<Storage> {
             place: Place::Partition { disk: 0, partition: 0 },
             format: Format::Ext4,
             label: LABEL.into(),
-            mount: Some(MOUNT.into()),
+            uuid: None,
+            options: Vec::new(),
+            used: Use::Mount(Mount { path: MOUNT.into(), options: Vec::new() }),
             existing: Existing::Keep,
         }],
+        mounts: Vec::new(),
     })
 }
 
@@ -189,7 +192,10 @@ mod tests {
         assert_eq!((&prepared.select, prepared.table), (&DiskSelect::Id(large), Table::Keep));
         assert_eq!(prepared.partitions[0].size_mib, None);
         let made = &storage.filesystems[0];
-        assert_eq!((made.label.as_str(), made.mount.as_deref()), ("muster-data", Some("/srv/data")));
+        assert_eq!(
+            (made.label.as_str(), made.used.mount().map(|mount| &*mount.path)),
+            ("muster-data", Some("/srv/data"))
+        );
         assert_eq!(made.existing, Existing::Keep);
         inventory.disks.clear();
         assert_eq!(super::storage(&inventory), None);

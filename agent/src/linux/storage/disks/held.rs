@@ -8,6 +8,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use muster_protocol::desired::{self, FLAGS, Tree, TreeMount, is_at_or_below, is_flag, mount_options};
+use muster_protocol::observed::SWAP;
+
 use super::dm::Mapped;
 use crate::linux::sysfs;
 
@@ -39,8 +42,23 @@ impl Node {
 pub struct Mount {
     /// Of the device, or of the device that it names as its source: btrfs has made-up numbers.
     pub number: DeviceNumber,
-    /// Where.
+    /// Where; [`SWAP`] for a swap area.
     pub path: String,
+    /// As the kernel has them, those that every filesystem has; as the agent gave them, all.
+    pub options: Vec<String>,
+    /// Of a bind mount of the agent's, what it shows. The kernel tells nothing of that.
+    pub from: Option<String>,
+}
+
+/// The agent's own tmpfs go by this source and number: theirs are made up, and known only when they are there.
+pub const TMPFS_SOURCE: &str = "muster";
+/// See [`TMPFS_SOURCE`].
+pub const OWN_TMPFS: DeviceNumber = (0, u32::MAX);
+
+impl Mount {
+    fn is_at(&self, number: DeviceNumber, path: &str) -> bool {
+        self.number == number && self.path == path
+    }
 }
 
 /// Everything that is mounted or swapped to, and what of it is the agent's.
@@ -63,14 +81,64 @@ impl Usage {
 
     /// Where the agent mounted this device.
     pub fn own_mount(&self, number: DeviceNumber) -> Option<&str> {
-        let mount = self.mounts.iter().find(|mount| mount.number == number && self.own.contains(mount))?;
-        Some(&mount.path)
+        let is_its = |own: &Mount| own.from.is_none();
+        let mount = self.mounts.iter().find(|mount| mount.number == number && self.own(mount).is_some_and(is_its));
+        let swap = || self.is_swap(number) && self.own.iter().any(|own| own.is_at(number, SWAP));
+        mount.map(|mount| &*mount.path).or_else(|| swap().then_some(SWAP))
     }
 
-    /// Where anybody mounted this device, the agent first.
+    /// Where anybody mounted this device or swaps to it, the agent first.
     pub fn mount(&self, number: DeviceNumber) -> Option<&str> {
-        let anybody = || self.mounts.iter().find(|mount| mount.number == number).map(|mount| &*mount.path);
-        self.own_mount(number).or_else(anybody)
+        let shows = |mount: &Mount| self.own(mount).is_some_and(|own| own.from.is_some());
+        let is_its = |mount: &&Mount| mount.number == number && !shows(mount);
+        let anybody = || self.mounts.iter().find(is_its).map(|mount| &*mount.path);
+        let swap = || self.is_swap(number).then_some(SWAP);
+        self.own_mount(number).or_else(anybody).or_else(swap)
+    }
+
+    /// With which options it is mounted there: those that every filesystem has as the kernel has them now, its own as
+    /// the agent gave them. What the kernel says of those is in other words than what it was told.
+    pub fn options(&self, number: DeviceNumber, path: &str) -> Vec<String> {
+        let Some(mount) = self.mounts.iter().find(|mount| mount.is_at(number, path)) else { return Vec::new() };
+        let own = self.own(mount).into_iter().flat_map(|own| &own.options).filter(|option| !is_flag(option));
+        mount.options.iter().chain(own).cloned().collect()
+    }
+
+    /// What the agent mounted that is on no disk of its own, in the order in which it did.
+    pub fn trees(&self) -> Vec<TreeMount> {
+        let there = self.own.iter().filter(|own| own.from.is_some() || own.number == OWN_TMPFS);
+        let tree = |own: &Mount| {
+            let seen = self.mounts.iter().find(|mount| mount.is_at(own.number, &own.path))?;
+            let what = own.from.clone().map_or(Tree::Tmpfs, Tree::Bind);
+            let is_its = |option: &&String| mount_options(what.mountable(), &[option.as_str()]).is_ok();
+            let flags = seen.options.iter().filter(is_its).cloned();
+            let options = flags.chain(own.options.iter().filter(|option| !is_flag(option)).cloned()).collect();
+            Some(TreeMount { what, mount: desired::Mount { path: own.path.clone(), options } })
+        };
+        there.filter_map(tree).collect()
+    }
+
+    /// The same one by its path, as it is written down.
+    pub fn own_tree(&self, path: &str) -> Option<&Mount> {
+        let is_tree = |own: &&Mount| own.path == path && (own.from.is_some() || own.number == OWN_TMPFS);
+        self.own.iter().find(is_tree).filter(|own| self.mounts.iter().any(|mount| mount.is_at(own.number, path)))
+    }
+
+    /// The device that a path is on.
+    pub fn under(&self, path: &str) -> Option<DeviceNumber> {
+        let above = |mount: &&Mount| mount.path == "/" || is_at_or_below(path, &mount.path);
+        // Of several at one place the last one is seen.
+        Some(self.mounts.iter().filter(above).max_by_key(|mount| mount.path.len())?.number)
+    }
+
+    /// Whether this device is swapped to.
+    pub fn is_swap(&self, number: DeviceNumber) -> bool {
+        self.swaps.contains(&number)
+    }
+
+    /// What the agent wrote down of this mount.
+    fn own(&self, mount: &Mount) -> Option<&Mount> {
+        self.own.iter().find(|own| own.is_at(mount.number, &mount.path))
     }
 
     /// Whether anything is mounted at exactly this path.
@@ -81,11 +149,11 @@ impl Usage {
     /// Why nobody may write to this device, `None` where nothing but the agent uses it.
     pub fn holder(&self, node: &Node) -> Option<String> {
         let name = &node.name;
-        let foreign = self.mounts.iter().find(|mount| mount.number == node.number && !self.own.contains(mount));
+        let foreign = self.mounts.iter().find(|mount| mount.number == node.number && self.own(mount).is_none());
         if let Some(mount) = foreign {
             return Some(format!("{name} is mounted at {}", mount.path));
         }
-        if self.swaps.contains(&node.number) {
+        if self.is_swap(node.number) && self.own_mount(node.number) != Some(SWAP) {
             return Some(format!("{name} is in use as swap"));
         }
         let folder = node.path.join("holders");
@@ -109,12 +177,29 @@ fn parse_mount(line: &str, root: &Path) -> Option<Mount> {
     let mut fields = before.split(' ').skip(2);
     let (major, minor) = fields.next()?.split_once(':')?;
     let path = unescape(fields.nth(1)?);
-    let source = unescape(after.split(' ').nth(1)?);
+    let options = fields.next().unwrap_or_default();
+    let mut after = after.split(' ');
+    let kind = after.next()?;
+    let source = unescape(after.next()?);
+    let is_own_tmpfs = source == TMPFS_SOURCE && kind == "tmpfs";
     let number = match (major.parse().ok()?, minor.parse().ok()?) {
+        _ if is_own_tmpfs => OWN_TMPFS,
         (0, minor) => device_number(root, &source).unwrap_or((0, minor)),
         number => number,
     };
-    Some(Mount { number, path })
+    Some(Mount { number, path, options: flags(options, after.next().unwrap_or_default()), from: None })
+}
+
+/// Options that every filesystem has, from what mountinfo says of the mount and of the filesystem.
+fn flags(mount: &str, filesystem: &str) -> Vec<String> {
+    let says = |options: &str, name: &str| options.split(',').any(|option| option == name);
+    let is_set = |name: &&str| match *name {
+        "sync" | "lazytime" => says(filesystem, name),
+        // What is neither of the others.
+        "strictatime" => !says(mount, "relatime") && !says(mount, "noatime"),
+        name => says(mount, name),
+    };
+    FLAGS.iter().copied().filter(is_set).map(str::to_owned).collect()
 }
 
 /// The number of a device node named by its path; `None` for anything that is none.
@@ -140,7 +225,8 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Where the agent writes down what it mounted: one line per mount, `MAJOR:MINOR PATH`, under a line with the boot's id.
+/// Where the agent writes down what it mounted: one line per mount, `MAJOR:MINOR OPTIONS PATH`, with `-` for no options
+/// and, for a bind mount, a tab and what it shows behind it; under a line with the boot's id.
 #[derive(Debug, Clone)]
 pub struct Record {
     file: PathBuf,
@@ -163,9 +249,13 @@ impl Record {
         }
         lines
             .filter_map(|line| {
-                let (number, path) = line.split_once(' ')?;
+                let (number, rest) = line.split_once(' ')?;
+                let (options, paths) = rest.split_once(' ')?;
+                let (path, from) =
+                    paths.split_once('\t').map_or((paths, None), |(path, from)| (path, Some(from.into())));
                 let (major, minor) = number.split_once(':')?;
-                Some(Mount { number: (major.parse().ok()?, minor.parse().ok()?), path: path.into() })
+                let options = options.split(',').filter(|option| *option != "-").map(str::to_owned).collect();
+                Some(Mount { number: (major.parse().ok()?, minor.parse().ok()?), path: path.into(), options, from })
             })
             .collect()
     }
@@ -173,22 +263,28 @@ impl Record {
     /// Writes a mount down; called before mounting, so that no mount of ours is ever taken for somebody else's.
     pub fn add(&self, mount: Mount) -> io::Result<()> {
         let mut all = self.read();
-        all.retain(|other| other.path != mount.path);
-        all.push(mount);
+        // There is one mount at a path, but any number of swap areas.
+        let is_it = |other: &Mount| other.path == mount.path && (mount.path != SWAP || other.number == mount.number);
+        match all.iter().position(is_it) {
+            Some(at) => all[at] = mount,
+            None => all.push(mount),
+        }
         self.write(&all)
     }
 
     /// Forgets what was mounted at a path.
-    pub fn remove(&self, path: &str) -> io::Result<()> {
+    pub fn remove(&self, number: DeviceNumber, path: &str) -> io::Result<()> {
         let mut all = self.read();
-        all.retain(|other| other.path != path);
+        all.retain(|other| !other.is_at(number, path));
         self.write(&all)
     }
 
     fn write(&self, mounts: &[Mount]) -> io::Result<()> {
         let mut text = format!("{}\n", self.boot);
-        for Mount { number: (major, minor), path } in mounts {
-            text.push_str(&format!("{major}:{minor} {path}\n"));
+        for Mount { number: (major, minor), path, options, from } in mounts {
+            let from = from.as_ref().map(|from| format!("\t{from}")).unwrap_or_default();
+            let options = if options.is_empty() { "-".to_owned() } else { options.join(",") };
+            text.push_str(&format!("{major}:{minor} {options} {path}{from}\n"));
         }
         if let Some(folder) = self.file.parent() {
             fs::create_dir_all(folder)?;
@@ -214,6 +310,10 @@ mod tests {
         root
     }
 
+    fn at(number: DeviceNumber, path: &str) -> Mount {
+        Mount { number, path: path.into(), options: vec![], from: None }
+    }
+
     fn node(number: DeviceNumber) -> Node {
         Node { name: "vda1".into(), number, path: "/nonexistent".into() }
     }
@@ -232,7 +332,7 @@ mod tests {
         assert_eq!(usage.holder(&node((254, 2))).as_deref(), Some("vda1 is mounted at /srv/my data"));
         assert_eq!(usage.holder(&node((254, 3))), None);
 
-        record.add(Mount { number: (254, 2), path: "/srv/my data".into() }).expect("written");
+        record.add(at((254, 2), "/srv/my data")).expect("written");
         let usage = Usage::read(root.path(), &record).expect("read");
         assert_eq!(usage.holder(&node((254, 2))), None);
         assert_eq!(usage.own_mount((254, 2)), Some("/srv/my data"));
@@ -245,10 +345,10 @@ mod tests {
         let root = machine(INFO, "");
         let folder = root.path().join("run");
         let record = Record::new(&folder, root.path());
-        record.add(Mount { number: (254, 9), path: "/srv/my data".into() }).expect("written");
+        record.add(at((254, 9), "/srv/my data")).expect("written");
         assert!(Usage::read(root.path(), &record).expect("read").holder(&node((254, 2))).is_some());
 
-        record.add(Mount { number: (254, 2), path: "/srv/my data".into() }).expect("written");
+        record.add(at((254, 2), "/srv/my data")).expect("written");
         assert!(Usage::read(root.path(), &record).expect("read").holder(&node((254, 2))).is_none());
         fs::write(root.path().join("proc/sys/kernel/random/boot_id"), "boot-2\n").expect("written");
         let later = Record::new(&folder, root.path());
@@ -259,10 +359,10 @@ mod tests {
     fn what_is_forgotten_is_somebody_elses() {
         let root = machine(INFO, "");
         let record = Record::new(&root.path().join("run"), root.path());
-        record.add(Mount { number: (254, 1), path: "/".into() }).expect("written");
-        record.add(Mount { number: (254, 2), path: "/srv/my data".into() }).expect("written");
-        record.remove("/").expect("written");
-        assert_eq!(record.read(), [Mount { number: (254, 2), path: "/srv/my data".into() }]);
+        record.add(at((254, 1), "/")).expect("written");
+        record.add(at((254, 2), "/srv/my data")).expect("written");
+        record.remove((254, 1), "/").expect("written");
+        assert_eq!(record.read(), [at((254, 2), "/srv/my data")]);
     }
 
     #[test]

@@ -16,11 +16,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use muster_protocol::DiskId;
+use muster_protocol::desired::TreeMount;
 use muster_protocol::inventory::{self, Attachment};
 use muster_protocol::observed::{Contents, Disk, GroupName, Layers, Partition};
 use rustix::fs::{Advice, Mode, OFlags};
 
-pub use held::{DeviceNumber, Mount, Node, Record, Usage};
+pub use held::{DeviceNumber, Mount, Node, OWN_TMPFS, Record, TMPFS_SOURCE, Usage};
 pub use list::list;
 pub use md::list as arrays;
 
@@ -39,6 +40,11 @@ const LABELS: u64 = 2048;
 /// What all disks of this machine carry now, and what stands on them.
 pub fn observe() -> Result<(Vec<Disk>, Layers), MachineError> {
     Disks::of_this_machine().observe_all()
+}
+
+/// What the agent mounted on this machine that is on no disk of its own.
+pub fn mounts() -> Result<Vec<TreeMount>, MachineError> {
+    Ok(Disks::of_this_machine().usage()?.trees())
 }
 
 /// Where disks are found.
@@ -234,7 +240,16 @@ impl Disks {
         let contents = match &node {
             Some(node) => {
                 let file = self.open(node, OFlags::RDONLY)?;
-                mounted(Region { file: &file, start: 0, size: place.size }.looked_into(found)?, node, usage)
+                let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+                let region = Region { file: &file, start: 0, size: place.size };
+                let mut contents = mounted(region.looked_into(found)?, node, usage);
+                if let Contents::Filesystem(xfs) = &mut contents
+                    && xfs.kind == "xfs"
+                    && xfs.mounted_at.starts_with('/')
+                {
+                    xfs.size_bytes = xfs.size_bytes.max(region.mounted_xfs_bytes(&xfs.mounted_at));
+                }
+                contents
             }
             None => Region { file, start: place.start, size: place.size }.looked_into(found)?,
         };
@@ -253,6 +268,7 @@ impl Disks {
 fn mounted(mut contents: Contents, node: &Node, usage: &Usage) -> Contents {
     if let Contents::Filesystem(filesystem) = &mut contents {
         filesystem.mounted_at = usage.mount(node.number).unwrap_or_default().to_owned();
+        filesystem.mount_options = usage.options(node.number, &filesystem.mounted_at);
     }
     contents
 }
@@ -303,6 +319,18 @@ impl Region<'_> {
     pub fn ends(&self) -> io::Result<(Vec<u8>, Vec<u8>)> {
         let (head, tail) = (self.size.min(HEAD as u64), self.size.min(TAIL as u64));
         Ok((self.read(0, head as usize)?, self.read(self.size - tail, tail as usize)?))
+    }
+
+    /// Bytes that a mounted XFS takes. One that has grown says so in its superblock only when it leaves its log, and at
+    /// once to who asks the kernel, without the log itself (fs/xfs/libxfs/xfs_format.h: sb_logblocks, sb_blocksize).
+    fn mounted_xfs_bytes(&self, path: &str) -> u64 {
+        let superblock = self.read(0, 512).unwrap_or_default();
+        let number =
+            |at: usize| superblock.get(at..at + 4).map(|bytes| bytes.iter().fold(0, |n, &b| n << 8 | u64::from(b)));
+        let log = number(96).zip(number(4)).map(|(blocks, size)| blocks * size);
+        let asked = rustix::fs::statvfs(path).ok();
+        let bytes = asked.zip(log).map(|(fs, log)| fs.f_blocks.saturating_mul(fs.f_frsize).saturating_add(log));
+        bytes.filter(|bytes| *bytes <= self.size).unwrap_or_default()
     }
 
     /// Blank ends are not yet a blank disk.

@@ -61,7 +61,7 @@ pub(super) const MEMBERS: &[Member] = &[
     },
     Member { name: "VMFS_volume_member", at: &[Start(0x10_0000)], magic: &[0x0d, 0xd0, 0x01, 0xc0] },
     Member { name: "VMFS", at: &[Start(0x20_0000)], magic: &[0x5e, 0xf1, 0xab, 0x2f] },
-    Member { name: "swap", at: SWAP, magic: b"SWAPSPACE2" },
+    Member { name: "swap", at: &[Start(8182), Start(16_374), Start(32_758), Start(65_526)], magic: b"SWAPSPACE2" },
     Member { name: "swap", at: SWAP, magic: b"SWAP-SPACE" },
     Member { name: "swsuspend", at: SWAP, magic: b"S1SUSPEND" },
     Member { name: "swsuspend", at: SWAP, magic: b"LINHIB0001" },
@@ -112,6 +112,8 @@ pub(super) enum Uuid {
 
 /// Filesystems, the certain ones first. The ext family is not here: which one it is takes more than a magic.
 pub(super) const FORMATS: &[Format] = &[
+    // Version 1 of the header, in the first page of most machines. Others are members, see above.
+    Format { kind: "swap", at: 4086, magic: b"SWAPSPACE2", label: Label::Text(1052, 16), uuid: Uuid::Plain(1036) },
     Format { kind: "xfs", at: 0, magic: b"XFSB", label: Label::Text(108, 12), uuid: Uuid::Plain(32) },
     Format {
         kind: "btrfs",

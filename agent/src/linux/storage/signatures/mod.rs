@@ -16,7 +16,7 @@ use muster_protocol::observed::{Contents, Filesystem, PhysicalVolume};
 
 use self::known::{AT_THE_END, At, FORMATS, Format, Label, MEMBERS, Member, Uuid};
 use super::gpt::{self, Geometry};
-use crate::linux::text::{clean, clean_bytes};
+use crate::linux::text::{clean, clean_to};
 
 /// Bytes from the start that signatures may lie in: VMFS has its at 2 MiB.
 pub const HEAD: usize = (2 << 20) + 4096;
@@ -134,7 +134,12 @@ impl Ends<'_> {
     }
 
     fn label(&self, label: Label) -> String {
-        let text = |at, len| self.at(at, len).map(clean_bytes);
+        // A label is compared with what is desired, so that none is cut.
+        let text = |at, len| {
+            let bytes = self.at(at, len)?;
+            let end = bytes.iter().position(|&b| b == 0).unwrap_or(len);
+            Some(clean_to(&String::from_utf8_lossy(&bytes[..end]), len))
+        };
         match label {
             Label::None => None,
             Label::Text(at, len) => text(at, len),
@@ -238,7 +243,28 @@ fn ext(ends: Ends<'_>) -> Option<Contents> {
         (false, false) => "ext2",
     };
     let (label, uuid) = (ends.label(Label::Text(AT + 0x78, 16)), ends.uuid(Uuid::Plain(AT + 0x68)));
-    Some(Contents::Filesystem(Filesystem { kind: kind.into(), label, uuid, mounted_at: String::new() }))
+    // Blocks are counted in 32 bits, and where the feature says so in 64 (super.rst: s_blocks_count_hi).
+    let high = if incompat & 0x80 == 0 { 0 } else { ends.u32_le(AT + 0x150)? };
+    let blocks = u64::from(high) << 32 | u64::from(ends.u32_le(AT + 4)?);
+    let size_bytes = 1024_u64.checked_shl(ends.u32_le(AT + 0x18)?).and_then(|block| block.checked_mul(blocks));
+    let (kind, size_bytes) = (kind.into(), size_bytes.unwrap_or_default());
+    Some(Contents::Filesystem(Filesystem { kind, label, uuid, size_bytes, ..Filesystem::default() }.into()))
+}
+
+/// Bytes that a filesystem takes, where its superblock says it and the planner asks.
+fn size(kind: &str, ends: Ends<'_>) -> Option<u64> {
+    match kind {
+        // fs/xfs/libxfs/xfs_format.h: sb_blocksize, sb_dblocks.
+        "xfs" => u64::from(u32::from_be_bytes(ends.number(4)?)).checked_mul(u64::from_be_bytes(ends.number(8)?)),
+        // include/uapi/linux/btrfs_tree.h: total_bytes, of all its devices; num_devices.
+        "btrfs" => {
+            let number = |at: u64| ends.number(0x1_0000 + at).map(u64::from_le_bytes);
+            number(0x70).filter(|_| number(0x88) == Some(1))
+        }
+        // The last page, counted from 0.
+        "swap" => Some((u64::from(ends.u32_le(1028)?) + 1) * 4096),
+        _ => None,
+    }
 }
 
 fn filesystem(format: &Format, ends: Ends<'_>) -> Option<Contents> {
@@ -247,7 +273,9 @@ fn filesystem(format: &Format, ends: Ends<'_>) -> Option<Contents> {
     let found = ends.has(At::Start(format.at), format.magic) && (format.kind != "vfat" || bootable());
     found.then(|| {
         let (label, uuid) = (ends.label(format.label), ends.uuid(format.uuid));
-        Contents::Filesystem(Filesystem { kind: format.kind.into(), label, uuid, mounted_at: String::new() })
+        let size_bytes = size(format.kind, ends).unwrap_or_default();
+        let kind = format.kind.into();
+        Contents::Filesystem(Filesystem { kind, label, uuid, size_bytes, ..Filesystem::default() }.into())
     })
 }
 

@@ -15,8 +15,8 @@ use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::to_controller::WipeReceipt;
 
 use super::device::{CHUNK, Device, Share};
-use super::mounts;
 use super::signatures::{HEAD, TAIL};
+use super::{mounts, trees};
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::sysfs;
 use crate::machine::{MachineError, Percent};
@@ -57,8 +57,9 @@ pub fn wipe_on(
     // What is mounted inside something else of ours leaves first.
     let mut own: Vec<_> = disk.partitions.iter().filter_map(|p| Some((p.contents.mounted_at()?, p.number))).collect();
     sort::short(&mut own, Ord::cmp);
+    trees::detach_all(disks, &own.iter().map(|(path, _)| *path).collect::<Vec<_>>())?;
     for (path, number) in own.into_iter().rev() {
-        mounts::unmount(disks, id, number, path)?;
+        mounts::take_out(disks, id, number, path)?;
     }
     let node = disks.node(&disk.name).ok_or_else(|| MachineError::Missing(id.to_string()))?;
     let device = Device::open(disks, &node, disk.size_bytes, Share::Exclusive).map_err(failed)?;

@@ -1,0 +1,161 @@
+//! Making a filesystem so that a power cut can leave no plausible half of one.
+//!
+//! Called by `apply`. A program writes in any order, and the kernel writes back in another: a superblock may be on the
+//! medium before what it speaks of. So a filesystem gets its label last: what was there is cleared, then it is made
+//! with the label [`UNFINISHED`], and only when all of that is on the medium it is called what it is to be called.
+//! What a power cut leaves is a partition with cleared ends or an unfinished filesystem, and neither is ever kept.
+//! A swap area is one page and is written here.
+
+use std::ffi::OsStr;
+
+use muster_protocol::DiskId;
+use muster_protocol::desired::{Format, UNFINISHED, VolumeId};
+use muster_protocol::observed::{Contents, Disk};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::device::{Device, Share};
+use super::programs::run_alone;
+use super::{changed, known_partition, partition, writable};
+use crate::linux::storage::disks::{Disks, Node};
+use crate::linux::storage::signatures::{HEAD, TAIL};
+use crate::machine::MachineError;
+use crate::plan::storage::{Carries, Make, Slot, in_words};
+
+/// Makes one on a partition that is as the plan saw it.
+pub(super) fn make(
+    disks: &Disks,
+    id: &DiskId,
+    slot: &Slot,
+    carries: &Carries,
+    make: &Make,
+) -> Result<(), MachineError> {
+    let action = || format!("make {} on partition {} of {id}", make.format.name(), slot.number);
+    let failed = |source| MachineError::os(action(), source);
+    let disk = writable(disks, id)?;
+    let node = known_partition(disks, &disk, slot)?;
+    let device = Device::open(disks, &node, slot.size_bytes, Share::Exclusive)
+        .map_err(|source| MachineError::os(format!("open partition {} of {id} for itself", slot.number), source))?;
+    // Only now that nobody else can take it.
+    is_as_planned(&disks.observe_one(id)?, id, slot, carries)?;
+    let tail = slot.size_bytes.min(TAIL as u64);
+    device
+        .zero(0, HEAD as u64)
+        .and_then(|()| device.zero(slot.size_bytes - tail, tail))
+        .and_then(|()| device.drop_cache())
+        .map_err(failed)?;
+    if make.format == Format::Swap {
+        write_swap(&device, make).map_err(failed)?;
+    } else {
+        // The programs want the device for themselves, and open it by its name.
+        drop(device);
+        let path = disks.device_path(&node);
+        run_all(&making(make), path.as_os_str())?;
+        on_the_medium(disks, &node, slot).map_err(failed)?;
+        name(make.format, &make.label, path.as_os_str())?;
+        on_the_medium(disks, &node, slot).map_err(failed)?;
+    }
+    is_made(&disks.observe_one(id)?, id, slot, make)
+}
+
+fn is_as_planned(disk: &Disk, id: &DiskId, slot: &Slot, carries: &Carries) -> Result<(), MachineError> {
+    let there = partition(disk, id, slot)?;
+    let as_planned = there.contents.mounted_at().is_none()
+        && match carries {
+            Carries::Nothing => there.contents == Contents::Blank,
+            Carries::This(seen) => there.contents == *seen,
+            Carries::Remains => true,
+        };
+    if as_planned { Ok(()) } else { Err(changed(id, slot.number, &there.contents)) }
+}
+
+fn is_made(disk: &Disk, id: &DiskId, slot: &Slot, make: &Make) -> Result<(), MachineError> {
+    let is_uuid = |uuid: &str| make.uuid.is_none_or(|wanted| wanted.to_string() == uuid);
+    match &partition(disk, id, slot)?.contents {
+        Contents::Filesystem(fs) if fs.kind == make.format.name() && fs.label == make.label && is_uuid(&fs.uuid) => {
+            Ok(())
+        }
+        other => Err(MachineError::ReadBack {
+            what: format!("{} on partition {} of {id}", make.format.name(), slot.number),
+            found: in_words(other, &[]),
+        }),
+    }
+}
+
+fn on_the_medium(disks: &Disks, node: &Node, slot: &Slot) -> std::io::Result<()> {
+    Device::open(disks, node, slot.size_bytes, Share::WithOwnMounts)?.drop_cache()
+}
+
+/// A program and its arguments but for the device, which comes last.
+fn making(make: &Make) -> (&'static str, Vec<String>) {
+    let uuid = make.uuid.as_ref().map(VolumeId::to_string);
+    let (program, fixed, with_uuid): (_, &[&str], _) = match make.format {
+        // -F and -f: they would ask, or refuse, where they see something on the device. We have looked.
+        Format::Ext4 => ("mke2fs", &["-q", "-F", "-t", "ext4", "-L", UNFINISHED], uuid.map(|uuid| ["-U".into(), uuid])),
+        Format::Xfs => {
+            ("mkfs.xfs", &["-q", "-f", "-L", UNFINISHED], uuid.map(|uuid| ["-m".into(), format!("uuid={uuid}")]))
+        }
+        Format::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-L", UNFINISHED], uuid.map(|uuid| ["-U".into(), uuid])),
+        Format::Vfat => ("mkfs.vfat", &["-n", "MUSTER-MKFS"], uuid.map(|uuid| ["-i".into(), uuid.replace('-', "")])),
+        Format::Swap => ("mkswap", &[], None),
+    };
+    let fixed = fixed.iter().map(|word| (*word).to_owned());
+    (program, fixed.chain(with_uuid.into_iter().flatten()).chain(make.options.iter().cloned()).collect())
+}
+
+fn run_all((program, args): &(&'static str, Vec<String>), device: &OsStr) -> Result<(), MachineError> {
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).chain([device]).collect();
+    run_alone(program, &args)
+}
+
+/// Gives an unmounted filesystem its label.
+fn name(format: Format, label: &str, device: &OsStr) -> Result<(), MachineError> {
+    let word = OsStr::new;
+    match format {
+        Format::Ext4 | Format::Swap => run_alone("tune2fs", &[word("-L"), word(label), device]),
+        Format::Xfs => {
+            let command = format!("label {}", if label.is_empty() { "--" } else { label });
+            run_alone("xfs_db", &[word("-x"), word("-c"), word(&command), device])
+        }
+        Format::Btrfs => run_alone("btrfs", &[word("filesystem"), word("label"), device, word(label)]),
+        Format::Vfat if label.is_empty() => run_alone("fatlabel", &[word("-r"), device]),
+        Format::Vfat => run_alone("fatlabel", &[device, word(label)]),
+    }
+}
+
+/// Bytes of a page on the machines that there are drivers for.
+const PAGE: usize = 4096;
+
+/// Linux kernel, include/linux/swap.h: `union swap_header`, with its signature at the end of the page.
+fn write_swap(device: &Device, make: &Make) -> std::io::Result<()> {
+    let uuid = match make.uuid {
+        Some(VolumeId::Uuid(uuid)) => uuid,
+        Some(VolumeId::Serial(_)) | None => random_uuid()?,
+    };
+    device.write(0, &swap_header(device.size, uuid, &make.label, *b"\0\0\0\0\0\0\0\0\0\0"))?;
+    device.sync()?;
+    device.write(0, &swap_header(device.size, uuid, &make.label, *b"SWAPSPACE2"))?;
+    device.drop_cache()
+}
+
+fn swap_header(size: u64, uuid: [u8; 16], label: &str, signature: [u8; 10]) -> Vec<u8> {
+    let last = u32::try_from(size / PAGE as u64 - 1).unwrap_or(u32::MAX);
+    let mut page = vec![0; PAGE];
+    let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
+    put(1024, &1_u32.to_ne_bytes());
+    put(1028, &last.to_ne_bytes());
+    put(1036, &uuid);
+    // One zero behind it.
+    put(1052, &label.as_bytes()[..label.len().min(15)]);
+    put(PAGE - signature.len(), &signature);
+    page
+}
+
+/// A version 4 UUID (RFC 9562).
+pub(super) fn random_uuid() -> std::io::Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    // Requests of up to 256 bytes are never answered in part (getrandom(2)).
+    getrandom(&mut uuid, GetRandomFlags::empty())?;
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
+}
