@@ -15,6 +15,7 @@ use muster_protocol::inventory::Inventory;
 use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
+use muster_protocol::tools::Pinned;
 use tokio::sync::Notify;
 
 use crate::plan;
@@ -55,6 +56,23 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Does one step. Looks at the disk again before it writes, and fails where it is not what the plan saw.
     fn apply_storage(&self, step: &plan::storage::Step, progress: Percent<'_>) -> Result<(), MachineError>;
+
+    /// Where the programs are that some steps run.
+    fn tools(&self) -> plan::Tools {
+        plan::Tools::Here
+    }
+
+    /// Keeps bytes of the tools image that lie there in it. Those at 0 begin it anew.
+    fn keep_tools(&self, _at: u64, _bytes: &[u8]) -> Result<(), MachineError> {
+        Err(MachineError::Unable("keep tools".into()))
+    }
+
+    /// All bytes are kept: the tools can be used from now on, if they are these.
+    ///
+    /// Errors: among others they are not; then they are thrown away.
+    fn open_tools(&self, _pinned: &Pinned) -> Result<(), MachineError> {
+        Err(MachineError::Unable("use tools".into()))
+    }
 
     /// Destroys what a disk carries, its partitions included, and proves it by reading back.
     fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError>;

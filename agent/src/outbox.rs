@@ -12,6 +12,7 @@ use muster_protocol::drift::Drift;
 use muster_protocol::hello::{Progress, Times};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
+use muster_protocol::tools::Pinned;
 use muster_protocol::{Digest, Generation, OperationId};
 use tokio::time::Instant;
 
@@ -34,6 +35,8 @@ pub struct Outbox {
     pub inventory: Option<(Arc<Inventory>, Option<Digest>)>,
     /// What the controller must be asked over a connection of its own.
     pub proof: Option<Proof>,
+    /// What the session is to fetch from the controller.
+    pub fetch: Option<Fetch>,
     /// How often the network became another one: what was begun before may be waiting for an answer that cannot come.
     pub changes: u64,
     /// The last of them after which a session was heard of.
@@ -63,6 +66,39 @@ pub struct Proof {
     pub answer: Proven,
     /// Why the last attempt to reach the controller failed, empty before the first.
     pub trouble: String,
+}
+
+/// A tools image on its way here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// Which one.
+    pub pinned: Pinned,
+    /// Bytes that are here, from its beginning.
+    pub got: u64,
+    /// Whether it is over.
+    pub came: Came,
+    /// Why the last attempt did not go on, empty while one does.
+    pub trouble: String,
+}
+
+/// What came of fetching.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Came {
+    /// Not all yet.
+    Waiting,
+    /// All of it.
+    All,
+    /// It cannot be had, with the remedy.
+    Never(String),
+    /// What it is for is not desired any more.
+    Overtaken,
+}
+
+impl Fetch {
+    /// Nothing came yet.
+    pub fn begin(pinned: Pinned) -> Self {
+        Self { pinned, got: 0, came: Came::Waiting, trouble: String::new() }
+    }
 }
 
 /// What a proof asks.
@@ -123,11 +159,14 @@ pub struct Heard {
 }
 
 impl Outbox {
-    /// What is being proven is not desired any more. A way home is asked for all the same.
+    /// What is being fetched or proven is not desired any more. A way home is asked for all the same.
     pub fn overtake(&mut self) {
         let is_waiting = |proof: &&mut Proof| proof.answer == Proven::Waiting && proof.asked != Asked::Reach;
         if let Some(proof) = self.proof.as_mut().filter(is_waiting) {
             proof.answer = Proven::Overtaken;
+        }
+        if let Some(fetch) = &mut self.fetch {
+            fetch.came = Came::Overtaken;
         }
     }
 
@@ -200,7 +239,7 @@ impl Outbox {
                     entry.2 = Told::Yes;
                 }
             }
-            Call::Hello(_) | Call::Renew { .. } | Call::Confirm { .. } | Call::Prove { .. } => {}
+            Call::Hello(_) | Call::Renew { .. } | Call::Confirm { .. } | Call::Prove { .. } | Call::Fetch { .. } => {}
         }
     }
 
@@ -214,7 +253,8 @@ impl Outbox {
             | Call::Confirm { .. }
             | Call::Prove { .. }
             | Call::Renew { .. }
-            | Call::Drift(_) => false,
+            | Call::Drift(_)
+            | Call::Fetch { .. } => false,
         }
     }
 

@@ -17,7 +17,8 @@ use muster_protocol::observed::{
 };
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
-use muster_protocol::{DiskId, Mac};
+use muster_protocol::tools::Pinned;
+use muster_protocol::{Digest, DiskId, Mac};
 use tokio::sync::Notify;
 
 use crate::machine::{Lost, Machine, MachineError, Percent};
@@ -48,6 +49,9 @@ struct World {
     guids: u8,
     /// Disks whose driver is not there before [`Machine::settle`].
     late: Vec<Disk>,
+    tools: plan::Tools,
+    /// What came of them.
+    kept: Vec<u8>,
     notice: Arc<Notify>,
     looks: u64,
 }
@@ -129,6 +133,8 @@ impl SimMachine {
             powered: Vec::new(),
             guids: 0,
             late: Vec::new(),
+            tools: plan::Tools::Here,
+            kept: Vec::new(),
             notice: Arc::default(),
             looks: 0,
         };
@@ -138,6 +144,11 @@ impl SimMachine {
     /// Says who carries its packets from now on.
     pub fn set_wire(&self, wire: Wire) {
         self.world().wire = wire;
+    }
+
+    /// Says where the programs of storage steps are.
+    pub fn set_tools(&self, tools: plan::Tools) {
+        self.world().tools = tools;
     }
 
     /// Says which steps go wrong from now on.
@@ -390,6 +401,28 @@ impl Machine for SimMachine {
             apply_to_trees(step, &mut world.mounts);
         }
         progress(100);
+        Ok(())
+    }
+
+    fn tools(&self) -> plan::Tools {
+        self.world().tools
+    }
+
+    fn keep_tools(&self, at: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let kept = &mut self.world().kept;
+        kept.truncate(at as usize);
+        kept.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn open_tools(&self, pinned: &Pinned) -> Result<(), MachineError> {
+        let mut world = self.world();
+        let kept = std::mem::take(&mut world.kept);
+        let found = Digest::of(&kept);
+        if found != pinned.digest || kept.len() as u64 != pinned.bytes {
+            return Err(MachineError::Unable(format!("use tools with the SHA-256 {found}")));
+        }
+        world.tools = plan::Tools::Here;
         Ok(())
     }
 

@@ -6,14 +6,14 @@
 //! Files are named by the direction of speech: [`to_agent`] is what a controller asks of an agent, [`to_controller`]
 //! what an agent tells a controller, [`enroll`] the one conversation before there is a certificate.
 //! [`desired`] and [`observed`] are the two descriptions of a machine that everything else is about; [`handed`] is what of
-//! them a boot script carries.
+//! them a boot script carries, and [`tools`] what of an image is fetched later.
 
 pub mod bounded;
+pub mod carried;
 pub mod desired;
 pub mod drift;
 pub mod enroll;
 pub mod frame;
-pub mod handed;
 pub mod hello;
 pub mod ids;
 pub mod inventory;
@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod to_agent;
 pub mod to_controller;
 
+pub use carried::{handed, tools};
 pub use ids::{BootId, Digest, DiskId, Generation, Mac, MachineId, OperationId, VlanTag};
 
 /// The one protocol version that exists; see [`hello::version`] for the policy.

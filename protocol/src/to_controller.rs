@@ -51,6 +51,15 @@ pub enum Call {
     /// Somebody changed the network, or what was told of that is out of date. Told once in every session in whose boot
     /// there was any, and at each change.
     Drift(Drift),
+    /// A file of the controller's, by its contents: what an image left out, so that every boot need not carry it. Bytes
+    /// follow [`Answer::File`] on the stream, from `offset` to the file's end. One at a time: a second one ends the first.
+    /// A stream that ends early is no error of the session; the rest is asked for by its offset.
+    Fetch {
+        /// SHA-256 of the whole file.
+        digest: Digest,
+        /// The first byte that is wanted, at most the file's length.
+        offset: u64,
+    },
 }
 
 /// The most requests of a connection that proves a way.
@@ -117,6 +126,11 @@ pub enum Answer {
     },
     /// No.
     Refused(Refusal),
+    /// To [`Call::Fetch`]: what was asked for of the file follows.
+    File {
+        /// The length of the whole file.
+        bytes: u64,
+    },
 }
 
 impl Message for Answer {
@@ -147,6 +161,9 @@ pub enum Refusal {
     /// Try again later.
     #[error("the controller cannot do this now; try again")]
     Busy,
+    /// There is no file of these contents.
+    #[error("the controller has no such file")]
+    NoSuchFile,
 }
 
 /// The most memory that a decoded [`Call`] takes: the fullest inventory, with the heap's own room for texts left out.

@@ -25,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(20);
 /// For a handshake, retransmissions included.
 const HANDSHAKE: Duration = Duration::from_secs(8);
 /// For one whole request and its answer.
-const EXCHANGE: Duration = Duration::from_secs(20);
+pub const EXCHANGE: Duration = Duration::from_secs(20);
 
 /// Why bytes did not come or go.
 #[derive(Debug, thiserror::Error)]
@@ -174,15 +174,21 @@ pub async fn write<M: Message>(send: &mut SendStream, message: &M) -> Result<(),
 /// Reads the one message of a stream. Its announced length is judged before anything is allocated for it, and what
 /// follows it is an error.
 pub async fn read<M: Message>(receive: &mut RecvStream) -> Result<M, QuicError> {
+    let message = read_first(receive).await?;
+    match receive.read(&mut [0; 1]).await {
+        Ok(None) => Ok(message),
+        Ok(Some(count)) => Err(FrameError::Leftover { count }.into()),
+        Err(_) => Err(QuicError::Stream),
+    }
+}
+
+/// The same of a stream on which more follows the message.
+pub async fn read_first<M: Message>(receive: &mut RecvStream) -> Result<M, QuicError> {
     let mut header = [0; HEADER];
     exactly(receive, &mut header).await?;
     let mut value = vec![0; frame::length::<M>(header)?];
     exactly(receive, &mut value).await?;
-    match receive.read(&mut [0; 1]).await {
-        Ok(None) => Ok(frame::decode(&value)?),
-        Ok(Some(count)) => Err(FrameError::Leftover { count }.into()),
-        Err(_) => Err(QuicError::Stream),
-    }
+    Ok(frame::decode(&value)?)
 }
 
 async fn exactly(receive: &mut RecvStream, bytes: &mut [u8]) -> Result<(), QuicError> {

@@ -9,6 +9,7 @@ pub mod power;
 pub mod storage;
 pub mod sysfs;
 pub mod text;
+pub mod tools;
 pub mod tpm;
 
 use std::fs;
@@ -21,6 +22,7 @@ use muster_protocol::inventory::Inventory;
 use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
+use muster_protocol::tools::Pinned;
 use muster_protocol::{BootId, DiskId};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use tokio::sync::Notify;
@@ -111,6 +113,22 @@ impl Machine for LinuxMachine {
 
     fn apply_storage(&self, step: &plan::storage::Step, progress: Percent<'_>) -> Result<(), MachineError> {
         storage::apply(step, progress)
+    }
+
+    fn tools(&self) -> plan::Tools {
+        match self.role {
+            Role::Owner => tools::image::look(),
+            // Its system has what it has.
+            Role::Guest => plan::Tools::Here,
+        }
+    }
+
+    fn keep_tools(&self, at: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        tools::image::keep(at, bytes)
+    }
+
+    fn open_tools(&self, pinned: &Pinned) -> Result<(), MachineError> {
+        tools::image::open(pinned)
     }
 
     fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {

@@ -1,6 +1,6 @@
 //! One generation: its steps, the proofs, and the way back.
 //!
-//! Storage steps first, then network steps (see [`plan::Plan`]). Where the new way to the controller can stand beside the
+//! The tools that storage needs are fetched before all. Storage steps first, then network steps (see [`plan::Plan`]). Where the new way to the controller can stand beside the
 //! present one, the controller must answer over it before the present one is touched. At the end everything is read back,
 //! and the controller must answer over a connection that was begun after the change. Where the network was touched and
 //! any of this fails, it is set back to what was observed before. Storage steps are never undone: they added, or they were
@@ -63,7 +63,7 @@ struct Failure {
 
 /// A step that has begun, for telling how far the whole is.
 #[derive(Clone)]
-struct Begun {
+pub(super) struct Begun {
     generation: Generation,
     step: String,
     number: usize,
@@ -154,11 +154,16 @@ impl Reconciler {
 
     /// Storage, and what can stand beside the present way. From the first step of the network on there is a dead man.
     async fn make(&self, work: &Work, dead_man: &mut Option<DeadMan>) -> Result<(), Failure> {
+        if let Some(pinned) = work.plan.tools {
+            let fetched = self.fetch_tools(pinned, work.begin(0)).await;
+            fetched.map_err(|(reason, why)| Failure { reason, why, storage_steps_done: 0 })?;
+        }
         for (number, step) in work.plan.storage.iter().enumerate() {
-            let done = self.apply_storage(step.clone(), work.begin(number)).await;
+            let begun = work.begin(work.plan.first_of_storage() + number);
+            let done = self.apply_storage(step.clone(), begun.clone()).await;
             done.map_err(|error| Failure {
                 reason: Reason::StepFailed,
-                why: why_not(&work.begin(number).step, &error),
+                why: why_not(&begun.step, &error),
                 storage_steps_done: number,
             })?;
         }
@@ -189,7 +194,7 @@ impl Reconciler {
     ) -> Result<(), (Reason, String)> {
         for at in steps {
             let (Some(step), Some(helm)) = (work.plan.network.get(at).cloned(), helm) else { continue };
-            let begun = work.begin(work.plan.storage.len() + at);
+            let begun = work.begin(work.plan.first_of_network() + at);
             self.set_progress(begun.at(0));
             let reason = match step.change {
                 Change::AwaitLease { .. } => Reason::NoLease,
@@ -288,7 +293,7 @@ impl Reconciler {
         deadline: Instant,
     ) -> Result<(), (Reason, String)> {
         let step = format!("waiting for the controller's answer by {way}, beside the present way");
-        self.set_progress(Begun { step, ..work.begin(work.plan.storage.len() + at) }.at(0));
+        self.set_progress(Begun { step, ..work.begin(work.plan.first_of_network() + at) }.at(0));
         match self.ask(work.generation, Asked::Beside(way.clone()), work.soak(), Some(deadline)).await {
             Ok(Proven::Overtaken) => Err(overtaken()),
             Ok(_) => Ok(()),
@@ -515,7 +520,7 @@ impl Work {
         Failure { reason, why, storage_steps_done: self.plan.storage.len() }
     }
 
-    /// The step of this number, storage first.
+    /// The step of this number, as people see them.
     fn begin(&self, number: usize) -> Begun {
         let steps = &self.plan.shown.steps;
         let step = steps.get(number).map(|step| step.action.clone()).unwrap_or_default();
@@ -524,15 +529,20 @@ impl Work {
 }
 
 impl Begun {
+    /// What it does, in words.
+    pub(super) fn step(&self) -> &str {
+        &self.step
+    }
+
     /// The last three percent are for reading back and the proof.
-    fn at(&self, percent: u8) -> Progress {
+    pub(super) fn at(&self, percent: u8) -> Progress {
         let done = self.number * 100 + usize::from(percent.min(100));
         let percent = (done * 97 / (self.count.max(1) * 100)) as u8;
         Progress::Applying { generation: self.generation, percent, step: self.step.clone() }
     }
 }
 
-fn overtaken() -> (Reason, String) {
+pub(super) fn overtaken() -> (Reason, String) {
     (Reason::Interrupted, "another generation was desired before this one was proven".to_owned())
 }
 

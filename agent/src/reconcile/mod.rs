@@ -17,6 +17,7 @@ mod start;
 mod stranded;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod undo;
 
 use std::net::{IpAddr, SocketAddr};
@@ -312,7 +313,8 @@ impl Reconciler {
         let observed = self.observe().await?;
         let past = self.past(&observed.network);
         let occasion = plan::Occasion { boot: self.boot, permits_used: self.state().kept.permits_used };
-        let plan = plan::plan(&desired, occasion, &past, &observed, &self.controllers())
+        let tools = self.blocking(|machine| machine.tools()).await;
+        let plan = plan::plan(&desired, occasion, &past, &observed, &tools, &self.controllers())
             .map_err(|impossible| Refusal::Impossible(impossible.to_string()))?;
         Ok((desired, past, plan, observed))
     }

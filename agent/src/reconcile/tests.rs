@@ -4,6 +4,7 @@ mod drift;
 mod past;
 mod permits;
 mod times;
+mod tools;
 mod undo;
 
 use super::*;

@@ -209,7 +209,8 @@ impl Server {
             (udp?, tcp("listen.https", &config.listen.https)?, tcp("listen.boot", &config.listen.boot)?);
 
         let metrics = Metrics::default();
-        let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone(), metrics.clone());
+        let files = config.boot.images.join("tools");
+        let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone(), files, metrics.clone());
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
         let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));
         let leases = tokio::spawn(ial::keep(fleet.clone(), ial::presence(sessions.clone())));

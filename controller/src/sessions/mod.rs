@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod enroll;
+mod files;
 mod follow;
 pub mod limit;
 pub mod places;
@@ -16,6 +17,7 @@ mod session;
 mod stream;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,6 +73,7 @@ struct Shared {
     pki: Arc<Pki>,
     agents: Agents,
     metrics: Metrics,
+    files: files::Files,
     registry: registry::Registry,
     reunion: Mutex<reunion::Reunion>,
     proofs: proof::Proofs,
@@ -86,19 +89,28 @@ struct Shared {
 }
 
 impl Sessions {
-    /// No port is open yet, and nobody is online. To be called inside a tokio runtime.
-    pub fn start(fleet: Fleet, pki: Arc<Pki>, agents: Agents, metrics: Metrics) -> Self {
-        Self::started(fleet, pki, agents, metrics, Instant::now())
+    /// No port is open yet, and nobody is online. Machines are sent the files in `files`. To be called inside a tokio
+    /// runtime.
+    pub fn start(fleet: Fleet, pki: Arc<Pki>, agents: Agents, files: PathBuf, metrics: Metrics) -> Self {
+        Self::started(fleet, pki, agents, files::Files::new(files), metrics, Instant::now())
     }
 
     /// The same, at that moment.
-    fn started(fleet: Fleet, pki: Arc<Pki>, agents: Agents, metrics: Metrics, at: Instant) -> Self {
+    fn started(
+        fleet: Fleet,
+        pki: Arc<Pki>,
+        agents: Agents,
+        files: files::Files,
+        metrics: Metrics,
+        at: Instant,
+    ) -> Self {
         let reunion = reunion::Reunion::begin(&fleet.state(), at);
         let sessions = Self(Arc::new(Shared {
             fleet,
             pki,
             agents,
             metrics,
+            files,
             registry: registry::Registry::default(),
             reunion: Mutex::new(reunion),
             proofs: proof::Proofs::default(),

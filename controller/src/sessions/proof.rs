@@ -172,7 +172,8 @@ async fn answer(
         | Call::Progress(_)
         | Call::Work { .. }
         | Call::Renew { .. }
-        | Call::Drift(_) => {
+        | Call::Drift(_)
+        | Call::Fetch { .. } => {
             Err(End::breach(Reason::ProofMisused, "a proof is no session: it proves and confirms, and no more"))
         }
     }

@@ -4,9 +4,11 @@
 //! Requests are taken one at a time, in the order in which the agent opened their streams: what it says of its progress
 //! arrives in the order in which it happened, and a peer fills one request's memory and not four.
 
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::BoxFuture;
 use muster_protocol::drift::{Drift, DriftEnd};
 use muster_protocol::frame::Message;
 use muster_protocol::hello::{Hello, InventoryWish, Progress, Standing, Welcome, version};
@@ -16,6 +18,7 @@ use quinn::{Connection, SendStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::endpoint::WINDOW;
+use super::files::Asked;
 use super::places::{Lost, Place};
 use super::registry::{Opening, Peer, Welcomed};
 use super::stream::shut;
@@ -321,31 +324,68 @@ async fn expiry(peer: &Peer) -> End {
     }
 }
 
+/// Requests one after the other, and beside them the file that the machine fetches.
 async fn requests(sessions: &Sessions, peer: &Arc<Peer>) -> End {
+    let mut sending: Option<BoxFuture<'_, ()>> = None;
     loop {
-        let Ok((mut send, mut receive)) = peer.connection().accept_bi().await else { return End::Gone };
-        let exchange = async {
-            let (call, _turn) = stream::take::<Call>(&mut receive, &peer.turn).await?;
-            let said_hello_again = matches!(call, Call::Hello(_));
-            let answer = answer(sessions, peer, call).await;
-            if matches!(answer, Answer::Refused(Refusal::BadRequest)) {
-                sessions.0.metrics.refused(Door::Agents, Reason::Invalid);
+        let mut next = pin!(request(sessions, peer));
+        let fetched = loop {
+            // A request that has begun is not dropped, and neither is what is being sent.
+            tokio::select! {
+                fetched = &mut next => break fetched,
+                () = async { sending.as_mut().expect("it is looked at first").await }, if sending.is_some() => {
+                    sending = None;
+                }
             }
-            stream::write(&mut send, &answer).await?;
-            Ok::<_, StreamError>(said_hello_again)
         };
-        match tokio::time::timeout(REQUEST_WITHIN, exchange).await {
-            Ok(Ok(false)) => {}
-            Ok(Ok(true)) => {
-                arrived(&mut send).await;
-                return End::breach(Reason::HelloAgain, Refusal::HelloAgain.to_string());
+        match fetched {
+            Ok(None) => {}
+            // The one before, where there is one, is not wanted any more: the machine asks for one thing at a time.
+            Ok(Some((asked, send))) => {
+                sending = Some(Box::pin(async move { sessions.0.files.send(&asked, send, &sessions.0.metrics).await }));
             }
-            // One request was given up; the session goes on.
-            Ok(Err(StreamError::Reset)) => {}
-            Ok(Err(e)) => return e.into(),
-            Err(_) => return End::breach(Reason::Timeout, "a request was not finished in time"),
+            Err(end) => return end,
         }
     }
+}
+
+/// The next request and its answer; where it is for a file, what was asked for, and where it is to be sent.
+async fn request(sessions: &Sessions, peer: &Arc<Peer>) -> Result<Option<(Asked, SendStream)>, End> {
+    let Ok((mut send, mut receive)) = peer.connection().accept_bi().await else { return Err(End::Gone) };
+    let exchange = async {
+        let (call, _turn) = stream::take::<Call>(&mut receive, &peer.turn).await?;
+        if let Call::Fetch { digest, offset } = call
+            && peer.welcomed == Welcomed::Member
+        {
+            return Ok(Said::Fetch(Asked { machine: peer.machine, digest, offset }));
+        }
+        let said = if matches!(call, Call::Hello(_)) { Said::HelloAgain } else { Said::Other };
+        let answer = answer(sessions, peer, call).await;
+        if matches!(answer, Answer::Refused(Refusal::BadRequest)) {
+            sessions.0.metrics.refused(Door::Agents, Reason::Invalid);
+        }
+        stream::write(&mut send, &answer).await?;
+        Ok::<_, StreamError>(said)
+    };
+    match tokio::time::timeout(REQUEST_WITHIN, exchange).await {
+        Ok(Ok(Said::Other)) => Ok(None),
+        Ok(Ok(Said::Fetch(asked))) => Ok(Some((asked, send))),
+        Ok(Ok(Said::HelloAgain)) => {
+            arrived(&mut send).await;
+            Err(End::breach(Reason::HelloAgain, Refusal::HelloAgain.to_string()))
+        }
+        // One request was given up; the session goes on.
+        Ok(Err(StreamError::Reset)) => Ok(None),
+        Ok(Err(e)) => Err(e.into()),
+        Err(_) => Err(End::breach(Reason::Timeout, "a request was not finished in time")),
+    }
+}
+
+/// What a request was.
+enum Said {
+    HelloAgain,
+    Fetch(Asked),
+    Other,
 }
 
 /// What came of one request. Every change is durable before this answers.
@@ -359,6 +399,8 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
         {
             Answer::Refused(Refusal::BadRequest)
         }
+        // A member's is not answered here.
+        Call::Fetch { .. } => Answer::Refused(Refusal::BadRequest),
         Call::Inventory(inventory) => {
             if inventory.check().is_err() {
                 return Answer::Refused(Refusal::BadRequest);

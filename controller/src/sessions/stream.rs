@@ -87,11 +87,16 @@ pub async fn write<M: Message>(stream: &mut SendStream, message: &M) -> Result<(
 
 /// Writes an encoded frame and ends the stream.
 pub async fn send(stream: &mut SendStream, frame: &[u8]) -> Result<(), StreamError> {
-    stream.write_all(frame).await.map_err(|e| match e {
+    send_part(stream, frame).await?;
+    stream.finish().map_err(|_| StreamError::Reset)
+}
+
+/// Writes bytes behind which more will follow.
+pub async fn send_part(stream: &mut SendStream, bytes: &[u8]) -> Result<(), StreamError> {
+    stream.write_all(bytes).await.map_err(|e| match e {
         WriteError::ConnectionLost(e) => StreamError::Connection(e),
         WriteError::Stopped(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected => StreamError::Reset,
-    })?;
-    stream.finish().map_err(|_| StreamError::Reset)
+    })
 }
 
 fn reading(e: ReadError) -> StreamError {

@@ -2,6 +2,7 @@
 
 mod arrays;
 mod drift;
+mod files;
 mod mute;
 mod neighbors;
 mod proofs;
@@ -63,7 +64,8 @@ fn world() -> World {
     let (fleet, _) = Fleet::start(MemoryStore::new()).expect("starts");
     let agents = crate::config::Config::with_data(data.path().into()).agents;
     let metrics = Metrics::default();
-    let sessions = Sessions::start(fleet.clone(), pki.clone(), agents, metrics.clone());
+    let files = data.path().join("files");
+    let sessions = Sessions::start(fleet.clone(), pki.clone(), agents, files, metrics.clone());
     let own = Arc::new(OwnCertificate::new(pki.clone(), &[], Box::new(Arc::default)).expect("a certificate"));
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = sessions.listen(own.clone(), socket).expect("listens").address().expect("bound");
@@ -597,8 +599,8 @@ fn an_agent_notices_at_once_that_its_controller_was_killed_and_started_again() {
 
     let started_again = runtime();
     started_again.block_on(async {
-        let sessions =
-            Sessions::start(fleet, pki.clone(), crate::config::Config::with_data("".into()).agents, Metrics::default());
+        let agents = crate::config::Config::with_data("".into()).agents;
+        let sessions = Sessions::start(fleet, pki.clone(), agents, "".into(), Metrics::default());
         let own = Arc::new(OwnCertificate::new(pki, &[], Box::new(Arc::default)).expect("a certificate"));
         let bind = async {
             loop {

@@ -177,6 +177,14 @@ fn what_agents_tell() {
 }
 
 #[test]
+fn a_file_that_an_agent_fetches() {
+    use to_controller::{Answer, Call, Refusal};
+    golden(&Call::Fetch { digest: digest(), offset: 300 }, &format!("08 {} ac02", "d1".repeat(32)));
+    golden(&Answer::File { bytes: 300 }, "04 ac02");
+    golden(&Answer::Refused(Refusal::NoSuchFile), "03 07");
+}
+
+#[test]
 fn what_controllers_ask() {
     use to_agent::Call;
     golden(&Call::Observe, "02");

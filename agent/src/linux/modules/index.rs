@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Index {
     /// The folder: paths are relative to it.
     pub folder: PathBuf,
+    /// Another one, for what is not in that.
+    pub beside: Option<PathBuf>,
     /// modules.dep: `path: path path …`.
     pub dependencies: String,
     /// modules.alias: `alias PATTERN MODULE`.
@@ -42,6 +44,7 @@ impl Index {
         let text = |name: &str| fs::read_to_string(folder.join(name));
         Some(Self {
             folder: folder.to_owned(),
+            beside: None,
             dependencies: text("modules.dep").ok()?,
             aliases: text("modules.alias").unwrap_or_default(),
             soft_dependencies: text("modules.softdep").unwrap_or_default(),
@@ -51,7 +54,10 @@ impl Index {
 
     /// The file of a module, absolute.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.line(name).map(|(path, _)| self.folder.join(path))
+        let (path, _) = self.line(name)?;
+        let own = self.folder.join(path);
+        let beside = self.beside.as_ref().filter(|_| !own.exists());
+        Some(beside.map_or(own, |folder| folder.join(path)))
     }
 
     /// Whether the kernel has it anyway.
@@ -208,6 +214,7 @@ mod tests {
     fn index() -> Index {
         Index {
             folder: "/lib/modules/6.1.0".into(),
+            beside: None,
             dependencies: "\
 kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko: kernel/drivers/ptp/ptp.ko kernel/drivers/pps/pps_core.ko
 kernel/drivers/ptp/ptp.ko: kernel/drivers/pps/pps_core.ko

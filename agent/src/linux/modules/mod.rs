@@ -16,6 +16,7 @@ use std::process::Command;
 use rustix::io::Errno;
 use rustix::system::{finit_module, uname};
 
+use crate::linux::tools;
 use crate::machine::MachineError;
 use index::Index;
 
@@ -30,7 +31,7 @@ pub fn load(name: &str) -> Result<(), MachineError> {
     if is_loaded(&index::normalized(name)) {
         return Ok(());
     }
-    let Some(index) = Index::read(&folder()) else {
+    let Some(index) = index() else {
         // A kernel without modules: whatever it can do is built in, and it will say so when it is asked.
         return Ok(());
     };
@@ -44,6 +45,15 @@ pub fn load(name: &str) -> Result<(), MachineError> {
         }
     }
     modules.iter().try_for_each(|module| load_module(&index, module))
+}
+
+/// What the tools image says of all modules where it is there, else what the machine itself has.
+fn index() -> Option<Index> {
+    let (own, fetched) = (folder(), tools::modules(&uname().release().to_string_lossy()));
+    match Index::read(&fetched) {
+        Some(index) => Some(Index { folder: own, beside: Some(fetched), ..index }),
+        None => Index::read(&own),
+    }
 }
 
 /// `/lib/modules/` and the release of the kernel that runs.

@@ -8,9 +8,9 @@ use muster_protocol::DiskId;
 use muster_protocol::desired::Format;
 use muster_protocol::observed::Contents;
 
-use super::programs::run;
 use super::{changed, known_partition, partition, writable};
 use crate::linux::storage::disks::Disks;
+use crate::linux::tools::run;
 use crate::machine::MachineError;
 use crate::plan::storage::{GROWTH, Slot};
 

@@ -14,10 +14,10 @@ use muster_protocol::observed::{Contents, Disk};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::device::{Device, Share};
-use super::programs::run_alone;
 use super::{changed, known_partition, partition, writable};
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::storage::signatures::{HEAD, TAIL};
+use crate::linux::tools::run_alone;
 use crate::machine::MachineError;
 use crate::plan::storage::{Carries, Make, Slot, in_words};
 

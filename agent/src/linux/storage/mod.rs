@@ -10,7 +10,6 @@ pub mod gpt;
 mod grow;
 mod make;
 mod mounts;
-mod programs;
 pub mod signatures;
 mod table;
 mod trees;

@@ -280,6 +280,26 @@ impl Step {
         self.disk().is_some_and(|id| id.names(disk.wwn.as_deref(), disk.serial.as_deref()))
     }
 
+    /// Whether it runs a program, or needs a driver, that is only in the tools image.
+    pub fn needs_tools(&self) -> bool {
+        match self {
+            // A swap area is one page, which the agent writes itself.
+            Self::Format { make, .. } => make.format != desired::Format::Swap,
+            // What is there already is mounted without: the initramfs has ext4.
+            Self::Mount { format, .. } => *format != desired::Format::Ext4,
+            Self::Grow { .. } => true,
+            Self::Unmount { .. }
+            | Self::Remount { .. }
+            | Self::Partition { .. }
+            | Self::Extend { .. }
+            | Self::SwapOn { .. }
+            | Self::SwapOff { .. }
+            | Self::Attach { .. }
+            | Self::Reattach { .. }
+            | Self::Detach { .. } => false,
+        }
+    }
+
     /// Whether something that is there now is lost, so that a permit is needed.
     pub fn is_destructive(&self) -> bool {
         match self {
@@ -486,7 +506,7 @@ pub fn in_words(found: &Contents, partitions: &[observed::Partition]) -> String 
 }
 
 /// Bytes for people, in the largest unit that leaves a whole part.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let unit = units.len().min(1 + (bytes.max(1).ilog2() / 10) as usize) - 1;
     let whole = bytes >> (10 * unit);

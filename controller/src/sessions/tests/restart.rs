@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use futures_util::poll;
 
+use super::super::files::Files;
 use super::super::reunion::AWAITED;
 use super::*;
 
@@ -15,7 +16,9 @@ impl World {
     fn restarted(self, ago: Duration) -> Self {
         let agents = crate::config::Config::with_data(self._data.path().into()).agents;
         let at = Instant::now() - ago;
-        let sessions = Sessions::started(self.fleet.clone(), self.pki.clone(), agents, self.metrics.clone(), at);
+        let (fleet, pki, metrics) = (self.fleet.clone(), self.pki.clone(), self.metrics.clone());
+        let files = Files::new(self._data.path().join("files"));
+        let sessions = Sessions::started(fleet, pki, agents, files, metrics, at);
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = sessions.listen(self.own.clone(), socket).expect("listens").address().expect("bound");
         Self { sessions, address, ..self }

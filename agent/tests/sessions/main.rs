@@ -9,19 +9,22 @@ use controller::Controller;
 use muster_agent::agent::{Agent, Contact};
 use muster_agent::dial::Ended;
 use muster_agent::keep::Keep;
+use muster_agent::machine::Machine;
 use muster_agent::options::{Endpoint, Manage, Options, Pace, WhenRefused};
+use muster_agent::plan::Tools;
 use muster_agent::quic;
 use muster_agent::run::run_agent;
 use muster_agent::sim::{SimMachine, Wire};
 use muster_protocol::desired::{
-    Desired, Ethernet, Link, LinkKind, MAIN_TABLE, Network, Reach, Route, Select, Settings,
+    self, Desired, Ethernet, Link, LinkKind, MAIN_TABLE, Network, Reach, Route, Select, Settings, Storage,
 };
 use muster_protocol::enroll::{Leave, Refusal, Request, Ticket};
 use muster_protocol::hello::{Awaits, Progress, Standing};
 use muster_protocol::to_agent::{self, Apply, Power, PowerAction};
 use muster_protocol::to_controller::{self, Answer, Call};
+use muster_protocol::tools::Pinned;
 use muster_protocol::{BootId, Digest, Generation, OperationId, close, frame};
-use quinn::{Connection, ConnectionError, VarInt};
+use quinn::{Connection, ConnectionError, SendStream, VarInt};
 use rcgen::{CertificateSigningRequestParams, PublicKeyData};
 use rustls::pki_types::CertificateSigningRequestDer;
 use tokio::task::JoinHandle;
@@ -457,4 +460,102 @@ async fn a_refused_renewal_is_asked_for_again_in_the_same_session() {
     while !in_time("a request to renew", controller.answer_renewal(&session, busy)).await {}
     while !in_time("another request to renew", controller.renew(&session)).await {}
     assert!(matches!(ask(&session, to_agent::Call::Observe).await, to_agent::Answer::Observed(_)), "it goes on");
+}
+
+/// A partition with an ext4, which takes a program to make.
+fn storage() -> Desired {
+    let select = desired::DiskSelect::Id("serial:SIM00001A".parse().expect("a disk id"));
+    let partition = desired::Partition::new(1, "data", None);
+    let disks = vec![desired::Disk { select, table: desired::Table::Replace, partitions: vec![partition] }];
+    let filesystem = desired::Filesystem {
+        place: desired::Place::Partition { disk: 0, partition: 0 },
+        format: desired::Format::Ext4,
+        label: "data".into(),
+        mount: None,
+        existing: desired::Existing::Keep,
+    };
+    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem] }) }
+}
+
+/// Accepts whatever the agent says until it asks for a file: where the answer goes, which file it is, and from where.
+async fn asked_for_a_file(session: &Connection) -> (SendStream, Digest, u64) {
+    loop {
+        let (mut send, mut receive) = session.accept_bi().await.expect("a stream");
+        match quic::read(&mut receive).await.expect("a call") {
+            Call::Fetch { digest, offset } => return (send, digest, offset),
+            _ => quic::write(&mut send, &Answer::Accepted).await.expect("answered"),
+        }
+    }
+}
+
+async fn send_file(mut send: SendStream, length: usize, bytes: &[u8]) -> SendStream {
+    let header = frame::encode(&Answer::File { bytes: length as u64 }).expect("fits");
+    send.write_all(&header).await.expect("sent");
+    send.write_all(bytes).await.expect("sent");
+    send
+}
+
+#[tokio::test]
+async fn what_came_of_a_file_stays_when_its_stream_or_its_session_ends() {
+    let file: Vec<u8> = (0..400_000_u32).map(|n| (n / 3) as u8).collect();
+    let pinned = Pinned { digest: Digest::of(&file), bytes: file.len() as u64 };
+    let controller = Controller::start();
+    let own = start(&controller, Keep::memory());
+    own.machine.set_tools(Tools::Away { pinned, free_bytes: u64::MAX });
+    in_time("an enrollment", controller.enroll()).await;
+    let (first, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let apply = Apply { generation: Generation(1), desired: storage(), permit: None, confirm_within_s: 20 };
+    assert_eq!(ask(&first, to_agent::Call::Apply(apply)).await, to_agent::Answer::Accepted);
+
+    // A controller that is busy, one whose stream breaks off, and one whose session ends.
+    let (mut send, digest, offset) = in_time("a request", asked_for_a_file(&first)).await;
+    assert_eq!((digest, offset), (pinned.digest, 0));
+    let busy = Answer::Refused(to_controller::Refusal::Busy);
+    quic::write(&mut send, &busy).await.expect("answered");
+    let (send, _, offset) = in_time("another request", asked_for_a_file(&first)).await;
+    assert_eq!(offset, 0);
+    let mut send = send_file(send, file.len(), &file[..100_000]).await;
+    send.finish().expect("it ends early");
+    let (send, _, offset) = in_time("a request for the rest", asked_for_a_file(&first)).await;
+    assert_eq!(offset, 100_000);
+    let _cut = send_file(send, file.len(), &file[100_000..300_000]).await;
+    let mut outbox = own.agent.outbox.subscribe();
+    let most = |out: &muster_agent::outbox::Outbox| out.fetch.as_ref().is_some_and(|fetch| fetch.got > 200_000);
+    in_time("most of it", outbox.wait_for(most)).await.expect("the agent lives");
+    first.close(VarInt::from_u32(close::DONE), b"the controller is stopping");
+
+    let (second, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+    let (send, _, offset) = in_time("a request for the rest", asked_for_a_file(&second)).await;
+    assert!((200_000..=300_000).contains(&offset), "{offset}");
+    let mut send = send_file(send, file.len(), &file[offset as usize..]).await;
+    send.finish().expect("all of it");
+    let goes_on = |out: &muster_agent::outbox::Outbox| match &out.progress {
+        Progress::Applying { step, .. } => !step.contains("fetch"),
+        progress => panic!("{progress:?}"),
+    };
+    in_time("the next step", outbox.wait_for(goes_on)).await.expect("the agent lives");
+    assert_eq!(own.machine.tools(), Tools::Here, "they are what was asked for");
+}
+
+#[tokio::test]
+async fn a_file_that_the_controller_does_not_have_any_more_is_no_reason_to_wait() {
+    for (answer, says) in [
+        (Answer::Refused(to_controller::Refusal::NoSuchFile), "booted an older image; reboot it"),
+        (Answer::File { bytes: 4 }, "the controller's have 4 bytes"),
+    ] {
+        let pinned = Pinned { digest: Digest::of(b"tools"), bytes: 5 };
+        let controller = Controller::start();
+        let own = start(&controller, Keep::memory());
+        own.machine.set_tools(Tools::Away { pinned, free_bytes: u64::MAX });
+        in_time("an enrollment", controller.enroll()).await;
+        let (session, _) = in_time("a session", controller.welcome(Standing::Member)).await;
+        let apply = Apply { generation: Generation(1), desired: storage(), permit: None, confirm_within_s: 20 };
+        assert_eq!(ask(&session, to_agent::Call::Apply(apply)).await, to_agent::Answer::Accepted);
+        let (mut send, ..) = in_time("a request", asked_for_a_file(&session)).await;
+        quic::write(&mut send, &answer).await.expect("answered");
+        let mut outbox = own.agent.outbox.subscribe();
+        let settled = in_time("the outcome", outbox.wait_for(|out| out.progress.is_settled())).await;
+        let progress = settled.expect("the agent lives").progress.clone();
+        assert!(matches!(&progress, Progress::Reverted { why, .. } if why.contains(says)), "{progress:?}");
+    }
 }

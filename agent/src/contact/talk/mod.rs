@@ -3,6 +3,8 @@
 //! Called by `dial` with a fresh connection. It moves messages between the connection, the [`Outbox`], the pure
 //! [`Session`](crate::contact::session::Session) and the reconcile loop; it does not decide what is answered.
 
+mod fetch;
+
 use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +18,11 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::identity::{self, Credentials};
-use super::quic::{self, QuicError};
-use super::reach;
-use super::session::{Act, Due};
 use crate::agent::Agent;
+use crate::contact::identity::{self, Credentials};
+use crate::contact::quic::{self, QuicError};
+use crate::contact::reach;
+use crate::contact::session::{Act, Due};
 use crate::machine::chain;
 use crate::outbox::{Heard, Outbox};
 use crate::random;
@@ -76,7 +78,9 @@ pub async fn hello(agent: &Agent, connection: &Connection) -> Result<(Welcome, H
     let welcome = match quic::ask(connection, &Call::Hello(hello)).await? {
         to_controller::Answer::Welcome(welcome) => welcome,
         to_controller::Answer::Refused(refusal) => return Err(HelloError::Refused(refusal)),
-        to_controller::Answer::Accepted | to_controller::Answer::Renewed { .. } => return Err(HelloError::Strange),
+        to_controller::Answer::Accepted
+        | to_controller::Answer::Renewed { .. }
+        | to_controller::Answer::File { .. } => return Err(HelloError::Strange),
     };
     let inventory = digest.filter(|_| welcome.inventory == InventoryWish::Known);
     let (changes, progress) = (outbox.changes, outbox.progress);
@@ -92,6 +96,7 @@ pub async fn converse(agent: &Arc<Agent>, connection: &Connection, heard: Heard,
         end = outlived(agent, connection, welcomed_at) => end,
         end = renew(agent, connection, own) => end,
         end = moves(agent, connection) => end,
+        end = fetch::fetch(agent, connection) => end,
     };
     // What was accepted is done, even where the session broke before its answer had arrived.
     let end = match agent.session().take_due() {
@@ -298,7 +303,9 @@ async fn renewed(connection: &Connection, own: &Credentials) -> Result<Credentia
             Credentials::new(own.machine, own.key.clone(), certificates).map_err(|error| error.to_string())
         }
         to_controller::Answer::Refused(refusal) => Err(refusal.to_string()),
-        to_controller::Answer::Welcome(_) | to_controller::Answer::Accepted => Err("a strange answer".into()),
+        to_controller::Answer::Welcome(_) | to_controller::Answer::Accepted | to_controller::Answer::File { .. } => {
+            Err("a strange answer".into())
+        }
     }
 }
 
