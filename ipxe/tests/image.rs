@@ -1,7 +1,7 @@
 //! Boot images, built from Debian's packages as an operator's are, and looked at with other people's programs.
 //!
 //! Packages are kept in `build/cache` (or `MUSTER_CACHE`), so that only the first run downloads anything.
-//! Needs apt, dpkg-deb, cpio, zstd and kmod, and fails where they are not there.
+//! Needs apt, dpkg-deb, cpio, unsquashfs, zstd and kmod, and fails where they are not there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 
 use muster_ipxe::image::{self, ImageError, ImageSpec, Manifest};
 use muster_ipxe::packages::Freshness;
+use muster_protocol::Digest;
+use muster_protocol::tools::{self as pinned, Pinned};
 
 fn cache() -> PathBuf {
     let build = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/cache");
@@ -63,6 +65,10 @@ impl Built {
         self.folder.path().join("root")
     }
 
+    fn tools(&self) -> PathBuf {
+        self.folder.path().join("tools")
+    }
+
     fn modules(&self) -> PathBuf {
         self.root().join("lib/modules").join(&self.manifest.kernel_release)
     }
@@ -80,6 +86,13 @@ fn built() -> &'static Built {
         // Without /dev: only root may make devices.
         let unpack = "zstd -dc ../image/initramfs | cpio -id --quiet --no-absolute-filenames -f 'dev/*'";
         output(Command::new("sh").args(["-ec", unpack]).current_dir(&root));
+        let tools = folder.path().join("image/tools").join(&manifest.tools.image.sha256);
+        output(
+            Command::new("unsquashfs")
+                .args(["-quiet", "-no-progress", "-dest"])
+                .arg(folder.path().join("tools"))
+                .arg(tools),
+        );
         Built { folder, manifest, percents }
     })
 }
@@ -99,6 +112,8 @@ fn the_same_inputs_give_the_same_bytes_and_are_not_built_twice() {
         let read = |folder: &Path| fs::read(folder.join("image").join(name)).expect(name);
         assert!(read(folder.path()) == read(first.folder.path()), "{name} differs");
     }
+    let tools = |folder: &Path| fs::read(folder.join("image/tools").join(&again.tools.image.sha256)).expect("tools");
+    assert!(tools(folder.path()) == tools(first.folder.path()), "the tools differ");
 
     let mut steps = vec![];
     let spec = spec(folder.path(), "image");
@@ -151,13 +166,10 @@ fn the_kernel_has_every_driver_that_is_wanted() {
         "megaraid_sas",
         "mpt3sas",
         "virtio_blk",
-        "raid1",
-        "dm_mod",
         "8021q",
         "bonding",
         "bridge",
         "ext4",
-        "vfat",
         "xhci_pci",
         "usbhid",
     ] {
@@ -204,18 +216,90 @@ fn the_index_files_agree_with_depmods() {
     }
 }
 
+/// The file that the manifest names, of these bytes, and named by the initramfs.
 #[test]
-fn mke2fs_runs_with_nothing_but_what_is_in_the_image() {
-    let root = built().root();
+fn the_initramfs_names_the_tools_that_belong_to_it() {
+    let (root, manifest) = (built().root(), &built().manifest);
+    let pinned = fs::read_to_string(root.join(pinned::PATH)).expect("the initramfs says which");
+    let pinned: Pinned = pinned.parse().expect("a digest and a length");
+    assert_eq!(
+        (pinned.digest.to_string(), pinned.bytes),
+        (manifest.tools.image.sha256.clone(), manifest.tools.image.bytes)
+    );
+    let file = built().folder.path().join("image/tools").join(&manifest.tools.image.sha256);
+    assert_eq!(Digest::of(&fs::read(file).expect("the tools image")), pinned.digest);
+}
+
+#[test]
+fn what_only_storage_needs_is_in_the_tools_and_not_in_every_boot() {
+    let (root, manifest) = (built().root(), &built().manifest);
+    for module in ["xfs", "btrfs", "vfat", "raid1", "raid456", "dm_mod", "dm_thin_pool", "dm_crypt", "algif_skcipher"] {
+        assert!(manifest.tools.modules.contains(module) && !manifest.modules.contains(module), "{module}");
+    }
+    // With these the tools are mounted, and what is there is mounted without them.
+    for module in ["loop", "squashfs", "ext4"] {
+        assert!(manifest.modules.contains(module) || manifest.built_in.contains(module), "{module}");
+        assert!(!manifest.tools.modules.contains(module), "{module}");
+    }
+    assert!(!root.join("lib64").exists() && !root.join("bin").exists(), "no program but the agent");
+    assert_eq!(manifest.packages.len(), 1, "the kernel alone: {:?}", manifest.packages);
+    for package in ["e2fsprogs", "xfsprogs", "btrfs-progs", "dosfstools", "lvm2", "mdadm", "cryptsetup-bin", "libc6"] {
+        assert!(manifest.tools.packages.contains_key(package), "{package}");
+    }
+}
+
+/// What machines boot is kept small: the budget is 18 MB.
+#[test]
+fn kernel_and_initramfs_stay_within_their_budget() {
+    // The agent of these tests has no bytes; machines' has 2.5 MB at most, of which half are left when compressed.
+    let manifest = &built().manifest;
+    let bytes = manifest.kernel.bytes + manifest.initramfs.bytes + 1_300_000;
+    assert!(bytes < 18_000_000, "{bytes}");
+}
+
+/// squashfs-tools reads what we wrote: every file, to the bit.
+#[test]
+fn the_tools_run_with_nothing_but_what_is_in_their_image() {
+    let tools = built().tools();
+    let modules = tools.join("lib/modules").join(&built().manifest.kernel_release);
+    for (path, _) in lines(modules.join("modules.dep")).iter().filter_map(|line| line.split_once(':')) {
+        let (ours, boots) = (modules.join(path).exists(), built().modules().join(path).exists());
+        assert!(ours != boots, "{path} is in one of both");
+    }
+    for (program, argument, says) in [
+        ("mke2fs", "-V", "mke2fs 1."),
+        ("e2fsck", "-V", "e2fsck 1."),
+        ("resize2fs", "-V", "resize2fs 1."),
+        ("mkfs.xfs", "-V", "mkfs.xfs version"),
+        ("xfs_repair", "-V", "xfs_repair version"),
+        ("xfs_growfs", "-V", "xfs_growfs version"),
+        ("mkfs.btrfs", "--version", "btrfs-progs"),
+        ("btrfs", "--version", "btrfs-progs"),
+        ("mkfs.vfat", "--help", "mkfs.fat 4."),
+        ("lvm", "version", "LVM version"),
+        ("mdadm", "--version", "mdadm - v4"),
+        ("cryptsetup", "--version", "cryptsetup 2."),
+    ] {
+        let output = run(&tools, program).arg(argument).output().expect("it starts");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains(says), "{program} {argument}: {said}");
+    }
     let disk = built().folder.path().join("disk");
     fs::File::create(&disk).and_then(|f| f.set_len(8 << 20)).expect("a disk");
-    let mut mke2fs = Command::new(root.join("lib64/ld-linux-x86-64.so.2"));
-    mke2fs.arg("--inhibit-cache").arg("--library-path").arg(root.join("lib/x86_64-linux-gnu"));
-    mke2fs.env("MKE2FS_CONFIG", root.join("etc/mke2fs.conf"));
-    output(mke2fs.arg(root.join("sbin/mke2fs")).args(["-q", "-F", "-t", "ext4", "-L", "data"]).arg(&disk));
+    output(run(&tools, "mke2fs").args(["-q", "-F", "-t", "ext4", "-L", "data"]).arg(&disk));
     let bytes = fs::read(&disk).expect("the disk");
     // Superblock at 1,024; magic at 56, label at 120 (Documentation/filesystems/ext4).
     assert_eq!((&bytes[1024 + 56..1024 + 58], &bytes[1024 + 120..1024 + 124]), (&b"\x53\xef"[..], &b"data"[..]));
+}
+
+/// A program of the tools, as the agent starts it: by their own loader, with their own libraries.
+fn run(tools: &Path, program: &str) -> Command {
+    let mut command = Command::new(tools.join("lib64/ld-linux-x86-64.so.2"));
+    command.arg("--inhibit-cache").arg("--library-path").arg(tools.join("lib/x86_64-linux-gnu"));
+    command.env("MKE2FS_CONFIG", tools.join("etc/mke2fs.conf")).env("LC_ALL", "C");
+    command.arg(tools.join("bin").join(program));
+    command
 }
 
 #[test]

@@ -98,9 +98,13 @@ fn image(folder: &Path, kernel: &[u8]) -> PathBuf {
     let manifest = serde_json::json!({
         "kernel_release": "6.12", "kernel": part(kernel), "initramfs": part(b"initramfs"), "unpacked": part(b""),
         "agent": part(b""), "packages": {}, "modules": [], "built_in": [], "missing": [], "firmware": [], "inputs": "",
+        "tools": {
+            "image": part(b"tools"), "unpacked_bytes": 9, "packages": {}, "programs": [], "modules": [],
+        },
     });
     let image = folder.join("image");
-    fs::create_dir_all(&image).expect("a folder");
+    fs::create_dir_all(image.join("tools")).expect("a folder");
+    fs::write(image.join("tools").join(Digest::of(b"tools").to_string()), b"tools").expect("a file");
     for (name, bytes) in
         [("kernel", kernel), ("initramfs", b"initramfs"), ("manifest.json", manifest.to_string().as_bytes())]
     {

@@ -33,6 +33,13 @@ pub fn image() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The tools of that image.
+pub fn tools() -> Result<PathBuf> {
+    let folder = image()?;
+    let manifest = muster_ipxe::image::read(&folder)?;
+    Ok(folder.join(muster_ipxe::image::tools::FOLDER).join(manifest.tools.image.sha256))
+}
+
 /// Where tests keep Debian's packages, so that only the first run downloads anything.
 pub fn package_cache() -> PathBuf {
     std::env::var_os("MUSTER_CACHE").map_or_else(|| scratch::build().join("cache"), PathBuf::from)

@@ -209,7 +209,7 @@ impl Server {
             (udp?, tcp("listen.https", &config.listen.https)?, tcp("listen.boot", &config.listen.boot)?);
 
         let metrics = Metrics::default();
-        let files = config.boot.images.join("tools");
+        let files = config.boot.images.join(muster_ipxe::image::tools::FOLDER);
         let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone(), files, metrics.clone());
         let confirm_within_s = config.agents.confirm_within.as_secs() as u16;
         let converge = tokio::spawn(converge::run(fleet.clone(), sessions.clone(), confirm_within_s));

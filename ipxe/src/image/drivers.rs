@@ -1,4 +1,5 @@
-//! The kernel modules that an image carries, by purpose.
+//! The kernel modules that an image carries, by purpose: in the initramfs what leads to the controller and shows the
+//! hardware, in the tools image what only storage needs.
 //!
 //! Chosen for x86 boxes of the last fifteen years, from an office's odd desktop to a rack's servers.
 //! Names that a kernel has built in, or does not have, do no harm; the manifest tells.
@@ -13,7 +14,7 @@ pub struct Group {
     pub modules: &'static str,
 }
 
-/// What every image carries.
+/// What every initramfs carries.
 pub const GROUPS: &[Group] = &[
     Group {
         purpose: "network cards of desktops and small boxes: Intel, Realtek, Broadcom, others",
@@ -54,18 +55,10 @@ pub const GROUPS: &[Group] = &[
         purpose: "disk controllers of servers",
         modules: "megaraid_sas mpt3sas mpi3mr hpsa aacraid smartpqi isci arcmsr mvsas 3w_9xxx",
     },
-    Group {
-        purpose: "RAID, LVM, and encryption with what it asks the kernel for",
-        modules: "raid0 raid1 raid10 raid456 \
-                  dm_mod dm_mirror dm_raid dm_snapshot dm_thin_pool \
-                  dm_crypt xts cbc ecb essiv aesni_intel sha256_generic",
-    },
     Group { purpose: "VLANs, bonds, bridges", modules: "8021q bonding bridge stp llc dummy veth" },
     Group {
-        purpose: "filesystems, their character sets and checksums",
-        modules: "ext4 xfs vfat isofs udf squashfs overlay \
-                  nls_cp437 nls_iso8859_1 nls_utf8 nls_ascii \
-                  crc32c_generic crc32c_intel",
+        purpose: "ext4, so that what is there is mounted without tools, and what the tools image is mounted with",
+        modules: "ext4 crc32c_generic crc32c_intel squashfs",
     },
     Group {
         purpose: "USB and keyboards",
@@ -84,11 +77,32 @@ pub const GROUPS: &[Group] = &[
     },
 ];
 
+/// What every tools image carries, beside what its initramfs has already.
+pub const TOOLS: &[Group] = &[
+    Group {
+        purpose: "filesystems and their character sets",
+        modules: "xfs btrfs vfat isofs udf overlay nls_cp437 nls_iso8859_1 nls_utf8 nls_ascii",
+    },
+    Group {
+        purpose: "RAID and LVM",
+        modules: "raid0 raid1 raid10 raid456 linear dm_mod dm_mirror dm_raid dm_snapshot dm_thin_pool",
+    },
+    Group {
+        purpose: "encryption with what it asks the kernel for, for itself (dm_crypt) and for cryptsetup (algif)",
+        modules: "dm_crypt xts cbc ecb essiv aesni_intel sha256_generic algif_skcipher algif_hash",
+    },
+];
+
 /// Drivers that do nothing without firmware which Debian keeps out of its main archive: carried only where the firmware
 /// is given.
 pub const WITH_FIRMWARE: Group = Group { purpose: "network cards that need firmware", modules: "bnx2 bnx2x qede" };
 
-/// Every module for an image, with or without those that need firmware.
+/// Every module for a tools image.
+pub fn wanted_by_storage() -> impl Iterator<Item = &'static str> {
+    TOOLS.iter().flat_map(|group| group.modules.split_whitespace())
+}
+
+/// Every module for an initramfs, with or without those that need firmware.
 pub fn wanted(with_firmware: bool) -> impl Iterator<Item = &'static str> {
     let more = with_firmware.then_some(&WITH_FIRMWARE);
     GROUPS.iter().chain(more).flat_map(|group| group.modules.split_whitespace())

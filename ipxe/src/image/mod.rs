@@ -1,28 +1,32 @@
 //! The boot image: a Debian kernel, and an initramfs with the agent as PID 1 and drivers for common x86 hardware.
 //!
 //! Called by `muster image build`. The same agent, packages and firmware give the same bytes, whatever the host.
-//! There is no shell, no libc of our own and no program in it but the agent and what the agent runs (mke2fs, tune2fs,
-//! resize2fs).
+//! There is no shell, no libc and no program in it but the agent. What only storage needs is beside it, in the tools image
+//! that the initramfs names.
 
 pub mod cpio;
 pub mod drivers;
 pub mod elf;
 pub mod modules;
 pub mod program;
+pub mod squashfs;
+pub mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use muster_protocol::tools::{self as pinned, Pinned};
 use muster_protocol::{Digest, handed};
 use serde::{Deserialize, Serialize};
 
-use crate::packages::{Freshness, Node, Package, PackageError, Packages, Tree, at};
+use crate::packages::{Freshness, Node, Package, PackageError, Packages, at};
 use crate::{EVERYBODY, Progress, write_whole};
 use cpio::Archive;
 use elf::Elf;
 use modules::{Catalog, Choice, ModuleError};
+use tools::Tools;
 
 /// File name of the kernel in an image's folder.
 pub const KERNEL: &str = "kernel";
@@ -46,7 +50,7 @@ pub struct ImageSpec {
     pub agent: PathBuf,
     /// Where fetched packages are kept; may be shared with other builds.
     pub cache: PathBuf,
-    /// Folder for [`KERNEL`], [`INITRAMFS`] and [`MANIFEST`]; made where it is missing, an image in it is replaced.
+    /// Folder for [`KERNEL`], [`INITRAMFS`], [`tools::FOLDER`] and [`MANIFEST`]; made where it is missing, an image in it is replaced.
     pub out: PathBuf,
     /// A folder like `/lib/firmware`; files that the drivers name are taken from it.
     pub firmware: Option<PathBuf>,
@@ -106,7 +110,9 @@ pub struct Manifest {
     pub unpacked: Part,
     /// The agent in it.
     pub agent: Part,
-    /// Debian packages and their versions.
+    /// What it leaves to be fetched.
+    pub tools: Tools,
+    /// Debian packages in it, and their versions.
     pub packages: BTreeMap<String, String>,
     /// Kernel modules in it.
     pub modules: BTreeSet<String>,
@@ -135,20 +141,19 @@ impl Part {
     }
 }
 
-/// What the agent runs to make, label and grow ext4.
-const PROGRAMS: [&str; 3] = ["sbin/mke2fs", "sbin/tune2fs", "sbin/resize2fs"];
-
 /// What turns the inputs into an image, digested with them: whoever changes it need not remember to say so.
-const RECIPE: [&str; 6] = [
+const RECIPE: [&str; 8] = [
     include_str!("mod.rs"),
     include_str!("cpio.rs"),
     include_str!("drivers.rs"),
     include_str!("elf.rs"),
     include_str!("modules.rs"),
     include_str!("program.rs"),
+    include_str!("squashfs.rs"),
+    include_str!("tools.rs"),
 ];
 
-/// Builds an image: half a minute, most of it compression, and a 70 MB download where the packages are not there.
+/// Builds an image: a minute, most of it compression, and a 100 MB download where the packages are not there.
 /// An image of the same inputs that is there already stays as it is; where firmware is given, it is always built.
 ///
 /// Errors: see [`ImageError`]; an image that was in the folder before is then still whole.
@@ -157,11 +162,10 @@ pub fn build(spec: &ImageSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result
     let mut packages = Packages::open(&spec.cache, spec.freshness)?;
     let any_kernel = packages.get("linux-image-amd64", &mut at(0, progress))?;
     let kernels = packages.get_behind(&any_kernel, "linux-image-", &mut at(2, progress))?;
-    let e2fsprogs = packages.get("e2fsprogs", &mut at(15, progress))?;
-    let libraries = packages.get_behind(&e2fsprogs, "lib", &mut at(16, progress))?;
+    let storage = tools::fetch(&mut packages, &mut at(14, progress))?;
     let kernel = &kernels[0];
-    let used = kernels.iter().take(1).chain([&e2fsprogs]).chain(&libraries);
-    let versions: BTreeMap<_, _> = used.map(|p| (p.name.clone(), p.version.clone())).collect();
+    let version = |package: &Package| (package.name.clone(), package.version.clone());
+    let versions: BTreeMap<_, _> = kernels.iter().take(1).chain(&storage).map(version).collect();
     let inputs = Digest::of_value(&(RECIPE, Part::of(&agent), &versions)).to_string();
     if let Ok(manifest) = read(&spec.out)
         && manifest.inputs == inputs
@@ -175,25 +179,30 @@ pub fn build(spec: &ImageSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result
     progress(Progress { percent: 18, step: "choosing drivers" });
     let release = kernel.name.trim_start_matches("linux-image-").to_owned();
     let (vmlinuz, catalog) = read_kernel(kernel, &release)?;
-    let choice = catalog.choose(drivers::wanted(spec.firmware.is_some()))?;
+    let boot = catalog.choose(drivers::wanted(spec.firmware.is_some()))?;
+    let all = catalog.choose(drivers::wanted(spec.firmware.is_some()).chain(drivers::wanted_by_storage()))?;
 
-    progress(Progress { percent: 28, step: "taking the drivers" });
+    progress(Progress { percent: 26, step: "taking the drivers" });
+    let mut files = take_modules(kernel, &release, &catalog, &all)?;
+    let fetched: BTreeSet<_> = all.modules.difference(&boot.modules).cloned().collect();
+    let of_tools = files.extract_if(.., |path, _| fetched.contains(&modules::name_of(path)));
+    // Whoever has both folders looks modules up in this one's index: it knows all of them.
+    let index = catalog.index(&all).into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes()));
+    let of_tools = of_tools.chain(index).map(|(path, bytes)| (format!("{release}/{path}"), bytes)).collect();
+    let mut packing = |percent: u8| {
+        progress(Progress { percent: 34 + percent / 5, step: "compressing the tools" });
+    };
+    let (tools_image, tools) = tools::make(&storage, of_tools, fetched, &mut packing)?;
+
     let mut archive = skeleton();
     archive.file("init", 0o755, agent.clone());
-    add_modules(&mut archive, kernel, &release, &catalog, &choice)?;
-    let firmware = add_firmware(&mut archive, &catalog, &choice, spec.firmware.as_deref());
-    let mut tree = Tree::default();
-    for package in [&e2fsprogs].into_iter().chain(&libraries) {
-        package.read_into(&mut tree)?;
+    let index = catalog.index(&boot).into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes()));
+    for (path, bytes) in files.into_iter().chain(index) {
+        archive.file(&format!("lib/modules/{release}/{path}"), 0o644, bytes);
     }
-    let programs =
-        PROGRAMS.map(|program| program::collect(&tree, program)).into_iter().collect::<Result<Vec<_>, _>>()?;
-    // They share their libraries.
-    for (path, bytes) in programs.into_iter().flatten().collect::<BTreeMap<_, _>>() {
-        archive.file(&path, 0o755, bytes);
-    }
-    let settings = tree.file("etc/mke2fs.conf").ok_or_else(|| e2fsprogs.lacks("etc/mke2fs.conf"))?;
-    archive.file("etc/mke2fs.conf", 0o644, settings.to_vec());
+    let firmware = add_firmware(&mut archive, &catalog, &boot, spec.firmware.as_deref());
+    let pins = Pinned { digest: Digest::of(&tools_image), bytes: tools.image.bytes };
+    archive.file(pinned::PATH, 0o644, pins.to_string().into_bytes());
 
     let unpacked = archive.to_bytes();
     let write_error = |name: &str| {
@@ -207,15 +216,18 @@ pub fn build(spec: &ImageSpec, progress: &mut dyn FnMut(Progress<'_>)) -> Result
         initramfs: Part::of(&initramfs),
         unpacked: Part::of(&unpacked),
         agent: Part::of(&agent),
-        packages: versions,
-        modules: choice.modules,
-        built_in: choice.built_in,
-        missing: choice.missing,
+        tools,
+        packages: BTreeMap::from([version(kernel)]),
+        modules: boot.modules,
+        built_in: all.built_in,
+        missing: all.missing,
         firmware,
         inputs,
     };
     progress(Progress { percent: 98, step: "writing the image" });
     fs::create_dir_all(&spec.out).map_err(write_error(""))?;
+    // First: no machine is to boot what names tools that are not there.
+    tools::write(&spec.out, &tools_image, &manifest.tools.image.sha256).map_err(write_error(tools::FOLDER))?;
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
     for (name, bytes) in [(KERNEL, &vmlinuz), (INITRAMFS, &initramfs), (MANIFEST, &json)] {
         write_whole(&spec.out.join(name), bytes, EVERYBODY).map_err(write_error(name))?;
@@ -231,7 +243,9 @@ pub fn read(folder: &Path) -> Result<Manifest, ImageError> {
     let no_image = |problem: String| ImageError::NoImage { folder: folder.into(), problem };
     let json = fs::read(folder.join(MANIFEST)).map_err(|e| no_image(format!("{MANIFEST}: {e}")))?;
     let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| no_image(format!("{MANIFEST}: {e}")))?;
-    for (name, part) in [(KERNEL, &manifest.kernel), (INITRAMFS, &manifest.initramfs)] {
+    let tools = format!("{}/{}", tools::FOLDER, manifest.tools.image.sha256);
+    let parts = [(KERNEL, &manifest.kernel), (INITRAMFS, &manifest.initramfs), (&tools, &manifest.tools.image)];
+    for (name, part) in parts {
         let size = fs::metadata(folder.join(name)).map_err(|e| no_image(format!("{name}: {e}")))?.len();
         if size != part.bytes {
             return Err(no_image(format!("{name} has {size} bytes and should have {}", part.bytes)));
@@ -287,27 +301,23 @@ fn read_kernel(package: &Package, release: &str) -> Result<(Vec<u8>, Catalog), I
     Ok((vmlinuz.ok_or_else(|| package.lacks(&name))?, catalog))
 }
 
-fn add_modules(
-    archive: &mut Archive,
+/// The chosen modules, by their path below `lib/modules/RELEASE`.
+fn take_modules(
     package: &Package,
     release: &str,
     catalog: &Catalog,
     choice: &Choice,
-) -> Result<(), ImageError> {
-    let mut added = Ok(());
+) -> Result<BTreeMap<String, Vec<u8>>, ImageError> {
+    let (mut files, mut failed) = (BTreeMap::new(), Ok(()));
     package.visit(&mut |path, node| {
         let (Some(path), Node::File(bytes)) = (below_modules(path, release), node) else { return };
         match catalog.take(choice, path, bytes) {
-            Ok(None) => {}
-            Ok(Some((path, bytes))) => archive.file(&format!("lib/modules/{release}/{path}"), 0o644, bytes),
-            Err(error) => added = Err(error),
+            Ok(taken) => files.extend(taken),
+            Err(error) => failed = Err(error),
         }
     })?;
-    added?;
-    for (name, text) in catalog.index(choice) {
-        archive.file(&format!("lib/modules/{release}/{name}"), 0o644, text.into_bytes());
-    }
-    Ok(())
+    failed?;
+    Ok(files)
 }
 
 /// Adds those files below `folder` that a chosen driver names; drivers name more files than anybody has.
@@ -335,7 +345,7 @@ fn compress(bytes: &[u8], progress: &mut dyn FnMut(Progress<'_>)) -> io::Result<
     encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
     let mut done = 0;
     for chunk in bytes.chunks(256 * 1024) {
-        let percent = 40 + (done * 58 / bytes.len().max(1)) as u8;
+        let percent = 54 + (done * 44 / bytes.len().max(1)) as u8;
         progress(Progress { percent, step: "compressing the initramfs" });
         encoder.write_all(chunk)?;
         done += chunk.len();

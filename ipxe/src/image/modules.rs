@@ -82,7 +82,7 @@ fn normal(name: &str) -> String {
 }
 
 /// A name from a path: `kernel/drivers/net/hv-sock.ko` is `hv_sock`.
-fn name_of(path: &str) -> String {
+pub(super) fn name_of(path: &str) -> String {
     normal(path.rsplit('/').next().unwrap_or_default().split('.').next().unwrap_or_default())
 }
 

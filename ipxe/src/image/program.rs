@@ -1,11 +1,13 @@
-//! A program from its packages with the libraries that it needs, for an image without anything else in it.
+//! Programs from their packages with the libraries that they need, for an image without anything else in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::elf::{Elf, ElfError};
 use crate::packages::Tree;
 
-/// Where Debian's libraries are, before and after its folders were merged into /usr.
+/// Where Debian's programs are, before and after its folders were merged into /usr.
+const PROGRAMS: [&str; 4] = ["sbin", "bin", "usr/sbin", "usr/bin"];
+/// The same of its libraries.
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 
 /// Why a program cannot be taken along.
@@ -28,18 +30,32 @@ pub enum ProgramError {
     },
 }
 
-/// The files by which `program` (such as `sbin/mke2fs`) runs: path in the image, contents.
-///
-/// All libraries land in the one folder that the loader looks into by itself.
-pub fn collect(packages: &Tree, program: &str) -> Result<BTreeMap<String, Vec<u8>>, ProgramError> {
-    let mut files = BTreeMap::new();
-    let mut pending = vec![(program.to_owned(), vec![program.to_owned(), format!("usr/{program}")])];
+/// What programs run by.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Path in the image, contents. Programs are in `bin`, libraries in the one folder of theirs.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The packages that they are from, as they were named.
+    pub packages: BTreeSet<String>,
+}
+
+/// The files by which `programs` run, from packages by name.
+pub fn collect<'a>(
+    packages: &BTreeMap<String, Tree>,
+    programs: impl IntoIterator<Item = &'a str>,
+) -> Result<Collected, ProgramError> {
+    let mut collected = Collected::default();
+    let named = |name: &str| PROGRAMS.iter().map(|folder| format!("{folder}/{name}")).collect::<Vec<_>>();
+    let mut pending: Vec<_> = programs.into_iter().map(|name| (format!("bin/{name}"), named(name))).collect();
     while let Some((path, places)) = pending.pop() {
-        if files.contains_key(&path) {
+        if collected.files.contains_key(&path) {
             continue;
         }
-        let bytes = places.iter().find_map(|place| packages.file(place));
-        let bytes = bytes.ok_or_else(|| ProgramError::Missing { path: path.clone() })?;
+        let mut found = packages.iter().filter_map(|(name, tree)| {
+            let bytes = places.iter().find_map(|place| tree.file(place))?;
+            Some((name, bytes))
+        });
+        let (package, bytes) = found.next().ok_or_else(|| ProgramError::Missing { path: path.clone() })?;
         let elf = Elf::parse(bytes).map_err(|source| ProgramError::Malformed { path: path.clone(), source })?;
         if let Some(loader) = elf.interpreter() {
             let loader = loader.trim_start_matches('/');
@@ -50,7 +66,8 @@ pub fn collect(packages: &Tree, program: &str) -> Result<BTreeMap<String, Vec<u8
             let places = LIBRARIES.iter().map(|folder| format!("{folder}/{library}")).collect();
             pending.push((format!("{}/{library}", LIBRARIES[0]), places));
         }
-        files.insert(path, bytes.to_vec());
+        collected.packages.insert(package.clone());
+        collected.files.insert(path, bytes.to_vec());
     }
-    Ok(files)
+    Ok(collected)
 }

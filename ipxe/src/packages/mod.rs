@@ -193,6 +193,29 @@ impl Packages {
         names.iter().map(|name| self.get(name, progress)).collect()
     }
 
+    /// These packages, and behind them all that they depend on and that is wanted, however far behind; each once, in the
+    /// order in which they are asked for.
+    pub fn get_with_all_behind<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a str>,
+        is_wanted: &dyn Fn(&str) -> bool,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Package>, PackageError> {
+        let mut names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        let mut found = vec![];
+        for at in 0.. {
+            let Some(name) = names.get(at) else { break };
+            let package = self.get(name, progress)?;
+            for behind in package.depends()?.into_iter().filter(|name| is_wanted(name)) {
+                if !names.contains(&behind) {
+                    names.push(behind);
+                }
+            }
+            found.push(package);
+        }
+        Ok(found)
+    }
+
     /// An empty folder in the cache, for as long as `self` lives.
     pub(crate) fn scratch(&self, name: &str) -> Result<PathBuf, PackageError> {
         let folder = self.cache.join(name);

@@ -28,6 +28,8 @@ pub struct Guest<'a> {
     pub modules: &'a [&'a str],
     /// Memory, in MiB.
     pub memory_mib: u32,
+    /// Files of this host, by where they are to be.
+    pub files: &'a [(&'a Path, &'a Path)],
     /// Its only NIC, as QEMU calls the model; the driver is one of the modules.
     pub nic: &'static str,
 }
@@ -87,6 +89,9 @@ impl Guest<'_> {
         let [kernel, initramfs] = ["kernel", "initramfs"].map(|name| folder.join(name));
         std::fs::write(&kernel, self.add_modules(&mut archive)?)?;
         self.add_programs(&mut archive, folder)?;
+        for (place, file) in self.files {
+            archive.file(place.to_str().context("the path is UTF-8")?, 0o644, std::fs::read(file)?);
+        }
         std::fs::write(&initramfs, archive.to_bytes())?;
 
         // What the kernel has to say would stand in the middle of the programs' lines.

@@ -44,9 +44,20 @@ impl Lab {
         Self::open_here(&scratch::scratch(name)?, dialed, slot)
     }
 
+    /// The same; it serves the images that `images` has put somewhere, in the lab's folder or elsewhere.
+    pub fn serving(name: &str, images: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<Self> {
+        let slot = Slot::take()?;
+        namespace::enter()?;
+        let folder = scratch::scratch(name)?;
+        Self::open_with(&folder, &[], &images(&folder)?, slot)
+    }
+
     /// The same in the namespace that the thread is in.
     pub fn open_here(folder: &Path, dialed: &[&str], slot: Slot) -> Result<Self> {
-        let images = artifacts::image()?;
+        Self::open_with(folder, dialed, &artifacts::image()?, slot)
+    }
+
+    fn open_with(folder: &Path, dialed: &[&str], images: &Path, slot: Slot) -> Result<Self> {
         let dialed = if dialed.is_empty() { String::new() } else { format!("controllers = {dialed:?}\n") };
         let confirm = CONFIRM_WITHIN.as_secs();
         let config = format!("[boot]\nimages = {images:?}\n{dialed}[agents]\nconfirm_within = \"{confirm}s\"\n");

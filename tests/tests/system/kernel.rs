@@ -1,5 +1,6 @@
 //! The agent's kernel tests, in the kernel that machines run: hosts may lack what it has.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -55,6 +56,7 @@ fn what_the_kernel_of_machines_stacks_on_disks_is_read_as_its_tools_tell_it() ->
             "ext4",
             "8139cp",
         ],
+        files: &[],
         memory_mib: 1024,
         nic: "rtl8139",
     };
@@ -75,10 +77,33 @@ fn the_kernel_of_machines_does_what_the_agent_asks_of_it() -> Result<()> {
         commands: &["ip", "bridge", "dnsmasq", "ethtool"],
         modules: &["8021q", "bonding", "bridge", "veth", "dummy", "macvlan", "vrf", "8139cp"],
         memory_mib: 512,
+        files: &[],
         // It knows magic packets.
         nic: "rtl8139",
     };
     for ended in guest.run(&scratch::scratch("kernel")?, DEADLINE)? {
+        check(&ended).with_context(|| ended.output.join("\n"))?;
+    }
+    Ok(())
+}
+
+/// Everything in `agent/tests/tools_kernel.rs`: the tools image of the image that machines boot.
+#[test]
+fn the_kernel_of_machines_mounts_the_tools_and_runs_them() -> Result<()> {
+    let programs = artifacts::test_programs("tools_kernel")?;
+    let tools = artifacts::tools()?;
+    let _slot = Slot::take()?;
+    let guest = Guest {
+        programs: &programs,
+        arguments: "--include-ignored --test-threads=1",
+        commands: &["losetup"],
+        // What the initramfs has, as far as it is needed here.
+        modules: &["loop", "squashfs", "crc32c_generic", "ext4", "libcrc32c", "8139cp"],
+        memory_mib: 512,
+        files: &[(Path::new("tools.image"), &tools)],
+        nic: "rtl8139",
+    };
+    for ended in guest.run(&scratch::scratch("tools-kernel")?, DEADLINE)? {
         check(&ended).with_context(|| ended.output.join("\n"))?;
     }
     Ok(())

@@ -67,9 +67,9 @@ pub fn run_alone(program: &'static str, args: &[&OsStr]) -> Result<(), MachineEr
 ///
 /// Errors: there is none.
 pub fn command(program: &str) -> Result<Command, MachineError> {
-    let mut command = of_image(Path::new(MOUNTED), program).or_else(|| of_system(program)).ok_or_else(|| {
-        MachineError::Unable(format!("run {program}: it is not there; install {}", package(program)))
-    })?;
+    let mut command = of_image(Path::new(MOUNTED), program)
+        .or_else(|| of_system(program))
+        .ok_or_else(|| MachineError::Unable(format!("run {program}: it is not there; install {}", package(program))))?;
     command.env("LC_ALL", "C");
     Ok(command)
 }

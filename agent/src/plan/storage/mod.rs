@@ -284,9 +284,9 @@ impl Step {
     pub fn needs_tools(&self) -> bool {
         match self {
             // A swap area is one page, which the agent writes itself.
-            Self::Format { make, .. } => make.format != desired::Format::Swap,
+            Self::Format { make, .. } => make.format != Format::Swap,
             // What is there already is mounted without: the initramfs has ext4.
-            Self::Mount { format, .. } => *format != desired::Format::Ext4,
+            Self::Mount { format, .. } => *format != Format::Ext4,
             Self::Grow { .. } => true,
             Self::Unmount { .. }
             | Self::Remount { .. }

@@ -24,9 +24,11 @@ use crate::config::Config;
 /// `muster image`
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Make kernel and initramfs from the agent and a Debian kernel
+    /// Make kernel, initramfs and tools from the agent, a Debian kernel and Debian's storage programs
     ///
     /// Packages are fetched with apt and kept; a second build needs no network. The same inputs give the same bytes.
+    /// Machines boot kernel and initramfs, and fetch the tools from the controller when a plan needs them.
+    /// Tools of the images before stay for machines that booted those, the last four.
     Build(ImageBuild),
     /// Show the image that the controller serves
     #[command(visible_alias = "ls")]
@@ -117,14 +119,23 @@ impl ImageBuild {
 }
 
 fn describe(folder: &Path, manifest: &Manifest) -> String {
+    let Manifest { kernel, initramfs, agent, tools, .. } = manifest;
+    let packages = manifest.packages.iter().chain(&tools.packages);
     format!(
-        "{}: kernel {} {}, initramfs {} with {} drivers, agent {}\n",
+        "{}: kernel {} {}, initramfs {} with {} drivers, agent {}\n\
+         tools, fetched when a plan needs them: {} ({} unpacked), {} drivers and {}\n\
+         packages: {}\n",
         folder.display(),
         manifest.kernel_release,
-        bytes(manifest.kernel.bytes),
-        bytes(manifest.initramfs.bytes),
+        bytes(kernel.bytes),
+        bytes(initramfs.bytes),
         manifest.modules.len(),
-        bytes(manifest.agent.bytes),
+        bytes(agent.bytes),
+        bytes(tools.image.bytes),
+        bytes(tools.unpacked_bytes),
+        tools.modules.len(),
+        tools.programs.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+        packages.map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", "),
     )
 }
 

@@ -1,4 +1,5 @@
 //! Disks of machines, looked at from outside before and after.
 
 mod choose;
+mod tools;
 mod wipe;
