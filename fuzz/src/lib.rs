@@ -216,7 +216,7 @@ pub fn frames() -> Vec<Vec<u8>> {
     };
     let confirm = to_controller::Call::Confirm { generation: Generation(7), desired: digest, times: Times::default() };
     let receipt =
-        WipeReceipt { disk: disk.clone(), method: "zeroed".into(), bytes: 512, verified_bytes: 512, milliseconds: 9 };
+        WipeReceipt { disk: disk.clone(), method: "zeroed".into(), size_bytes: 512, bytes: 512, verified_bytes: 512, milliseconds: 9 };
     let welcome = Welcome {
         version: 1,
         time_unix_ms: 1_000,
@@ -248,7 +248,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         kind(1, value(&enrolled)),
         kind(2, value(&to_agent::Call::Apply(apply))),
         kind(2, value(&to_agent::Call::Power(power))),
-        kind(2, value(&to_agent::Call::Wipe(Wipe { operation, disks: vec![disk] }))),
+        kind(2, value(&to_agent::Call::Wipe(Wipe { operation, disks: vec![disk], level: to_agent::WipeLevel::Full }))),
         kind(3, value(&to_agent::Answer::Planned(Plan { steps: vec![step], digest }))),
         kind(3, value(&to_agent::Answer::Observed(Box::new(observed())))),
         kind(3, value(&to_agent::Answer::Refused(to_agent::Refusal::Invalid(vec![problem])))),
