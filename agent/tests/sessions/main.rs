@@ -471,10 +471,12 @@ fn storage() -> Desired {
         place: desired::Place::Partition { disk: 0, partition: 0 },
         format: desired::Format::Ext4,
         label: "data".into(),
-        mount: None,
+        uuid: None,
+        options: vec![],
+        used: desired::Use::Later,
         existing: desired::Existing::Keep,
     };
-    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem] }) }
+    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem], mounts: vec![] }) }
 }
 
 /// Accepts whatever the agent says until it asks for a file: where the answer goes, which file it is, and from where.
