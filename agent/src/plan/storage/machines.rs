@@ -7,7 +7,7 @@ use muster_protocol::inventory::Medium;
 use muster_protocol::observed::{Contents, Disk};
 use proptest::prelude::*;
 
-use super::tests::{MIB, disk, ext4, fs, gpt, id, part, there};
+use super::tests::{MIB, disk, ext4, fs, gpt, id, part, seeded, there};
 use super::*;
 
 fn any_contents() -> impl Strategy<Value = Contents> {
@@ -155,7 +155,7 @@ fn keeps(was: &Disk, is: &Disk, steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, max_global_rejects: 100_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, max_global_rejects: 100_000, ..seeded() })]
 
     #[test]
     fn nothing_that_a_plan_does_not_say_is_lost_wherever_it_is_cut(storage in any_storage(), before in any_machine()) {

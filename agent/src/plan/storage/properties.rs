@@ -4,7 +4,7 @@ use muster_protocol::desired::{self, DiskSelect, Existing, Format, Mount, Storag
 use muster_protocol::observed::{Contents, Disk, Filesystem, SWAP};
 use proptest::prelude::*;
 
-use super::tests::{MIB, disk, fs, gpt, id, part, seen, there};
+use super::tests::{MIB, disk, fs, gpt, id, part, seeded, seen, there};
 use super::*;
 
 /// MiB in which every format can be made.
@@ -99,7 +99,7 @@ fn kept(contents: &Contents) -> (Contents, u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..seeded() })]
 
     #[test]
     fn whatever_is_planned_and_done_leaves_nothing_to_do(storage in any_storage(), have in any_disk()) {

@@ -150,13 +150,13 @@ impl Edit {
 fn numbers(want: &desired::Disk, there: &[Partition]) -> Result<Vec<u32>, String> {
     let mut taken: Vec<u32> = want.partitions.iter().map(|p| p.number).chain(there.iter().map(|p| p.number)).collect();
     let mut numbers = Vec::new();
+    let is_described = |number: u32| want.partitions.iter().any(|p| p.number == number);
     for wanted in &want.partitions {
-        let mut labeled = there.iter().filter(|p| p.label == wanted.label);
+        // One that is described by its number is no other one, whatever its label is now.
+        let mut labeled = there.iter().filter(|p| p.label == wanted.label && !is_described(p.number));
         let number = match (wanted.number, labeled.next(), labeled.next()) {
             (0, Some(_), Some(_)) => {
-                {
-                    return Err(format!("two partitions have the label {:?}; say which by its number", wanted.label));
-                };
+                return Err(format!("two partitions have the label {:?}; say which by its number", wanted.label));
             }
             (0, Some(one), None) => one.number,
             (0, None, _) => (1..=128)

@@ -8,6 +8,7 @@ use muster_protocol::observed::{
     Contents, Disk, Filesystem, GroupName, Headers, Luks, Metadata, Partition, PhysicalVolume, RaidMember, Role,
 };
 use muster_protocol::to_agent::Impact;
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 use super::*;
 
@@ -137,6 +138,16 @@ fn reformatting(mut storage: Storage) -> Storage {
     storage
 }
 
+/// The same documents and disks each time, unless others are asked for: `PROPTEST_RNG_SEED=7`.
+pub(super) fn seeded() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let rng_seed = match default.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(5),
+        asked_for => asked_for,
+    };
+    ProptestConfig { failure_persistence: None, rng_seed, ..default }
+}
+
 /// The usual wish: 100 MiB `boot` at /srv/boot, the rest `data` at /srv/data.
 fn usual() -> Storage {
     want(
@@ -161,6 +172,18 @@ fn refusal(storage: &Storage, disks: &[Disk]) -> String {
         Ok(steps) => panic!("planned {steps:?}"),
         Err(no) => no.to_string(),
     }
+}
+
+#[test]
+fn a_partition_that_is_described_by_its_number_is_not_found_by_the_label_that_it_has_now() {
+    let renamed = desired::Partition { entry: desired::Entry::Replace, ..part(4, "", 1) };
+    let storage = want(vec![renamed, part(0, "b", None)], vec![]);
+    let mut disks = [disk("S1", gpt(), vec![there(4, "b", 1, 1, Contents::Blank)])];
+    let steps = plan(&storage, &disks).expect("a plan");
+    steps.iter().for_each(|step| apply_to_model(step, &mut disks, [1; 16]));
+    let labels: Vec<_> = disks[0].partitions.iter().map(|p| (p.number, p.label.as_str())).collect();
+    assert_eq!(labels, [(1, "b"), (4, "")]);
+    assert_eq!(plan(&storage, &disks), Ok(vec![]), "nothing is left to do");
 }
 
 // ---- what must never happen ----
