@@ -155,13 +155,19 @@ async fn images_and_media_are_listed_where_there_are_any() {
         "kernel_release": "6.1.0-1-amd64", "kernel": part(7), "initramfs": part(9), "unpacked": part(90),
         "agent": part(5), "packages": {"e2fsprogs": "1.47"}, "modules": ["igb"], "built_in": [], "missing": [],
         "firmware": [], "inputs": "0".repeat(64),
+        "tools": {
+            "image": part(11), "unpacked_bytes": 30, "packages": {"lvm2": "2.03"}, "programs": ["lvm"], "modules": ["xfs"],
+        },
     });
+    std::fs::create_dir(images.join("tools")).expect("made");
+    std::fs::write(images.join("tools").join("0".repeat(64)), [0; 11]).expect("written");
     std::fs::write(images.join("manifest.json"), manifest.to_string()).expect("written");
     let listed = lab.get("/images").await.succeeds();
     assert_eq!(
         (listed.text("/items/0/kernel_release"), &listed.body["items"][0]["modules"]),
         ("6.1.0-1-amd64", &json!(["igb"]))
     );
+    assert_eq!(listed.body["items"][0]["tools"]["bytes"], 11);
 }
 
 #[tokio::test]

@@ -91,6 +91,8 @@ struct ImageView {
     unpacked: PartView,
     /// The agent in it.
     agent: PartView,
+    /// What only storage needs, which machines fetch when a plan needs it.
+    tools: PartView,
     /// Debian packages and their versions.
     packages: BTreeMap<String, String>,
     /// Kernel modules in it.
@@ -105,6 +107,7 @@ impl From<Manifest> for ImageView {
             initramfs: manifest.initramfs.into(),
             unpacked: manifest.unpacked.into(),
             agent: manifest.agent.into(),
+            tools: manifest.tools.image.into(),
             packages: manifest.packages,
             modules: manifest.modules.into_iter().collect(),
         }
