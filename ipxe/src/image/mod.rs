@@ -334,13 +334,14 @@ fn add_firmware(archive: &mut Archive, catalog: &Catalog, choice: &Choice, folde
     added
 }
 
-/// zstd at level 19 with a window of 2 MiB.
+/// zstd at level 19 with a window of 2 MiB, on all processors; how many those are changes no byte.
 ///
 /// Measured on 37 MB in a machine without KVM: xz is 8 % smaller and takes 1.2 s longer to unpack. A window of 8 MiB,
 /// the level's own, is 2 % smaller, and the kernel's memory for it is what a machine of 128 MB then lacks.
 fn compress(bytes: &[u8], progress: &mut dyn FnMut(Progress<'_>)) -> io::Result<Vec<u8>> {
     let mut encoder = zstd::Encoder::new(vec![], 19)?;
     encoder.window_log(21)?;
+    encoder.multithread(std::thread::available_parallelism().map_or(1, usize::from) as u32)?;
     encoder.include_checksum(true)?;
     encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
     let mut done = 0;

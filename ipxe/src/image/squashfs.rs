@@ -6,6 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
 /// Bytes of a file that are compressed together. A machine that reads a page unpacks one of these: larger ones are smaller
 /// on the wire (1 MiB: 5 %), and dear where memory is short.
@@ -120,19 +123,18 @@ impl Squashfs {
     ///
     /// Errors: zstd's. Panics where the image is over 4 GiB or a folder's listing over 64 KiB: then it is no tools image.
     pub fn to_bytes(&self, progress: &mut dyn FnMut(u64)) -> io::Result<Vec<u8>> {
+        let blocks: Vec<&[u8]> = self.files.values().flat_map(|(_, bytes)| bytes.chunks(BLOCK)).collect();
+        let mut packed = pack(&blocks, progress)?.into_iter().zip(blocks);
         let mut image = vec![0; SUPERBLOCK];
-        let (mut data, mut done) = (BTreeMap::new(), 0);
+        let mut data = BTreeMap::new();
         for (path, (_, bytes)) in &self.files {
             let start = at(&image);
             let mut lengths = vec![];
-            for block in bytes.chunks(BLOCK) {
+            for (packed, block) in packed.by_ref().take(bytes.len().div_ceil(BLOCK)) {
                 const AS_IT_IS: u32 = 1 << 24;
-                progress(done);
-                let packed = zstd::bulk::compress(block, LEVEL)?;
                 let (mark, stored) = if packed.len() < block.len() { (0, &packed[..]) } else { (AS_IT_IS, block) };
                 image.extend_from_slice(stored);
                 lengths.push(stored.len() as u32 | mark);
-                done += block.len() as u64;
             }
             data.insert(path.as_str(), (start, lengths));
         }
@@ -174,6 +176,32 @@ impl Squashfs {
 }
 
 const SUPERBLOCK: usize = 96;
+
+/// Compresses each block for itself, on all processors, in the order in which they were given.
+fn pack(blocks: &[&[u8]], progress: &mut dyn FnMut(u64)) -> io::Result<Vec<Vec<u8>>> {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let mut packed = vec![vec![]; blocks.len()];
+    let next = &AtomicUsize::new(0);
+    let (send, receive) = mpsc::channel();
+    thread::scope(|scope| {
+        for send in vec![send; processors] {
+            scope.spawn(move || {
+                let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+                // Nobody listens any more where one of them could not be compressed.
+                numbers
+                    .map_while(|at| Some((at, blocks.get(at)?)))
+                    .all(|(at, block)| send.send((at, zstd::bulk::compress(block, LEVEL))).is_ok());
+            });
+        }
+        let mut done = 0;
+        for (at, bytes) in receive {
+            packed[at] = bytes?;
+            done += blocks[at].len() as u64;
+            progress(done);
+        }
+        Ok(packed)
+    })
+}
 
 fn at(image: &[u8]) -> u32 {
     u32::try_from(image.len()).expect("a tools image has a few MB")
