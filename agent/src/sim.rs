@@ -13,7 +13,7 @@ use muster_protocol::desired::{MAIN_TABLE, TreeMount};
 use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
 use muster_protocol::observed::{
-    Address, Admin, Contents, Disk, Filesystem, Layers, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
+    Address, Admin, Contents, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
 };
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
@@ -25,7 +25,7 @@ use crate::machine::{Lost, Machine, MachineError, Percent};
 use crate::plan;
 use crate::plan::network::twin::Twin;
 use crate::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE};
-use crate::plan::storage::{apply_to_model, apply_to_trees, look_again};
+use crate::plan::storage::{Model, apply_to_model, apply_to_trees, look_again};
 use crate::reconcile::DEAD_MAN;
 
 /// Bytes of each simulated disk.
@@ -41,7 +41,7 @@ pub struct SimMachine {
 struct World {
     number: u16,
     network: Twin,
-    disks: Vec<Disk>,
+    storage: Model,
     mounts: Vec<TreeMount>,
     wire: Wire,
     faults: Faults,
@@ -126,7 +126,7 @@ impl SimMachine {
         let world = World {
             number,
             network: Twin::new(network),
-            disks: vec![disk('a'), disk('b')],
+            storage: Model::new(vec![disk('a'), disk('b')]),
             mounts: Vec::new(),
             wire: Wire::Magic,
             faults: Faults::default(),
@@ -167,19 +167,20 @@ impl SimMachine {
     /// Lets its disks appear only with [`Machine::settle`], as those of a machine that has just booted.
     pub fn hide_disks_until_settled(&self) {
         let world = &mut *self.world();
-        world.late.append(&mut world.disks);
+        world.late.append(&mut world.storage.disks);
     }
 
     /// Puts somebody's data on a disk.
     pub fn put_filesystem(&self, disk: &DiskId, kind: &str) {
-        for there in self.world().disks.iter_mut().filter(|d| disk.names(d.wwn.as_deref(), d.serial.as_deref())) {
+        for there in self.world().storage.disks.iter_mut().filter(|d| disk.names(d.wwn.as_deref(), d.serial.as_deref()))
+        {
             there.contents = Contents::Filesystem(Filesystem { kind: kind.to_owned(), ..Filesystem::default() }.into());
         }
     }
 
     /// Somebody pulls disks out, puts others in, or writes to them on another machine.
     pub fn exchange_disks(&self, does: impl FnOnce(&mut Vec<Disk>)) {
-        does(&mut self.world().disks);
+        does(&mut self.world().storage.disks);
     }
 
     /// Somebody else changes its network, whom no fault stops.
@@ -289,13 +290,13 @@ impl Machine for SimMachine {
 
     fn settle(&self) {
         let world = &mut *self.world();
-        world.disks.append(&mut world.late);
+        world.storage.disks.append(&mut world.late);
     }
 
     fn inventory(&self) -> Inventory {
         let identity = self.identity();
         let world = self.world();
-        let disks = world.disks.iter().map(|disk| inventory::Disk {
+        let disks = world.storage.disks.iter().map(|disk| inventory::Disk {
             name: disk.name.clone(),
             size_bytes: disk.size_bytes,
             logical_sector: disk.logical_sector,
@@ -358,8 +359,9 @@ impl Machine for SimMachine {
 
     fn observe(&self) -> Result<Observed, MachineError> {
         let world = self.world();
-        let (network, disks, mounts) = (world.network.observe().clone(), world.disks.clone(), world.mounts.clone());
-        Ok(Observed { network, disks, layers: Layers::default(), mounts })
+        let (network, disks, mounts) =
+            (world.network.observe().clone(), world.storage.disks.clone(), world.mounts.clone());
+        Ok(Observed { network, disks, layers: world.storage.layers(), mounts })
     }
 
     fn observe_network(&self) -> Result<Network, MachineError> {
@@ -394,10 +396,10 @@ impl Machine for SimMachine {
         let mut world = self.world_once_it_goes_on(&action);
         if world.meets_no_fault(&action)? {
             let changed = |(what, now)| MachineError::Changed { what, now };
-            look_again(step, &world.disks).map_err(changed)?;
+            look_again(step, &world.storage).map_err(changed)?;
             world.guids = world.guids.wrapping_add(1);
             let random = [world.guids; 16];
-            apply_to_model(step, &mut world.disks, random);
+            apply_to_model(step, &mut world.storage, random);
             apply_to_trees(step, &mut world.mounts);
         }
         progress(100);
@@ -429,7 +431,7 @@ impl Machine for SimMachine {
     fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
         let mut world = self.world_once_it_goes_on(&format!("wipe {disk}"));
         let carried_out = world.meets_no_fault(&format!("wipe {disk}"))?;
-        let there = world.disks.iter_mut().find(|d| disk.names(d.wwn.as_deref(), d.serial.as_deref()));
+        let there = world.storage.disks.iter_mut().find(|d| disk.names(d.wwn.as_deref(), d.serial.as_deref()));
         let there = there.ok_or_else(|| MachineError::Missing(disk.to_string()))?;
         progress(50);
         if carried_out {

@@ -234,7 +234,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         confirm_within_s: 20,
     };
     let power = Power { operation, boot: BootId::from_bytes([3; 16]), action: PowerAction::Off };
-    let step = Step { action: "erase".into(), impact: Impact::Destroys(disk.clone()) };
+    let step = Step { action: "erase".into(), impact: Impact::Destroys(vec![disk.clone()]) };
     let problem = Problem { field: "network".into(), problem: "none".into() };
     let refused = enroll::Answer::Refused(enroll::Refusal::TicketExpired);
     let enrolled = enroll::Answer::Enrolled {

@@ -215,8 +215,8 @@ pub enum Impact {
     LinkDrops,
     /// The machine may lose its way to the controller, which is why the step is confirmed or undone.
     ControlPath,
-    /// What this disk carries is lost.
-    Destroys(DiskId),
+    /// What these disks carry is lost, or a part of it.
+    Destroys(#[serde(deserialize_with = "at_most::<{ bounded::DISKS }, _, _>")] Vec<DiskId>),
 }
 
 /// The most memory that a decoded [`Answer`] takes: what is in its lists is at most eight times as large as on the wire.

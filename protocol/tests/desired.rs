@@ -104,7 +104,7 @@ fn network(links: Vec<Link>) -> Vec<String> {
 
 fn storage(partitions: Vec<Partition>, filesystems: Vec<Filesystem>) -> Vec<String> {
     let disks = vec![Disk { select: DiskSelect::Id(disk()), table: Table::Keep, partitions }];
-    problems(Desired { network: None, storage: Some(Storage { disks, filesystems, mounts: vec![] }) })
+    problems(Desired { network: None, storage: Some(Storage { disks, filesystems, ..Storage::default() }) })
 }
 
 #[test]
@@ -626,7 +626,7 @@ fn every_storage_problem_names_its_field_and_the_remedy() {
         (
             one(),
             vec![filesystem(0, None), filesystem(0, None)],
-            "storage.filesystems.serial:D1/1: this partition holds two filesystems",
+            "storage.filesystems.serial:D1/1.device: serial:D1/1 holds a filesystem of type ext4 already",
         ),
         (
             one(),

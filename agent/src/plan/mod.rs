@@ -146,10 +146,11 @@ impl Plan {
     pub fn destroys(&self) -> Vec<DiskId> {
         let mut disks = Vec::new();
         for step in &self.shown.steps {
-            if let Impact::Destroys(disk) = &step.impact
-                && !disks.contains(disk)
-            {
-                disks.push(disk.clone());
+            let Impact::Destroys(lost) = &step.impact else { continue };
+            for disk in lost {
+                if !disks.contains(disk) {
+                    disks.push(disk.clone());
+                }
             }
         }
         disks

@@ -169,7 +169,7 @@ fn storage() -> Desired {
         used: desired::Use::Mount(desired::Mount { path: "/srv/data".into(), options: vec![] }),
         existing: desired::Existing::Keep,
     };
-    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem], mounts: vec![] }) }
+    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem], ..Storage::default() }) }
 }
 
 fn why(progress: &Progress) -> &str {

@@ -476,7 +476,7 @@ fn storage() -> Desired {
         used: desired::Use::Later,
         existing: desired::Existing::Keep,
     };
-    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem], mounts: vec![] }) }
+    Desired { network: None, storage: Some(Storage { disks, filesystems: vec![filesystem], ..Storage::default() }) }
 }
 
 /// Accepts whatever the agent says until it asks for a file: where the answer goes, which file it is, and from where.

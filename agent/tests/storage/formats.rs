@@ -184,7 +184,7 @@ fn whatever_a_power_cut_leaves_of_a_mkfs_is_never_kept_unless_it_is_whole() {
             let copy = copies.join(i.to_string());
             let file = File::open(&copy).expect("a copy");
             let contents = Region { file: &file, start: MIB, size: partition }.contents().expect("read");
-            seen.insert(muster_agent::plan::storage::in_words(&contents, &[]));
+            seen.insert(storage::in_words(&contents, &[]));
             let is_called_so = |fs: &observed::Filesystem| fs.label == label(format);
             if matches!(&contents, Contents::Filesystem(fs) if is_called_so(fs)) {
                 let alone = lab.folder.path().join("alone");

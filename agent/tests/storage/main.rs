@@ -14,7 +14,8 @@ use std::process::Command;
 use muster_agent::linux::storage::disks::Disks;
 use muster_agent::linux::storage::{apply_on, wipe_on};
 use muster_agent::machine::MachineError;
-use muster_agent::plan::storage::{Step, differences, plan, plan_all};
+use muster_agent::plan::Impossible;
+use muster_agent::plan::storage::{self, Step, differences, plan_all};
 use muster_protocol::desired::{
     self, DiskSelect, Entry, Existing, Format, Mount, Place, Presence, Resize, Storage, Table, Use,
 };
@@ -24,6 +25,11 @@ use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::{DiskId, MachineId};
 
 const MIB: u64 = 1 << 20;
+
+/// On disks alone.
+fn plan(desired: &Storage, disks: &[observed::Disk]) -> Result<Vec<Step>, Impossible> {
+    storage::plan(desired, disks, &observed::Layers::default())
+}
 
 /// A machine whose only disk, `serial:S1`, is a loop device.
 struct Lab {
@@ -165,7 +171,7 @@ fn want(partitions: &[(&str, Option<u64>)], filesystems: &[(u32, &str, Option<St
     Storage {
         disks: vec![desired::Disk { select: DiskSelect::Id(id()), table: Table::Keep, partitions }],
         filesystems: filesystems.iter().map(filesystem).collect(),
-        mounts: vec![],
+        ..Storage::default()
     }
 }
 

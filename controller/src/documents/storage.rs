@@ -46,7 +46,8 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<Storage> {
     }
     let named = |disk: ReadDisk| Some(Disk { select: disk.select?, table: disk.table, partitions: disk.partitions });
     let mounts = mounts::read(&fields, findings);
-    Some(Storage { disks: disks.into_iter().filter_map(named).collect(), filesystems, mounts })
+    let disks = disks.into_iter().filter_map(named).collect();
+    Some(Storage { disks, filesystems, mounts, ..Storage::default() })
 }
 
 /// Ignition writes `sizeMiB` where Butane writes `size_mib`. Keys here are never free texts, so all can be rewritten.

@@ -165,12 +165,12 @@ async fn a_plan_comes_from_the_machine() {
     let disk: DiskId = "serial:D1".parse().expect("an id");
     let steps = vec![
         Step { action: "add address 192.0.2.7/24 to eth0".into(), impact: Impact::None },
-        Step { action: "write a GPT".into(), impact: Impact::Destroys(disk) },
+        Step { action: "write a GPT".into(), impact: Impact::Destroys(vec![disk]) },
     ];
     lab.answers(Answer::Planned(Plan { steps, digest: Digest::of(b"plan") }));
     let plan = lab.post(format!("/machines/{id}/plan"), document(NETWORK)).await.succeeds();
     assert_eq!(plan.body["destroys"], json!(["serial:D1"]));
-    assert_eq!((plan.text("/steps/1/impact"), plan.text("/steps/1/disk")), ("destroys", "serial:D1"));
+    assert_eq!((plan.text("/steps/1/impact"), plan.text("/steps/1/disks/0")), ("destroys", "serial:D1"));
     assert_eq!(plan.text("/digest").len(), 64);
     let asked = lab.machines.asked.lock().expect("no test panics inside").clone();
     let [Call::Plan(Desired { network: Some(network), storage: None })] = asked.as_slice() else {

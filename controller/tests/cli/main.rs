@@ -420,7 +420,8 @@ async fn what_a_plan_destroys_is_permitted_by_name() {
     std::fs::write(&file, "storage:\n  disks:\n    - device: serial:D1\n      wipe_table: true\n").expect("written");
     let (file, machine) = (file.to_str().expect("UTF-8").to_owned(), id.to_string());
     let apply = |permit: &'static str| {
-        let step = Step { action: "write a GPT".into(), impact: Impact::Destroys("serial:D1".parse().expect("an id")) };
+        let step =
+            Step { action: "write a GPT".into(), impact: Impact::Destroys(vec!["serial:D1".parse().expect("an id")]) };
         lab.answers(Answer::Planned(Plan { steps: vec![step], digest: Digest::of(b"plan") }));
         let arguments = ["apply", "-m", &machine, "-f", &file, "--no-wait", "--url", &url, "--token", &lab.operator];
         let arguments: Vec<String> = arguments.into_iter().chain(permit.split(' ')).map(str::to_owned).collect();

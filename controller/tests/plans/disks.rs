@@ -9,13 +9,13 @@
 
 use std::fs;
 
-use muster_agent::plan::storage::{Step, apply_to_model, describe, look_again, plan};
+use muster_agent::plan::storage::{Model, Step, apply_to_model, describe, look_again, plan};
 use muster_controller::api::view::plan::PlanView;
 use muster_controller::{cli, documents};
 use muster_protocol::Digest;
 use muster_protocol::desired::{LINUX_FILESYSTEM, Storage};
 use muster_protocol::inventory::{Attachment, Medium, Transport};
-use muster_protocol::observed::{Contents, Disk, Filesystem, Partition};
+use muster_protocol::observed::{Contents, Disk, Filesystem, Layers, Partition};
 use muster_protocol::to_agent::Plan;
 
 use super::{compare, folder, inside};
@@ -55,7 +55,7 @@ fn planned(text: &str) -> Result<String, String> {
     let document = documents::parse(&desired).map_err(|problems| format!("{problems:?}"))?.into_inner();
     let storage = document.storage.ok_or("the document has no storage")?;
     let machine = read(&disks)?;
-    let came_out = match plan(&storage, &machine) {
+    let came_out = match plan(&storage, &machine, &Layers::default()) {
         Ok(steps) => {
             carry_out(&storage, &machine, &steps)?;
             let steps = steps.iter().map(|step| describe(step, &machine)).collect();
@@ -71,15 +71,16 @@ fn planned(text: &str) -> Result<String, String> {
 fn carry_out(storage: &Storage, before: &[Disk], steps: &[Step]) -> Result<(), String> {
     let destroys = |disk: &Disk, steps: &[Step]| steps.iter().any(|step| step.is_destructive() && step.is_of(disk));
     for cut in 0..=steps.len() {
-        let mut disks = before.to_vec();
-        apply(&steps[..cut], &mut disks)?;
-        for (was, is) in before.iter().zip(&disks).filter(|(was, _)| !destroys(was, steps)) {
+        let mut model = Model::new(before.to_vec());
+        apply(&steps[..cut], &mut model)?;
+        for (was, is) in before.iter().zip(&model.disks).filter(|(was, _)| !destroys(was, steps)) {
             keeps(was, is).map_err(|what| format!("after {cut} steps {what}"))?;
         }
         // What lies between two steps is nothing that a plan could not go on from.
-        let rest = plan(storage, &disks).map_err(|why| format!("after {cut} steps: {why}"))?;
-        apply(&rest, &mut disks)?;
-        let left = plan(storage, &disks).map_err(|why| why.to_string())?;
+        let planned = |model: &Model| plan(storage, &model.disks, &model.layers());
+        let rest = planned(&model).map_err(|why| format!("after {cut} steps: {why}"))?;
+        apply(&rest, &mut model)?;
+        let left = planned(&model).map_err(|why| why.to_string())?;
         if !left.is_empty() {
             return Err(format!("after {cut} steps, and {rest:?}, there is left: {left:?}"));
         }
@@ -87,10 +88,10 @@ fn carry_out(storage: &Storage, before: &[Disk], steps: &[Step]) -> Result<(), S
     Ok(())
 }
 
-fn apply(steps: &[Step], disks: &mut [Disk]) -> Result<(), String> {
+fn apply(steps: &[Step], model: &mut Model) -> Result<(), String> {
     for (i, step) in steps.iter().enumerate() {
-        look_again(step, disks).map_err(|(what, now)| format!("{what} is not what the plan saw: {now}"))?;
-        apply_to_model(step, disks, [i as u8 + 1; 16]);
+        look_again(step, model).map_err(|(what, now)| format!("{what} is not what the plan saw: {now}"))?;
+        apply_to_model(step, model, [i as u8 + 1; 16]);
     }
     Ok(())
 }

@@ -174,43 +174,7 @@ impl Format {
 
     /// The first of these words that its mkfs is not given, by its place, and why.
     pub fn refuses_options(self, options: &[String]) -> Option<(usize, String)> {
-        let switches = self.switches();
-        let taken = || {
-            let names: Vec<&str> = switches.iter().map(|switch| switch.name).collect();
-            match names.is_empty() {
-                true => format!("{} takes no options", self.name()),
-                false => format!("{} takes {}", self.name(), names.join(", ")),
-            }
-        };
-        let mut at = 0;
-        while let Some(word) = options.get(at) {
-            let joined = |switch: &&Switch| match switch.name.strip_prefix("--") {
-                Some(_) => word.strip_prefix(switch.name).is_some_and(|rest| rest.starts_with('=')),
-                None => switch.value.is_some() && word.len() > 2 && word.starts_with(switch.name),
-            };
-            let whole = switches.iter().find(|switch| *word == switch.name);
-            let Some(switch) = whole.or_else(|| switches.iter().find(joined)) else {
-                return Some((at, format!("{word:?} is not passed on: {}", taken())));
-            };
-            let value = match (switch.value, whole) {
-                (None, _) => None,
-                (Some(_), None) => Some(word[switch.name.len()..].trim_start_matches('=')),
-                (Some(_), Some(_)) => {
-                    at += 1;
-                    match options.get(at) {
-                        Some(value) => Some(value.as_str()),
-                        None => return Some((at - 1, format!("{word} needs a value behind it"))),
-                    }
-                }
-            };
-            if let (Some(value), Some(forbidden)) = (value, switch.value)
-                && let Some(problem) = refuses_value(value, forbidden)
-            {
-                return Some((at, format!("{} is not passed on with {value:?}: {problem}", switch.name)));
-            }
-            at += 1;
-        }
-        None
+        refuses(self.name(), self.switches(), options)
     }
 
     /// What its mkfs may be given. Labels, UUIDs and sizes have their own keys; devices and files have no place there.
@@ -225,18 +189,58 @@ impl Format {
     }
 }
 
-/// One option of a mkfs.
-struct Switch {
+/// The first of these words that a program is not given, by its place, and why.
+pub(super) fn refuses(name: &str, switches: &[Switch], options: &[String]) -> Option<(usize, String)> {
+    let taken = || {
+        let names: Vec<&str> = switches.iter().map(|switch| switch.name).collect();
+        match names.is_empty() {
+            true => format!("{name} takes no options"),
+            false => format!("{name} takes {}", names.join(", ")),
+        }
+    };
+    let mut at = 0;
+    while let Some(word) = options.get(at) {
+        let joined = |switch: &&Switch| match switch.name.strip_prefix("--") {
+            Some(_) => word.strip_prefix(switch.name).is_some_and(|rest| rest.starts_with('=')),
+            None => switch.value.is_some() && word.len() > 2 && word.starts_with(switch.name),
+        };
+        let whole = switches.iter().find(|switch| *word == switch.name);
+        let Some(switch) = whole.or_else(|| switches.iter().find(joined)) else {
+            return Some((at, format!("{word:?} is not passed on: {}", taken())));
+        };
+        let value = match (switch.value, whole) {
+            (None, _) => None,
+            (Some(_), None) => Some(word[switch.name.len()..].trim_start_matches('=')),
+            (Some(_), Some(_)) => {
+                at += 1;
+                match options.get(at) {
+                    Some(value) => Some(value.as_str()),
+                    None => return Some((at - 1, format!("{word} needs a value behind it"))),
+                }
+            }
+        };
+        if let (Some(value), Some(forbidden)) = (value, switch.value)
+            && let Some(problem) = refuses_value(value, forbidden)
+        {
+            return Some((at, format!("{} is not passed on with {value:?}: {problem}", switch.name)));
+        }
+        at += 1;
+    }
+    None
+}
+
+/// One option of a program.
+pub(super) struct Switch {
     name: &'static str,
     /// `None` for one that has no value; otherwise the keys that its value may not have.
     value: Option<&'static [&'static str]>,
 }
 
-const fn flag(name: &'static str) -> Switch {
+pub(super) const fn flag(name: &'static str) -> Switch {
     Switch { name, value: None }
 }
 
-const fn with(name: &'static str) -> Switch {
+pub(super) const fn with(name: &'static str) -> Switch {
     Switch { name, value: Some(&[]) }
 }
 

@@ -12,6 +12,7 @@ mod disks;
 mod format;
 mod mount;
 mod network;
+mod stack;
 mod storage;
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,11 @@ pub use network::{
     AcceptRa, Dhcp, Ethernet, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, PROOF_MARK, PROOF_PRIORITY,
     PROOF_TABLE, Privacy, Reach, Route, Rule, Select, Settings, Take, WakeOnLan, matches_pattern,
 };
-pub use storage::{Existing, Filesystem, Permit, Place, Storage, Use, is_at_or_below};
+pub use stack::{
+    ARRAYS, Key, LogicalVolume, Luks, OPENED, Raid, RaidLevel, UNFINISHED_LAYER, UNFINISHED_PV, VolumeGroup,
+    VolumeKind, VolumeSize,
+};
+pub use storage::{Existing, Filesystem, Layer, Permit, Place, Storage, Use, is_at_or_below};
 
 /// A machine's whole desired state. What is absent is left as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,13 +1,15 @@
-//! Disks and filesystems in Butane's words, normalized, and leave to destroy.
+//! Disks, what stands on them, and filesystems in Butane's words, normalized; and leave to destroy.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::Problems;
-use super::disks::{self, Disk, DiskSelect, Partition, Presence};
+use super::check::stack;
+use super::disks::{self, DiskSelect, Partition};
 use super::format::{Format, VolumeId};
 use super::mount::{Mount, Mountable, Tree, TreeMount, are_canonical};
+use super::stack::{ARRAYS, LogicalVolume, Luks, OPENED, Raid, VolumeGroup};
+use super::{Disk, Problems};
 use crate::ids::{Digest, DiskId};
 
 /// Disks and filesystems, Butane's `storage:`.
@@ -15,6 +17,12 @@ use crate::ids::{Digest, DiskId};
 pub struct Storage {
     /// Disks to partition, at most 64.
     pub disks: Vec<Disk>,
+    /// Arrays to make of partitions and of what stands on them, at most 10.
+    pub raid: Vec<Raid>,
+    /// Devices to encrypt, at most 64.
+    pub luks: Vec<Luks>,
+    /// Volume groups to make, at most 32.
+    pub groups: Vec<VolumeGroup>,
     /// Filesystems to make and mount, at most 128.
     pub filesystems: Vec<Filesystem>,
     /// Mounts of what is on no disk of its own, at most 128.
@@ -39,13 +47,20 @@ impl Storage {
         }
     }
 
-    /// How problems speak of a place: `serial:D1/2`.
+    /// How problems speak of a place: `serial:D1/2`, or the device that it is, such as `/dev/md/data`.
     pub fn place_name(&self, place: &Place) -> String {
+        let none = || "nothing".to_owned();
         match place {
             Place::Partition { disk, partition } => {
                 let name = self.partition(place).map_or_else(|| (partition + 1).to_string(), Partition::name);
                 format!("{}/{name}", self.disk_name(usize::from(*disk)))
             }
+            Place::Raid(i) => self.raid.get(usize::from(*i)).map_or_else(none, |raid| format!("{ARRAYS}{}", raid.name)),
+            Place::Luks(i) => self.luks.get(usize::from(*i)).map_or_else(none, |luks| format!("{OPENED}{}", luks.name)),
+            Place::Volume { group, .. } => match (self.groups.get(usize::from(*group)), self.volume(place)) {
+                (Some(group), Some(volume)) => format!("/dev/{}/{}", group.name, volume.name),
+                _ => none(),
+            },
         }
     }
 
@@ -55,20 +70,96 @@ impl Storage {
             Place::Partition { disk, partition } => {
                 self.disks.get(usize::from(*disk))?.partitions.get(usize::from(*partition))
             }
+            Place::Raid(_) | Place::Luks(_) | Place::Volume { .. } => None,
         }
+    }
+
+    /// The logical volume that a place is.
+    pub fn volume(&self, place: &Place) -> Option<&LogicalVolume> {
+        match place {
+            Place::Volume { group, volume } => self.groups.get(usize::from(*group))?.volumes.get(usize::from(*volume)),
+            Place::Partition { .. } | Place::Raid(_) | Place::Luks(_) => None,
+        }
+    }
+
+    /// The path of keys of a layer in the normalized document: `storage.raid.data`.
+    pub fn layer_field(&self, layer: Layer) -> String {
+        let (key, i, name) = match layer {
+            Layer::Raid(i) => ("raid", i, self.raid.get(usize::from(i)).map(|raid| &raid.name)),
+            Layer::Luks(i) => ("luks", i, self.luks.get(usize::from(i)).map(|luks| &luks.name)),
+            Layer::Group(i) => ("volume_groups", i, self.groups.get(usize::from(i)).map(|group| &group.name)),
+        };
+        match name.filter(|name| !name.is_empty()) {
+            Some(name) => format!("storage.{key}.{name}"),
+            None => format!("storage.{key}[{i}]"),
+        }
+    }
+
+    /// What stands between partitions and filesystems, each behind what it stands on.
+    ///
+    /// Errors: one that stands on itself.
+    pub fn layers(&self) -> Result<Vec<Layer>, Layer> {
+        let raid = (0..).zip(&self.raid).map(|(i, raid)| (Layer::Raid(i), &raid.members[..]));
+        let luks = (0..).zip(&self.luks).map(|(i, luks)| (Layer::Luks(i), std::slice::from_ref(&luks.place)));
+        let groups = (0..).zip(&self.groups).map(|(i, group)| (Layer::Group(i), &group.members[..]));
+        let mut left: Vec<(Layer, &[Place])> = raid.chain(luks).chain(groups).collect();
+        let mut ordered = Vec::new();
+        while !left.is_empty() {
+            let stands_on = |other: Layer, places: &[Place]| places.iter().any(|place| place.layer() == Some(other));
+            let is_free = |(_, places): &(Layer, &[Place])| !left.iter().any(|(other, _)| stands_on(*other, places));
+            match left.iter().position(is_free) {
+                Some(at) => ordered.push(left.remove(at).0),
+                None => return Err(left[0].0),
+            }
+        }
+        Ok(ordered)
     }
 }
 
-/// What filesystems stand on.
+/// What filesystems stand on, and whatever else stands on something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Place {
     /// A partition that the same document describes.
     Partition {
-        /// Position in [`Storage::disks`], from 0. Of a disk that is one: no filesystem stands on several.
+        /// Position in [`Storage::disks`], from 0. Where that is several disks, arrays and groups have one of each.
         disk: u16,
         /// Position in that disk's partitions, from 0.
         partition: u16,
     },
+    /// An array: position in [`Storage::raid`].
+    Raid(u16),
+    /// A LUKS device that is open: position in [`Storage::luks`].
+    Luks(u16),
+    /// A logical volume.
+    Volume {
+        /// Position in [`Storage::groups`].
+        group: u16,
+        /// Position in that group's volumes.
+        volume: u16,
+    },
+}
+
+impl Place {
+    /// What has to be there before the place is.
+    pub fn layer(&self) -> Option<Layer> {
+        match self {
+            Self::Partition { .. } => None,
+            Self::Raid(i) => Some(Layer::Raid(*i)),
+            Self::Luks(i) => Some(Layer::Luks(*i)),
+            Self::Volume { group, .. } => Some(Layer::Group(*group)),
+        }
+    }
+}
+
+/// One of the things that stand between partitions and filesystems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// Position in [`Storage::raid`].
+    Raid(u16),
+    /// Position in [`Storage::luks`].
+    Luks(u16),
+    /// Position in [`Storage::groups`].
+    Group(u16),
 }
 
 /// One filesystem.
@@ -111,13 +202,13 @@ impl Use {
     }
 }
 
-/// What happens to a filesystem that is there.
+/// What happens to a filesystem that is there, or to whatever else stands where something should.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Existing {
     /// One of the same kind, label and, where it is given, UUID is kept, anything else is refused.
     #[default]
     Keep,
-    /// Butane's `wipe_filesystem: true`: replaced unless it matches already. Destroys, so it needs a permit.
+    /// Butane's `wipe_filesystem: true`, and `wipe_volume: true`: replaced unless it matches already. Destroys, so it needs a permit.
     Replace,
 }
 
@@ -134,33 +225,15 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems) {
     problems.at_most("storage.disks", storage.disks.len(), 64);
     problems.at_most("storage.filesystems", storage.filesystems.len(), 128);
     disks::check(storage, problems);
-    let mut held = BTreeSet::new();
+    stack::check(storage, problems);
     let mut uuids = BTreeSet::new();
     let mut mounts = BTreeSet::new();
     for filesystem in &storage.filesystems {
         let field = format!("storage.filesystems.{}", storage.place_name(&filesystem.place));
-        match storage.partition(&filesystem.place) {
-            None => {
-                problems
-                    .add(format!("{field}.device"), "no partition of this document is meant; describe it under disks");
-            }
-            Some(partition) => {
-                let size = partition.size_mib.map(|mib| mib.saturating_mul(1 << 20));
-                if let Some(problem) = size.and_then(|size| filesystem.format.refuses_size(size)) {
-                    problems.add(format!("{field}.format"), problem);
-                }
-            }
-        }
-        let Place::Partition { disk, .. } = filesystem.place;
-        if let Some(count) = storage.disks.get(usize::from(disk)).map(Disk::count).filter(|count| *count != 1) {
-            let problem = format!("{count} disks have this partition, and a filesystem stands on one; match one disk");
-            problems.add(format!("{field}.device"), problem);
-        }
-        if storage.partition(&filesystem.place).is_some_and(|partition| partition.presence == Presence::Absent) {
-            problems.add(format!("{field}.device"), "this partition should not be there");
-        }
-        if !held.insert(&filesystem.place) {
-            problems.add(&field, "this partition holds two filesystems");
+        let size = storage.partition(&filesystem.place).and_then(|partition| partition.size_mib);
+        let size = size.map(|mib| mib.saturating_mul(1 << 20));
+        if let Some(problem) = size.and_then(|size| filesystem.format.refuses_size(size)) {
+            problems.add(format!("{field}.format"), problem);
         }
         check_filesystem(&field, filesystem, problems);
         if filesystem.uuid.is_some_and(|uuid| !uuids.insert(uuid)) {

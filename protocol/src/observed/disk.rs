@@ -47,6 +47,12 @@ impl Disk {
     pub fn id(&self) -> Option<DiskId> {
         DiskId::best(self.wwn.as_deref(), self.serial.as_deref())
     }
+
+    /// What the kernel calls a partition of it in this boot: a `p` stands between digits.
+    pub fn partition_name(&self, number: u32) -> String {
+        let between = if self.name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+        format!("{}{between}{number}", self.name)
+    }
 }
 
 /// What a disk or partition carries.

@@ -6,10 +6,10 @@
 use std::net::IpAddr;
 
 use muster_protocol::desired::{
-    AcceptRa, Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet, Existing,
-    Filesystem, Format, LeaseUse, Link, LinkKind, MAIN_TABLE, Mount, Neighbor, Network, Partition, Permit, Place,
-    PortCost, Privacy, Reach, Resize, Route, Rule, Select, Settings, Storage, Table, Take, Tree, TreeMount, Use,
-    VolumeId, WakeOnLan,
+    self, AcceptRa, Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet,
+    Existing, Filesystem, Format, Key, LeaseUse, Link, LinkKind, LogicalVolume, MAIN_TABLE, Mount, Neighbor, Network,
+    Partition, Permit, Place, PortCost, Privacy, Raid, RaidLevel, Reach, Resize, Route, Rule, Select, Settings,
+    Storage, Table, Take, Tree, TreeMount, Use, VolumeId, VolumeKind, VolumeSize, WakeOnLan,
 };
 use muster_protocol::drift::{Drift, DriftEnd, OnDrift};
 use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
@@ -213,7 +213,7 @@ fn what_agents_answer() {
     let disk: muster_protocol::DiskId = "serial:D1".parse().expect("a disk id");
     let steps = vec![
         Step { action: "a".into(), impact: Impact::ControlPath },
-        Step { action: "b".into(), impact: Impact::Destroys(disk.clone()) },
+        Step { action: "b".into(), impact: Impact::Destroys(vec![disk.clone()]) },
     ];
     golden(&Answer::Planned(Plan { steps, digest: digest() }), PLANNED);
     golden(&Answer::Accepted, "01");
@@ -352,6 +352,37 @@ fn desired() -> Desired {
     ];
     let disk: muster_protocol::DiskId = "serial:D1".parse().expect("a disk id");
     let partition = Partition { resize: Resize::Grow, ..Partition::new(1, "data", None) };
+    let member = |partition| Place::Partition { disk: 0, partition };
+    let raid = Raid {
+        name: "array".into(),
+        level: RaidLevel::Raid5,
+        members: vec![member(1), member(2), member(3), member(4)],
+        spares: 1,
+        options: vec!["--chunk=64".into()],
+        existing: Existing::Keep,
+    };
+    let luks = desired::Luks {
+        name: "vault".into(),
+        place: Place::Raid(0),
+        label: "secret".into(),
+        uuid: Some([0x1c; 16]),
+        key: Key::Tpm,
+        discard: true,
+        options: vec!["--pbkdf=pbkdf2".into()],
+        existing: Existing::Replace,
+    };
+    let volume = |name: &str, kind, size| LogicalVolume { name: name.into(), kind, size };
+    let group = desired::VolumeGroup {
+        name: "vg0".into(),
+        members: vec![Place::Luks(0)],
+        extent_mib: 4,
+        volumes: vec![
+            volume("pool", VolumeKind::Pool, VolumeSize::Percent(50)),
+            volume("thin", VolumeKind::Thin { pool: "pool".into() }, VolumeSize::Mib(300)),
+            volume("home", VolumeKind::Linear, VolumeSize::Rest),
+        ],
+        existing: Existing::Keep,
+    };
     let filesystem = Filesystem {
         place: Place::Partition { disk: 0, partition: 0 },
         format: Format::Ext4,
@@ -361,11 +392,23 @@ fn desired() -> Desired {
         used: Use::Mount(Mount { path: "/srv/data".into(), options: vec!["noatime".into()] }),
         existing: Existing::Replace,
     };
+    let swap = Filesystem {
+        place: Place::Volume { group: 0, volume: 2 },
+        format: Format::Swap,
+        label: String::new(),
+        uuid: None,
+        options: vec![],
+        used: Use::Swap,
+        existing: Existing::Keep,
+    };
     Desired {
         network: Some(Network { links, hostname: Some("m1".into()), ntp: vec!["192.0.2.1".into()] }),
         storage: Some(Storage {
             disks: vec![Disk { select: DiskSelect::Id(disk), table: Table::Replace, partitions: vec![partition] }],
-            filesystems: vec![filesystem],
+            raid: vec![raid],
+            luks: vec![luks],
+            groups: vec![group],
+            filesystems: vec![filesystem, swap],
             mounts: vec![TreeMount {
                 what: Tree::Bind("/srv/data/www".into()),
                 mount: Mount { path: "/srv/www".into(), options: vec!["ro".into()] },
@@ -414,12 +457,15 @@ const APPLY: &str = "\
     01000000000000000000000005626f6e64300101036f6e650101036f6e65000101c8010000000000000000000000066f\
     6666696365030c05626f6e64300000000000000000000000036272300201066f666669636501000001066f6666696365\
     010400000000000000000000000001026d3101093139322e302e322e310101000973657269616c3a4431010101046461\
-    746100000fc63daf848347728e793d69d8477de4000000010100000000046461746101009d9d9d9d9d9d9d9d9d9d9d9d\
-    9d9d9d9d02022d6d013001092f7372762f6461746101076e6f6174696d650101010d2f7372762f646174612f77777708\
-    2f7372762f7777770102726f01d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973\
-    657269616c3a443114";
+    746100000fc63daf848347728e793d69d8477de40000000101056172726179020400000100000200000300000401010a\
+    2d2d6368756e6b3d36340001057661756c74010006736563726574011c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c0101010e\
+    2d2d70626b64663d70626b646632010103766730010200040304706f6f6c010132047468696e0204706f6f6c00ac0204\
+    686f6d650002000200000000046461746101009d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d02022d6d013001092f7372762f\
+    6461746101076e6f6174696d650103000204000000020001010d2f7372762f646174612f777777082f7372762f777777\
+    0102726f01d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a4431\
+    14";
 const PLANNED: &str = "\
-    00020161030162040973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
-    d1d1";
+    0002016103016204010973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
+    d1d1d1";
 const PERMIT_NEEDED: &str = "\
     0304010973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";

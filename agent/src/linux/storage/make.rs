@@ -62,7 +62,7 @@ fn is_as_planned(disk: &Disk, id: &DiskId, slot: &Slot, carries: &Carries) -> Re
     let as_planned = there.contents.mounted_at().is_none()
         && match carries {
             Carries::Nothing => there.contents == Contents::Blank,
-            Carries::This(seen) => there.contents == *seen,
+            Carries::Ours(seen) | Carries::This(seen) => there.contents == *seen,
             Carries::Remains => true,
         };
     if as_planned { Ok(()) } else { Err(changed(id, slot.number, &there.contents)) }

@@ -22,7 +22,8 @@ use muster_protocol::to_controller::WipeReceipt;
 
 use self::device::{Device, Share};
 use crate::machine::{MachineError, Percent};
-use crate::plan::storage::{Before, Slot, Step, in_words};
+use crate::plan;
+use crate::plan::storage::{Before, Over, Slot, Step, Target, in_words};
 use disks::{Disks, Node};
 
 /// Does one step on this machine's disks.
@@ -43,23 +44,58 @@ pub use wipe::wipe_on;
 pub fn apply_on(disks: &Disks, step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
     progress(0);
     match step {
-        Step::Unmount { disk, partition, path } => mounts::take_out(disks, disk, *partition, path),
-        Step::Partition { disk, before, slots } => table::write(disks, disk, before, slots),
-        Step::Extend { disk, before, deleted, grown, added } => {
+        Step::Unmount { on, path } => {
+            on_partition(on).and_then(|(disk, slot)| mounts::take_out(disks, disk, slot.number, path))
+        }
+        Step::SwapOff { on } => {
+            on_partition(on).and_then(|(disk, slot)| mounts::take_out(disks, disk, slot.number, SWAP))
+        }
+        Step::Partition { disk, before, slots, .. } => table::write(disks, disk, before, slots),
+        Step::Edit { disk, before, deleted, grown, added, .. } => {
             table::edit(disks, disk, before, table::Edit { deleted, grown, added })
         }
-        Step::Format { disk, slot, carries, make } => make::make(disks, disk, slot, carries, make),
-        Step::Mount { disk, slot, format, mount } => mounts::mount(disks, disk, slot, *format, mount),
-        Step::Remount { disk, partition, mount } => mounts::remount(disks, disk, *partition, mount),
-        Step::Grow { disk, slot, format, path, .. } => grow::grow(disks, disk, slot, *format, path),
+        Step::Format { on: Over { on, carries }, make, .. } => {
+            on_partition(on).and_then(|(disk, slot)| make::make(disks, disk, slot, carries, make))
+        }
+        Step::Mount { on, format, mount } => {
+            on_partition(on).and_then(|(disk, slot)| mounts::mount(disks, disk, slot, *format, mount))
+        }
+        Step::Remount { on, mount } => {
+            on_partition(on).and_then(|(disk, slot)| mounts::remount(disks, disk, slot.number, mount))
+        }
+        Step::Grow { on, format, path, .. } => {
+            on_partition(on).and_then(|(disk, slot)| grow::grow(disks, disk, slot, *format, path))
+        }
+        Step::SwapOn { on } => on_partition(on).and_then(|(disk, slot)| mounts::swap(disks, disk, slot)),
         Step::Attach { tree } => trees::attach(disks, tree),
         Step::Reattach { tree } => trees::reattach(disks, tree),
         Step::Detach { tree } => trees::detach(disks, &tree.mount.path),
-        Step::SwapOn { disk, slot } => mounts::swap(disks, disk, slot),
-        Step::SwapOff { disk, partition } => mounts::take_out(disks, disk, *partition, SWAP),
+        Step::MakeArray { .. }
+        | Step::Assemble { .. }
+        | Step::AddMember { .. }
+        | Step::Stop { .. }
+        | Step::MakeLuks { .. }
+        | Step::Open { .. }
+        | Step::Close { .. }
+        | Step::GrowLuks { .. }
+        | Step::MakeGroup { .. }
+        | Step::ExtendGroup { .. }
+        | Step::GrowMember { .. }
+        | Step::Activate { .. }
+        | Step::Deactivate { .. }
+        | Step::MakeVolume { .. }
+        | Step::GrowVolume { .. } => Err(MachineError::Unable(format!("{}: not yet", step.describe().action))),
     }?;
     progress(100);
     Ok(())
+}
+
+/// A partition; what stands on partitions is not written to yet.
+fn on_partition(on: &Target) -> Result<(&DiskId, &Slot), MachineError> {
+    match &on.device {
+        plan::storage::Device::Partition { disk, slot } => Ok((disk, slot)),
+        _ => Err(MachineError::Unable(format!("use {}: not yet", on.in_words()))),
+    }
 }
 
 /// The disk as it is now, if nobody else uses it.

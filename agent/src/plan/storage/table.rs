@@ -1,13 +1,15 @@
 //! Whether a disk's partition table is the desired one, can become it by growing, or has to be written anew.
 //!
-//! Called by `plan_disk` only. Knows nothing of what partitions carry: that is `filesystem`'s part.
+//! Called by `plan` only. Knows nothing of what partitions carry: that is `filesystem`'s part.
 
 use muster_protocol::desired::{self, Entry, Presence, Resize, Table};
 use muster_protocol::observed::{Contents, Disk, Partition};
 
 use super::choose::Chosen;
 use super::place::Room;
-use super::{Before, Slot, Step, in_words, line, size, take_out};
+use super::stack::{Node, Planner, State};
+use super::step::{Before, Carries, Slot, Step, Target, take_out};
+use super::{in_words, line, size};
 use crate::plan::Impossible;
 use crate::sort;
 
@@ -26,45 +28,90 @@ pub fn usable_end(size_bytes: u64, logical_sector: u32) -> u64 {
 
 /// How a disk's table relates to the desired one.
 #[derive(Debug)]
-pub(super) enum Fit {
+enum Fit {
     /// It is the desired one, or nothing is desired of it.
     Same,
     /// It becomes the desired one by changing some of its entries.
-    Extend(Edit),
+    Edit(Edit),
     /// It is not, or there is none.
     Write(Vec<Slot>),
 }
 
 /// What changes in a table that stays.
 #[derive(Debug, Default)]
-pub(super) struct Edit {
+struct Edit {
     /// Numbers of entries that go.
-    pub(super) deleted: Vec<u32>,
+    deleted: Vec<u32>,
     /// Entries that get larger, as they will be.
-    pub(super) grown: Vec<Slot>,
+    grown: Vec<Slot>,
     /// Entries that lack.
-    pub(super) added: Vec<Slot>,
+    added: Vec<Slot>,
+}
+
+impl<'a> Planner<'a> {
+    /// Plans a disk's table, and finds the devices that its partitions are then.
+    ///
+    /// Errors: the disk carries something else and the document does not say `wipe_table`; there is not enough room; what
+    /// is lost is lost on a disk with it that the document does not name.
+    pub(super) fn plan_table(&mut self, chosen: &Chosen<'a>) -> Result<Vec<Option<Node<'a>>>, Impossible> {
+        let (fit, numbers) = fit(chosen)?;
+        let (disk, have) = (chosen.id.clone(), chosen.have);
+        let gone = |p: &&Partition| match &fit {
+            Fit::Same => false,
+            Fit::Edit(change) => change.deleted.contains(&p.number),
+            Fit::Write(_) => true,
+        };
+        let gone: Vec<&Partition> = have.partitions.iter().filter(gone).collect();
+        let mut names: Vec<String> = gone.iter().map(|p| have.partition_name(p.number)).collect();
+        if matches!(fit, Fit::Write(_)) {
+            names.push(have.name.clone());
+        }
+        let also = self.also(&names, std::slice::from_ref(&disk)).map_err(|problem| chosen.impossible(problem))?;
+        names.iter().for_each(|name| self.take_out(name));
+        for there in gone {
+            let out = there.contents.mounted_at().map(|at| take_out(Target::partition(&disk, &Slot::of(there)), at));
+            self.steps.extend(out);
+        }
+        let before = Before::of(have);
+        match &fit {
+            Fit::Same => {}
+            Fit::Edit(Edit { deleted, grown, added }) => {
+                let (deleted, grown, added) = (deleted.clone(), grown.clone(), added.clone());
+                self.steps.push(Step::Edit { disk, before, deleted, grown, added, also });
+            }
+            Fit::Write(slots) => self.steps.push(Step::Partition { disk, before, slots: slots.clone(), also }),
+        }
+        Ok(numbers.into_iter().map(|number| fit.node(number, chosen)).collect())
+    }
 }
 
 impl Fit {
-    /// The steps that make the table right.
-    pub(super) fn steps(&self, chosen: &Chosen<'_>) -> Vec<Step> {
-        let (disk, have) = (chosen.id.clone(), chosen.have);
-        let before = || Before::of(have);
-        let unmounted = |p: &Partition| Some(take_out(disk.clone(), p.number, p.contents.mounted_at()?));
+    /// What a partition is once the table is right; `None` for one that is not to be there.
+    fn node<'a>(&self, number: u32, chosen: &Chosen<'a>) -> Option<Node<'a>> {
+        let have = chosen.have;
+        let find = |slots: &[Slot]| slots.iter().find(|slot| slot.number == number).cloned();
+        let fresh = |slot: Slot, carries| {
+            let target = Target::partition(&chosen.id, &slot);
+            Node { target, name: None, state: State::Fresh(carries) }
+        };
         match self {
-            Self::Same => Vec::new(),
-            Self::Extend(Edit { deleted, grown, added }) => {
-                let gone = have.partitions.iter().filter(|p| deleted.contains(&p.number));
-                let mut steps: Vec<Step> = gone.filter_map(unmounted).collect();
-                let (deleted, grown, added) = (deleted.clone(), grown.clone(), added.clone());
-                steps.push(Step::Extend { disk: disk.clone(), before: before(), deleted, grown, added });
-                steps
+            Self::Write(slots) if have.contents == Contents::Blank => Some(fresh(find(slots)?, Carries::Nothing)),
+            Self::Write(slots) => Some(fresh(find(slots)?, Carries::Remains)),
+            Self::Edit(change) if find(&change.added).is_some() => {
+                let slot = find(&change.added)?;
+                let carries = if change.is_on_remains(&slot, have) { Carries::Remains } else { Carries::Nothing };
+                Some(fresh(slot, carries))
             }
-            Self::Write(slots) => {
-                let mut steps: Vec<Step> = have.partitions.iter().filter_map(unmounted).collect();
-                steps.push(Step::Partition { disk: disk.clone(), before: before(), slots: slots.clone() });
-                steps
+            Self::Edit(Edit { deleted, .. }) if deleted.contains(&number) => None,
+            Self::Edit(_) | Self::Same => {
+                let there = partition(have, number)?;
+                let grown = match self {
+                    Self::Edit(change) => find(&change.grown),
+                    Self::Same | Self::Write(_) => None,
+                };
+                let target = Target::partition(&chosen.id, &grown.unwrap_or_else(|| Slot::of(there)));
+                let name = Some(have.partition_name(number));
+                Some(Node { target, name, state: State::There(&there.contents) })
             }
         }
     }
@@ -72,7 +119,7 @@ impl Fit {
 
 impl Edit {
     /// Whether this slot lies where a partition was that goes.
-    pub(super) fn is_on_remains(&self, slot: &Slot, have: &Disk) -> bool {
+    fn is_on_remains(&self, slot: &Slot, have: &Disk) -> bool {
         let end = slot.start_bytes + slot.size_bytes;
         let overlaps = |p: &Partition| p.start_bytes < end && slot.start_bytes < p.start_bytes + p.size_bytes;
         have.partitions.iter().any(|p| self.deleted.contains(&p.number) && overlaps(p))
@@ -90,7 +137,7 @@ enum Unfit {
 /// Compares, and finds room for what lacks. Answers the numbers of the described partitions too, in their order.
 ///
 /// Errors: the disk carries something else and the document does not say `wipe_table`; there is not enough room.
-pub(super) fn fit(chosen: &Chosen<'_>) -> Result<(Fit, Vec<u32>), Impossible> {
+fn fit(chosen: &Chosen<'_>) -> Result<(Fit, Vec<u32>), Impossible> {
     let Chosen { want, have, .. } = *chosen;
     let replace = match want.table {
         Table::Keep => false,
@@ -113,7 +160,7 @@ pub(super) fn fit(chosen: &Chosen<'_>) -> Result<(Fit, Vec<u32>), Impossible> {
     let unfit = match &have.contents {
         Contents::Gpt { .. } => match edit(want, have, replace) {
             Ok((change, numbers)) if change.is_nothing() => return Ok((Fit::Same, numbers)),
-            Ok((change, numbers)) => return Ok((Fit::Extend(change), numbers)),
+            Ok((change, numbers)) => return Ok((Fit::Edit(change), numbers)),
             Err(unfit) => unfit,
         },
         Contents::Signature(name) if name == DAMAGED => Unfit::Cannot(format!(
@@ -136,7 +183,7 @@ pub(super) fn fit(chosen: &Chosen<'_>) -> Result<(Fit, Vec<u32>), Impossible> {
 }
 
 /// The partition of this number.
-pub(super) fn partition(disk: &Disk, number: u32) -> Option<&Partition> {
+fn partition(disk: &Disk, number: u32) -> Option<&Partition> {
     disk.partitions.iter().find(|p| p.number == number)
 }
 

@@ -1,11 +1,12 @@
 //! What the planner promises, with the dangerous cases first.
 
 use muster_protocol::desired::{
-    self, DiskRule, DiskSelect, Existing, Format, LINUX_FILESYSTEM, Mount, Pick, Place, Storage, Table, Use,
+    self, DiskRule, DiskSelect, Existing, Format, LINUX_FILESYSTEM, Mount, Pick, Place, Storage, Table, Tree,
+    TreeMount, Use,
 };
 use muster_protocol::inventory::{Attachment, Medium, Transport};
 use muster_protocol::observed::{
-    Contents, Disk, Filesystem, GroupName, Headers, Luks, Metadata, Partition, PhysicalVolume, RaidMember, Role,
+    Contents, Disk, Filesystem, GroupName, Headers, Luks, Metadata, Partition, PhysicalVolume, RaidMember, Role, SWAP,
 };
 use muster_protocol::to_agent::Impact;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
@@ -13,12 +14,31 @@ use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use super::*;
 
 mod formats;
+mod machines;
+mod properties;
 mod trees;
 
 pub(super) const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 type Change = fn(&mut Disk);
+
+/// On disks alone.
+pub(super) fn plan(desired: &Storage, disks: &[Disk]) -> Result<Vec<Step>, Impossible> {
+    super::plan(desired, disks, &Layers::default())
+}
+
+/// On disks alone.
+pub(super) fn apply_to_model(step: &Step, disks: &mut [Disk], random: [u8; 16]) {
+    let mut model = Model::new(disks.to_vec());
+    super::apply_to_model(step, &mut model, random);
+    disks.clone_from_slice(&model.disks);
+}
+
+/// On disks alone.
+pub(super) fn look_again(step: &Step, disks: &[Disk]) -> Result<(), (String, String)> {
+    super::look_again(step, &Model::new(disks.to_vec()))
+}
 
 pub(super) fn id(text: &str) -> DiskId {
     text.parse().expect("a disk id")
@@ -121,7 +141,7 @@ fn a_member_that_its_array_has_changed_since_is_not_what_the_plan_saw() {
 
 fn want(partitions: Vec<desired::Partition>, filesystems: Vec<desired::Filesystem>) -> Storage {
     let disk = desired::Disk { select: DiskSelect::Id(id("serial:S1")), table: Table::Keep, partitions };
-    Storage { disks: vec![disk], filesystems, mounts: vec![] }
+    Storage { disks: vec![disk], filesystems, ..Storage::default() }
 }
 
 pub(super) fn seen(disks: &[Disk]) -> Observed {
@@ -245,7 +265,7 @@ fn whatever_a_disk_carries_is_kept_unless_the_document_says_otherwise() {
         let steps = plan(&replacing(usual()), &disks).expect("a plan");
         let destroying: Vec<_> = steps.iter().filter(|s| s.is_destructive()).collect();
         assert_eq!(destroying.len(), 1, "the table alone destroys: {steps:?}");
-        assert_eq!(destroying[0].describe().impact, Impact::Destroys(id("serial:S1")));
+        assert_eq!(destroying[0].describe().impact, Impact::Destroys(vec![id("serial:S1")]));
         assert!(destroying[0].describe().action.contains(name), "the permit names what is lost");
     }
 }
@@ -370,7 +390,7 @@ fn a_partition_that_lacks_in_the_middle_is_put_at_the_end() {
     let have = disk("S1", gpt(), vec![there(1, "a", 1, 10, Contents::Blank), there(3, "c", 50, 10, Contents::Blank)]);
     let storage = want(vec![part(1, "a", 10), part(2, "b", 10), part(3, "c", 10)], vec![]);
     match &plan(&storage, &[have]).expect("a plan")[..] {
-        [Step::Extend { added, .. }] => assert_eq!((added[0].number, added[0].start_bytes), (2, 60 * MIB)),
+        [Step::Edit { added, .. }] => assert_eq!((added[0].number, added[0].start_bytes), (2, 60 * MIB)),
         other => panic!("{other:?}"),
     }
 }
@@ -505,7 +525,7 @@ fn a_mounted_filesystem_is_unmounted_before_it_is_replaced() {
 fn what_the_document_does_not_name_is_left_alone() {
     let other = disk("S2", Contents::Signature("zfs_member".into()), vec![]);
     let steps = plan(&usual(), &[other, disk("S1", Contents::Blank, vec![])]).expect("a plan");
-    assert!(steps.iter().all(|s| s.disk() == Some(&id("serial:S1"))));
+    assert!(steps.iter().all(|s| s.disks() == [&id("serial:S1")]));
     assert_eq!(plan(&Storage::default(), &[usual_disk()]), Ok(vec![]));
 }
 
@@ -574,8 +594,10 @@ fn shelf() -> Vec<Disk> {
 }
 
 fn chosen(storage: &Storage, disks: &[Disk]) -> Vec<String> {
-    plan(storage, disks)
-        .map_or_else(|no| panic!("{no}"), |s| s.iter().filter_map(|s| Some(s.disk()?.to_string())).collect())
+    plan(storage, disks).map_or_else(
+        |no| panic!("{no}"),
+        |s| s.iter().flat_map(|s| s.disks().into_iter().map(ToString::to_string)).collect(),
+    )
 }
 
 #[test]

@@ -5,9 +5,10 @@
 //! What a tmpfs holds is lost when it is unmounted, so none is: whatever asks for that is refused.
 
 use muster_protocol::desired::{Mount, Storage, Tree, TreeMount, is_at_or_below, is_flag};
-use muster_protocol::observed::Disk;
+use muster_protocol::observed::Observed;
 
 use super::Step;
+use super::stack::Ground;
 use crate::plan::Impossible;
 
 /// What a mounted tmpfs takes of its own options.
@@ -18,13 +19,14 @@ const CHANGEABLE: [&str; 3] = ["size", "nr_blocks", "nr_inodes"];
 /// Errors: a tmpfs would have to be unmounted; something would be hidden; mounts need each other.
 pub(super) fn with_trees(
     desired: &Storage,
-    disks: &[Disk],
-    observed: &[TreeMount],
+    Observed { disks, layers, mounts: observed, .. }: &Observed,
     steps: Vec<Step>,
 ) -> Result<Vec<Step>, Impossible> {
     if desired.mounts.is_empty() && observed.is_empty() {
         return Ok(steps);
     }
+    let devices = Ground::new(&[], disks, layers).devices();
+    let mounted: Vec<&str> = devices.iter().filter_map(|(_, contents)| contents.mounted_at()).collect();
     let at = |all: &[TreeMount], path: &str| all.iter().position(|tree| tree.mount.path == path);
     let mut out: Vec<&TreeMount> = Vec::new();
     let mut again: Vec<&TreeMount> = Vec::new();
@@ -40,7 +42,7 @@ pub(super) fn with_trees(
         }
     }
     let fresh = || desired.mounts.iter().filter(|want| at(observed, &want.mount.path).is_none());
-    hides_nothing(desired, disks, fresh(), &steps)?;
+    hides_nothing(desired, &mounted, fresh(), &steps)?;
     // What is moved takes along what lies on it, and what is bound from it.
     loop {
         let mut moved = moved_paths(&steps).chain(fresh().chain(out.iter().copied()).map(|tree| &*tree.mount.path));
@@ -109,15 +111,13 @@ fn needs(tree: &TreeMount, path: &str) -> bool {
 /// Errors: a filesystem that is mounted and stays so lies where something new is mounted.
 fn hides_nothing<'a>(
     desired: &Storage,
-    disks: &[Disk],
+    mounted: &[&str],
     mut fresh: impl Iterator<Item = &'a TreeMount>,
     steps: &[Step],
 ) -> Result<(), Impossible> {
     let freed =
         |path: &str| steps.iter().any(|step| matches!(step, Step::Unmount { path: freed, .. } if freed == path));
-    let mounted =
-        disks.iter().flat_map(|disk| &disk.partitions).filter_map(|partition| partition.contents.mounted_at());
-    let staying: Vec<&str> = mounted.filter(|path| !freed(path)).collect();
+    let staying: Vec<&str> = mounted.iter().copied().filter(|path| !freed(path)).collect();
     let hides = |tree: &&TreeMount| staying.iter().any(|path| is_at_or_below(path, &tree.mount.path));
     match fresh.find(hides) {
         None => Ok(()),

@@ -29,9 +29,9 @@ pub struct PlanStepView {
     pub action: String,
     /// `none`, `addresses-change`, `link-drops`, `control-path` or `destroys`.
     pub impact: String,
-    /// The disk that loses what it carries.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk: Option<String>,
+    /// The disks that lose what they carry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<String>,
 }
 
 impl From<&Plan> for PlanView {
@@ -40,17 +40,18 @@ impl From<&Plan> for PlanView {
             .steps
             .iter()
             .map(|step| {
-                let (impact, disk) = match &step.impact {
-                    Impact::None => ("none", None),
-                    Impact::AddressesChange => ("addresses-change", None),
-                    Impact::LinkDrops => ("link-drops", None),
-                    Impact::ControlPath => ("control-path", None),
-                    Impact::Destroys(disk) => ("destroys", Some(disk.to_string())),
+                let (impact, disks) = match &step.impact {
+                    Impact::None => ("none", &[][..]),
+                    Impact::AddressesChange => ("addresses-change", &[][..]),
+                    Impact::LinkDrops => ("link-drops", &[][..]),
+                    Impact::ControlPath => ("control-path", &[][..]),
+                    Impact::Destroys(disks) => ("destroys", &disks[..]),
                 };
-                PlanStepView { action: step.action.clone(), impact: impact.into(), disk }
+                let disks = disks.iter().map(ToString::to_string).collect();
+                PlanStepView { action: step.action.clone(), impact: impact.into(), disks }
             })
             .collect();
-        let mut destroys: Vec<String> = steps.iter().filter_map(|step| step.disk.clone()).collect();
+        let mut destroys: Vec<String> = steps.iter().flat_map(|step| step.disks.clone()).collect();
         destroys.sort();
         destroys.dedup();
         Self { steps, destroys, digest: plan.digest.to_string() }

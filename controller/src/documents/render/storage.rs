@@ -150,7 +150,7 @@ fn filesystem(storage: &Storage, filesystem: &Filesystem) -> Value {
 
 /// The name of what a filesystem stands on. A disk that goes by a rule has no name, but its partition was named by a label.
 fn device(storage: &Storage, place: &Place) -> Option<String> {
-    let Place::Partition { disk, .. } = place;
+    let Place::Partition { disk, .. } = place else { return Some(storage.place_name(place)) };
     let partition = storage.partition(place)?;
     if partition.number == 0 {
         return Some(format!("{LABELS}{}", partition.label));

@@ -122,7 +122,7 @@ fn storage(inventory: &Inventory) -> Option<Storage> {
             used: Use::Mount(Mount { path: MOUNT.into(), options: Vec::new() }),
             existing: Existing::Keep,
         }],
-        mounts: Vec::new(),
+        ..Storage::default()
     })
 }
 

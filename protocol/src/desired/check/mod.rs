@@ -1,6 +1,7 @@
 //! What a network may not say: names that refer to nothing, things said twice, numbers out of range.
 
 mod settings;
+pub(super) mod stack;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -164,7 +164,11 @@ pub fn steps(plan: &Value) -> String {
         Some("addresses-change") => "addresses or routes change; who talks over them must anew".to_owned(),
         Some("link-drops") => "a link is away for seconds".to_owned(),
         Some("control-path") => "confirmed by reaching the controller, or undone".to_owned(),
-        Some("destroys") => format!("DESTROYS what {} carries", text(step, "/disk")),
+        Some("destroys") => {
+            let disks = step["disks"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let names: Vec<&str> = disks.iter().filter_map(Value::as_str).collect();
+            format!("DESTROYS what {} {}", names.join(", "), if names.len() == 1 { "carries" } else { "carry" })
+        }
         _ => String::new(),
     };
     let rows: Vec<Vec<String>> = steps
@@ -316,7 +320,7 @@ mod tests {
     fn a_plan_says_what_is_lost() {
         let plan = json!({"steps": [
             {"action": "add address 192.0.2.7/24 to eth0", "impact": "none"},
-            {"action": "write a GPT", "impact": "destroys", "disk": "serial:D1"},
+            {"action": "write a GPT", "impact": "destroys", "disks": ["serial:D1"]},
         ]});
         let said = steps(&plan);
         assert!(said.contains("2.  write a GPT                       DESTROYS what serial:D1 carries\n"), "{said}");

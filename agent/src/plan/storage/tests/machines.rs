@@ -7,8 +7,8 @@ use muster_protocol::inventory::Medium;
 use muster_protocol::observed::{Contents, Disk};
 use proptest::prelude::*;
 
-use super::tests::{MIB, disk, ext4, fs, gpt, id, part, seeded, there};
-use super::*;
+use super::super::{ALIGNMENT, Step, usable_end};
+use super::{MIB, apply_to_model, disk, ext4, fs, gpt, id, look_again, part, plan, seeded, there};
 
 fn any_contents() -> impl Strategy<Value = Contents> {
     prop_oneof![
@@ -41,7 +41,8 @@ prop_compose! {
         let medium = if is_spinning { Medium::Rotational } else { Medium::SolidState };
         let held = if is_held { "somebody holds it".to_owned() } else { String::new() };
         let size_bytes = size_mib.max(at + 2) * MIB;
-        Disk { size_bytes, medium, held, logical_sector: sector, ..disk(serial, contents.unmounted(), partitions) }
+        let name = serial.replace('S', "vd");
+        Disk { name, size_bytes, medium, held, logical_sector: sector, ..disk(serial, contents.unmounted(), partitions) }
     }
 }
 
@@ -127,8 +128,8 @@ fn carry_out(steps: &[Step], disks: &mut [Disk]) -> Result<(), TestCaseError> {
 fn is_given_up(steps: &[Step], disk: &Disk, number: u32) -> bool {
     steps.iter().filter(|step| step.is_of(disk)).any(|step| match step {
         Step::Partition { .. } => step.is_destructive(),
-        Step::Extend { deleted, .. } => deleted.contains(&number),
-        Step::Format { slot, .. } => step.is_destructive() && slot.number == number,
+        Step::Edit { deleted, .. } => deleted.contains(&number),
+        Step::Format { on, .. } => step.is_destructive() && on.on.is_partition(number),
         _ => false,
     })
 }
@@ -214,8 +215,8 @@ proptest! {
             0 => disks[at].held = "somebody mounted it".into(),
             1 => drop(disks.remove(at)),
             2 => disks[(at + 1) % 3].serial = disks[at].serial.clone(),
-            3 if matches!(step, Step::Partition { .. } | Step::Extend { .. }) => disks[at].model = "another".into(),
-            4 if matches!(step, Step::Partition { .. } | Step::Extend { .. }) => disks[at].size_bytes += 512,
+            3 if matches!(step, Step::Partition { .. } | Step::Edit { .. }) => disks[at].model = "another".into(),
+            4 if matches!(step, Step::Partition { .. } | Step::Edit { .. }) => disks[at].size_bytes += 512,
             _ => {
                 disks[at].contents = Contents::Signature("crypto_LUKS".into());
                 disks[at].partitions.clear();

@@ -4,8 +4,8 @@ use muster_protocol::desired::{self, DiskSelect, Existing, Format, Mount, Storag
 use muster_protocol::observed::{Contents, Disk, Filesystem, SWAP};
 use proptest::prelude::*;
 
-use super::tests::{MIB, disk, fs, gpt, id, part, seeded, seen, there};
-use super::*;
+use super::super::*;
+use super::{MIB, apply_to_model, disk, fs, gpt, id, part, plan, seeded, seen, there};
 
 /// MiB in which every format can be made.
 const ROOM: u64 = 320;
@@ -148,7 +148,7 @@ proptest! {
     fn partitions_lie_aligned_apart_and_inside(storage in any_storage(), have in any_disk()) {
         let mut disks = [have.clone()];
         let Ok(steps) = plan(&storage, &disks) else { return Ok(()) };
-        if !steps.iter().any(|s| matches!(s, Step::Partition { .. } | Step::Extend { .. })) {
+        if !steps.iter().any(|s| matches!(s, Step::Partition { .. } | Step::Edit { .. })) {
             return Ok(());
         }
         steps.iter().for_each(|step| apply_to_model(step, &mut disks, [1; 16]));
