@@ -126,6 +126,22 @@ impl Agent {
         controller
     }
 
+    /// Asks the drives again and again how they are, and has it told where it changed. They are asked slowly: they measure
+    /// slowly.
+    pub async fn keep_asking_drives(&self) {
+        loop {
+            let health = machine::blocking(&self.machine, |machine| machine.health()).await;
+            self.outbox.send_if_modified(|out| {
+                let changed = *out.health != health;
+                if changed {
+                    out.health = Arc::new(health);
+                }
+                changed
+            });
+            sleep(self.options.pace.health).await;
+        }
+    }
+
     /// Looks again and again. `controller` is where it was when it was looked last.
     pub async fn keep_looking(&self, mut controller: Option<IpAddr>) {
         let mut looks = 1;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use muster_protocol::DiskId;
 use muster_protocol::enroll::Identity;
 use muster_protocol::inventory::Inventory;
+use muster_protocol::inventory::health::Health;
 use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
@@ -38,6 +39,12 @@ pub trait Machine: Send + Sync + 'static {
     /// What it is made of, but for by what the controller is reached. Takes milliseconds to a second; never fails, what
     /// cannot be read is empty.
     fn inventory(&self) -> Inventory;
+
+    /// How its drives say that they are. Takes milliseconds a drive where they answer, and minutes at most; never fails, what
+    /// does not answer is not told. Drives that stand still are not woken.
+    fn health(&self) -> Health {
+        Health::default()
+    }
 
     /// What its kernel says now.
     fn observe(&self) -> Result<Observed, MachineError>;

@@ -106,6 +106,8 @@ impl Manage {
 pub struct Pace {
     /// Between two looks at the hardware.
     pub rescan: Duration,
+    /// Between two times that drives are asked how they are.
+    pub health: Duration,
     /// The longest wait before the second attempt to reach a controller; it doubles with each further one.
     pub backoff_first: Duration,
     /// What the doubling ends at.
@@ -118,6 +120,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             rescan: Duration::from_secs(10),
+            health: Duration::from_secs(3600),
             backoff_first: Duration::from_millis(500),
             backoff_limit: Duration::from_secs(30),
             boot_again: Duration::from_secs(180),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use muster_protocol::drift::Drift;
 use muster_protocol::hello::{Progress, Times};
 use muster_protocol::inventory::Inventory;
+use muster_protocol::inventory::health::Health;
 use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
 use muster_protocol::tools::Pinned;
 use muster_protocol::{Digest, Generation, OperationId};
@@ -33,6 +34,8 @@ pub struct Outbox {
     /// What the machine is made of; `None` before the first look. Its digest, once it is to be told: before the controller
     /// was reached it lacks by what.
     pub inventory: Option<(Arc<Inventory>, Option<Digest>)>,
+    /// How the drives say that they are.
+    pub health: Arc<Health>,
     /// What the controller must be asked over a connection of its own.
     pub proof: Option<Proof>,
     /// What the session is to fetch from the controller.
@@ -156,6 +159,8 @@ pub struct Heard {
     pub inventory: Option<Digest>,
     /// Nothing at first: a hello says nothing of it, so each session tells once what there was in this boot.
     pub drift: Drift,
+    /// The same.
+    pub health: Arc<Health>,
 }
 
 impl Outbox {
@@ -208,9 +213,12 @@ impl Outbox {
         if heard.drift != self.drift {
             return Some(Call::Drift(self.drift.clone()));
         }
-        let (inventory, digest) = self.inventory.as_ref()?;
-        let is_known = digest.is_none_or(|digest| heard.inventory == Some(digest));
-        (!is_known).then(|| Call::Inventory(Box::new(Inventory::clone(inventory))))
+        let untold = self.inventory.as_ref().filter(|(_, digest)| digest.is_some_and(|d| heard.inventory != Some(d)));
+        if let Some((inventory, _)) = untold {
+            return Some(Call::Inventory(Box::new(Inventory::clone(inventory))));
+        }
+        // After the inventory, which says what these drives are.
+        (heard.health != self.health).then(|| Call::Health(Health::clone(&self.health)))
     }
 
     /// The digest of the inventory that is to be told.
@@ -233,6 +241,7 @@ impl Outbox {
             Call::Inventory(inventory) => heard.inventory = Some(inventory.digest()),
             Call::Progress(progress) => heard.progress = progress,
             Call::Drift(drift) => heard.drift = drift,
+            Call::Health(health) => heard.health = Arc::new(health),
             Call::Work { operation, state } => {
                 let told = |entry: &&mut (OperationId, Work, Told)| entry.0 == operation && entry.1 == state;
                 if let Some(entry) = self.work.iter_mut().find(told) {
@@ -254,6 +263,7 @@ impl Outbox {
             | Call::Prove { .. }
             | Call::Renew { .. }
             | Call::Drift(_)
+            | Call::Health(_)
             | Call::Fetch { .. } => false,
         }
     }
@@ -270,11 +280,14 @@ fn is_ended(work: &Work) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use muster_protocol::inventory::health::{Drive, Readings, Said};
+
     use super::*;
 
     fn heard(outbox: &Outbox) -> Heard {
         let inventory = outbox.inventory_digest();
-        Heard { changes: 0, progress: outbox.progress.clone(), inventory, drift: Drift::default() }
+        let progress = outbox.progress.clone();
+        Heard { changes: 0, progress, inventory, drift: Drift::default(), health: Arc::default() }
     }
 
     #[test]
@@ -313,6 +326,18 @@ mod tests {
         outbox.answered(&mut first, call.clone(), &Answer::Accepted);
         assert_eq!(outbox.next(&first), None);
         assert_eq!(outbox.next(&heard(&outbox)), Some(call));
+    }
+
+    #[test]
+    fn how_drives_are_is_told_in_every_session_and_when_it_is_another() {
+        let drive = |said| Drive { disk: "serial:A".parse().expect("an id"), name: "sda".into(), said };
+        let mut outbox = Outbox { health: Arc::new(Health { drives: vec![drive(Said::Asleep)] }), ..Outbox::default() };
+        let mut first = heard(&outbox);
+        let call = outbox.next(&first).expect("something to say");
+        outbox.answered(&mut first, call.clone(), &Answer::Accepted);
+        assert_eq!((outbox.next(&first), outbox.next(&heard(&outbox))), (None, Some(call)));
+        outbox.health = Arc::new(Health { drives: vec![drive(Said::Told(Readings::default()))] });
+        assert!(matches!(outbox.next(&first), Some(Call::Health(_))));
     }
 
     #[test]

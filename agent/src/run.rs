@@ -48,7 +48,7 @@ pub async fn run_agent(agent: &Arc<Agent>, jobs: Jobs) -> Ended {
     let work = async {
         agent.reconciler.settled().await;
         let controller = agent.look().await;
-        tokio::join!(agent.reconciler.run(jobs), agent.keep_looking(controller), home);
+        tokio::join!(agent.reconciler.run(jobs), agent.keep_looking(controller), agent.keep_asking_drives(), home);
     };
     tokio::select! {
         ended = dial::dial(agent) => ended,

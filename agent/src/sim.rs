@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use muster_protocol::desired::{MAIN_TABLE, TreeMount};
 use muster_protocol::enroll::{Identity, Tpm};
+use muster_protocol::inventory::health::Health;
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
 use muster_protocol::observed::{
     Address, Admin, Contents, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
@@ -49,6 +50,7 @@ struct World {
     guids: u8,
     /// Disks whose driver is not there before [`Machine::settle`].
     late: Vec<Disk>,
+    health: Health,
     tools: plan::Tools,
     /// What came of them.
     kept: Vec<u8>,
@@ -133,6 +135,7 @@ impl SimMachine {
             powered: Vec::new(),
             guids: 0,
             late: Vec::new(),
+            health: Health::default(),
             tools: plan::Tools::Here,
             kept: Vec::new(),
             notice: Arc::default(),
@@ -149,6 +152,11 @@ impl SimMachine {
     /// Says where the programs of storage steps are.
     pub fn set_tools(&self, tools: plan::Tools) {
         self.world().tools = tools;
+    }
+
+    /// Says how its drives are from now on.
+    pub fn set_health(&self, health: Health) {
+        self.world().health = health;
     }
 
     /// Says which steps go wrong from now on.
@@ -355,6 +363,10 @@ impl Machine for SimMachine {
             software: inventory::Software { kernel: "simulated".into(), agent: env!("CARGO_PKG_VERSION").into() },
             ..Inventory::default()
         }
+    }
+
+    fn health(&self) -> Health {
+        self.world().health.clone()
     }
 
     fn observe(&self) -> Result<Observed, MachineError> {

@@ -7,6 +7,7 @@ use muster_protocol::drift::{Drift, DriftEnd, OnDrift};
 use muster_protocol::enroll::{self, Identity, Leave, Ticket, Tpm};
 use muster_protocol::frame::{self, HEADER, Message};
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
+use muster_protocol::inventory::health::{Drive, Health, Readings, Said};
 use muster_protocol::inventory::{
     Attachment, Carrier, Cpu, Dimm, Disk, Home, Inventory, Link, LinkKind, Medium, Memory, Nic, PciId, Transport,
 };
@@ -182,7 +183,8 @@ fn layers() -> Layers {
     let luks = Luks { version: 2, uuid: "u".into(), label: "l".into(), subsystem: "s".into(), headers: Headers::Whole };
     let member = GroupMember { uuid, device: "sda1".into(), extents: 9, free_extents: 1 };
     let name = GroupName { name: "vg0".into(), uuid };
-    let group = VolumeGroup { name, seqno: 1, extent_bytes: 1 << 22, extents: 9, free_extents: 1, members: vec![member] };
+    let group =
+        VolumeGroup { name, seqno: 1, extent_bytes: 1 << 22, extents: 9, free_extents: 1, members: vec![member] };
     let volume = Volume {
         group: 0,
         name: "data".into(),
@@ -215,8 +217,14 @@ pub fn frames() -> Vec<Vec<u8>> {
         },
     };
     let confirm = to_controller::Call::Confirm { generation: Generation(7), desired: digest, times: Times::default() };
-    let receipt =
-        WipeReceipt { disk: disk.clone(), method: "zeroed".into(), size_bytes: 512, bytes: 512, verified_bytes: 512, milliseconds: 9 };
+    let receipt = WipeReceipt {
+        disk: disk.clone(),
+        method: "zeroed".into(),
+        size_bytes: 512,
+        bytes: 512,
+        verified_bytes: 512,
+        milliseconds: 9,
+    };
     let welcome = Welcome {
         version: 1,
         time_unix_ms: 1_000,
@@ -227,6 +235,8 @@ pub fn frames() -> Vec<Vec<u8>> {
     };
     let end = DriftEnd::Failed { why: "no such device".into() };
     let drift = Drift { number: 1, differences: vec!["bring lan up".into()], end };
+    let told = |said| Drive { disk: disk.clone(), name: "sda".into(), said };
+    let health = Health { drives: vec![told(Said::Asleep), told(Said::Told(Readings::default()))] };
     let apply = Apply {
         generation: Generation(7),
         desired: Desired::default(),
@@ -258,6 +268,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         kind(4, value(&confirm)),
         kind(4, value(&to_controller::Call::Prove { generation: Generation(7) })),
         kind(4, value(&to_controller::Call::Drift(drift))),
+        kind(4, value(&to_controller::Call::Health(health))),
         kind(5, value(&to_controller::Answer::Welcome(welcome))),
         kind(5, value(&to_controller::Answer::Renewed { certificates: vec![vec![0x30]] })),
     ]

@@ -7,6 +7,7 @@ use crate::drift::Drift;
 use crate::frame::Message;
 use crate::hello::{Hello, Progress, Times, Welcome};
 use crate::ids::{Digest, DiskId, Generation, OperationId};
+use crate::inventory::health::{self, Health};
 use crate::inventory::{self, Inventory};
 
 /// A request.
@@ -60,6 +61,8 @@ pub enum Call {
         /// The first byte that is wanted, at most the file's length.
         offset: u64,
     },
+    /// How the machine's drives say that they are: once in every session, and at each change.
+    Health(Health),
 }
 
 /// The most requests of a connection that proves a way.
@@ -176,3 +179,6 @@ pub const MEMORY: usize = Call::LIMIT
     + bounded::LINKS * (size_of::<inventory::Link>() + bounded::LINK_ADDRESSES * size_of::<ipnet::IpNet>())
     + bounded::FLAGS * size_of::<String>()
     + size_of::<Inventory>();
+
+// A health report with every list full takes less.
+const _: () = assert!(bounded::DISKS * size_of::<health::Drive>() <= bounded::DISKS * size_of::<inventory::Disk>());

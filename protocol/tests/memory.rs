@@ -172,6 +172,16 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
         assert!(matches!(decoded, Err(FrameError::Malformed { .. })), "{what}: {decoded:?}");
         assert!(bytes < 4096, "{what}: {bytes} bytes for what is refused");
     }
+    let drive = |name: &str| inventory::health::Drive {
+        disk: "wwn:1".parse().expect("an id"),
+        name: name.into(),
+        said: inventory::health::Said::Told(Default::default()),
+    };
+    let health = |count| value(&Call::Health(inventory::health::Health { drives: vec![drive(""); count] }));
+    let (bytes, decoded) = cost::<Call>(&health(DISKS));
+    assert!(decoded.is_ok() && bytes <= to_controller::MEMORY, "{bytes} bytes for the health of all drives");
+    let (bytes, decoded) = cost::<Call>(&health(DISKS + 1));
+    assert!(decoded.is_err() && bytes < 4096, "{bytes} bytes for the health of too many drives");
     // Lists that say that they are long, and are not.
     for (what, before, lie) in [
         ("versions", &[0][..], 1 << 20),

@@ -2,6 +2,7 @@
 //!
 //! Each part does what it is told and reads what is there; none decides.
 
+pub mod drive;
 pub mod inventory;
 pub mod modules;
 pub mod network;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use muster_protocol::enroll::Identity;
 use muster_protocol::inventory::Inventory;
+use muster_protocol::inventory::health::Health;
 use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
@@ -87,6 +89,10 @@ impl Machine for LinuxMachine {
 
     fn inventory(&self) -> Inventory {
         inventory::read()
+    }
+
+    fn health(&self) -> Health {
+        drive::health()
     }
 
     fn observe(&self) -> Result<Observed, MachineError> {

@@ -71,10 +71,16 @@ impl Client {
 
     /// Asks for a change that may be repeated without harm: each call has a key of its own.
     pub fn post(&self, path: &str, body: Value) -> Result<Value, CliError> {
+        self.post_to(path, body, &[])
+    }
+
+    /// The same with headers: `If-Match` for one.
+    pub fn post_to(&self, path: &str, body: Value, headers: &[(&str, &str)]) -> Result<Value, CliError> {
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|e| CliError::Failed(format!("no random bytes: {e}")))?;
         let key = crate::api::view::uuid(key);
-        Ok(self.send(Method::POST, path, Some(body), &[("idempotency-key", &key)])?.body)
+        let headers = [&[("idempotency-key", key.as_str())][..], headers].concat();
+        Ok(self.send(Method::POST, path, Some(body), &headers)?.body)
     }
 
     /// Changes something in place.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Facts;
 pub use super::enrollment::told::Told;
+pub use super::machine::health::{DriveKey, DriveRecord};
 use super::operation::drift::Drifting;
 pub use super::operation::record::{Decommission, Operation, OperationKind, OperationState, OperationStep};
 

@@ -15,8 +15,8 @@ use super::enrollment::marks::{self, Marks};
 use super::operation::confirmed::Confirmed;
 use super::operation::proven::Proven;
 use super::record::{
-    Address, Answered, AuditHead, Credential, DesiredState, Event, Iso, Lease, Location, Machine, MachineInventory,
-    ModelCard, Operation, Policy, Subnet, Ticket, Token,
+    Address, Answered, AuditHead, Credential, DesiredState, DriveKey, DriveRecord, Event, Iso, Lease, Location,
+    Machine, MachineInventory, ModelCard, Operation, Policy, Subnet, Ticket, Token,
 };
 use super::rollout::record::{Member, MemberKey, Rollout};
 
@@ -213,6 +213,8 @@ tables! {
     machines: Machine by MachineId = |r| r.id, "machine/", "machine", indexed by marks::index_machine;
     /// What they are made of.
     inventories: MachineInventory by MachineId = |r| r.machine, "inventory/", "inventory", indexed by marks::index_inventory;
+    /// How their drives are.
+    drives: DriveRecord by DriveKey = |r| r.key.clone(), "drive/", "drive";
     /// What they should be.
     desired: DesiredState by MachineId = |r| r.machine, "desired/", "desired state";
     /// What they were confirmed to be last.

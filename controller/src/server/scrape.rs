@@ -8,17 +8,20 @@ use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use muster_protocol::inventory::ArrayState;
+use muster_protocol::inventory::health::Verdict;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Unit;
+use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::Api;
 use crate::api::http::Viewer;
 use crate::api::http::door::{self, Door};
+use crate::api::view::drive::verdict;
 use crate::api::view::machine::lifecycle;
 use crate::clock::now_unix_ms;
 use crate::fleet::State;
+use crate::fleet::machine::health::is_there;
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 
@@ -61,6 +64,7 @@ fn text(metrics: &Metrics, state: &State, sessions: &Sessions, started_unix_s: u
         arrays.get_or_create(&[("state", array.state.word())]).inc();
     }
     registry.register("muster_arrays", "Arrays of disks that run on machines, as they last said", arrays);
+    drives(state, &mut registry);
     registry.register("muster_sessions", "Machines that are online", gauge(sessions.count() as u64));
     registry.register(
         "muster_handshakes_in_progress",
@@ -77,6 +81,23 @@ fn text(metrics: &Metrics, state: &State, sessions: &Sessions, started_unix_s: u
     // A String takes whatever is written to it.
     let _ = encode(&mut text, &registry);
     text
+}
+
+/// Drives that machines have, by their own verdicts and by what somebody should look at.
+fn drives(state: &State, registry: &mut Registry) {
+    let verdicts = Family::<[(&str, &str); 1], Gauge>::default();
+    for own in [Verdict::Good, Verdict::Failing, Verdict::Unknown] {
+        verdicts.get_or_create(&[("verdict", verdict(own))]).set(0);
+    }
+    let warnings = Family::<[(&str, &str); 1], Gauge>::default();
+    for drive in state.drives.iter().filter(|drive| is_there(state, drive)) {
+        verdicts.get_or_create(&[("verdict", verdict(drive.readings.verdict))]).inc();
+        for warning in &drive.warnings {
+            warnings.get_or_create(&[("warning", warning.word())]).inc();
+        }
+    }
+    registry.register("muster_drives", "Drives that tell of their health, by their own verdicts", verdicts);
+    registry.register("muster_drive_warnings", "Drives that somebody should look at, by why", warnings);
 }
 
 /// Shown even where there is no such machine.

@@ -173,6 +173,7 @@ async fn answer(
         | Call::Work { .. }
         | Call::Renew { .. }
         | Call::Drift(_)
+        | Call::Health(_)
         | Call::Fetch { .. } => {
             Err(End::breach(Reason::ProofMisused, "a proof is no session: it proves and confirms, and no more"))
         }

@@ -394,7 +394,12 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
     match call {
         Call::Hello(_) => Answer::Refused(Refusal::HelloAgain),
         // In quarantine there is nothing to tell but what the machine is made of.
-        Call::Progress(_) | Call::Confirm { .. } | Call::Prove { .. } | Call::Work { .. } | Call::Drift(_)
+        Call::Progress(_)
+        | Call::Confirm { .. }
+        | Call::Prove { .. }
+        | Call::Work { .. }
+        | Call::Drift(_)
+        | Call::Health(_)
             if peer.welcomed != Welcomed::Member =>
         {
             Answer::Refused(Refusal::BadRequest)
@@ -431,6 +436,7 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
                 Err(error) => refused(id, &error),
             }
         }
+        Call::Health(health) => change(sessions, peer, move |draft| machine::health::told(draft, id, health)).await,
         Call::Confirm { generation, desired, times } => {
             change(sessions, peer, move |draft| machine::confirm(draft, id, generation, desired, times)).await
         }

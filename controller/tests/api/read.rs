@@ -3,6 +3,7 @@
 use axum::http::Method;
 use muster_controller::fleet::{Author, Draft, machine};
 use muster_protocol::VlanTag;
+use muster_protocol::inventory::health::{Drive, Health, Readings, Said, Verdict};
 use muster_protocol::inventory::{Carrier, Home, Link, LinkKind};
 use serde_json::{Value, json};
 
@@ -55,6 +56,45 @@ async fn what_stands_on_nics_is_shown_with_its_addresses_and_with_what_carries_t
     let mut office = on("office", "vlan", "bond0", json!(["10.0.0.7/8", "fe80::1/64"]));
     office["id"] = 42.into();
     assert_eq!(shown["links"], json!([on("bond0", "bond", "eth0", json!(["fe80::1/64"])), office]));
+}
+
+#[tokio::test]
+async fn drives_are_shown_with_their_health_and_those_in_trouble_are_said_in_words() {
+    let lab = Lab::new().await;
+    let id = lab.online("S1").await;
+    let disk = lab.get(format!("/machines/{id}")).await.succeeds().text("/inventory/disks/0/id").to_owned();
+    let drive = |disk: &str, verdict| {
+        let readings = Readings { verdict, temperature_c: Some(41), media_errors: Some(3), ..Readings::default() };
+        Drive { disk: disk.parse().expect("an id"), name: "sda".into(), said: Said::Told(readings) }
+    };
+    let drives = vec![drive(&disk, Verdict::Failing), drive("serial:GONE", Verdict::Failing)];
+    let told = move |draft: &mut Draft| machine::health::told(draft, id, Health { drives });
+    lab.fleet.change(Author::controller(), told).await.expect("stored");
+
+    let shown = lab.get(format!("/machines/{id}")).await.succeeds().body;
+    assert_eq!(
+        shown["troubled_disks"],
+        json!([format!("{disk} (sda): it expects to fail")]),
+        "what is gone is no trouble"
+    );
+    let listed = lab.get(format!("/machines/{id}/disks")).await.succeeds().body;
+    let all = listed["items"].as_array().expect("a list");
+    let one = all.iter().find(|drive| drive["disk"] == *disk).expect("it is there");
+    assert_eq!(
+        (&one["verdict"], &one["warnings"], &one["present"]),
+        (&json!("failing"), &json!(["failing"]), &json!(true))
+    );
+    assert_eq!((&one["temperature_c"], one.get("hours")), (&json!(41), None), "what it does not tell is not there");
+    assert_eq!(
+        (&one["trend"][0]["media_errors"], one["trend"][0]["day"].as_str().map(str::len)),
+        (&json!(3), Some(10))
+    );
+    let gone = all.iter().find(|drive| drive["disk"] == "serial:GONE").expect("it is remembered");
+    assert_eq!(gone["present"], false);
+    let first = lab.get(format!("/machines/{id}/disks?limit=1")).await.succeeds().body;
+    let next =
+        lab.get(format!("/machines/{id}/disks?cursor={}", first["next"].as_str().expect("more"))).await.succeeds();
+    assert_eq!((&first["items"][0], &next.body["items"][0]), (&all[0], &all[1]));
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
-//! Approving, rejecting and retiring machines.
+//! Approving, rejecting and retiring machines, and another disk in one.
 
-use super::Lab;
+use std::future::IntoFuture;
+use std::process::Output;
+
+use muster_protocol::Digest;
+use muster_protocol::to_agent::{Answer, Impact, Plan, Step};
+
+use super::{Lab, made_up, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_decided_already_is_said_so_and_is_no_failure() {
@@ -65,4 +71,55 @@ async fn a_box_becomes_a_machine_that_it_does_not_look_like_only_where_that_is_c
     assert!(lab.says(&[&resolve[..], &["--yes"]].concat()).await.contains("kitchen"));
     assert_eq!(lab.json(&["machine", "list"]).await.as_array().map(Vec::len), Some(1));
     lab.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_takes_anothers_place_in_the_document_once_its_plan_was_shown() {
+    let lab = made_up::Lab::new().await;
+    let id = lab.online("S1").await;
+    let new = lab.get(format!("/machines/{id}")).await.succeeds().text("/inventory/disks/0/id").to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let serving = tokio::spawn(axum::serve(listener, lab.router.clone()).into_future());
+    let (data, machine) = (lab.files.path().to_owned(), id.to_string());
+    let connect = ["--url", &url, "--token", &lab.operator];
+    let muster = |arguments: &[&str]| {
+        let step = Step { action: "write a GPT".into(), impact: Impact::Destroys(new.parse().expect("an id")) };
+        lab.answers(Answer::Planned(Plan { steps: vec![step], digest: Digest::of(b"plan") }));
+        let (data, arguments) = (data.clone(), [arguments, &connect].concat().join(" "));
+        async move { run(&data, &arguments.split(' ').collect::<Vec<_>>()).await }
+    };
+    let said = |output: Output| {
+        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), format!("{out}{error}"))
+    };
+    let desired = || lab.fleet.state().desired.get(&id).map(|record| (record.generation.0, record.desired.clone()));
+
+    let file = data.join("disk.yaml");
+    let partitions = "      partitions: [{number: 1, label: data}]\n  filesystems:\n    - {device: serial:OLD-part1, format: ext4}\n";
+    std::fs::write(&file, format!("storage:\n  disks:\n    - device: serial:OLD\n{partitions}")).expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let applied = muster(&["apply", "-m", &machine, "-f", file, "--no-wait"]).await;
+    assert_eq!(said(applied).0, Some(0));
+    let before = desired();
+
+    let (code, error) = said(muster(&["machine", "disk", "replace", &machine, "serial:OLD", "serial:NONE"]).await);
+    assert!(code == Some(1) && error.contains(&format!("it has {new}")), "{error}");
+    let (code, error) = said(muster(&["machine", "disk", "replace", &machine, "serial:ELSE", &new]).await);
+    assert!(code == Some(1) && error.contains("it names serial:OLD"), "{error}");
+    let replace = ["machine", "disk", "replace", &machine, "serial:OLD", &new];
+    let (code, plan) = said(muster(&[&replace[..], &["--plan"]].concat()).await);
+    assert!(code == Some(0) && plan.contains(&format!("DESTROYS what {new} carries")), "{plan}");
+    let (code, error) = said(muster(&replace).await);
+    assert!(code == Some(1) && error.contains(&format!("--permit-destroy={new}")), "{error}");
+    assert_eq!(desired(), before, "nothing was changed yet");
+
+    let permit = format!("--permit-destroy={new}");
+    let (code, error) = said(muster(&[&replace[..], &["--no-wait", &permit]].concat()).await);
+    assert_eq!(code, Some(0), "{error}");
+    let (generation, now) = desired().expect("desired");
+    let document = muster_controller::documents::render(&now)["storage"].clone();
+    assert_eq!((generation, &document["disks"][0]["device"]), (2, &serde_json::json!(new)));
+    assert_eq!(document["filesystems"][0]["device"], format!("{new}-part1"));
+    serving.abort();
 }

@@ -177,6 +177,31 @@ fn what_agents_tell() {
 }
 
 #[test]
+fn how_drives_are() {
+    use muster_protocol::inventory::health::{Drive, Health, Readings, Said, Verdict};
+    let drive = |said| Drive { disk: "serial:D".parse().expect("an id"), name: "sda".into(), said };
+    let readings = Readings {
+        verdict: Verdict::Failing,
+        critical: 4,
+        temperature_c: Some(-1),
+        critical_c: Some(70),
+        hours: Some(300),
+        used_percent: Some(3),
+        spare_percent: Some(97),
+        spare_threshold: Some(10),
+        reallocated: Some(1),
+        pending: Some(2),
+        uncorrectable: Some(3),
+        media_errors: Some(4),
+        unsafe_shutdowns: None,
+    };
+    let health = Health { drives: vec![drive(Said::Asleep), drive(Said::Told(readings))] };
+    let one = "08 73657269616c3a44 03 736461";
+    let told = "02 04 0101 018c01 01ac02 0103 0161 010a 0101 0102 0103 0104 00";
+    golden(&to_controller::Call::Health(health), &format!("09 02 {one} 00 {one} 01 {told}"));
+}
+
+#[test]
 fn a_file_that_an_agent_fetches() {
     use to_controller::{Answer, Call, Refusal};
     golden(&Call::Fetch { digest: digest(), offset: 300 }, &format!("08 {} ac02", "d1".repeat(32)));

@@ -84,7 +84,7 @@ pub async fn hello(agent: &Agent, connection: &Connection) -> Result<(Welcome, H
     };
     let inventory = digest.filter(|_| welcome.inventory == InventoryWish::Known);
     let (changes, progress) = (outbox.changes, outbox.progress);
-    Ok((welcome, Heard { changes, progress, inventory, drift: Default::default() }))
+    Ok((welcome, Heard { changes, progress, inventory, drift: Default::default(), health: Default::default() }))
 }
 
 /// Keeps the session until it ends. `own` is renewed on the way.

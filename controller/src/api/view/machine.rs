@@ -9,15 +9,17 @@ use muster_protocol::inventory::{Array, Inventory};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::drive::DriveView;
 use super::inventory::InventoryView;
 use super::{Time, uuid};
 use crate::api::live::{Live, Presence};
 use crate::fleet::State;
 use crate::fleet::enrollment::identity;
 use crate::fleet::lease::primary::reaches;
+use crate::fleet::machine::health;
 use crate::fleet::operation::drift;
 use crate::fleet::operation::outcome::{self, Outcome};
-use crate::fleet::record::{Lifecycle, Machine, Maintenance};
+use crate::fleet::record::{DriveRecord, Lifecycle, Machine, Maintenance};
 
 /// One machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -71,6 +73,9 @@ pub struct MachineView {
     /// Arrays of its disks that lack members or are being filled, in words, as it last said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubled_arrays: Vec<String>,
+    /// Drives that somebody should look at, in words, as they last said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubled_disks: Vec<String>,
     /// Addresses of its NICs, and of VLANs, bonds and bridges on them, with their prefix lengths, link-local ones left out.
     pub addresses: Vec<String>,
     /// Manufacturer and product.
@@ -89,6 +94,9 @@ pub struct MachineView {
     /// What it is made of; only where one machine is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<InventoryView>,
+    /// How its drives are, those that it still has; only where one machine is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drives: Vec<DriveView>,
 }
 
 /// A difference that stands between a machine's network and what was confirmed.
@@ -200,6 +208,7 @@ impl MachineView {
             on_drift: machine.drift.rule.word().into(),
             drift: DriftView::of(&machine.drift.found),
             troubled_arrays: inventory.map(troubled_arrays).unwrap_or_default(),
+            troubled_disks: drives(state, machine).filter_map(DriveRecord::trouble).collect(),
             addresses: inventory.map(addresses).unwrap_or_default(),
             model: system.map(|s| format!("{} {}", s.vendor, s.product).trim().to_owned()).unwrap_or_default(),
             serial: system.map_or_else(|| machine.identity.system_serial.clone(), |s| s.serial.clone()),
@@ -209,19 +218,26 @@ impl MachineView {
             version: machine.version,
             presence: PresenceView::of(presence, machine),
             inventory: None,
+            drives: Vec::new(),
         }
     }
 
     /// All that is known.
     pub fn whole(state: &State, live: &dyn Live, machine: &Machine) -> Self {
         let inventory = state.inventories.get(&machine.id).map(Into::into);
-        Self { inventory, ..Self::short(state, live, machine) }
+        let drives = drives(state, machine).map(|drive| DriveView::short(state, drive)).collect();
+        Self { inventory, drives, ..Self::short(state, live, machine) }
     }
 }
 
 /// A lifecycle as the API writes it.
 pub fn lifecycle(lifecycle: &Lifecycle) -> &'static str {
     lifecycle.word()
+}
+
+/// The drives that the machine has.
+fn drives<'a>(state: &'a State, machine: &Machine) -> impl Iterator<Item = &'a DriveRecord> + use<'a> {
+    health::drives(state, machine.id).filter(|drive| health::is_there(state, drive))
 }
 
 fn troubled_arrays(inventory: &Inventory) -> Vec<String> {

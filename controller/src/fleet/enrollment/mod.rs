@@ -22,7 +22,7 @@ use muster_protocol::hello::{Awaits, Progress};
 use muster_protocol::{Digest, Generation, MachineId};
 
 use super::lease::primary;
-use super::machine::save;
+use super::machine::{self, save};
 use super::record::{Lifecycle, Machine, MachineInventory, Maintenance, TicketBound, Told};
 use super::{Draft, Facts, Refusal, State};
 use identity::Match;
@@ -185,6 +185,7 @@ fn tell(draft: &mut Draft, machine: &Machine, identity: &Identity, like: &Match)
 
 fn forget(draft: &mut Draft, id: MachineId) {
     draft.delete::<MachineInventory>(&id);
+    machine::health::forget(draft, id);
     draft.delete::<Machine>(&id);
 }
 
@@ -376,7 +377,6 @@ fn claim_code(random: [u8; 8]) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
-    use crate::fleet::machine;
     use muster_protocol::Mac;
     use muster_protocol::enroll::{SiteCredential, Ticket};
     use ticket::Grant;

@@ -3,6 +3,7 @@
 //! Called by the sessions (what agents say) and the operator API (what people want), inside [`super::Fleet::change`].
 
 mod arrays;
+pub mod health;
 
 use std::collections::BTreeMap;
 

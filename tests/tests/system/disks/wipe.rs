@@ -1,12 +1,14 @@
 //! What `muster machine wipe` destroys, and what it leaves.
 
 use std::fs::File;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use muster_protocol::Digest;
 use muster_tests::disks;
 use muster_tests::lab::{self, Lab, text};
 use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine};
+use serde_json::Value;
 
 #[test]
 fn a_wipe_destroys_what_the_named_disk_carries_as_thoroughly_as_was_asked_and_nothing_else() -> Result<()> {
@@ -32,6 +34,15 @@ fn a_wipe_destroys_what_the_named_disk_carries_as_thoroughly_as_was_asked_and_no
     let name = text(&machine, "/name")?;
     let wipe =
         |disk: &str, level: &str| lab.controller.muster(&["machine", "wipe", name, disk, "--level", level, "--yes"]);
+
+    // Drives are asked when the agent has settled, and told beside the inventory.
+    let healthy = |drive: &Value| drive["verdict"] == "good" && drive["spare_percent"].is_u64();
+    let shown = lab.until(Duration::from_secs(60), "its NVMe drives tell of their health", |machine| {
+        machine["drives"].as_array().is_some_and(|all| all.len() == 2 && all.iter().all(healthy))
+    })?;
+    ensure!(shown["drives"][0]["disk"] == "serial:BESIDE" && shown["drives"][0]["temperature_c"].is_i64(), "{shown}");
+    let listed = lab.controller.muster(&["machine", "disk", "list", name])?;
+    ensure!(listed.contains("serial:SECURE") && listed.contains("good"), "{listed}");
 
     let unknown = lab.controller.command(&["machine", "wipe", name, "serial:NONE", "--yes"])?.output()?;
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();

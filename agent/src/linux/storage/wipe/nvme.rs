@@ -1,26 +1,17 @@
 //! NVMe drives that erase themselves: Sanitize, or Format NVM with a secure erase.
 //!
-//! Called by `wipe`. Numbers are those of the NVM Express Base Specification 2.0 and NVM Command Set Specification 1.0; the
-//! request is the Linux kernel's, include/uapi/linux/nvme_ioctl.h.
+//! Called by `wipe`. Numbers are those of the NVM Express Base Specification 2.0 and NVM Command Set Specification 1.0.
 //! A command that would reach further than the one namespace is not given: another namespace is another disk.
 
-use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
+use crate::linux::drive::nvme::{Command, GET_LOG_PAGE, IDENTIFIED, identify};
 
-/// `_IOWR('N', 0x41, struct nvme_passthru_cmd)`.
-const ADMIN_COMMAND: Opcode = 0xc048_4e41;
-
-const GET_LOG_PAGE: u8 = 0x02;
-const IDENTIFY: u8 = 0x06;
 const FORMAT: u8 = 0x80;
 const SANITIZE: u8 = 0x84;
 
-/// Bytes that Identify answers.
-const IDENTIFIED: usize = 4096;
 /// Of the log of sanitize operations, what is looked at.
 const SANITIZE_LOG: usize = 20;
 const SANITIZE_LOG_PAGE: u32 = 0x81;
@@ -75,7 +66,7 @@ pub(super) fn erase(device: &File, namespace: u32, progress: &mut dyn FnMut(u8))
             Ok(Some(if action == BLOCK_ERASE { "NVMe sanitize, block erase" } else { "NVMe sanitize, crypto erase" }))
         }
         Some(Way::Format(format)) => {
-            Command::new(FORMAT, namespace).with(format).patient().give(device)?;
+            Command::new(FORMAT, namespace).with(format).within(PATIENCE).give(device)?;
             Ok(Some("NVMe format, user data erase"))
         }
     }
@@ -116,12 +107,6 @@ fn way(controller: &[u8; IDENTIFIED], namespace: &[u8; IDENTIFIED], is_alone: bo
     })
 }
 
-fn identify(device: &File, what: u32, namespace: u32) -> io::Result<[u8; IDENTIFIED]> {
-    let mut answer = [0; IDENTIFIED];
-    Command::new(IDENTIFY, namespace).with(what).read(device, &mut answer)?;
-    Ok(answer)
-}
-
 fn sanitized(device: &File) -> io::Result<Sanitized> {
     let mut log = [0; SANITIZE_LOG];
     // Double words to read, less one, in the upper half.
@@ -140,80 +125,6 @@ fn told(log: &[u8; SANITIZE_LOG]) -> Sanitized {
     }
 }
 
-/// `struct nvme_passthru_cmd`.
-#[repr(C)]
-#[derive(Debug, Default)]
-struct Command {
-    opcode: u8,
-    flags: u8,
-    reserved: u16,
-    namespace: u32,
-    words2: [u32; 2],
-    metadata: u64,
-    data: u64,
-    metadata_bytes: u32,
-    data_bytes: u32,
-    words10: [u32; 6],
-    timeout_ms: u32,
-    result: u32,
-}
-
-impl Command {
-    fn new(opcode: u8, namespace: u32) -> Self {
-        Self { opcode, namespace, ..Self::default() }
-    }
-
-    /// CDW10.
-    fn with(mut self, word: u32) -> Self {
-        self.words10[0] = word;
-        self
-    }
-
-    fn patient(mut self) -> Self {
-        self.timeout_ms = PATIENCE.as_millis() as u32;
-        self
-    }
-
-    fn give(self, device: &File) -> io::Result<()> {
-        self.read(device, &mut [])
-    }
-
-    #[allow(unsafe_code)]
-    fn read(mut self, device: &File, answer: &mut [u8]) -> io::Result<()> {
-        (self.data, self.data_bytes) = (answer.as_mut_ptr() as u64, answer.len() as u32);
-        let opcode = self.opcode;
-        // SAFETY: the struct is laid out as the kernel's; the kernel writes `data_bytes` bytes at `data` at most, and
-        // `answer` outlives the call.
-        match unsafe { ioctl(device, Passed(self)) }? {
-            0 => Ok(()),
-            status => Err(io::Error::other(format!("the drive refuses command {opcode:#04x} with status {status:#x}"))),
-        }
-    }
-}
-
-/// As an updater, and the request's own answer counts: it is the drive's status.
-struct Passed(Command);
-
-#[allow(unsafe_code)]
-// SAFETY: the pointer is to the struct that the opcode takes, and the output is the returned number itself.
-unsafe impl Ioctl for Passed {
-    type Output = IoctlOutput;
-
-    const IS_MUTATING: bool = true;
-
-    fn opcode(&self) -> Opcode {
-        ADMIN_COMMAND
-    }
-
-    fn as_ptr(&mut self) -> *mut c_void {
-        (&raw mut self.0).cast()
-    }
-
-    unsafe fn output_from_ptr(out: IoctlOutput, _: *mut c_void) -> rustix::io::Result<IoctlOutput> {
-        Ok(out)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,12 +133,6 @@ mod tests {
         let mut answer = [0; IDENTIFIED];
         (answer[256], answer[328], answer[524]) = (commands, sanitizes, format);
         answer
-    }
-
-    #[test]
-    fn a_request_is_as_large_as_the_kernels() {
-        assert_eq!(size_of::<Command>(), 72);
-        assert_eq!(ADMIN_COMMAND >> 16 & 0x3fff, 72);
     }
 
     #[test]

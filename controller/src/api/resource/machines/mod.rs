@@ -1,5 +1,6 @@
 //! Machines: who is there, and what operators decide about them.
 
+mod disks;
 mod power;
 pub(super) mod wipe;
 
@@ -31,6 +32,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(reject))
         .routes(routes!(retire))
         .routes(routes!(resolve))
+        .merge(disks::router())
         .merge(power::router())
         .merge(wipe::router())
 }

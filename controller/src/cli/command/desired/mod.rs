@@ -3,6 +3,7 @@
 
 mod fleet;
 mod place;
+pub mod replace;
 pub mod rollout;
 
 use std::path::PathBuf;
@@ -261,16 +262,8 @@ impl ApplyArgs {
         }
         let applied = client.post(&format!("{machine}/apply"), body);
         let operation = applied.map_err(|error| self.target.named(error))?;
-        let generation = text(&operation, "/generation");
-        let online = is_online(&client, &machine)?;
-        if self.no_wait || !online {
-            let why = if online { "" } else { "; the machine is offline and follows when it comes back" };
-            print(&format!("generation {generation} is desired, operation {}{why}\n", text(&operation, "/id")));
-            return Ok(());
-        }
-        let ended = follow(&client, &operation).map_err(|error| self.target.placed(&document).error(error))?;
-        print(&done(&ended));
-        Ok(())
+        carried_out(&client, &machine, &operation, self.no_wait)
+            .map_err(|error| self.target.placed(&document).error(error))
     }
 
     /// Shows the plan and answers the permit for what it destroys; `None` where it destroys nothing.
@@ -281,26 +274,51 @@ impl ApplyArgs {
         document: &str,
         permitted: &[String],
     ) -> Result<Option<Value>, CliError> {
-        let permitted: Vec<&str> = permitted.iter().map(String::as_str).filter(|disk| !disk.is_empty()).collect();
         let plan = plan(client, &self.target, machine, document)?;
-        let disks = plan["destroys"].as_array().cloned().unwrap_or_default();
-        if disks.is_empty() {
-            return Ok(None);
+        if !destroyed(&plan).is_empty() {
+            eprint!("{}", steps(&plan));
         }
-        eprint!("{}", steps(&plan));
-        let names: Vec<String> = disks.iter().map(|disk| text(disk, "")).collect();
-        if let Some(other) = names.iter().find(|name| !permitted.is_empty() && !permitted.contains(&name.as_str())) {
-            return Err(CliError::Failed(format!("the plan destroys what {other} carries, which was not permitted")));
-        }
-        let question = format!("What {} carry will be lost.", names.join(", "));
-        // Disks that were named were thought of; without a name, somebody must say yes.
-        let is_meant = self.yes || ask::is_meant(&question).unwrap_or(!permitted.is_empty());
-        if !is_meant {
-            let remedy = format!("write --permit-destroy={}, or add --yes", names.join(","));
-            return Err(CliError::Failed(format!("not confirmed, nothing was changed; {remedy}")));
-        }
-        Ok(Some(json!({"plan": plan["digest"], "disks": disks})))
+        permit(&plan, permitted, self.yes)
     }
+}
+
+/// The disks that a plan takes everything from.
+fn destroyed(plan: &Value) -> Vec<String> {
+    let disks = plan["destroys"].as_array().map(Vec::as_slice).unwrap_or_default();
+    disks.iter().map(|disk| text(disk, "")).collect()
+}
+
+/// The permit for what a plan that was shown destroys, once that is meant; `None` where it destroys nothing.
+fn permit(plan: &Value, permitted: &[String], yes: bool) -> Result<Option<Value>, CliError> {
+    let permitted: Vec<&str> = permitted.iter().map(String::as_str).filter(|disk| !disk.is_empty()).collect();
+    let names = destroyed(plan);
+    if names.is_empty() {
+        return Ok(None);
+    }
+    if let Some(other) = names.iter().find(|name| !permitted.is_empty() && !permitted.contains(&name.as_str())) {
+        return Err(CliError::Failed(format!("the plan destroys what {other} carries, which was not permitted")));
+    }
+    let question = format!("What {} carry will be lost.", names.join(", "));
+    // Disks that were named were thought of; without a name, somebody must say yes.
+    let is_meant = yes || ask::is_meant(&question).unwrap_or(!permitted.is_empty());
+    if !is_meant {
+        let remedy = format!("write --permit-destroy={}, or add --yes", names.join(","));
+        return Err(CliError::Failed(format!("not confirmed, nothing was changed; {remedy}")));
+    }
+    Ok(Some(json!({"plan": plan["digest"], "disks": plan["destroys"]})))
+}
+
+/// Follows what was applied to its end, where the machine is there and that is wanted.
+fn carried_out(client: &Client, machine: &str, operation: &Value, no_wait: bool) -> Result<(), CliError> {
+    let online = is_online(client, machine)?;
+    if no_wait || !online {
+        let why = if online { "" } else { "; the machine is offline and follows when it comes back" };
+        let (generation, id) = (text(operation, "/generation"), text(operation, "/id"));
+        print(&format!("generation {generation} is desired, operation {id}{why}\n"));
+        return Ok(());
+    }
+    print(&done(&follow(client, operation)?));
+    Ok(())
 }
 
 /// The last line of an apply that succeeded.

@@ -1,6 +1,7 @@
 //! `muster machine`.
 
 mod decide;
+mod disk;
 mod sheet;
 pub(super) mod wipe;
 
@@ -46,6 +47,9 @@ pub enum MachineCommand {
     /// Whatever is not as it was confirmed is seen at once. A machine repairs it by itself, also where the change cut it off,
     /// or only tells. `muster events` says what was found; `muster machine show` what still differs.
     Drift(Drift),
+    /// Disks of a machine: how they are and were, and another one in place of one
+    #[command(subcommand)]
+    Disk(disk::DiskCommand),
     /// Destroy what disks of a machine carry
     ///
     /// The machine must be available and online. Cannot be undone.
@@ -217,7 +221,9 @@ const COLUMNS: &[Column] = &[
         let drift = if m["drift"].is_object() { ", drift" } else { "" };
         let arrays = m["troubled_arrays"].as_array().is_some_and(|arrays| !arrays.is_empty());
         let arrays = if arrays { ", array in trouble" } else { "" };
-        format!("{}{drift}{arrays}", progress.trim())
+        let disks = m["troubled_disks"].as_array().is_some_and(|disks| !disks.is_empty());
+        let disks = if disks { ", disk in trouble" } else { "" };
+        format!("{}{drift}{arrays}{disks}", progress.trim())
     }),
     Column("addresses", |m| joined(m, "/addresses")),
     Column("model", |m| text(m, "/model")),
@@ -276,6 +282,7 @@ impl MachineCommand {
             Self::Approve(approve) => approve.run(),
             Self::Reject(reject) => reject.run(),
             Self::Retire(retire) => retire.run(),
+            Self::Disk(disk) => disk.run(),
             Self::Wipe(wipe) => wipe.run(),
             Self::Resolve(resolve) => resolve.run(),
             Self::Label(Label { machine, labels, connect }) => {

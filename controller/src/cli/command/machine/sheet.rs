@@ -15,6 +15,7 @@ pub fn sheet(machine: &Value, retired: &str) -> String {
     for (list, columns) in [
         ("/inventory/memory/dimms", DIMMS),
         ("/inventory/disks", DISKS),
+        ("/drives", DRIVES),
         ("/inventory/arrays", ARRAYS),
         ("/inventory/nics", NICS),
         ("/inventory/links", LINKS),
@@ -65,6 +66,7 @@ const FACTS: &[Column] = &[
         }
     }),
     Column("arrays", |m| joined(m, "/troubled_arrays")),
+    Column("disks", |m| joined(m, "/troubled_disks")),
     Column("on drift", |m| Some(text(m, "/on_drift")).filter(|word| word != "default").unwrap_or_default()),
     Column("labels", |m| {
         let labels = m["labels"].as_object().cloned().unwrap_or_default();
@@ -134,6 +136,34 @@ const DISKS: &[Column] = &[
         id => id,
     }),
 ];
+
+/// How drives are, wherever they are listed.
+pub(super) const DRIVES: &[Column] = &[
+    Column("health of", |d| text(d, "/name")),
+    Column("disk", |d| text(d, "/disk")),
+    Column("verdict", |d| match (d["present"] == false, text(d, "/verdict")) {
+        (true, verdict) => format!("{verdict}, gone"),
+        (false, verdict) => verdict,
+    }),
+    Column("warnings", |d| joined(d, "/warnings")),
+    Column("temperature", |d| unit(d, "/temperature_c", " C")),
+    Column("hours", |d| text(d, "/hours")),
+    Column("used", |d| unit(d, "/used_percent", "%")),
+    Column("spare", |d| unit(d, "/spare_percent", "%")),
+    Column("reallocated", |d| text(d, "/reallocated")),
+    Column("pending", |d| text(d, "/pending")),
+    Column("uncorrectable", |d| text(d, "/uncorrectable")),
+    Column("media errors", |d| text(d, "/media_errors")),
+    Column("unsafe shutdowns", |d| text(d, "/unsafe_shutdowns")),
+];
+
+/// A number with its unit; empty where there is none.
+pub(super) fn unit(value: &Value, pointer: &str, unit: &str) -> String {
+    match text(value, pointer) {
+        number if number.is_empty() => number,
+        number => format!("{number}{unit}"),
+    }
+}
 
 const ARRAYS: &[Column] = &[
     Column("array", |a| text(a, "/name")),

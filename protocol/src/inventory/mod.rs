@@ -4,6 +4,8 @@
 //! It travels only when its digest is one the controller does not have.
 //! Texts from firmware are trimmed, cut to 128 bytes, and empty where the firmware says nothing.
 
+pub mod health;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
