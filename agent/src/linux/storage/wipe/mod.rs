@@ -3,6 +3,7 @@
 //! Called by the glue when a machine is wiped or decommissioned. How thoroughly is the caller's word; what a disk cannot do
 //! itself is done by overwriting it, and read back it is in any case.
 
+mod ata;
 mod nvme;
 
 use std::io;
@@ -13,10 +14,13 @@ use muster_protocol::inventory::Transport;
 use muster_protocol::observed::{Contents, Disk, Partition};
 use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::to_controller::WipeReceipt;
+use rustix::fs::OFlags;
 
+use self::ata::Erased;
 use super::device::{CHUNK, Device, Share};
 use super::signatures::{HEAD, TAIL};
 use super::{mounts, trees};
+use crate::linux::drive;
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::sysfs;
 use crate::machine::{MachineError, Percent};
@@ -50,6 +54,7 @@ pub fn wipe_on(
 ) -> Result<WipeReceipt, MachineError> {
     let begun = Instant::now();
     let failed = |source| MachineError::os(format!("wipe {id}"), source);
+    unlock(disks, id)?;
     let disk = disks.observe_one(id)?;
     if !disk.held.is_empty() {
         return Err(MachineError::Unable(format!("wipe {id}: {}", disk.held)));
@@ -82,8 +87,8 @@ pub fn wipe_on(
         WipeLevel::Secure => {
             match erase_itself(&disk, &node, &device, &mut meter)? {
                 // It may read as anything now.
-                Some(method) => clear(&device, &mut meter).map(|_| method),
-                None => overwrite(&device, &stretches, &mut meter).map(|()| "overwritten"),
+                Erased::By(method) => clear(&device, &mut meter).map(|_| method),
+                Erased::Not(instead) => overwrite(&device, &stretches, &mut meter).map(|()| instead),
             }
         }
     };
@@ -161,25 +166,37 @@ fn clear(device: &Device, meter: &mut Meter<'_>) -> io::Result<&'static str> {
     Ok("discarded")
 }
 
-/// Has a drive erase itself that can, and sees that what it carried is gone; `None` for one that cannot.
-fn erase_itself(
-    disk: &Disk,
-    node: &Node,
-    device: &Device,
-    meter: &mut Meter<'_>,
-) -> Result<Option<&'static str>, MachineError> {
+/// Takes our password off a drive that lost its power while it erased itself: before that nothing of it can be read.
+fn unlock(disks: &Disks, id: &DiskId) -> Result<(), MachineError> {
+    let disk = disks.find(id)?;
+    let Some(node) = disks.node(&disk.name).filter(|node| drive::is_ata(disk.transport, &node.path)) else {
+        return Ok(());
+    };
+    let failed = |source| MachineError::os(format!("unlock {id}"), source);
+    let device = disks.open(&node, OFlags::RDONLY | OFlags::NONBLOCK).map_err(failed)?;
+    if ata::release(&device).map_err(failed)? {
+        crate::info!("{id} was locked by an erase that was cut off, and is unlocked");
+    }
+    Ok(())
+}
+
+/// Has a drive erase itself that can, and sees that what it carried is gone.
+fn erase_itself(disk: &Disk, node: &Node, device: &Device, meter: &mut Meter<'_>) -> Result<Erased, MachineError> {
     let failed = |source| MachineError::os(format!("have {} erase itself", disk.name), source);
     let namespace = sysfs::number::<u32>(node.path.join("nsid"));
-    let (Transport::Nvme, Some(namespace)) = (disk.transport, namespace) else {
-        meter.add(device.size);
-        return Ok(None);
-    };
     let before = pieces(device).map_err(failed)?;
     let begun = meter.done;
     let mut tell = |percent: u8| meter.set(begun + device.size / 100 * u64::from(percent.min(100)));
-    let method = nvme::erase(device.file(), namespace, &mut tell).map_err(failed)?;
+    let erased = match (disk.transport, namespace) {
+        (Transport::Nvme, Some(namespace)) => {
+            let method = nvme::erase(device.file(), namespace, &mut tell).map_err(failed)?;
+            method.map_or(Erased::Not("overwritten"), Erased::By)
+        }
+        (transport, _) if drive::is_ata(transport, &node.path) => ata::erase(device.file()).map_err(failed)?,
+        _ => Erased::Not("overwritten"),
+    };
     meter.set(begun + device.size);
-    if method.is_some() {
+    if let Erased::By(_) = erased {
         device.drop_cache().map_err(failed)?;
         let is_left = |(at, piece): &(u64, Vec<u8>)| Ok(device.read(*at, PIECE)? == *piece);
         for piece in &before {
@@ -189,7 +206,7 @@ fn erase_itself(
             }
         }
     }
-    Ok(method)
+    Ok(erased)
 }
 
 /// What lies on a device here and there, zeros left out.

@@ -42,7 +42,7 @@ pub enum WipeLevel {
     /// All of it is overwritten with zeros.
     #[default]
     Full,
-    /// The disk erases itself (NVMe sanitize or format).
+    /// The disk erases itself (NVMe sanitize or format, ATA secure erase).
     Secure,
 }
 

@@ -42,7 +42,7 @@ pub enum WipeLevel {
     Quick,
     /// Hours: all of it is overwritten with zeros
     Full,
-    /// The disk erases itself, spare blocks included: NVMe sanitize or format
+    /// The disk erases itself, spare blocks included: NVMe sanitize or format, ATA secure erase
     Secure,
 }
 
