@@ -87,7 +87,7 @@ fn the_kernel_of_machines_does_what_the_agent_asks_of_it() -> Result<()> {
     Ok(())
 }
 
-/// Everything in `agent/tests/tools_kernel.rs`: the tools image of the image that machines boot.
+/// Everything in `agent/tests/tools_kernel/`: the tools image of the image that machines boot.
 #[test]
 fn the_kernel_of_machines_mounts_the_tools_and_runs_them() -> Result<()> {
     let programs = artifacts::test_programs("tools_kernel")?;

@@ -104,10 +104,11 @@ impl Device {
 
     /// Whether all of it is zero, as far as the device itself says once its cache is empty.
     pub(super) fn is_zero(&self, start: u64, len: u64) -> io::Result<bool> {
-        let mut bytes = vec![0; CHUNK];
+        let chunk = len.min(CHUNK as u64);
+        let mut bytes = vec![0; chunk as usize];
         let mut at = start;
         while at < start + len {
-            let now = &mut bytes[..(start + len - at).min(CHUNK as u64) as usize];
+            let now = &mut bytes[..(start + len - at).min(chunk) as usize];
             self.file.read_exact_at(now, at)?;
             if !is_zeros(now) {
                 return Ok(false);

@@ -8,6 +8,7 @@ mod device;
 pub mod disks;
 pub mod gpt;
 mod grow;
+pub mod layers;
 mod make;
 mod mounts;
 pub mod signatures;

@@ -6,6 +6,7 @@
 pub mod image;
 
 use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -33,11 +34,21 @@ pub fn are_here() -> bool {
 ///
 /// Errors: there is none of this name, or it failed; what it was to write then carries anything.
 pub fn run(program: &'static str, args: &[&OsStr]) -> Result<(), MachineError> {
-    let run = command(program)?
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| MachineError::os(format!("run {program}"), source))?;
+    run_told(program, args, &[])
+}
+
+/// The same, and the program is told something on its standard input: a secret, which neither an argument nor a file may
+/// hold. Not more than a pipe takes at once.
+pub fn run_told(program: &'static str, args: &[&OsStr], told: &[u8]) -> Result<(), MachineError> {
+    let mut command = command(program)?;
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let talk = || -> io::Result<_> {
+        let mut child = command.spawn()?;
+        // It ends when this is dropped. Who does not listen says why himself.
+        let _ = child.stdin.take().map(|mut pipe| pipe.write_all(told));
+        child.wait_with_output()
+    };
+    let run = { talk }().map_err(|source| MachineError::os(format!("run {program}"), source))?;
     if run.status.success() {
         return Ok(());
     }
@@ -54,7 +65,9 @@ pub fn run(program: &'static str, args: &[&OsStr]) -> Result<(), MachineError> {
 pub fn run_alone(program: &'static str, args: &[&OsStr]) -> Result<(), MachineError> {
     for _ in 0..40 {
         match run(program, args) {
-            Err(MachineError::Program { output, .. }) if output.contains("busy") || output.contains("in use by") => {
+            Err(MachineError::Program { output, .. })
+                if ["busy", "in use by", "exclusive access"].iter().any(|word| output.contains(word)) =>
+            {
                 std::thread::sleep(Duration::from_millis(50));
             }
             other => return other,
@@ -71,6 +84,8 @@ pub fn command(program: &str) -> Result<Command, MachineError> {
         .or_else(|| of_system(program))
         .ok_or_else(|| MachineError::Unable(format!("run {program}: it is not there; install {}", package(program))))?;
     command.env("LC_ALL", "C");
+    // The device mapper's programs make their nodes in /dev themselves, and wait for no udev; LVM reads no configuration.
+    command.env("DM_DISABLE_UDEV", "1").env("LVM_SYSTEM_DIR", "").env("LVM_SUPPRESS_FD_WARNINGS", "1");
     Ok(command)
 }
 
@@ -89,6 +104,9 @@ fn package(program: &str) -> &'static str {
         "mkfs.xfs" | "xfs_db" | "xfs_growfs" => "xfsprogs",
         "mkfs.btrfs" | "btrfs" => "btrfs-progs",
         "mkfs.vfat" | "fatlabel" => "dosfstools",
+        "mdadm" => "mdadm",
+        "cryptsetup" => "cryptsetup-bin",
+        "lvm" => "lvm2",
         _ => "e2fsprogs",
     }
 }

@@ -37,6 +37,15 @@ const SAMPLE: usize = 4096;
 /// Labels of LVM2 lie in the first 2 KiB.
 const LABELS: u64 = 2048;
 
+/// The stretches between the ends that are looked at: first byte, bytes.
+pub fn samples(size: u64) -> impl Iterator<Item = (u64, u64)> {
+    let sample = SAMPLE as u64;
+    (1..=SAMPLES).map(move |i| {
+        let at = (size / (SAMPLES + 1)).saturating_mul(i) / sample * sample;
+        (at, (size - at).min(sample))
+    })
+}
+
 /// What all disks of this machine carry now, and what stands on them.
 pub fn observe() -> Result<(Vec<Disk>, Layers), MachineError> {
     Disks::of_this_machine().observe_all()
@@ -336,10 +345,8 @@ impl Region<'_> {
     /// Blank ends are not yet a blank disk.
     fn doubt(&self, contents: Contents) -> io::Result<Contents> {
         if contents == Contents::Blank {
-            for i in 1..=SAMPLES {
-                let at = (self.size / (SAMPLES + 1)).saturating_mul(i) / SAMPLE as u64 * SAMPLE as u64;
-                let len = (self.size - at).min(SAMPLE as u64) as usize;
-                if !is_zeros(&self.read(at, len)?) {
+            for (at, len) in samples(self.size) {
+                if !is_zeros(&self.read(at, len as usize)?) {
                     return Ok(Contents::Unknown);
                 }
             }

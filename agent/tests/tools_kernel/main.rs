@@ -3,6 +3,8 @@
 //! For the guest of tests/tests/system/kernel.rs, which has the image at `/tools.image` and nothing else of what the image
 //! brings; elsewhere these tests are left out, and say why.
 
+mod layers;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::Path;
