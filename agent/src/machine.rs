@@ -9,7 +9,6 @@ use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_protocol::DiskId;
 use muster_protocol::enroll::Identity;
 use muster_protocol::inventory::Inventory;
 use muster_protocol::inventory::health::Health;
@@ -17,6 +16,7 @@ use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::tools::Pinned;
+use muster_protocol::{DiskId, DiskKey};
 use tokio::sync::Notify;
 
 use crate::plan;
@@ -80,6 +80,13 @@ pub trait Machine: Send + Sync + 'static {
     fn open_tools(&self, _pinned: &Pinned) -> Result<(), MachineError> {
         Err(MachineError::Unable("use tools".into()))
     }
+
+    /// Keeps the key of an encrypted volume of this name and with this UUID in its header, in memory and nowhere else, until
+    /// [`Machine::forget_keys`].
+    fn keep_key(&self, _name: &str, _uuid: [u8; 16], _key: DiskKey) {}
+
+    /// Overwrites the keys that are kept: the steps that needed them are done.
+    fn forget_keys(&self) {}
 
     /// Destroys what a disk carries, its partitions included, and proves it by reading back.
     fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError>;

@@ -12,7 +12,7 @@ use muster_protocol::drift::Drift;
 use muster_protocol::hello::{Progress, Times};
 use muster_protocol::inventory::Inventory;
 use muster_protocol::inventory::health::Health;
-use muster_protocol::to_controller::{Answer, Call, Refusal, Work};
+use muster_protocol::to_controller::{Answer, Call, KeyUse, Refusal, Work};
 use muster_protocol::tools::Pinned;
 use muster_protocol::{Digest, Generation, OperationId};
 use tokio::time::Instant;
@@ -40,6 +40,8 @@ pub struct Outbox {
     pub proof: Option<Proof>,
     /// What the session is to fetch from the controller.
     pub fetch: Option<Fetch>,
+    /// The key that the session is to ask the controller for.
+    pub key: Option<Wish>,
     /// How often the network became another one: what was begun before may be waiting for an answer that cannot come.
     pub changes: u64,
     /// The last of them after which a session was heard of.
@@ -102,6 +104,21 @@ impl Fetch {
     pub fn begin(pinned: Pinned) -> Self {
         Self { pinned, got: 0, came: Came::Waiting, trouble: String::new() }
     }
+}
+
+/// The key of an encrypted volume, asked for. The key itself goes to the machine and is never here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// What the volume is called.
+    pub name: String,
+    /// UUID in its header.
+    pub uuid: [u8; 16],
+    /// What for.
+    pub use_for: KeyUse,
+    /// Whether the machine has it.
+    pub came: Came,
+    /// Why the last attempt did not go on, empty before the first.
+    pub trouble: String,
 }
 
 /// What a proof asks.
@@ -172,6 +189,9 @@ impl Outbox {
         }
         if let Some(fetch) = &mut self.fetch {
             fetch.came = Came::Overtaken;
+        }
+        if let Some(wish) = &mut self.key {
+            wish.came = Came::Overtaken;
         }
     }
 
@@ -248,7 +268,12 @@ impl Outbox {
                     entry.2 = Told::Yes;
                 }
             }
-            Call::Hello(_) | Call::Renew { .. } | Call::Confirm { .. } | Call::Prove { .. } | Call::Fetch { .. } => {}
+            Call::Hello(_)
+            | Call::Renew { .. }
+            | Call::Confirm { .. }
+            | Call::Prove { .. }
+            | Call::Fetch { .. }
+            | Call::Key { .. } => {}
         }
     }
 
@@ -264,7 +289,8 @@ impl Outbox {
             | Call::Renew { .. }
             | Call::Drift(_)
             | Call::Health(_)
-            | Call::Fetch { .. } => false,
+            | Call::Fetch { .. }
+            | Call::Key { .. } => false,
         }
     }
 

@@ -19,11 +19,13 @@ pub mod ids;
 pub mod inventory;
 pub mod observed;
 pub mod outcome;
+pub mod secret;
 pub mod to_agent;
 pub mod to_controller;
 
 pub use carried::{handed, tools};
 pub use ids::{BootId, Digest, DiskId, Generation, Mac, MachineId, OperationId, VlanTag};
+pub use secret::DiskKey;
 
 /// The one protocol version that exists; see [`hello::version`] for the policy.
 pub use hello::version;

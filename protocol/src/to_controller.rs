@@ -9,6 +9,7 @@ use crate::hello::{Hello, Progress, Times, Welcome};
 use crate::ids::{Digest, DiskId, Generation, OperationId};
 use crate::inventory::health::{self, Health};
 use crate::inventory::{self, Inventory};
+use crate::secret::DiskKey;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,25 @@ pub enum Call {
     },
     /// How the machine's drives say that they are: once in every session, and at each change.
     Health(Health),
+    /// The key of an encrypted volume that the machine's desired state describes, and whose key is the controller's.
+    /// Asking again is answered with the same key.
+    Key {
+        /// What the volume is called in the desired state.
+        name: String,
+        /// UUID in its header, in the byte order in which it is printed.
+        uuid: [u8; 16],
+        /// What for.
+        use_for: KeyUse,
+    },
+}
+
+/// What a key is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyUse {
+    /// The volume is about to be made: a key is made as well, unless there is one.
+    Make,
+    /// It is there. A key that was made now would not open it.
+    Open,
 }
 
 /// The most requests of a connection that proves a way.
@@ -134,6 +154,8 @@ pub enum Answer {
         /// The length of the whole file.
         bytes: u64,
     },
+    /// To [`Call::Key`]. It is durable on the controller.
+    Key(DiskKey),
 }
 
 impl Message for Answer {
@@ -167,6 +189,19 @@ pub enum Refusal {
     /// There is no file of these contents.
     #[error("the controller has no such file")]
     NoSuchFile,
+    /// The desired state has no encrypted volume of this name whose key is the controller's.
+    #[error("the machine's document has no such encrypted volume whose key is the controller's")]
+    NotDesired,
+    /// It has no key of a volume that is there.
+    #[error(
+        "the controller has no key of this volume: it was made for another machine or by another controller, or the \
+         controller's database is older than the volume; give the document `wipe_volume: true` to make it anew, or restore \
+         the database"
+    )]
+    NoSuchKey,
+    /// A machine has as many keys as it may have.
+    #[error("the controller keeps as many keys for this machine as it does for one; have all of its disks wiped first")]
+    TooManyKeys,
 }
 
 /// The most memory that a decoded [`Call`] takes: the fullest inventory, with the heap's own room for texts left out.

@@ -136,7 +136,7 @@ async fn ask(connection: &Connection, call: &Call) -> Result<Proven, Trouble> {
         Answer::Accepted => Ok(Proven::Yes),
         Answer::Refused(Refusal::Outdated) => Ok(Proven::Overtaken),
         Answer::Refused(refusal) => Err(Trouble::Unproven(refusal.to_string())),
-        Answer::Welcome(_) | Answer::Renewed { .. } | Answer::File { .. } => {
+        Answer::Welcome(_) | Answer::Renewed { .. } | Answer::File { .. } | Answer::Key(_) => {
             Err(Trouble::Unproven("a strange answer".to_owned()))
         }
     }

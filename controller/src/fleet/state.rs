@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::enrollment::marks::{self, Marks};
+use super::machine::keys::{KeyOf, VolumeKey};
 use super::operation::confirmed::Confirmed;
 use super::operation::proven::Proven;
 use super::record::{
@@ -221,6 +222,8 @@ tables! {
     confirmed: Confirmed by MachineId = |r| r.machine, "confirmed/", "confirmed state";
     /// What they have proven and not yet said that they keep.
     proven: Proven by MachineId = |r| r.machine, "proven/", "proven state";
+    /// Keys of their encrypted volumes.
+    volume_keys: VolumeKey by KeyOf = |r| r.of, "volume-key/", "key of an encrypted volume";
     /// Work, done and to be done.
     operations: Operation by OperationId = |r| r.id, "operation/", "operation", indexed by State::index_operation;
     /// Sites.

@@ -1,8 +1,9 @@
 //! The certificate authority: made on first start, signs agents and the controller itself.
 //!
 //! Everything it keeps lies in one folder, `pki` in the data directory: `ca.pem` (the CAs in force, for the controller
-//! alone), `boot.pem` (the boot CA, where there is one: [`boot`]) and `reset.key` (QUIC's stateless reset key, kept so that
-//! agents notice a restart at once). Where the operator gives a passphrase, all of them are encrypted ([`vault`]).
+//! alone), `boot.pem` (the boot CA, where there is one: [`boot`]), `disks.key` (what the keys of machines' encrypted volumes
+//! are sealed with, where there are any: [`disks`]) and `reset.key` (QUIC's stateless reset key, kept so that agents notice
+//! a restart at once). Where the operator gives a passphrase, all of them are encrypted ([`vault`]).
 //! The certificates for people and `curl --cacert` are `ca.crt` in the data directory itself.
 //! It does not decide who gets a certificate (`sessions`), and keeps no list of those it made: a machine's record holds
 //! the key that is in force.
@@ -10,6 +11,7 @@
 mod agents;
 mod authority;
 mod boot;
+mod disks;
 mod own;
 mod vault;
 
@@ -29,6 +31,7 @@ use tokio::sync::watch;
 pub use agents::{AgentCertificate, AgentRequest, AgentVerifier, RequestError};
 pub use authority::{Authority, Described};
 pub use boot::BootAuthority;
+pub use disks::{DiskSeal, Sealed};
 pub use own::{ForBooting, Hosts, OwnCertificate};
 pub use vault::{PassphraseError, Vault};
 
@@ -50,6 +53,10 @@ const RESET: &str = "reset.key";
 const RESET_BYTES: usize = 64;
 const RESET_KEY: &str = "RESET KEY";
 
+/// What the keys of machines' encrypted volumes are sealed with; see [`disks`].
+const DISKS: &str = "disks.key";
+const DISKS_KEY: &str = "DISKS KEY";
+
 /// How long the controller's own certificate is good; a new one is made when half of it has passed.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -67,6 +74,7 @@ pub struct Pki {
     /// Held by whoever replaces the authority, or makes that for booting.
     changing: Mutex<()>,
     reset_key: [u8; 64],
+    disks: OnceLock<Arc<DiskSeal>>,
 }
 
 /// The authority as it is to be. Nothing has happened before [`Pki::commit`].
@@ -191,9 +199,33 @@ impl Pki {
         };
         let reset_key = reset.contents().try_into().map_err(|_| wrong())?;
 
+        let file = folder.join(DISKS);
+        let disks = match read(&file)? {
+            None => None,
+            Some(bytes) => {
+                let wrong =
+                    || PkiError::Contents { file: file.clone(), expected: "the key that disk keys are sealed with" };
+                let found = pem::parse(&bytes).map_err(|_| wrong())?;
+                let (plain, found) = vault.open(&file, &found, |plain| plain.len() == disks::SEAL_BYTES)?;
+                Some((DiskSeal::of(plain.contents()).ok_or_else(wrong)?, plain, found))
+            }
+        };
+        let (disk_seal, disks_written) = match disks {
+            None => (OnceLock::new(), None),
+            Some((seal, plain, found)) => (Arc::new(seal).into(), (found == Found::ToBeWritten).then_some(plain)),
+        };
+
         let authority = watch::Sender::new(Arc::new(authority));
         let changing = Mutex::default();
-        let pki = Self { data: data.to_owned(), vault, authority, boot: boot_authority, changing, reset_key };
+        let pki = Self {
+            data: data.to_owned(),
+            vault,
+            authority,
+            boot: boot_authority,
+            changing,
+            reset_key,
+            disks: disk_seal,
+        };
         if ca_found == Found::ToBeWritten {
             pki.write_ca(CA, &ca)?;
         }
@@ -205,6 +237,9 @@ impl Pki {
             let plain = sealed.tag() == RESET_KEY;
             let bytes = if plain { reset_key.to_vec() } else { block(&sealed).into_bytes() };
             pki.write(RESET, &bytes)?;
+        }
+        if let Some(plain) = disks_written {
+            pki.write(DISKS, block(&pki.vault.seal(&plain)).as_bytes())?;
         }
         pki.publish()?;
         Ok(pki)
@@ -263,6 +298,20 @@ impl Pki {
     /// The boot CA where there is one: else there is no medium that could believe it.
     pub fn boot_made(&self) -> Option<&Arc<BootAuthority>> {
         self.boot.get()
+    }
+
+    /// What keys of machines' encrypted volumes are sealed with, made when it is first asked for.
+    ///
+    /// Errors: it cannot be written; then there is none.
+    pub fn disks(&self) -> Result<Arc<DiskSeal>, PkiError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(disks) = self.disks.get() {
+            return Ok(disks.clone());
+        }
+        let plain = Pem::new(DISKS_KEY, random::<{ disks::SEAL_BYTES }>());
+        let made = DiskSeal::of(plain.contents()).expect("it has as many bytes");
+        self.write(DISKS, block(&self.vault.seal(&plain)).as_bytes())?;
+        Ok(self.disks.get_or_init(|| Arc::new(made)).clone())
     }
 
     /// QUIC's stateless reset key (RFC 9000, section 10.3).

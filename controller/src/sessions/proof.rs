@@ -174,7 +174,8 @@ async fn answer(
         | Call::Renew { .. }
         | Call::Drift(_)
         | Call::Health(_)
-        | Call::Fetch { .. } => {
+        | Call::Fetch { .. }
+        | Call::Key { .. } => {
             Err(End::breach(Reason::ProofMisused, "a proof is no session: it proves and confirms, and no more"))
         }
     }

@@ -400,12 +400,29 @@ async fn answer(sessions: &Sessions, peer: &Arc<Peer>, call: Call) -> Answer {
         | Call::Work { .. }
         | Call::Drift(_)
         | Call::Health(_)
+        | Call::Key { .. }
             if peer.welcomed != Welcomed::Member =>
         {
             Answer::Refused(Refusal::BadRequest)
         }
         // A member's is not answered here.
         Call::Fetch { .. } => Answer::Refused(Refusal::BadRequest),
+        Call::Key { name, uuid, use_for } => {
+            let seal = match sessions.0.pki.disks() {
+                Ok(seal) => seal,
+                Err(error) => {
+                    tracing::error!(machine = %id, ?error, "the keys of encrypted volumes cannot be sealed");
+                    return Answer::Refused(Refusal::Busy);
+                }
+            };
+            let author = machine_author(id, remote(peer.connection()));
+            let ask = move |draft: &mut Draft| machine::keys::ask(draft, &seal, id, (&name, uuid), use_for);
+            match sessions.0.fleet.change(author, ask).await {
+                Ok(Ok(key)) => Answer::Key(key),
+                Ok(Err(refusal)) => Answer::Refused(refusal),
+                Err(error) => refused(id, &error),
+            }
+        }
         Call::Inventory(inventory) => {
             if inventory.check().is_err() {
                 return Answer::Refused(Refusal::BadRequest);

@@ -23,7 +23,7 @@ use muster_protocol::observed::{
 };
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe, WipeLevel};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
-use muster_protocol::{BootId, Digest, Generation, Mac, MachineId, OperationId, VlanTag};
+use muster_protocol::{BootId, Digest, DiskKey, Generation, Mac, MachineId, OperationId, VlanTag};
 
 /// `value` travels as exactly `hex`, and `hex` reads as `value`.
 #[track_caller]
@@ -207,6 +207,18 @@ fn a_file_that_an_agent_fetches() {
     golden(&Call::Fetch { digest: digest(), offset: 300 }, &format!("08 {} ac02", "d1".repeat(32)));
     golden(&Answer::File { bytes: 300 }, "04 ac02");
     golden(&Answer::Refused(Refusal::NoSuchFile), "03 07");
+}
+
+#[test]
+fn the_key_of_an_encrypted_volume() {
+    use to_controller::{Answer, Call, KeyUse, Refusal};
+    let key = |use_for| Call::Key { name: "vault".into(), uuid: [0x1d; 16], use_for };
+    golden(&key(KeyUse::Make), &format!("09 05 7661756c74 {} 00", "1d".repeat(16)));
+    golden(&key(KeyUse::Open), &format!("09 05 7661756c74 {} 01", "1d".repeat(16)));
+    golden(&Answer::Key(DiskKey::new([0x5e; 32])), &format!("05 {}", "5e".repeat(32)));
+    golden(&Answer::Refused(Refusal::NotDesired), "03 08");
+    golden(&Answer::Refused(Refusal::NoSuchKey), "03 09");
+    golden(&Answer::Refused(Refusal::TooManyKeys), "03 0a");
 }
 
 #[test]

@@ -90,7 +90,7 @@ async fn pieces(agent: &Agent, connection: &Connection, wanted: &Fetch) -> Resul
         }
         Answer::Refused(refusal @ Refusal::Busy) => return Err(Short::Passing(refusal.to_string())),
         Answer::Refused(refusal) => return Err(Short::Final(refusal.to_string())),
-        Answer::Welcome(_) | Answer::Accepted | Answer::Renewed { .. } => {
+        Answer::Welcome(_) | Answer::Accepted | Answer::Renewed { .. } | Answer::Key(_) => {
             return Err(Short::Final("the controller answered with something else".into()));
         }
     }

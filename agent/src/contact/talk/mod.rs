@@ -4,6 +4,7 @@
 //! [`Session`](crate::contact::session::Session) and the reconcile loop; it does not decide what is answered.
 
 mod fetch;
+mod keys;
 
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -80,7 +81,8 @@ pub async fn hello(agent: &Agent, connection: &Connection) -> Result<(Welcome, H
         to_controller::Answer::Refused(refusal) => return Err(HelloError::Refused(refusal)),
         to_controller::Answer::Accepted
         | to_controller::Answer::Renewed { .. }
-        | to_controller::Answer::File { .. } => return Err(HelloError::Strange),
+        | to_controller::Answer::File { .. }
+        | to_controller::Answer::Key(_) => return Err(HelloError::Strange),
     };
     let inventory = digest.filter(|_| welcome.inventory == InventoryWish::Known);
     let (changes, progress) = (outbox.changes, outbox.progress);
@@ -97,6 +99,7 @@ pub async fn converse(agent: &Arc<Agent>, connection: &Connection, heard: Heard,
         end = renew(agent, connection, own) => end,
         end = moves(agent, connection) => end,
         end = fetch::fetch(agent, connection) => end,
+        end = keys::ask(agent, connection) => end,
     };
     // What was accepted is done, even where the session broke before its answer had arrived.
     let end = match agent.session().take_due() {
@@ -303,9 +306,10 @@ async fn renewed(connection: &Connection, own: &Credentials) -> Result<Credentia
             Credentials::new(own.machine, own.key.clone(), certificates).map_err(|error| error.to_string())
         }
         to_controller::Answer::Refused(refusal) => Err(refusal.to_string()),
-        to_controller::Answer::Welcome(_) | to_controller::Answer::Accepted | to_controller::Answer::File { .. } => {
-            Err("a strange answer".into())
-        }
+        to_controller::Answer::Welcome(_)
+        | to_controller::Answer::Accepted
+        | to_controller::Answer::File { .. }
+        | to_controller::Answer::Key(_) => Err("a strange answer".into()),
     }
 }
 

@@ -1,12 +1,14 @@
-//! The machine's TPM 2.0, as far as it names the machine: the name of its endorsement key.
+//! The machine's TPM 2.0: the name of its endorsement key, by which the machine is known, and keys of encrypted volumes
+//! ([`volume_key`]).
 //!
-//! Asked once at the agent's start, in a thread of its own, because a TPM may take seconds to answer and a broken one never
+//! For its name it is asked once at the agent's start, in a thread of its own, because a TPM may take seconds to answer and a broken one never
 //! does; meanwhile the network comes up. A machine without a TPM waits for nothing.
 //! The key is told and not proven: whether the TPM really has it is a question that the controller would have to put.
 
 mod endorsement;
 #[cfg(test)]
 mod tests;
+mod volume;
 mod wire;
 
 use std::fs::OpenOptions;
@@ -16,10 +18,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use muster_protocol::Digest;
 use muster_protocol::enroll::Tpm;
+use muster_protocol::{Digest, DiskKey};
 
 pub use endorsement::{Exchange, learn};
+pub use volume::derive;
 
 /// The kernel's resource manager, which shares the TPM among programs; there for every TPM 2.0 and for no older one.
 pub const DEVICE: &str = "/dev/tpmrm0";
@@ -115,10 +118,19 @@ impl Asked {
     }
 }
 
-/// Asks over the kernel's device: a command is written whole, and its answer read whole.
 fn ask(device: &str) -> Result<Digest, TpmError> {
+    with_device(device, learn)
+}
+
+/// The key of the encrypted volume with this UUID in its header, derived by this machine's TPM. May take seconds.
+pub fn volume_key(uuid: &[u8; 16]) -> Result<DiskKey, TpmError> {
+    with_device(DEVICE, |exchange| derive(exchange, uuid))
+}
+
+/// Asks over the kernel's device: a command is written whole, and its answer read whole.
+fn with_device<T>(device: &str, ask: impl FnOnce(Exchange<'_>) -> Result<T, TpmError>) -> Result<T, TpmError> {
     let mut device = OpenOptions::new().read(true).write(true).open(device)?;
-    learn(&mut |command| {
+    ask(&mut |command| {
         device.write_all(command)?;
         let mut answer = vec![0; ANSWER];
         let length = device.read(&mut answer)?;

@@ -1,6 +1,8 @@
 //! Commands and answers byte by byte; the answers are those of a software TPM.
 
 use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command};
 use std::sync::mpsc;
 
 use proptest::prelude::*;
@@ -187,6 +189,89 @@ fn an_answer_that_is_cut_off_longer_or_changed_is_no_key() {
     }
     let other = bytes(&persisted_p256().replace(&P256_NAME[..8], "6f9f83f4"));
     assert!(matches!(wire::persisted(&other, Kind::P256), Err(TpmError::Malformed)));
+}
+
+/// A TPM in software that runs until it is dropped. Its folder is what it remembers.
+struct Swtpm {
+    process: Child,
+    stream: UnixStream,
+}
+
+impl Swtpm {
+    fn start(state: &Path) -> Self {
+        let socket = state.join("socket");
+        let process = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+            .arg(format!("--tpmstate=dir={}", state.display()))
+            .arg(format!("--server=type=unixio,path={}", socket.display()))
+            .spawn()
+            .unwrap_or_else(|error| panic!("swtpm is needed: {error}; run scripts/setup"));
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            match UnixStream::connect(&socket) {
+                Ok(stream) => return Self { process, stream },
+                Err(error) if Instant::now() > until => panic!("no TPM: {error}"),
+                Err(_) => thread::yield_now(),
+            }
+        }
+    }
+
+    fn say(&mut self, command: &[u8]) -> io::Result<Vec<u8>> {
+        self.stream.write_all(command)?;
+        let mut answer = vec![0; ANSWER];
+        let length = self.stream.read(&mut answer)?;
+        answer.truncate(length);
+        Ok(answer)
+    }
+
+    fn key(&mut self, uuid: u8) -> DiskKey {
+        derive(&mut |command| self.say(command), &[uuid; 16]).expect("derived")
+    }
+}
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn the_key_of_a_volume_is_the_same_in_every_boot_and_another_in_another_tpm_or_once_it_was_cleared() {
+    let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let mut tpm = Swtpm::start(one.path());
+    let key = tpm.key(1);
+    assert_ne!(key.bytes(), &[0; 32]);
+    assert_eq!(tpm.key(1), key);
+    assert_ne!(tpm.key(2), key, "each volume has its own");
+    // It holds three objects at once, and the kernel's resource manager is not here: nothing is left in it.
+    (0..8).for_each(|_| assert_eq!(tpm.key(1), key));
+    drop(tpm);
+    assert_eq!(Swtpm::start(one.path()).key(1), key);
+    assert_ne!(Swtpm::start(two.path()).key(1), key);
+
+    // TPM2_Clear with the lockout hierarchy, whose password is empty.
+    let mut tpm = Swtpm::start(one.path());
+    let answer = tpm.say(&bytes("8002 0000001b 00000126 4000000a 00000009 40000009 0000 00 0000")).expect("answered");
+    assert_eq!(&answer[6..10], &[0; 4], "{answer:x?}");
+    assert_ne!(tpm.key(1), key);
+}
+
+#[test]
+fn an_answer_that_is_no_mac_is_no_key() {
+    let good = bytes("8002 00000035 00000000 00000022 0020");
+    let good = [&good[..], &[7; 32], &[0, 0, 1, 0, 0]].concat();
+    assert_eq!(wire::maced(&good).expect("reads"), [7; 32]);
+    for length in 0..good.len() {
+        let mut cut = good[..length].to_vec();
+        assert!(wire::maced(&cut).is_err());
+        if let Some(size) = cut.get_mut(2..6) {
+            size.copy_from_slice(&(length as u32).to_be_bytes());
+            assert!(wire::maced(&cut).is_err(), "{length} bytes");
+        }
+    }
+    let short = bytes("8002 00000015 00000000 00000002 0000 0000 01 0000");
+    assert!(wire::maced(&short).is_err(), "an empty one is none");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The three commands that the agent says to a TPM 2.0, and how their answers read, byte by byte.
+//! The few commands that the agent says to a TPM 2.0, and how their answers read, byte by byte.
 //!
 //! Pure; called by `endorsement`. Numbers are big-endian. Sources: TCG, Trusted Platform Module Library 2.0, Part 2
 //! (Structures) for the tags, codes and structures, Part 3 (Commands) for what each command takes and gives; TCG EK
@@ -14,6 +14,8 @@ const PLAIN: u16 = 0x8001;
 const AUTHORIZED: u16 = 0x8002;
 /// TPM_RH_ENDORSEMENT (Part 2, 7.4), the hierarchy of endorsement keys.
 const ENDORSEMENT: u32 = 0x4000_000b;
+/// TPM_RH_OWNER, the hierarchy whose seed is another one after TPM2_Clear.
+const OWNER: u32 = 0x4000_0001;
 /// TPMS_AUTH_COMMAND (Part 2, 10.13.2): TPM_RS_PW, no nonce, no attributes, no password.
 const NO_PASSWORD: [u8; 9] = [0x40, 0, 0, 0x09, 0, 0, 0, 0, 0];
 /// The first byte of a handle of an object that goes with the power (TPM_HT_TRANSIENT; Part 2, 7.2).
@@ -90,20 +92,56 @@ impl Kind {
 /// TPM2_CreatePrimary (Part 3, 24.1) in the endorsement hierarchy. The key is derived from a seed in the TPM and from the
 /// template, so that it is the same every time.
 pub fn create(kind: Kind) -> Vec<u8> {
-    let template = kind.template();
+    create_primary(ENDORSEMENT, &kind.template())
+}
+
+fn create_primary(hierarchy: u32, template: &[u8]) -> Vec<u8> {
     let size = (template.len() as u16).to_be_bytes();
     let body = [
-        &ENDORSEMENT.to_be_bytes()[..],
+        &hierarchy.to_be_bytes()[..],
         &[0, 0, 0, NO_PASSWORD.len() as u8],
         &NO_PASSWORD,
         // inSensitive: neither an authorization of its own nor data.
         &[0, 4, 0, 0, 0, 0],
         &size,
-        &template,
+        template,
         // No outsideInfo, no creationPCR.
         &[0, 0, 0, 0, 0, 0],
     ];
     command(AUTHORIZED, 0x0131, &body.concat())
+}
+
+/// TPM2_CreatePrimary in the owner hierarchy, of a key for HMAC with SHA-256.
+pub fn create_mac() -> Vec<u8> {
+    // TPM_ALG_KEYEDHASH; fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, sign; no policy; TPM_ALG_HMAC; empty
+    // `unique`.
+    let attributes = [0, 0x04, 0x04, 0x72];
+    let template = [&[0, 0x08][..], &SHA256, &attributes, &[0, 0], &[0, 0x05], &SHA256, &[0, 0]].concat();
+    create_primary(OWNER, &template)
+}
+
+/// TPM2_HMAC (Part 3, 15.5) by a key that the TPM holds.
+pub fn mac(handle: u32, data: &[u8]) -> Vec<u8> {
+    let body = [
+        &handle.to_be_bytes()[..],
+        &[0, 0, 0, NO_PASSWORD.len() as u8],
+        &NO_PASSWORD,
+        &(data.len() as u16).to_be_bytes(),
+        data,
+        &SHA256,
+    ];
+    command(AUTHORIZED, 0x0155, &body.concat())
+}
+
+/// Reads the answer to [`mac`].
+pub fn maced(answer: &[u8]) -> Result<[u8; 32], TpmError> {
+    let mut read = answered(answer, AUTHORIZED)?;
+    let length = read.number()? as usize;
+    let mut parameters = Reader(read.take(length)?);
+    let mac = parameters.sized()?;
+    parameters.end()?;
+    read.authorization()?;
+    mac.try_into().map_err(|_| TpmError::Malformed)
 }
 
 /// TPM2_ReadPublic (Part 3, 12.4).
@@ -139,11 +177,7 @@ pub fn created(answer: &[u8]) -> Result<Created<'_>, TpmError> {
     }
     let length = read.number()? as usize;
     let parameters = read.take(length)?;
-    // TPMS_AUTH_RESPONSE (Part 2, 10.13.3): nonce, attributes, acknowledgment.
-    read.sized()?;
-    read.take(1)?;
-    read.sized()?;
-    read.end()?;
+    read.authorization()?;
     Ok(Created { handle, parameters })
 }
 
@@ -225,6 +259,15 @@ impl<'a> Reader<'a> {
     fn sized(&mut self) -> Result<&'a [u8], TpmError> {
         let length = self.short()?;
         self.take(usize::from(length))
+    }
+
+    /// What ends an answer to a command that was authorized. TPMS_AUTH_RESPONSE (Part 2, 10.13.3): nonce, attributes,
+    /// acknowledgment.
+    fn authorization(mut self) -> Result<(), TpmError> {
+        self.sized()?;
+        self.take(1)?;
+        self.sized()?;
+        self.end()
     }
 
     fn end(self) -> Result<(), TpmError> {

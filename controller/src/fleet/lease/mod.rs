@@ -424,6 +424,9 @@ fn cleaned(
         return Ok(());
     }
     let id = machine.id;
+    if !wiped.is_empty() {
+        machine::keys::destroy(draft, id);
+    }
     address::release_machine(draft, id);
     machine::move_to(draft, machine, Lifecycle::Available, "machine.available", "is clean and available again")?;
     // A lease that gave up on this machine goes on elsewhere.
@@ -436,7 +439,7 @@ fn cleaned(
 }
 
 /// A fixed disk that is there now and was not wiped.
-fn unwiped(state: &State, id: MachineId, wiped: &[DiskId]) -> Option<String> {
+pub fn unwiped(state: &State, id: MachineId, wiped: &[DiskId]) -> Option<String> {
     let inventory = &state.inventories.get(&id)?.inventory;
     let mut disks = inventory.disks.iter().filter(|d| is_fixed(d));
     disks.find(|d| d.id().is_none_or(|id| !wiped.contains(&id))).map(|d| d.name.clone())

@@ -4,6 +4,7 @@
 
 mod arrays;
 pub mod health;
+pub mod keys;
 
 use std::collections::BTreeMap;
 

@@ -262,7 +262,12 @@ pub fn work(draft: &mut Draft, machine: MachineId, id: OperationId, boot: BootId
         Work::Done { receipts } => {
             let receipt = receipts.iter().map(describe_receipt).collect::<Vec<_>>().join("; ");
             match operation.kind.clone() {
-                OperationKind::Wipe { .. } => end(draft, operation, OperationState::Succeeded, &receipt),
+                OperationKind::Wipe { disks, .. } => {
+                    if super::lease::unwiped(draft.state(), operation.machine, &disks).is_none() {
+                        super::machine::keys::destroy(draft, operation.machine);
+                    }
+                    end(draft, operation, OperationState::Succeeded, &receipt)
+                }
                 OperationKind::Decommission { lease, disks, level, stage: Decommission::Wipe } => {
                     let stage = Decommission::Reboot { boot };
                     operation.kind = OperationKind::Decommission { lease, disks, level, stage };
