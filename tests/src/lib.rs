@@ -13,5 +13,5 @@ pub mod stage;
 pub use host::eventually::eventually;
 pub use host::{child, http, namespace, scratch, slot, switch};
 pub use players::{cycle, peer, simulated, stalled};
-pub use qemu::disks;
+pub use qemu::{attached, disks, writes};
 pub use stage::{controller, ground, guest, lab, site};

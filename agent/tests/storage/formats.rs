@@ -146,6 +146,23 @@ fn its_mkfs_is_given_the_options() {
 }
 
 #[test]
+fn a_fat_has_its_label_wherever_others_look_for_it() {
+    for bits in ["12", "16", "32"] {
+        let lab = Lab::new(40 * MIB);
+        let mut desired = one(Format::Vfat, Some(if bits == "12" { 8 } else { 36 }));
+        desired.filesystems[0].options = ["-F", bits].map(str::to_owned).to_vec();
+        lab.converge(&desired);
+        let node = format!("{}p1", lab.device);
+        let found = run("blkid", &["--probe", "--output", "export", &node]);
+        for said in ["LABEL=DATA\n", "LABEL_FATBOOT=DATA\n"] {
+            assert!(found.contains(said), "FAT{bits}: {found}");
+        }
+        // It compares the boot sector with its copy.
+        is_sound(Format::Vfat, &node);
+    }
+}
+
+#[test]
 fn another_uuid_is_another_filesystem() {
     let lab = Lab::new(64 * MIB);
     lab.converge(&one(Format::Ext4, None));
@@ -263,7 +280,9 @@ fn mount_options_are_the_kernels_and_change_without_unmounting_where_that_is_pos
 fn a_filesystem_grows_with_its_partition_while_it_is_in_use() {
     for format in [Format::Ext4, Format::Xfs, Format::Btrfs] {
         if format == Format::Ext4 && !may_resize_ext4() {
-            eprintln!("NOT TESTED HERE: ext4 grows only for those who have CAP_SYS_RESOURCE");
+            eprintln!(
+                "NOT TESTED HERE, but in a machine by tests/tests/system/disks/shapes.rs: needs CAP_SYS_RESOURCE"
+            );
             continue;
         }
         let mut lab = Lab::new(400 * MIB);

@@ -30,7 +30,7 @@ const PROGRAMS: [(&str, &[&str]); 7] = [
     ("e2fsprogs", &["mke2fs", "e2fsck", "resize2fs", "tune2fs"]),
     ("xfsprogs", &["mkfs.xfs", "xfs_db", "xfs_growfs", "xfs_repair"]),
     ("btrfs-progs", &["mkfs.btrfs", "btrfs"]),
-    ("dosfstools", &["mkfs.vfat", "fatlabel", "fsck.vfat"]),
+    ("dosfstools", &["mkfs.vfat", "fsck.vfat"]),
     ("lvm2", &["lvm"]),
     ("mdadm", &["mdadm"]),
     ("cryptsetup-bin", &["cryptsetup"]),

@@ -1,13 +1,16 @@
 //! Virtual x86 machines.
 //!
 //! [`spec`] says what a machine is made of, [`Machine`] is one that runs, [`console`] is what it writes on its serial
-//! port, [`qmp`] is the hand on its power switch, [`tpm`] its security chip, and [`disks`] looks at what it leaves behind.
+//! port, [`qmp`] is the hand on its power switch, [`tpm`] its security chip, [`disks`] looks at what it leaves behind,
+//! [`attached`] with the programs of other people. [`writes`] is how it came there.
 
+pub mod attached;
 pub mod console;
 pub mod disks;
 pub mod qmp;
 pub mod spec;
 pub mod tpm;
+pub mod writes;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -84,6 +87,31 @@ impl Machine {
             "driver": model, "id": id, "netdev": netdev, "mac": mac.to_string(), "romfile": "", "bus": bus,
         });
         self.qmp()?.run_with("device_add", device)
+    }
+
+    /// Pulls a disk that may be pulled, counted from zero, and waits until the machine's kernel has let it go.
+    pub fn pull_disk(&self, disk: usize) -> Result<()> {
+        let id = format!("plug{disk}");
+        let mut qmp = self.qmp()?;
+        qmp.run_with("device_del", serde_json::json!({ "id": id }))?;
+        qmp.wait_for("DEVICE_DELETED", |data| data["device"] == id.as_str())
+    }
+
+    /// Plugs a disk that was pulled into its place again, the same one or another with the same image.
+    pub fn put_disk(&self, disk: usize, serial: &str, wwn: u64) -> Result<()> {
+        self.qmp()?.run_with(
+            "device_add",
+            serde_json::json!({
+                "driver": "scsi-hd", "bus": "scsi.0", "id": format!("plug{disk}"), "drive": format!("disk{disk}"),
+                "serial": serial, "wwn": wwn,
+            }),
+        )
+    }
+
+    /// Gives a disk, counted from zero, another size while the machine runs.
+    pub fn resize_disk(&self, disk: usize, size_mib: u64) -> Result<()> {
+        let arguments = serde_json::json!({ "node-name": format!("disk{disk}"), "size": size_mib << 20 });
+        self.qmp()?.run_with("block_resize", arguments)
     }
 
     /// Kills every process but PID 1, as Alt, SysRq and I do; only where the kernel's command line allows it.

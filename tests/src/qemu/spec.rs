@@ -86,6 +86,10 @@ pub struct Disk {
     pub serial: String,
     /// MiB.
     pub size_mib: u64,
+    /// Bytes of a sector, 512 or 4096; SATA disks have 512, whatever is said here.
+    pub sector: u32,
+    /// Whether all that is written to it is kept in the order in which it came, in `SERIAL.log`: see [`super::writes`].
+    pub is_logged: bool,
 }
 
 /// How a disk is connected.
@@ -95,11 +99,18 @@ pub enum DiskKind {
     Virtio,
     /// NVMe.
     Nvme,
-    /// SCSI behind virtio-scsi, with this world wide name.
+    /// SCSI behind virtio-scsi, with this world wide name. It may be pulled while the machine runs.
     Scsi {
         /// 64 bits, NAA 5 or 3 in the highest four.
         wwn: u64,
     },
+    /// SATA behind AHCI, one disk to a port, with this world wide name.
+    Sata {
+        /// 64 bits, NAA 5 or 3 in the highest four.
+        wwn: u64,
+    },
+    /// A stick.
+    Usb,
 }
 
 /// One network card.
@@ -144,6 +155,26 @@ pub enum Net {
 }
 
 impl Disk {
+    /// One with sectors of 512 bytes.
+    pub fn new(kind: DiskKind, serial: &str, size_mib: u64) -> Self {
+        Self { kind, serial: serial.into(), size_mib, sector: 512, is_logged: false }
+    }
+
+    /// The same with sectors of 4096 bytes.
+    pub fn with_large_sectors(self) -> Self {
+        Self { sector: 4096, ..self }
+    }
+
+    /// The same, and what is written to it is kept.
+    pub fn logged(self) -> Self {
+        Self { is_logged: true, ..self }
+    }
+
+    /// Where the log of what was written to it is, for a machine in `folder`.
+    pub fn log(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.log", self.serial))
+    }
+
     /// Where its image is, for a machine in `folder`.
     pub fn path(&self, folder: &Path) -> PathBuf {
         folder.join(format!("{}.img", self.serial))
@@ -156,7 +187,45 @@ impl Disk {
             let file = std::fs::File::create(&path).with_context(|| format!("making {}", path.display()))?;
             file.set_len(self.size_mib << 20)?;
         }
+        if self.is_logged {
+            std::fs::File::create(self.log(folder))?;
+        }
         Ok(())
+    }
+
+    /// The image as QEMU's block layer takes it, and the device; `port` counts SATA disks.
+    fn arguments(&self, i: usize, port: usize, folder: &Path) -> Result<String> {
+        let (path, log) = (self.path(folder), self.log(folder));
+        let image = text(&path)?;
+        // Nothing waits for the host's medium: the test outlives its page cache. A log has each flush written down.
+        let file =
+            |prefix: &str| format!("{prefix}cache.no-flush=on,{prefix}file.driver=file,{prefix}file.filename={image}");
+        let backend = match self.is_logged {
+            true => format!(
+                "-blockdev driver=blklogwrites,node-name=disk{i},discard=unmap,log.driver=file,log.cache.no-flush=on,\
+                 log.filename={},file.driver=raw,file.discard=unmap,file.file.discard=unmap,{}",
+                text(&log)?,
+                file("file.")
+            ),
+            false => {
+                format!("-blockdev driver=raw,node-name=disk{i},discard=unmap,file.discard=unmap,{}", file(""))
+            }
+        };
+        let Self { serial, sector, .. } = self;
+        let sectors = match sector {
+            512 => String::new(),
+            _ => format!(",logical_block_size={sector},physical_block_size={sector}"),
+        };
+        let device = match self.kind {
+            DiskKind::Virtio => format!("virtio-blk-pci,drive=disk{i},serial={serial}{sectors}"),
+            DiskKind::Nvme => format!("nvme,drive=disk{i},serial={serial}{sectors}"),
+            DiskKind::Scsi { wwn } => {
+                format!("scsi-hd,bus=scsi.0,drive=disk{i},serial={serial},wwn={wwn:#x}{sectors}")
+            }
+            DiskKind::Sata { wwn } => format!("ide-hd,bus=sata.{port},drive=disk{i},serial={serial},wwn={wwn:#x}"),
+            DiskKind::Usb => format!("usb-storage,bus=usb.0,drive=disk{i},serial={serial},removable=on{sectors}"),
+        };
+        Ok(format!("{backend} -device {device},id=plug{i}"))
     }
 }
 
@@ -188,22 +257,20 @@ impl Spec {
             line.add(&format!("-chardev socket,id=tpm,path={}", text(&sockets.join(TPM))?));
             line.add(&format!("-tpmdev emulator,id=tpm0,chardev=tpm -device {model},tpmdev=tpm0"));
         }
-        self.boot_arguments(&mut line)?;
-        if self.disks.iter().any(|disk| matches!(disk.kind, DiskKind::Scsi { .. })) {
+        let any = |is_it: fn(&DiskKind) -> bool| self.disks.iter().any(|disk| is_it(&disk.kind));
+        if any(|kind| matches!(kind, DiskKind::Scsi { .. })) {
             line.add("-device virtio-scsi-pci,id=scsi");
         }
+        if any(|kind| matches!(kind, DiskKind::Sata { .. })) {
+            line.add("-device ahci,id=sata");
+        }
+        if any(|kind| *kind == DiskKind::Usb) || matches!(self.boot, Boot::Usb(_)) {
+            line.add("-device qemu-xhci,id=usb");
+        }
+        self.boot_arguments(&mut line)?;
         for (i, disk) in self.disks.iter().enumerate() {
-            let path = disk.path(folder);
-            let image = text(&path)?;
-            line.add(&format!("-drive if=none,id=disk{i},format=raw,cache=unsafe,discard=unmap,file={image}"));
-            let serial = &disk.serial;
-            line.add(&match disk.kind {
-                DiskKind::Virtio => format!("-device virtio-blk-pci,drive=disk{i},serial={serial}"),
-                DiskKind::Nvme => format!("-device nvme,drive=disk{i},serial={serial}"),
-                DiskKind::Scsi { wwn } => {
-                    format!("-device scsi-hd,bus=scsi.0,drive=disk{i},serial={serial},wwn={wwn:#x}")
-                }
-            });
+            let port = self.disks[..i].iter().filter(|disk| matches!(disk.kind, DiskKind::Sata { .. })).count();
+            line.add(&disk.arguments(i, port, folder)?);
         }
         for (i, nic) in self.nics.iter().enumerate() {
             line.add(&nic.net.argument(i)?);
@@ -232,7 +299,7 @@ impl Spec {
             }
             Boot::Usb(iso) => {
                 line.add(&format!("-drive if=none,id=boot,format=raw,readonly=on,file={}", text(iso)?));
-                line.add("-device qemu-xhci -device usb-storage,drive=boot,removable=on,bootindex=0");
+                line.add("-device usb-storage,bus=usb.0,drive=boot,removable=on,bootindex=0");
             }
             Boot::Network => {}
             Boot::Kernel { kernel, initramfs, cmdline } => {

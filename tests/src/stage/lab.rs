@@ -182,10 +182,7 @@ pub fn machine(firmware: Firmware, boot: Boot) -> Result<Spec> {
         serial: "LAB-0001".into(),
         clock: HardwareClock::Right,
         board_serial: "LAB-BOARD-0001".into(),
-        disks: vec![
-            Disk { kind: DiskKind::Virtio, serial: "LAB-DISK-A".into(), size_mib: 1024 },
-            Disk { kind: DiskKind::Nvme, serial: "LAB-DISK-B".into(), size_mib: 512 },
-        ],
+        disks: vec![Disk::new(DiskKind::Virtio, "LAB-DISK-A", 1024), Disk::new(DiskKind::Nvme, "LAB-DISK-B", 512)],
         nics: vec![
             Nic { mac: "52:54:00:4c:41:01".parse()?, model: "virtio-net-pci", net: user(2), place: Place::Board },
             Nic { mac: "52:54:00:4c:41:02".parse()?, model: "e1000e", net: user(3), place: Place::Board },
@@ -228,6 +225,8 @@ pub fn check_inventory(spec: &Spec, machine: &Value) -> Result<()> {
             DiskKind::Virtio => ("virtio", None),
             DiskKind::Nvme => ("nvme", None),
             DiskKind::Scsi { wwn } => ("scsi", Some(format!("naa.{wwn:016x}"))),
+            DiskKind::Sata { wwn } => ("ata", Some(format!("naa.{wwn:016x}"))),
+            DiskKind::Usb => ("usb", None),
         };
         expect(&format!("{what} size"), &found["size_bytes"], (disk.size_mib << 20).into());
         expect(&format!("{what} transport"), &found["transport"], transport.into());

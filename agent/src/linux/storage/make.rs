@@ -4,7 +4,7 @@
 //! medium before what it speaks of. So a filesystem gets its label last: what was there is cleared, then it is made
 //! with the label [`UNFINISHED`], and only when all of that is on the medium it is called what it is to be called.
 //! What a power cut leaves is a partition with cleared ends or an unfinished filesystem, and neither is ever kept.
-//! A swap area is one page and is written here.
+//! A swap area is one page and is written here, and so is the label of a FAT, in `fat`.
 
 use std::ffi::OsStr;
 
@@ -14,12 +14,15 @@ use muster_protocol::observed::{Contents, Disk};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::device::{Device, Share};
-use super::{changed, known_partition, partition, writable};
+use super::{changed, fat, known_partition, partition, writable};
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::storage::signatures::{HEAD, TAIL};
 use crate::linux::tools::run_alone;
 use crate::machine::MachineError;
 use crate::plan::storage::{Carries, Make, Slot, in_words};
+
+/// [`UNFINISHED`] as a FAT has it.
+const UNFINISHED_FAT: &str = "MUSTER-MKFS";
 
 /// Makes one on a partition that is as the plan saw it.
 pub(super) fn make(
@@ -51,7 +54,12 @@ pub(super) fn make(
         let path = disks.device_path(&node);
         run_all(&making(make), path.as_os_str())?;
         on_the_medium(disks, &node, slot).map_err(failed)?;
-        name(make.format, &make.label, path.as_os_str())?;
+        if make.format == Format::Vfat {
+            let device = Device::open(disks, &node, slot.size_bytes, Share::Exclusive).map_err(failed)?;
+            fat::rename(&device, UNFINISHED_FAT, &make.label).map_err(failed)?;
+        } else {
+            name(make.format, &make.label, path.as_os_str())?;
+        }
         on_the_medium(disks, &node, slot).map_err(failed)?;
     }
     is_made(&disks.observe_one(id)?, id, slot, make)
@@ -95,7 +103,7 @@ fn making(make: &Make) -> (&'static str, Vec<String>) {
             ("mkfs.xfs", &["-q", "-f", "-L", UNFINISHED], uuid.map(|uuid| ["-m".into(), format!("uuid={uuid}")]))
         }
         Format::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-L", UNFINISHED], uuid.map(|uuid| ["-U".into(), uuid])),
-        Format::Vfat => ("mkfs.vfat", &["-n", "MUSTER-MKFS"], uuid.map(|uuid| ["-i".into(), uuid.replace('-', "")])),
+        Format::Vfat => ("mkfs.vfat", &["-n", UNFINISHED_FAT], uuid.map(|uuid| ["-i".into(), uuid.replace('-', "")])),
         Format::Swap => ("mkswap", &[], None),
     };
     let fixed = fixed.iter().map(|word| (*word).to_owned());
@@ -111,14 +119,12 @@ fn run_all((program, args): &(&'static str, Vec<String>), device: &OsStr) -> Res
 fn name(format: Format, label: &str, device: &OsStr) -> Result<(), MachineError> {
     let word = OsStr::new;
     match format {
-        Format::Ext4 | Format::Swap => run_alone("tune2fs", &[word("-L"), word(label), device]),
+        Format::Ext4 | Format::Vfat | Format::Swap => run_alone("tune2fs", &[word("-L"), word(label), device]),
         Format::Xfs => {
             let command = format!("label {}", if label.is_empty() { "--" } else { label });
             run_alone("xfs_db", &[word("-x"), word("-c"), word(&command), device])
         }
         Format::Btrfs => run_alone("btrfs", &[word("filesystem"), word("label"), device, word(label)]),
-        Format::Vfat if label.is_empty() => run_alone("fatlabel", &[word("-r"), device]),
-        Format::Vfat => run_alone("fatlabel", &[device, word(label)]),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod device;
 pub mod disks;
+mod fat;
 pub mod gpt;
 mod grow;
 pub mod layers;

@@ -38,11 +38,7 @@ pub(super) fn write(disks: &Disks, id: &DiskId, before: &Before, slots: &[Slot])
     let entries = slots.iter().map(|slot| entry(slot, geometry)).collect::<Result<_, _>>()?;
     let table = Table { guid: random_guid()?, entries, capacity: 128, alternate: geometry.sectors - 1 };
     let Image { head, tail } = gpt::encode(&table, geometry);
-    device
-        .write(device.size - tail.len() as u64, &tail)
-        .and_then(|()| device.write(0, &head))
-        .and_then(|()| device.sync())
-        .map_err(failed)?;
+    copies(&device, &tail, || device.write(0, &head)).map_err(failed)?;
     tell_kernel(disks, id, &disk, &device, &table, geometry)?;
     drop(device);
     verify(disks, id, slots)
@@ -123,12 +119,11 @@ pub(super) fn edit(disks: &Disks, id: &DiskId, before: &Before, change: Edit<'_>
     }
     let first = gpt::covering(head[..sector as usize].to_vec(), geometry);
     let Image { head, tail } = gpt::encode(&table, geometry);
-    device
-        .write(device.size - tail.len() as u64, &tail)
-        .and_then(|()| device.write(sector, &head[sector as usize..]))
-        .and_then(|()| device.write(0, &first))
-        .and_then(|()| device.sync())
-        .map_err(failed)?;
+    let first_copy = || {
+        device.write(sector, &head[sector as usize..])?;
+        device.write(0, &first)
+    };
+    copies(&device, &tail, first_copy).map_err(failed)?;
     tell_kernel(disks, id, &disk, &device, &table, geometry)?;
     drop(device);
     verify(disks, id, change.grown)?;
@@ -140,6 +135,15 @@ fn clear_ends(device: &Device, start: u64, size: u64) -> io::Result<()> {
     let (head, tail) = (size.min(HEAD as u64), size.min(TAIL as u64));
     device.zero(start, head)?;
     device.zero(start + size - tail, tail)
+}
+
+/// Writes the copy at the end, and only when that is on the medium the first one: a disk that loses what it was not told to
+/// keep must not be left with a first copy alone, which everybody reads and nobody would ever make whole.
+fn copies(device: &Device, tail: &[u8], first: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    device.write(device.size - tail.len() as u64, tail)?;
+    device.sync()?;
+    first()?;
+    device.sync()
 }
 
 /// What is left of a slot without these stretches: first byte, and the first one behind.

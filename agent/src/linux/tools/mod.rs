@@ -103,7 +103,7 @@ fn package(program: &str) -> &'static str {
     match program {
         "mkfs.xfs" | "xfs_db" | "xfs_growfs" => "xfsprogs",
         "mkfs.btrfs" | "btrfs" => "btrfs-progs",
-        "mkfs.vfat" | "fatlabel" => "dosfstools",
+        "mkfs.vfat" => "dosfstools",
         "mdadm" => "mdadm",
         "cryptsetup" => "cryptsetup-bin",
         "lvm" => "lvm2",

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use anyhow::{Context, Result, ensure};
 use muster_protocol::Digest;
 use muster_tests::lab::{self, BOOT, Lab, SOON, text};
-use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine};
+use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine, Spec};
 use muster_tests::{disks, eventually};
 
 #[test]
@@ -13,10 +13,10 @@ fn disks_are_chosen_by_rule_and_slot_and_a_used_permit_is_void_after_a_boot() ->
     let lab = Lab::open("choose", &[])?;
     let mut spec = lab::machine(Firmware::Bios, Boot::Cd(lab.iso()?))?;
     spec.disks = vec![
-        Disk { kind: DiskKind::Virtio, serial: "FULL".into(), size_mib: 256 },
-        Disk { kind: DiskKind::Nvme, serial: "FAST".into(), size_mib: 256 },
-        Disk { kind: DiskKind::Scsi { wwn: 0x5000_c500_1234_5678 }, serial: "SLOT".into(), size_mib: 256 },
-        Disk { kind: DiskKind::Virtio, serial: "BESIDE".into(), size_mib: 512 },
+        Disk::new(DiskKind::Virtio, "FULL", 256),
+        Disk::new(DiskKind::Nvme, "FAST", 256),
+        Disk::new(DiskKind::Scsi { wwn: 0x5000_c500_1234_5678 }, "SLOT", 256),
+        Disk::new(DiskKind::Virtio, "BESIDE", 512),
     ];
     let folder = lab.folder.join("machine");
     fs::create_dir_all(&folder)?;
@@ -78,7 +78,9 @@ fn disks_are_chosen_by_rule_and_slot_and_a_used_permit_is_void_after_a_boot() ->
     machine.wait_off(BOOT)?;
     drop(machine);
     fs::copy(&kept, image(0))?;
-    let _machine = Machine::start(&spec, &folder)?;
+    // The other disk sits in its place, and it in the other's.
+    let swapped = Spec { disks: [3, 1, 2, 0].map(|n| spec.disks[n].clone()).to_vec(), ..spec.clone() };
+    let _machine = Machine::start(&swapped, &folder)?;
     lab.until_online(Some(text(&admitted, "/presence/boot")?))?;
     lab.until(SOON, "the machine refuses", |m| m["progress"]["state"] == "refused")?;
     for n in [0, 3] {

@@ -15,10 +15,10 @@ fn a_wipe_destroys_what_the_named_disk_carries_as_thoroughly_as_was_asked_and_no
     let lab = Lab::open("wipe", &[])?;
     let mut spec = lab::machine(Firmware::Bios, Boot::Cd(lab.iso()?))?;
     spec.disks = vec![
-        Disk { kind: DiskKind::Virtio, serial: "QUICK".into(), size_mib: 256 },
-        Disk { kind: DiskKind::Nvme, serial: "SECURE".into(), size_mib: 256 },
-        Disk { kind: DiskKind::Scsi { wwn: 0x5000_c500_1234_5678 }, serial: "SIGNATURES".into(), size_mib: 256 },
-        Disk { kind: DiskKind::Nvme, serial: "BESIDE".into(), size_mib: 256 },
+        Disk::new(DiskKind::Virtio, "QUICK", 256),
+        Disk::new(DiskKind::Nvme, "SECURE", 256),
+        Disk::new(DiskKind::Scsi { wwn: 0x5000_c500_1234_5678 }, "SIGNATURES", 256),
+        Disk::new(DiskKind::Nvme, "BESIDE", 256),
     ];
     let folder = lab.folder.join("machine");
     std::fs::create_dir_all(&folder)?;
