@@ -2,6 +2,7 @@
 
 mod choose;
 mod cuts;
+mod dangers;
 mod shapes;
 mod tools;
 mod wipe;
