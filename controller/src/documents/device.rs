@@ -11,12 +11,13 @@
 //! | `/dev/disk/by-path/pci-0000:00:1f.2-ata-1.0` | whichever disk is in this slot |
 //! | any of them with `-part3` | a partition, for filesystems |
 //! | `/dev/disk/by-partlabel/LABEL` | a partition of the same document |
+//! | `/dev/md/NAME`, `/dev/mapper/NAME`, `/dev/GROUP/VOLUME` | an array, LUKS device or logical volume of the same document |
 //!
 //! The links in `/dev/disk/by-id` are named by systemd's `60-persistent-storage.rules`, whose `ID_SERIAL` is
 //! `MODEL_SERIAL` with blanks written as `_`; a model may hold `_` itself, so the serial is what follows the last one.
 
 use muster_protocol::DiskId;
-use muster_protocol::desired::DiskSelect;
+use muster_protocol::desired::{ARRAYS, DiskSelect, OPENED};
 
 /// What a `device:` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,12 @@ pub(super) enum Device {
     Partition(DiskSelect, u32),
     /// A partition by its GPT label.
     Label(String),
+    /// An array by its name.
+    Array(String),
+    /// A LUKS device by its name.
+    Mapped(String),
+    /// A logical volume by its group's name and its own.
+    Volume(String, String),
 }
 
 /// Where udev names partitions by their labels.
@@ -42,6 +49,18 @@ const REMEDY: &str = "name the disk by its WWN or serial, such as wwn:0x5000c500
 pub(super) fn read(text: &str) -> Result<Device, String> {
     if let Some(label) = text.strip_prefix(LABELS) {
         return Ok(Device::Label(unescape(label)));
+    }
+    if let Some(name) = text.strip_prefix(ARRAYS) {
+        return Ok(Device::Array(name.to_owned()));
+    }
+    if let Some(name) = text.strip_prefix(OPENED) {
+        return Ok(Device::Mapped(name.to_owned()));
+    }
+    if let Some((group, volume)) = text.strip_prefix("/dev/").and_then(|name| name.split_once('/'))
+        && group != "disk"
+        && !volume.contains('/')
+    {
+        return Ok(Device::Volume(group.to_owned(), volume.to_owned()));
     }
     let (whole, partition) = match text.rsplit_once("-part") {
         Some((whole, number)) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => {
@@ -164,6 +183,9 @@ mod tests {
             ("/dev/disk/by-path/pci-0000:00:1f.2-ata-1.0", "slot pci-0000:00:1f.2-ata-1.0"),
             ("/dev/disk/by-path/pci-0000:03:00.0-nvme-1-part2", "slot pci-0000:03:00.0-nvme-1/2"),
             ("/dev/disk/by-path/virtio-pci-0000:00:04.0", "slot pci-0000:00:04.0"),
+            ("/dev/md/data", "array data"),
+            ("/dev/mapper/vault", "mapped vault"),
+            ("/dev/vg0/home", "volume home of vg0"),
         ] {
             assert_eq!(disk(text).as_deref(), Ok(id), "{text}");
         }

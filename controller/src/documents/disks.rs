@@ -140,6 +140,9 @@ fn whole_disk(fields: &Fields<'_>, findings: &mut Findings) -> Option<DiskSelect
         Ok(Device::Partition(..) | Device::Label(_)) => {
             findings.add(place, fields.path("device"), format!("{text:?} is a partition; name the whole disk"));
         }
+        Ok(Device::Array(_) | Device::Mapped(_) | Device::Volume(..)) => {
+            findings.add(place, fields.path("device"), format!("{text:?} has no partitions here; name a disk"));
+        }
         Err(problem) => findings.add(place, fields.path("device"), problem),
     }
     None

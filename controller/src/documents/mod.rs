@@ -17,6 +17,8 @@
 //! | `disks[].device` | only names that say which disk or which slot it is, see `device.rs` |
 //! | `disks[].match` | Muster's own: disks by what they are, see `disks.rs` |
 //! | `path` | where the filesystem is mounted; `with_mount_unit: false` beside it leaves it unmounted |
+//! | `raid`, `luks` | Butane's, and `wipe_volume` for arrays too; a key in the document is refused, see `stack.rs` |
+//! | `volume_groups` | Muster's own: Butane has no word for LVM |
 //! | `storage.mounts` | Muster's own: Butane has no word for tmpfs and bind mounts, see `mounts.rs` |
 //! | any other key | refused by name with its line, never ignored |
 
@@ -27,6 +29,7 @@ mod network;
 mod places;
 mod reader;
 mod render;
+mod stack;
 mod storage;
 pub(crate) mod words;
 mod yaml;

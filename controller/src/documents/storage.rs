@@ -4,18 +4,18 @@
 //! Numbers, sizes and mount points are checked afterwards by [`muster_protocol::desired::check`].
 
 use muster_protocol::desired::{
-    Disk, Existing, Filesystem, Format, Mount, Mountable, Partition, Place, Storage, Use, VolumeId, mount_options,
+    Disk, Existing, Filesystem, Format, Mount, Mountable, Place, Storage, Use, VolumeId, mount_options,
 };
 
-use super::device::{self, Device};
 use super::disks::{self, ReadDisk};
 use super::mounts;
 use super::reader::{Fields, Findings, Keys};
+use super::stack::{self, Named};
 use super::yaml::{Key, Node, Value};
 
 const STORAGE: Keys = Keys {
-    supported: &["disks", "filesystems", "mounts"],
-    known: &["raid", "luks", "files", "directories", "links", "trees", "volume_groups"],
+    supported: &["disks", "raid", "luks", "volume_groups", "filesystems", "mounts"],
+    known: &["files", "directories", "links", "trees"],
 };
 const FILESYSTEM: Keys = Keys {
     supported: &[
@@ -40,14 +40,18 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<Storage> {
     for (at, node) in findings.items(&fields, "disks") {
         disks.extend(disks::read(node, &at, findings));
     }
+    let known = Named::new(&fields, &disks);
+    let raid = stack::raid(&fields, &known, findings);
+    let luks = stack::luks(&fields, &known, findings);
+    let groups = stack::groups(&fields, &known, findings);
     let mut filesystems = Vec::new();
     for (at, node) in findings.items(&fields, "filesystems") {
-        filesystems.extend(filesystem(node, &at, &disks, findings));
+        filesystems.extend(filesystem(node, &at, &known, findings));
     }
     let named = |disk: ReadDisk| Some(Disk { select: disk.select?, table: disk.table, partitions: disk.partitions });
     let mounts = mounts::read(&fields, findings);
     let disks = disks.into_iter().filter_map(named).collect();
-    Some(Storage { disks, filesystems, mounts, ..Storage::default() })
+    Some(Storage { disks, raid, luks, groups, filesystems, mounts })
 }
 
 /// Ignition writes `sizeMiB` where Butane writes `size_mib`. Keys here are never free texts, so all can be rewritten.
@@ -75,7 +79,7 @@ fn snake_case(key: &str) -> String {
     out
 }
 
-fn filesystem(node: &Node, at: &str, disks: &[ReadDisk], findings: &mut Findings) -> Option<Filesystem> {
+fn filesystem(node: &Node, at: &str, known: &Named<'_>, findings: &mut Findings) -> Option<Filesystem> {
     let fields = findings.fields(node, at, &FILESYSTEM)?;
     let formats = Format::ALL.map(Format::name);
     findings.require(&fields, "device", "a partition, such as /dev/disk/by-partlabel/data");
@@ -92,7 +96,7 @@ fn filesystem(node: &Node, at: &str, disks: &[ReadDisk], findings: &mut Findings
     let format = findings.text(&fields, "format").and_then(Format::named);
     let uuid = format.and_then(|format| uuid(&fields, format, findings));
     let mount_options = format.map(|format| mounted_with(&fields, Mountable::Format(format), findings));
-    let (place, name) = holder(&fields, disks, findings)?;
+    let (place, name) = holder(&fields, known, findings)?;
     let spoken = format!("storage.filesystems.{name}");
     findings.note(&spoken, node.place);
     for key in ["device", "format", "label", "uuid", "options", "path", "mount_options"] {
@@ -149,40 +153,9 @@ pub(super) fn texts<'n>(fields: &Fields<'n>, key: &str, findings: &mut Findings)
     items.into_iter().filter_map(|(path, node)| Some((node, findings.item_text(node, &path, "a text")?))).collect()
 }
 
-/// The partition that holds a filesystem, and how problems speak of it.
-fn holder(fields: &Fields<'_>, disks: &[ReadDisk], findings: &mut Findings) -> Option<(Place, String)> {
+/// What holds a filesystem, and how problems speak of it.
+fn holder(fields: &Fields<'_>, known: &Named<'_>, findings: &mut Findings) -> Option<(Place, String)> {
     let text = findings.text(fields, "device")?;
-    let place = fields.get("device")?.place;
-    let all = || disks.iter().enumerate().flat_map(|(i, disk)| (0..).zip(&disk.partitions).map(move |p| (i, disk, p)));
-    let found = |i: usize, disk: &ReadDisk, (at, partition): (u16, &Partition)| {
-        let place = Place::Partition { disk: u16::try_from(i).ok()?, partition: at };
-        Some((place, format!("{}/{}", disk.name, partition.name())))
-    };
-    let problem = match device::read(text) {
-        Ok(Device::Partition(select, number)) => {
-            let mut named = all().filter(|(_, disk, (_, partition))| {
-                disk.select.as_ref() == Some(&select) && partition.number == number
-            });
-            match named.next() {
-                Some((i, disk, partition)) => return found(i, disk, partition),
-                None => "no partition of this document is meant; describe it under storage.disks".to_owned(),
-            }
-        }
-        Ok(Device::Disk(_)) => {
-            format!("{text:?} is a whole disk; name a partition, such as /dev/disk/by-partlabel/data")
-        }
-        Ok(Device::Label(label)) => {
-            let mut labeled = all().filter(|(_, _, (_, partition))| partition.label == label);
-            match (labeled.next(), labeled.next()) {
-                (Some((i, disk, partition)), None) => return found(i, disk, partition),
-                (Some(_), Some(_)) => format!("two partitions of this document have the label {label:?}"),
-                (None, _) => {
-                    format!("no partition of this document has the label {label:?}; describe it under storage.disks")
-                }
-            }
-        }
-        Err(problem) => problem,
-    };
-    findings.add(place, fields.path("device"), problem);
-    None
+    let node = fields.get("device")?;
+    known.place(text).map_err(|problem| findings.add(node.place, fields.path("device"), problem)).ok()
 }

@@ -4,18 +4,21 @@
 //! disk, `NAME SIZE WORD=VALUE…`, with what it carries last; the lines below it that begin with a blank are its partitions,
 //! `NUMBER LABEL START+SIZE CONTENTS`, in MiB. `-` is an empty label, and `ext4:data@/srv/data` a filesystem with its label
 //! and where it is mounted.
+//! Under `## before` may stand a document that is applied first, and under `## then` what happens after it, a line each:
+//! `reboot`, `pull sda`, `put sdc 10GiB serial=S3`, `fail sda1` (a member of an array).
 //! Every plan is carried out on values, step by step, as the agent does it: it must lead where nothing is left to do, from
 //! wherever it was cut, and lose nothing that its steps do not say.
 
 use std::fs;
 
+use muster_agent::plan::Impossible;
 use muster_agent::plan::storage::{Model, Step, apply_to_model, describe, look_again, plan};
 use muster_controller::api::view::plan::PlanView;
 use muster_controller::{cli, documents};
 use muster_protocol::Digest;
 use muster_protocol::desired::{LINUX_FILESYSTEM, Storage};
 use muster_protocol::inventory::{Attachment, Medium, Transport};
-use muster_protocol::observed::{Contents, Disk, Filesystem, Layers, Partition};
+use muster_protocol::observed::{Contents, Disk, Filesystem, Partition};
 use muster_protocol::to_agent::Plan;
 
 use super::{compare, folder, inside};
@@ -42,56 +45,106 @@ fn planned(text: &str) -> Result<String, String> {
     let mut parts = text.split("\n## ");
     let sentence = parts.next().unwrap_or_default().trim().to_owned();
     let (mut disks, mut desired) = (String::new(), String::new());
+    let (mut before, mut then) = (None, None);
     for part in parts {
         let (name, body) = part.split_once('\n').unwrap_or((part, ""));
         let body = format!("{}\n", body.trim_end());
         match name {
             "disks" => disks = body,
             "desired" => desired = body,
+            "before" => before = Some(body),
+            "then" => then = Some(body),
             "plan" | "impossible" => {}
             other => return Err(format!("there is no part {other:?}")),
         }
     }
-    let document = documents::parse(&desired).map_err(|problems| format!("{problems:?}"))?.into_inner();
-    let storage = document.storage.ok_or("the document has no storage")?;
-    let machine = read(&disks)?;
-    let came_out = match plan(&storage, &machine, &Layers::default()) {
+    let storage = storage_of(&desired)?;
+    let mut machine = Model::new(read(&disks)?);
+    if let Some(before) = &before {
+        let before = storage_of(before)?;
+        let steps = plan_on(&before, &machine).map_err(|why| format!("before: {why}"))?;
+        apply(&steps, &mut machine, 200)?;
+    }
+    for line in then.iter().flat_map(|then| then.lines()) {
+        happen(line, &mut machine).ok_or_else(|| format!("{line:?} is not understood"))?;
+    }
+    let came_out = match plan_on(&storage, &machine) {
         Ok(steps) => {
             carry_out(&storage, &machine, &steps)?;
-            let steps = steps.iter().map(|step| describe(step, &machine)).collect();
+            let steps = steps.iter().map(|step| describe(step, &machine.disks)).collect();
             let view = PlanView::from(&Plan { steps, digest: Digest::of_value(&()) });
             format!("plan\n{}", cli::plan_text(&serde_json::to_value(view).expect("a view is JSON")))
         }
         Err(why) => format!("impossible\n{why}\n"),
     };
-    Ok(format!("{sentence}\n\n## disks\n{disks}\n## desired\n{desired}\n## {came_out}"))
+    let part =
+        |name: &str, body: &Option<String>| body.as_ref().map_or(String::new(), |body| format!("## {name}\n{body}\n"));
+    let (before, then) = (part("before", &before), part("then", &then));
+    Ok(format!("{sentence}\n\n## disks\n{disks}\n{before}{then}## desired\n{desired}\n## {came_out}"))
+}
+
+fn storage_of(document: &str) -> Result<Storage, String> {
+    let document = documents::parse(document).map_err(|problems| format!("{problems:?}"))?.into_inner();
+    document.storage.ok_or_else(|| "the document has no storage".to_owned())
+}
+
+fn plan_on(storage: &Storage, machine: &Model) -> Result<Vec<Step>, Impossible> {
+    plan(storage, &machine.disks, &machine.layers())
+}
+
+fn happen(line: &str, machine: &mut Model) -> Option<()> {
+    match line.split_once(' ') {
+        None if line == "reboot" => machine.reboot(),
+        Some(("pull", name)) => machine.pull(name),
+        Some(("put", line)) => machine.disks.push(disk(line)?),
+        Some(("fail", name)) => machine.fail(name),
+        _ => return None,
+    }
+    Some(())
 }
 
 /// Does the steps, and from wherever they are cut what is planned then.
-fn carry_out(storage: &Storage, before: &[Disk], steps: &[Step]) -> Result<(), String> {
+fn carry_out(storage: &Storage, before: &Model, steps: &[Step]) -> Result<(), String> {
     let destroys = |disk: &Disk, steps: &[Step]| steps.iter().any(|step| step.is_destructive() && step.is_of(disk));
     for cut in 0..=steps.len() {
-        let mut model = Model::new(before.to_vec());
-        apply(&steps[..cut], &mut model)?;
-        for (was, is) in before.iter().zip(&model.disks).filter(|(was, _)| !destroys(was, steps)) {
+        let mut model = before.clone();
+        apply(&steps[..cut], &mut model, 0)?;
+        for (was, is) in before.disks.iter().zip(&model.disks).filter(|(was, _)| !destroys(was, steps)) {
             keeps(was, is).map_err(|what| format!("after {cut} steps {what}"))?;
         }
-        // What lies between two steps is nothing that a plan could not go on from.
-        let planned = |model: &Model| plan(storage, &model.disks, &model.layers());
-        let rest = planned(&model).map_err(|why| format!("after {cut} steps: {why}"))?;
-        apply(&rest, &mut model)?;
-        let left = planned(&model).map_err(|why| why.to_string())?;
-        if !left.is_empty() {
-            return Err(format!("after {cut} steps, and {rest:?}, there is left: {left:?}"));
-        }
+        let mut rebooted = model.clone();
+        // What lies between two steps is nothing that plans could not go on from.
+        go_on(storage, &mut model).map_err(|why| format!("after {cut} steps: {why}"))?;
+        rebooted.reboot();
+        go_on(storage, &mut rebooted).map_err(|why| format!("after {cut} steps and a reboot: {why}"))?;
     }
     Ok(())
 }
 
-fn apply(steps: &[Step], model: &mut Model) -> Result<(), String> {
-    for (i, step) in steps.iter().enumerate() {
-        look_again(step, model).map_err(|(what, now)| format!("{what} is not what the plan saw: {now}"))?;
-        apply_to_model(step, model, [i as u8 + 1; 16]);
+/// Plans and does until nothing is left. What is inside a layer is seen when that runs: a step that finds something else
+/// than the plan hoped for is refused, and the next plan knows more.
+fn go_on(storage: &Storage, model: &mut Model) -> Result<(), String> {
+    for turn in 0..6 {
+        let steps = plan_on(storage, model).map_err(|why| why.to_string())?;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        if let Err(why) = apply(&steps, model, 60 + 20 * turn)
+            && turn == 5
+        {
+            return Err(why);
+        }
+    }
+    Err("it does not come to an end".to_owned())
+}
+
+/// `count` keeps what is made here apart from what was made before.
+fn apply(steps: &[Step], model: &mut Model, count: u8) -> Result<(), String> {
+    for (step, i) in steps.iter().zip(1..) {
+        look_again(step, model).map_err(|(what, now)| {
+            format!("{what} is not what the plan saw: {now}, before {}", step.describe().action)
+        })?;
+        apply_to_model(step, model, [count + i; 16]);
     }
     Ok(())
 }

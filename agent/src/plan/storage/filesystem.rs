@@ -21,6 +21,9 @@ impl Planner<'_> {
     /// Errors: its device carries something else and the document does not say `wipe_filesystem`, or has no room for
     /// this kind.
     pub(super) fn plan_filesystem(&mut self, want: &desired::Filesystem) -> Result<(), Impossible> {
+        if self.is_waited_for(&want.place) {
+            return Ok(());
+        }
         let field = format!("storage.filesystems.{}", self.desired.place_name(&want.place));
         let Some(node) = self.nodes(&want.place).into_iter().next() else { return Err(no_device(&field)) };
         let on = node.target.clone();

@@ -78,6 +78,11 @@ impl Model {
         seen
     }
 
+    /// All that stands on the disks, whether it runs or not.
+    pub fn all_layers(&self) -> &Layers {
+        &self.layers
+    }
+
     /// Everything stops, and nothing is mounted.
     pub fn reboot(&mut self) {
         for disk in &mut self.disks {
@@ -93,8 +98,24 @@ impl Model {
         }
     }
 
+    /// Somebody pulls a disk out.
+    pub fn pull(&mut self, name: &str) {
+        self.disks.retain(|disk| disk.name != name);
+        self.forget();
+    }
+
+    /// A member of an array fails.
+    pub fn fail(&mut self, name: &str) {
+        for array in &mut self.layers.arrays {
+            for member in array.members.iter_mut().filter(|member| member.name == name) {
+                (member.state, member.slot) = (MemberState::Faulty, None);
+                array.array.state = ArrayState::Degraded;
+            }
+        }
+    }
+
     fn is_seen(&self, name: &str) -> bool {
-        !name.is_empty() && !self.asleep.contains(name)
+        !self.asleep.contains(name) && self.size(name) > 0
     }
 
     /// Kernel name of a device.
@@ -107,14 +128,17 @@ impl Model {
             }
             Device::Array { name, uuid } => {
                 let is_it = |array: &&Array| short(&array.label) == name && (uuid.is_none() || array.uuid == *uuid);
-                arrays.iter().find(is_it).map(|array| array.array.name.clone())
+                arrays.iter().rev().find(is_it).map(|array| array.array.name.clone())
             }
-            Device::Luks { name } => opened.iter().find(|opened| opened.name == *name).map(|o| o.device.clone()),
+            Device::Luks { name } => {
+                // One that is closed has no name.
+                let is_it = |opened: &&Opened| opened.name == *name && !self.asleep.contains(&opened.device);
+                opened.iter().find(is_it).map(|opened| opened.device.clone())
+            }
             Device::Volume { group, name } => {
-                let is_its = |volume: &&Volume| {
-                    let its = groups.get(usize::from(volume.group));
-                    volume.name == *name && its.is_some_and(|its| its.name.name == *group)
-                };
+                // Of two groups of one name the newer one: of the other only a part is left.
+                let its = groups.iter().rposition(|its| its.name.name == *group)?;
+                let is_its = |volume: &&Volume| volume.name == *name && usize::from(volume.group) == its;
                 volumes.iter().find(is_its).map(|volume| volume.device.clone())
             }
         }
@@ -134,7 +158,16 @@ impl Model {
     }
 
     fn contents(&self, name: &str) -> Option<Contents> {
-        self.clone().contents_mut(name).cloned()
+        for disk in &self.disks {
+            if let Some(there) = disk.partitions.iter().find(|p| disk.partition_name(p.number) == name) {
+                return Some(there.contents.clone());
+            }
+        }
+        let Layers { arrays, volumes, opened, .. } = &self.layers;
+        let each = arrays.iter().map(|array| (&array.array.name, &array.contents));
+        let each = each.chain(volumes.iter().map(|volume| (&volume.device, &volume.contents)));
+        let mut each = each.chain(opened.iter().map(|opened| (&opened.device, &opened.contents)));
+        each.find(|(device, _)| *device == name)?.1.clone()
     }
 
     fn size(&self, name: &str) -> u64 {
@@ -362,6 +395,7 @@ fn make_array(model: &mut Model, array: &Target, level: RaidLevel, members: &[Ov
         told.push(ArrayMember { name, slot: (!is_spare).then_some(i), state });
     }
     let name = model.free_name("md");
+    model.asleep.remove(&name);
     let named = inventory::Array {
         name,
         level: level.name().into(),
@@ -409,7 +443,8 @@ fn add_member(model: &mut Model, array: &Target, member: &Over) {
 }
 
 fn group_of(model: &Model, group: &Group) -> Option<usize> {
-    model.layers.groups.iter().position(|there| there.name.name == group.name)
+    let is_it = |uuid| group.uuid.is_none() || group.uuid == Some(uuid);
+    model.layers.groups.iter().rposition(|there| there.name.name == group.name && is_it(there.name.uuid))
 }
 
 fn extend_group(model: &mut Model, group: &Group, members: &[Over], random: [u8; 16]) {
@@ -451,6 +486,7 @@ fn change_volume(step: &Step, model: &mut Model, random: [u8; 16]) {
         return;
     }
     let (Step::MakeVolume { kind, .. }, Device::Volume { name, .. }) = (step, &volume.device) else { return };
+    model.asleep.remove(&device);
     let (kind, pool) = match kind {
         VolumeKind::Linear => ("linear", ""),
         VolumeKind::Pool => ("thin-pool", ""),
@@ -534,11 +570,13 @@ pub fn look_again(step: &Step, model: &Model) -> Result<(), (String, String)> {
             model.name(array).map(drop).ok_or_else(|| (array.in_words(), "gone".to_owned()))
         }
         Step::Activate { group, .. } | Step::MakeVolume { group, .. } | Step::ExtendGroup { group, .. } => {
-            let is_it = |there: &&VolumeGroup| there.name.name == group.name;
+            let is_whole = |there: &VolumeGroup| there.members.iter().all(|member| !member.device.is_empty());
+            let is_uuid = |there: &VolumeGroup| group.uuid.is_none() || group.uuid == Some(there.name.uuid);
+            let is_it = |there: &&VolumeGroup| there.name.name == group.name && is_uuid(there) && is_whole(there);
             let seen = model.layers();
             let groups: Vec<&VolumeGroup> = seen.groups.iter().filter(is_it).collect();
-            match groups[..] {
-                [there] if there.members.iter().all(|member| !member.device.is_empty()) => Ok(()),
+            match groups.len() {
+                1 => Ok(()),
                 _ => Err((group.name.clone(), format!("{} volume groups of this name are whole", groups.len()))),
             }
         }

@@ -16,6 +16,7 @@ use super::*;
 mod formats;
 mod machines;
 mod properties;
+mod stacks;
 mod trees;
 
 pub(super) const MIB: u64 = 1 << 20;

@@ -2,15 +2,17 @@
 
 use muster_protocol::MachineId;
 use muster_protocol::desired::{
-    Disk, DiskRule, DiskSelect, Entry, Existing, Filesystem, Format, LINUX_FILESYSTEM, Partition, Pick, Place,
-    Presence, Resize, Storage, Table, Tree, TreeMount, Use,
+    Disk, DiskRule, DiskSelect, Entry, Existing, Filesystem, Format, Key, LINUX_FILESYSTEM, LogicalVolume, Luks,
+    Partition, Pick, Place, Presence, Raid, Resize, Storage, Table, Tree, TreeMount, Use, VolumeGroup, VolumeKind,
+    VolumeSize,
 };
 use muster_protocol::inventory::Medium;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{put, put_some};
 use crate::documents::device::{LABELS, SLOTS};
 use crate::documents::disks::{PICKS, TRANSPORTS};
+use crate::documents::stack::EXTENT_MIB;
 
 /// The value of `storage:`.
 pub fn render_storage(storage: &Storage) -> Value {
@@ -18,6 +20,9 @@ pub fn render_storage(storage: &Storage) -> Value {
     if !storage.disks.is_empty() {
         put(&mut out, "disks", storage.disks.iter().map(disk).collect::<Vec<_>>());
     }
+    put_some(&mut out, "raid", storage.raid.iter().map(|it| raid(storage, it)).collect::<Vec<_>>());
+    put_some(&mut out, "luks", storage.luks.iter().map(|it| luks(storage, it)).collect::<Vec<_>>());
+    put_some(&mut out, "volume_groups", storage.groups.iter().map(|it| group(storage, it)).collect::<Vec<_>>());
     if !storage.filesystems.is_empty() {
         put(&mut out, "filesystems", storage.filesystems.iter().map(|fs| filesystem(storage, fs)).collect::<Vec<_>>());
     }
@@ -115,6 +120,82 @@ fn partition(partition: &Partition) -> Value {
     match partition.resize {
         Resize::Never => {}
         Resize::Grow => put(&mut out, "resize", true),
+    }
+    Value::Object(out)
+}
+
+fn devices(storage: &Storage, places: &[Place]) -> Vec<String> {
+    places.iter().filter_map(|place| device(storage, place)).collect()
+}
+
+fn wipe_volume(out: &mut Map<String, Value>, existing: Existing) {
+    match existing {
+        Existing::Keep => {}
+        Existing::Replace => put(out, "wipe_volume", true),
+    }
+}
+
+fn raid(storage: &Storage, raid: &Raid) -> Value {
+    let mut out = Map::new();
+    put(&mut out, "name", raid.name.as_str());
+    put(&mut out, "level", raid.level.name());
+    put(&mut out, "devices", devices(storage, &raid.members));
+    if raid.spares > 0 {
+        put(&mut out, "spares", raid.spares);
+    }
+    put_some(&mut out, "options", raid.options.clone());
+    wipe_volume(&mut out, raid.existing);
+    Value::Object(out)
+}
+
+fn luks(storage: &Storage, luks: &Luks) -> Value {
+    let mut out = Map::new();
+    put(&mut out, "name", luks.name.as_str());
+    if let Some(device) = device(storage, &luks.place) {
+        put(&mut out, "device", device);
+    }
+    if !luks.label.is_empty() {
+        put(&mut out, "label", luks.label.as_str());
+    }
+    if let Some(uuid) = luks.uuid {
+        put(&mut out, "uuid", MachineId::from_bytes(uuid).to_string());
+    }
+    match luks.key {
+        Key::Controller => {}
+        Key::Tpm => put(&mut out, "clevis", json!({"tpm2": true})),
+    }
+    if luks.discard {
+        put(&mut out, "discard", true);
+    }
+    put_some(&mut out, "options", luks.options.clone());
+    wipe_volume(&mut out, luks.existing);
+    Value::Object(out)
+}
+
+fn group(storage: &Storage, group: &VolumeGroup) -> Value {
+    let mut out = Map::new();
+    put(&mut out, "name", group.name.as_str());
+    put(&mut out, "physical_volumes", devices(storage, &group.members));
+    if group.extent_mib != EXTENT_MIB {
+        put(&mut out, "extent_size_mib", group.extent_mib);
+    }
+    put_some(&mut out, "logical_volumes", group.volumes.iter().map(volume).collect::<Vec<_>>());
+    wipe_volume(&mut out, group.existing);
+    Value::Object(out)
+}
+
+fn volume(volume: &LogicalVolume) -> Value {
+    let mut out = Map::new();
+    put(&mut out, "name", volume.name.as_str());
+    match volume.size {
+        VolumeSize::Mib(mib) => put(&mut out, "size_mib", mib),
+        VolumeSize::Percent(percent) => put(&mut out, "size_percent", percent),
+        VolumeSize::Rest => {}
+    }
+    match &volume.kind {
+        VolumeKind::Linear => {}
+        VolumeKind::Pool => put(&mut out, "thin_pool", true),
+        VolumeKind::Thin { pool } => put(&mut out, "pool", pool.as_str()),
     }
     Value::Object(out)
 }

@@ -4,13 +4,16 @@
 //! down; whatever is lost with it is named, and on disks that the document does not name nothing is lost.
 
 mod ground;
+mod luks;
+mod lvm;
+mod raid;
 mod sizes;
 
 use std::collections::BTreeMap;
 
 use muster_protocol::DiskId;
 use muster_protocol::desired::{Existing, Layer, Place, Storage, UNFINISHED_LAYER, UNFINISHED_PV};
-use muster_protocol::observed::Contents;
+use muster_protocol::observed::{Contents, RaidMember, md_uuid};
 
 use super::step::{Carries, Over, Step, Target, take_out};
 use super::{Impossible, in_words, line};
@@ -39,7 +42,6 @@ pub(super) enum State<'a> {
     /// What was seen.
     There(&'a Contents),
     /// It is there and does not run: what it carries is seen when it does.
-    #[expect(dead_code, reason = "layers are not planned yet")]
     Asleep,
 }
 
@@ -51,11 +53,13 @@ pub(super) struct Planner<'a> {
     pub(super) steps: Vec<Step>,
     /// Kernel names of what is taken out of use for good.
     gone: Vec<String>,
+    /// Whether something is planned only when what is below it runs.
+    waits: bool,
 }
 
 impl<'a> Planner<'a> {
     pub(super) fn new(desired: &'a Storage, ground: Ground<'a>) -> Self {
-        Self { desired, ground, nodes: BTreeMap::new(), steps: Vec::new(), gone: Vec::new() }
+        Self { desired, ground, nodes: BTreeMap::new(), steps: Vec::new(), gone: Vec::new(), waits: false }
     }
 
     /// The devices that a place stands for.
@@ -70,21 +74,45 @@ impl<'a> Planner<'a> {
 
     /// The disks beneath a layer.
     pub(super) fn disks_of_layer(&self, layer: Layer) -> Vec<DiskId> {
+        self.places(layer).iter().flat_map(|place| self.disks_of(place)).collect()
+    }
+
+    /// What a layer stands on.
+    fn places(&self, layer: Layer) -> &'a [Place] {
         let Storage { raid, luks, groups, .. } = self.desired;
-        let places: &[Place] = match layer {
+        match layer {
             Layer::Raid(i) => raid.get(usize::from(i)).map_or(&[], |raid| &raid.members),
             Layer::Luks(i) => luks.get(usize::from(i)).map_or(&[], |luks| std::slice::from_ref(&luks.place)),
             Layer::Group(i) => groups.get(usize::from(i)).map_or(&[], |group| &group.members),
-        };
-        places.iter().flat_map(|place| self.disks_of(place)).collect()
+        }
     }
 
-    /// Plans one layer, once all that it stands on is planned.
+    /// Plans one layer, once all that it stands on is planned. What would be made on a device that does not run yet waits
+    /// for the next plan, and so does all that stands on it: this one makes that run.
     ///
     /// Errors: it does not fit what is there.
     pub(super) fn plan_layer(&mut self, layer: Layer) -> Result<(), Impossible> {
-        let problem = "this agent does not make RAID, LUKS and LVM yet".to_owned();
-        Err(Impossible { field: self.desired.layer_field(layer), problem })
+        if self.places(layer).iter().any(|place| self.is_waited_for(place)) {
+            return Ok(());
+        }
+        let (steps, gone, waited) = (self.steps.len(), self.gone.len(), std::mem::take(&mut self.waits));
+        let planned = match layer {
+            Layer::Raid(i) => self.plan_raid(i),
+            Layer::Luks(i) => self.plan_luks(i),
+            Layer::Group(i) => self.plan_group(i),
+        };
+        if self.waits {
+            self.steps.truncate(steps);
+            self.gone.truncate(gone);
+            return Ok(());
+        }
+        self.waits = waited;
+        planned
+    }
+
+    /// Whether a device is planned only when what is below it runs.
+    pub(super) fn is_waited_for(&self, place: &Place) -> bool {
+        self.waits && place.layer().is_some() && !self.nodes.contains_key(place)
     }
 
     /// What one device is written over with, and the other disks that lose something by it.
@@ -105,6 +133,44 @@ impl<'a> Planner<'a> {
         Ok((over, also))
     }
 
+    /// Whether it is a piece of a layer that Muster began to make and never finished: nothing was ever kept in it.
+    fn is_ours(&self, found: &Contents) -> bool {
+        let is_unfinished = |member: &RaidMember| short(&member.name) == UNFINISHED_LAYER;
+        match found {
+            // The members of an array get its name one by one.
+            Contents::Raid(member) => self.ground.devices().iter().any(|(_, other)| match other {
+                Contents::Raid(other) => other.array == member.array && is_unfinished(other),
+                _ => false,
+            }),
+            Contents::Luks(luks) => luks.subsystem == UNFINISHED_LAYER,
+            Contents::Lvm(volume) => volume.group.is_none() && volume.uuid.to_string().starts_with(UNFINISHED_PV),
+            _ => false,
+        }
+    }
+
+    /// What several devices are written over with, and the other disks that lose something by it.
+    ///
+    /// Errors: as of [`Self::over`] and [`Self::also`].
+    fn over_all(
+        &mut self,
+        nodes: &[Node<'a>],
+        existing: Existing,
+        field: &str,
+        why: &str,
+    ) -> Result<(Vec<Over>, Vec<DiskId>), Impossible> {
+        let (mut overs, mut names) = (Vec::new(), Vec::new());
+        for (at, node) in nodes.iter().enumerate() {
+            let over = self.over(node, existing, &format!("{field}[{at}]"), why, "wipe_volume")?;
+            names.extend(node.name.iter().filter(|_| over.is_lost()).cloned());
+            overs.push(over);
+        }
+        let own: Vec<DiskId> =
+            overs.iter().filter(|over| over.is_lost()).flat_map(|over| over.on.disks.clone()).collect();
+        let also = self.also(&names, &own);
+        let also = also.map_err(|problem| Impossible { field: field.to_owned(), problem })?;
+        Ok((overs, also))
+    }
+
     /// What a device is written over with.
     ///
     /// Errors: it carries something, or something stands on it, and the document does not let it be replaced.
@@ -121,6 +187,7 @@ impl<'a> Planner<'a> {
         let seen = match &node.state {
             State::Fresh(carries) => return Ok(Over { on, carries: carries.clone() }),
             State::Asleep => {
+                self.waits = true;
                 let problem =
                     format!("what {} carries is seen once it runs; nothing is made on it before", on.in_words());
                 return Err(Impossible { field: field.to_owned(), problem });
@@ -130,7 +197,7 @@ impl<'a> Planner<'a> {
         let uppers = node.name.as_deref().map(|name| self.ground.uppers(name)).unwrap_or_default();
         let carries = match seen {
             Contents::Blank if uppers.is_empty() => return Ok(Over { on, carries: Carries::Nothing }),
-            found if is_ours(found) => Carries::Ours(found.unmounted()),
+            found if self.is_ours(found) => Carries::Ours(found.unmounted()),
             found if existing == Existing::Replace => Carries::This(found.unmounted()),
             found => {
                 let remedy = format!("say `{word}: true` to replace it, which then needs a permit");
@@ -155,7 +222,7 @@ impl<'a> Planner<'a> {
                 Upper::Array(array) => {
                     self.take_out_device(&array.array.name, |target| Some(Step::Stop { array: target }));
                     // One that does not run is lost all the same.
-                    self.gone.extend(array.uuid.map(|uuid| muster_protocol::observed::md_uuid(&uuid)));
+                    self.gone.extend(array.uuid.map(|uuid| md_uuid(&uuid)));
                 }
                 Upper::Opened(opened) => {
                     self.take_out_device(&opened.device, |target| Some(Step::Close { luks: target }));
@@ -216,12 +283,10 @@ fn words(ground: &Ground<'_>, node: &Node<'_>) -> String {
     }
 }
 
-/// Whether it is a piece of a layer that Muster began to make and never finished: nothing was ever kept in it.
-fn is_ours(found: &Contents) -> bool {
-    match found {
-        Contents::Raid(member) => short(&member.name) == UNFINISHED_LAYER,
-        Contents::Luks(luks) => luks.subsystem == UNFINISHED_LAYER,
-        Contents::Lvm(volume) => volume.group.is_none() && volume.uuid.to_string().starts_with(UNFINISHED_PV),
-        _ => false,
-    }
+/// The disks beneath devices, each once.
+fn disks_of<'n, 'a: 'n>(nodes: impl IntoIterator<Item = &'n Node<'a>>) -> Vec<DiskId> {
+    let mut disks: Vec<DiskId> = nodes.into_iter().flat_map(|node| node.target.disks.clone()).collect();
+    disks.sort();
+    disks.dedup();
+    disks
 }
