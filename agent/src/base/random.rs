@@ -12,3 +12,11 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     }
     out
 }
+
+/// A version 4 UUID (RFC 9562).
+pub fn uuid() -> [u8; 16] {
+    let mut uuid: [u8; 16] = bytes();
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}

@@ -25,7 +25,7 @@ use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::tools::Pinned;
-use muster_protocol::{BootId, DiskId};
+use muster_protocol::{BootId, DiskId, DiskKey};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use tokio::sync::Notify;
 
@@ -41,6 +41,7 @@ pub struct LinuxMachine {
     network: network::Network,
     role: Role,
     tpm: tpm::Asked,
+    keys: storage::layers::keys::Keys,
 }
 
 /// Whose machine it is.
@@ -59,7 +60,7 @@ impl LinuxMachine {
         if role == Role::Owner {
             network.keep_clock(Arc::new(network::ntp::SystemClock));
         }
-        Ok(Self { network, role, tpm: tpm::Asked::begin(tpm::DEVICE) })
+        Ok(Self { network, role, tpm: tpm::Asked::begin(tpm::DEVICE), keys: Default::default() })
     }
 
     /// Brings all links up, and keeps the lease that was handed over or gets others. For machines that just booted.
@@ -118,7 +119,15 @@ impl Machine for LinuxMachine {
     }
 
     fn apply_storage(&self, step: &plan::storage::Step, progress: Percent<'_>) -> Result<(), MachineError> {
-        storage::apply(step, progress)
+        storage::apply(&self.keys, step, progress)
+    }
+
+    fn keep_key(&self, name: &str, uuid: [u8; 16], key: DiskKey) {
+        self.keys.keep(name, uuid, key);
+    }
+
+    fn forget_keys(&self) {
+        self.keys.forget();
     }
 
     fn tools(&self) -> plan::Tools {

@@ -158,15 +158,11 @@ impl Reconciler {
             let fetched = self.fetch_tools(pinned, work.begin(0)).await;
             fetched.map_err(|(reason, why)| Failure { reason, why, storage_steps_done: 0 })?;
         }
-        for (number, step) in work.plan.storage.iter().enumerate() {
-            let begun = work.begin(work.plan.first_of_storage() + number);
-            let done = self.apply_storage(step.clone(), begun.clone()).await;
-            done.map_err(|error| Failure {
-                reason: Reason::StepFailed,
-                why: why_not(&begun.step, &error),
-                storage_steps_done: number,
-            })?;
+        let stored = self.store(work).await;
+        if work.plan.storage.iter().any(|step| step.key().is_some()) {
+            self.blocking(|machine| machine.forget_keys()).await;
         }
+        stored?;
         if !work.plan.network.is_empty() {
             self.note(|kept| kept.before = Some(work.before.network.clone()));
             *dead_man = Some(self.arm(&work.before.network));
@@ -174,6 +170,18 @@ impl Reconciler {
         let steps = 0..work.proof().map_or(0, |(at, _)| at);
         let made = self.take(work, dead_man.as_ref().map(DeadMan::helm), steps).await;
         made.map_err(|(reason, why)| work.failed(reason, why))
+    }
+
+    async fn store(&self, work: &Work) -> Result<(), Failure> {
+        let mut known = Vec::new();
+        for (number, step) in work.plan.storage.iter().enumerate() {
+            let begun = work.begin(work.plan.first_of_storage() + number);
+            let failed = |(reason, why)| Failure { reason, why, storage_steps_done: number };
+            self.have_key(step, &mut known, &begun).await.map_err(failed)?;
+            let done = self.apply_storage(step.clone(), begun.clone()).await;
+            done.map_err(|error| failed((Reason::StepFailed, why_not(&begun.step, &error))))?;
+        }
+        Ok(())
     }
 
     fn arm(&self, before: &observed::Network) -> DeadMan {

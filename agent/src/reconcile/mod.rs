@@ -12,6 +12,7 @@ mod apply;
 mod diagnose;
 mod drift;
 mod kept;
+mod keys;
 mod rule;
 mod start;
 mod stranded;

@@ -4,6 +4,7 @@
 //! brings; elsewhere these tests are left out, and say why.
 
 mod layers;
+mod steps;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -8,42 +8,37 @@
 
 use std::ffi::OsStr;
 
-use muster_protocol::DiskId;
 use muster_protocol::desired::{Format, UNFINISHED, VolumeId};
-use muster_protocol::observed::{Contents, Disk};
-use rustix::rand::{GetRandomFlags, getrandom};
+use muster_protocol::observed::Contents;
 
 use super::device::{Device, Share};
-use super::{changed, fat, known_partition, partition, writable};
+use super::fat;
+use super::find::{Found, carries_as_planned, differs, find};
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::storage::signatures::{HEAD, TAIL};
 use crate::linux::tools::run_alone;
 use crate::machine::MachineError;
-use crate::plan::storage::{Carries, Make, Slot, in_words};
+use crate::plan::storage::{Make, Over, Target, in_words};
+use crate::random;
 
 /// [`UNFINISHED`] as a FAT has it.
 const UNFINISHED_FAT: &str = "MUSTER-MKFS";
 
-/// Makes one on a partition that is as the plan saw it.
-pub(super) fn make(
-    disks: &Disks,
-    id: &DiskId,
-    slot: &Slot,
-    carries: &Carries,
-    make: &Make,
-) -> Result<(), MachineError> {
-    let action = || format!("make {} on partition {} of {id}", make.format.name(), slot.number);
-    let failed = |source| MachineError::os(action(), source);
-    let disk = writable(disks, id)?;
-    let node = known_partition(disks, &disk, slot)?;
-    let device = Device::open(disks, &node, slot.size_bytes, Share::Exclusive)
-        .map_err(|source| MachineError::os(format!("open partition {} of {id} for itself", slot.number), source))?;
+/// Makes one on a device that is as the plan saw it.
+pub(super) fn make(disks: &Disks, Over { on, carries }: &Over, make: &Make) -> Result<(), MachineError> {
+    let failed = |source| MachineError::os(format!("make {} on {}", make.format.name(), on.in_words()), source);
+    let Found { node, size_bytes: size, .. } = find(disks, on)?;
+    let device = Device::open(disks, &node, size, Share::Exclusive)
+        .map_err(|source| MachineError::os(format!("open {} for itself", on.in_words()), source))?;
     // Only now that nobody else can take it.
-    is_as_planned(&disks.observe_one(id)?, id, slot, carries)?;
-    let tail = slot.size_bytes.min(TAIL as u64);
+    let found = find(disks, on)?;
+    if found.node != node || !carries_as_planned(&found.contents, carries) {
+        return Err(differs(on, &found.contents));
+    }
+    let tail = size.min(TAIL as u64);
     device
         .zero(0, HEAD as u64)
-        .and_then(|()| device.zero(slot.size_bytes - tail, tail))
+        .and_then(|()| device.zero(size - tail, tail))
         .and_then(|()| device.drop_cache())
         .map_err(failed)?;
     if make.format == Format::Swap {
@@ -53,44 +48,33 @@ pub(super) fn make(
         drop(device);
         let path = disks.device_path(&node);
         run_all(&making(make), path.as_os_str())?;
-        on_the_medium(disks, &node, slot).map_err(failed)?;
+        on_the_medium(disks, &node, size).map_err(failed)?;
         if make.format == Format::Vfat {
-            let device = Device::open(disks, &node, slot.size_bytes, Share::Exclusive).map_err(failed)?;
+            let device = Device::open(disks, &node, size, Share::Exclusive).map_err(failed)?;
             fat::rename(&device, UNFINISHED_FAT, &make.label).map_err(failed)?;
         } else {
             name(make.format, &make.label, path.as_os_str())?;
         }
-        on_the_medium(disks, &node, slot).map_err(failed)?;
+        on_the_medium(disks, &node, size).map_err(failed)?;
     }
-    is_made(&disks.observe_one(id)?, id, slot, make)
+    is_made(&find(disks, on)?.contents, on, make)
 }
 
-fn is_as_planned(disk: &Disk, id: &DiskId, slot: &Slot, carries: &Carries) -> Result<(), MachineError> {
-    let there = partition(disk, id, slot)?;
-    let as_planned = there.contents.mounted_at().is_none()
-        && match carries {
-            Carries::Nothing => there.contents == Contents::Blank,
-            Carries::Ours(seen) | Carries::This(seen) => there.contents == *seen,
-            Carries::Remains => true,
-        };
-    if as_planned { Ok(()) } else { Err(changed(id, slot.number, &there.contents)) }
-}
-
-fn is_made(disk: &Disk, id: &DiskId, slot: &Slot, make: &Make) -> Result<(), MachineError> {
+fn is_made(contents: &Contents, on: &Target, make: &Make) -> Result<(), MachineError> {
     let is_uuid = |uuid: &str| make.uuid.is_none_or(|wanted| wanted.to_string() == uuid);
-    match &partition(disk, id, slot)?.contents {
+    match contents {
         Contents::Filesystem(fs) if fs.kind == make.format.name() && fs.label == make.label && is_uuid(&fs.uuid) => {
             Ok(())
         }
         other => Err(MachineError::ReadBack {
-            what: format!("{} on partition {} of {id}", make.format.name(), slot.number),
+            what: format!("{} on {}", make.format.name(), on.in_words()),
             found: in_words(other, &[]),
         }),
     }
 }
 
-fn on_the_medium(disks: &Disks, node: &Node, slot: &Slot) -> std::io::Result<()> {
-    Device::open(disks, node, slot.size_bytes, Share::WithOwnMounts)?.drop_cache()
+fn on_the_medium(disks: &Disks, node: &Node, size: u64) -> std::io::Result<()> {
+    Device::open(disks, node, size, Share::WithOwnMounts)?.drop_cache()
 }
 
 /// A program and its arguments but for the device, which comes last.
@@ -135,7 +119,7 @@ const PAGE: usize = 4096;
 fn write_swap(device: &Device, make: &Make) -> std::io::Result<()> {
     let uuid = match make.uuid {
         Some(VolumeId::Uuid(uuid)) => uuid,
-        Some(VolumeId::Serial(_)) | None => random_uuid()?,
+        Some(VolumeId::Serial(_)) | None => random::uuid(),
     };
     device.write(0, &swap_header(device.size, uuid, &make.label, *b"\0\0\0\0\0\0\0\0\0\0"))?;
     device.sync()?;
@@ -154,14 +138,4 @@ fn swap_header(size: u64, uuid: [u8; 16], label: &str, signature: [u8; 10]) -> V
     put(1052, &label.as_bytes()[..label.len().min(15)]);
     put(PAGE - signature.len(), &signature);
     page
-}
-
-/// A version 4 UUID (RFC 9562).
-pub(super) fn random_uuid() -> std::io::Result<[u8; 16]> {
-    let mut uuid = [0; 16];
-    // Requests of up to 256 bytes are never answered in part (getrandom(2)).
-    getrandom(&mut uuid, GetRandomFlags::empty())?;
-    uuid[6] = uuid[6] & 0x0f | 0x40;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    Ok(uuid)
 }

@@ -1,12 +1,13 @@
-//! Storage steps on the real machine: tables, filesystems, mounts, wiping.
+//! Storage steps on the real machine: tables, arrays, encryption, volumes, filesystems, mounts, wiping.
 //!
 //! Called by the glue of the real machine with steps that `plan::storage` made.
 //! It decides nothing, but it looks again: every function finds the disk anew by its WWN or serial, and writes only
-//! where it finds exactly what the plan saw. It encrypts nothing and knows no RAID.
+//! where it finds exactly what the plan saw.
 
 mod device;
 pub mod disks;
 mod fat;
+mod find;
 pub mod gpt;
 mod grow;
 pub mod layers;
@@ -24,15 +25,16 @@ use muster_protocol::to_controller::WipeReceipt;
 
 use self::device::{Device, Share};
 use crate::machine::{MachineError, Percent};
-use crate::plan;
-use crate::plan::storage::{Before, Over, Slot, Step, Target, in_words};
+use crate::plan::storage::{Before, Slot, Step, in_words};
 use disks::{Disks, Node};
+use layers::keys::Keys;
+use layers::steps;
 
 /// Does one step on this machine's disks.
 ///
 /// Errors: among others [`MachineError::Changed`] where a disk is not what the plan saw; then nothing was written.
-pub fn apply(step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
-    apply_on(&Disks::of_this_machine(), step, progress)
+pub fn apply(keys: &Keys, step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
+    apply_with(&Disks::of_this_machine(), keys, step, progress)
 }
 
 /// Wipes one of this machine's disks and reads back. See [`wipe_on`].
@@ -42,62 +44,49 @@ pub fn wipe(disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<Wi
 
 pub use wipe::wipe_on;
 
-/// Does one step on these disks.
+/// Does one step on these disks, without any key.
 pub fn apply_on(disks: &Disks, step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
+    apply_with(disks, &Keys::default(), step, progress)
+}
+
+/// Does one step on these disks.
+pub fn apply_with(disks: &Disks, keys: &Keys, step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
     progress(0);
     match step {
-        Step::Unmount { on, path } => {
-            on_partition(on).and_then(|(disk, slot)| mounts::take_out(disks, disk, slot.number, path))
-        }
-        Step::SwapOff { on } => {
-            on_partition(on).and_then(|(disk, slot)| mounts::take_out(disks, disk, slot.number, SWAP))
-        }
+        Step::Unmount { on, path } => mounts::take_out(disks, on, path),
+        Step::SwapOff { on } => mounts::take_out(disks, on, SWAP),
         Step::Partition { disk, before, slots, .. } => table::write(disks, disk, before, slots),
         Step::Edit { disk, before, deleted, grown, added, .. } => {
             table::edit(disks, disk, before, table::Edit { deleted, grown, added })
         }
-        Step::Format { on: Over { on, carries }, make, .. } => {
-            on_partition(on).and_then(|(disk, slot)| make::make(disks, disk, slot, carries, make))
-        }
-        Step::Mount { on, format, mount } => {
-            on_partition(on).and_then(|(disk, slot)| mounts::mount(disks, disk, slot, *format, mount))
-        }
-        Step::Remount { on, mount } => {
-            on_partition(on).and_then(|(disk, slot)| mounts::remount(disks, disk, slot.number, mount))
-        }
-        Step::Grow { on, format, path, .. } => {
-            on_partition(on).and_then(|(disk, slot)| grow::grow(disks, disk, slot, *format, path))
-        }
-        Step::SwapOn { on } => on_partition(on).and_then(|(disk, slot)| mounts::swap(disks, disk, slot)),
+        Step::Format { on, make, .. } => make::make(disks, on, make),
+        Step::Mount { on, format, mount } => mounts::mount(disks, on, *format, mount),
+        Step::Remount { on, mount } => mounts::remount(disks, on, mount),
+        Step::Grow { on, format, path, .. } => grow::grow(disks, on, *format, path),
+        Step::SwapOn { on } => mounts::swap(disks, on),
         Step::Attach { tree } => trees::attach(disks, tree),
         Step::Reattach { tree } => trees::reattach(disks, tree),
         Step::Detach { tree } => trees::detach(disks, &tree.mount.path),
-        Step::MakeArray { .. }
-        | Step::Assemble { .. }
-        | Step::AddMember { .. }
-        | Step::Stop { .. }
-        | Step::MakeLuks { .. }
-        | Step::Open { .. }
-        | Step::Close { .. }
-        | Step::GrowLuks { .. }
-        | Step::MakeGroup { .. }
-        | Step::ExtendGroup { .. }
-        | Step::GrowMember { .. }
-        | Step::Activate { .. }
-        | Step::Deactivate { .. }
-        | Step::MakeVolume { .. }
-        | Step::GrowVolume { .. } => Err(MachineError::Unable(format!("{}: not yet", step.describe().action))),
+        Step::MakeArray { array, level, members, spares, options, .. } => {
+            steps::make_array(disks, array, *level, members, *spares, options)
+        }
+        Step::Assemble { array, members } => steps::assemble(disks, array, members),
+        Step::AddMember { array, member, .. } => steps::add_member(disks, array, member),
+        Step::Stop { array } => steps::stop(disks, array),
+        Step::MakeLuks { on, luks, .. } => steps::make_luks(disks, keys, on, luks),
+        Step::Open { luks, on, uuid, key, discard } => steps::open(disks, keys, (luks, on), uuid, *key, *discard),
+        Step::Close { luks } => steps::close(disks, luks),
+        Step::GrowLuks { luks, .. } => steps::grow_luks(disks, luks),
+        Step::MakeGroup { group, members, extent_bytes, .. } => steps::make_group(disks, group, members, *extent_bytes),
+        Step::ExtendGroup { group, members, .. } => steps::extend_group(disks, group, members),
+        Step::GrowMember { group, member } => steps::grow_member(disks, group, member),
+        Step::Activate { group, volumes } => steps::activate(disks, group, volumes),
+        Step::Deactivate { group, volumes } => steps::deactivate(disks, group, volumes),
+        Step::MakeVolume { volume, group, kind, size } => steps::make_volume(disks, volume, group, kind, *size),
+        Step::GrowVolume { volume, group, size, .. } => steps::grow_volume(disks, volume, group, *size),
     }?;
     progress(100);
     Ok(())
-}
-
-/// A partition; what stands on partitions is not written to yet.
-fn on_partition(on: &Target) -> Result<(&DiskId, &Slot), MachineError> {
-    match &on.device {
-        plan::storage::Device::Partition { disk, slot } => Ok((disk, slot)),
-        _ => Err(MachineError::Unable(format!("use {}: not yet", on.in_words()))),
-    }
 }
 
 /// The disk as it is now, if nobody else uses it.

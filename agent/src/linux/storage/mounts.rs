@@ -8,36 +8,27 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use muster_protocol::DiskId;
 use muster_protocol::desired::{self, Format, is_flag};
 use muster_protocol::observed::{Contents, SWAP};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::{changed, known_partition, partition, writable};
+use super::find::{Found, differs, find};
 use crate::linux::modules;
 use crate::linux::storage::disks::{Disks, Mount, Node};
 use crate::machine::MachineError;
-use crate::plan::storage::Slot;
+use crate::plan::storage::{Device, Target};
 
-/// Mounts a partition; fine where it is mounted there already.
-pub(super) fn mount(
-    disks: &Disks,
-    id: &DiskId,
-    slot: &Slot,
-    format: Format,
-    wanted: &desired::Mount,
-) -> Result<(), MachineError> {
+/// Mounts a filesystem; fine where it is mounted there already.
+pub(super) fn mount(disks: &Disks, on: &Target, format: Format, wanted: &desired::Mount) -> Result<(), MachineError> {
     let path = wanted.path.as_str();
-    let disk = writable(disks, id)?;
-    let there = partition(&disk, id, slot)?;
+    let Found { node, contents, .. } = find(disks, on)?;
     let kind = format.name();
-    match &there.contents {
+    match &contents {
         Contents::Filesystem(fs) if fs.mounted_at == path && fs.mount_options == wanted.options => return Ok(()),
         Contents::Filesystem(fs) if fs.kind == kind && fs.mounted_at.is_empty() => {}
-        other => return Err(changed(id, slot.number, other)),
+        other => return Err(differs(on, other)),
     }
-    let failed =
-        |source: io::Error| MachineError::os(format!("mount partition {} of {id} at {path}", slot.number), source);
+    let failed = |source: io::Error| MachineError::os(format!("mount {} at {path}", on.in_words()), source);
     modules::load(kind)?;
     if format == Format::Vfat {
         // Its names' character sets. Which ones it asks for is the kernel's setting; one that lacks it will name.
@@ -53,7 +44,6 @@ pub(super) fn mount(
     if disks.usage()?.is_taken(path) {
         return Err(failed(io::Error::other("something else is mounted there")));
     }
-    let node = known_partition(disks, &disk, slot)?;
     let own = Mount { number: node.number, path: path.into(), options: wanted.options.clone(), from: None };
     disks.record().add(own).map_err(failed)?;
     let (flags, data) = in_kernels_words(&wanted.options);
@@ -64,10 +54,10 @@ pub(super) fn mount(
 }
 
 /// Changes what every filesystem has of what the agent mounted; fine where it is so already.
-pub(super) fn remount(disks: &Disks, id: &DiskId, number: u32, wanted: &desired::Mount) -> Result<(), MachineError> {
+pub(super) fn remount(disks: &Disks, on: &Target, wanted: &desired::Mount) -> Result<(), MachineError> {
     let path = wanted.path.as_str();
     let failed = |source| MachineError::os(format!("mount {path} with other options"), source);
-    let node = node(disks, id, number)?;
+    let node = node(disks, on)?;
     if disks.usage()?.own_mount(node.number) != Some(path) {
         return Err(failed(io::Error::other("the agent did not mount it")));
     }
@@ -79,11 +69,10 @@ pub(super) fn remount(disks: &Disks, id: &DiskId, number: u32, wanted: &desired:
 }
 
 /// Takes out of use what the agent mounted or swapped to; fine where it is in no use any more.
-pub(super) fn take_out(disks: &Disks, id: &DiskId, number: u32, at: &str) -> Result<(), MachineError> {
-    let action =
-        if at == SWAP { format!("stop swapping to partition {number} of {id}") } else { format!("unmount {at}") };
+pub(super) fn take_out(disks: &Disks, on: &Target, at: &str) -> Result<(), MachineError> {
+    let action = if at == SWAP { format!("stop swapping to {}", on.in_words()) } else { format!("unmount {at}") };
     let failed = |source| MachineError::os(action.as_str(), source);
-    let node = node(disks, id, number)?;
+    let node = node(disks, on)?;
     let usage = disks.usage()?;
     match usage.own_mount(node.number) {
         Some(SWAP) if at == SWAP => swap_off(&disks.device_path(&node)).map_err(failed)?,
@@ -97,16 +86,15 @@ pub(super) fn take_out(disks: &Disks, id: &DiskId, number: u32, at: &str) -> Res
     disks.record().remove(node.number, at).map_err(failed)
 }
 
-/// Swaps to a partition; fine where that is so already.
-pub(super) fn swap(disks: &Disks, id: &DiskId, slot: &Slot) -> Result<(), MachineError> {
-    let failed = |source| MachineError::os(format!("swap to partition {} of {id}", slot.number), source);
-    let disk = writable(disks, id)?;
-    match &partition(&disk, id, slot)?.contents {
+/// Swaps to a swap area; fine where that is so already.
+pub(super) fn swap(disks: &Disks, on: &Target) -> Result<(), MachineError> {
+    let failed = |source| MachineError::os(format!("swap to {}", on.in_words()), source);
+    let Found { node, contents, .. } = find(disks, on)?;
+    match &contents {
         Contents::Filesystem(fs) if fs.mounted_at == SWAP => return Ok(()),
         Contents::Filesystem(fs) if fs.kind == Format::Swap.name() => {}
-        other => return Err(changed(id, slot.number, other)),
+        other => return Err(differs(on, other)),
     }
-    let node = known_partition(disks, &disk, slot)?;
     disks
         .record()
         .add(Mount { number: node.number, path: SWAP.into(), options: Vec::new(), from: None })
@@ -117,7 +105,10 @@ pub(super) fn swap(disks: &Disks, id: &DiskId, slot: &Slot) -> Result<(), Machin
     })
 }
 
-fn node(disks: &Disks, id: &DiskId, number: u32) -> Result<Node, MachineError> {
+/// The device, whatever it carries. Of a partition only its number counts: it may have grown since.
+fn node(disks: &Disks, on: &Target) -> Result<Node, MachineError> {
+    let Device::Partition { disk: id, slot } = &on.device else { return Ok(find(disks, on)?.node) };
+    let number = slot.number;
     let disk = disks.find(id)?;
     let node = disks.node(&disk.name).ok_or_else(|| MachineError::Missing(id.to_string()))?;
     let partition = disks.partition_nodes(&node).into_iter().find(|(n, _)| *n == number);

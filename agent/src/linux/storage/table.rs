@@ -10,13 +10,13 @@ use muster_protocol::DiskId;
 use muster_protocol::observed::{Contents, Disk};
 
 use super::device::{Device, Share};
-use super::make::random_uuid;
 use super::unchanged;
 use crate::linux::storage::disks::{Disks, Region};
 use crate::linux::storage::gpt::{self, Entry, Found, Geometry, Image, Table};
 use crate::linux::storage::signatures::{HEAD, TAIL};
 use crate::machine::MachineError;
 use crate::plan::storage::{Before, Slot, in_words};
+use crate::random;
 
 /// Writes a new table; where something was there before, its signatures are cleared.
 pub(super) fn write(disks: &Disks, id: &DiskId, before: &Before, slots: &[Slot]) -> Result<(), MachineError> {
@@ -36,7 +36,7 @@ pub(super) fn write(disks: &Disks, id: &DiskId, before: &Before, slots: &[Slot])
         device.sync().map_err(failed)?;
     }
     let entries = slots.iter().map(|slot| entry(slot, geometry)).collect::<Result<_, _>>()?;
-    let table = Table { guid: random_guid()?, entries, capacity: 128, alternate: geometry.sectors - 1 };
+    let table = Table { guid: random::uuid(), entries, capacity: 128, alternate: geometry.sectors - 1 };
     let Image { head, tail } = gpt::encode(&table, geometry);
     copies(&device, &tail, || device.write(0, &head)).map_err(failed)?;
     tell_kernel(disks, id, &disk, &device, &table, geometry)?;
@@ -220,14 +220,10 @@ fn entry(slot: &Slot, geometry: Geometry) -> Result<Entry, MachineError> {
     Ok(Entry {
         number: slot.number,
         type_guid: slot.type_guid,
-        guid: slot.guid.map_or_else(random_guid, Ok)?,
+        guid: slot.guid.unwrap_or_else(random::uuid),
         first: slot.start_bytes / sector,
         last: (slot.start_bytes + slot.size_bytes) / sector - 1,
         attributes: 0,
         name: gpt::name(&slot.label),
     })
-}
-
-fn random_guid() -> Result<[u8; 16], MachineError> {
-    random_uuid().map_err(|source| MachineError::os("get random bytes", source))
 }

@@ -7,6 +7,7 @@
 
 mod choose;
 mod filesystem;
+mod keys;
 mod model;
 mod place;
 mod stack;
@@ -24,6 +25,7 @@ use super::Impossible;
 use choose::Chosen;
 
 pub use filesystem::GROWTH;
+pub use keys::{uuid_in_words, uuid_of};
 pub use model::{Model, apply_to_model, look_again};
 pub use stack::{pool_extents, volume_extents};
 pub use step::{Before, Carries, Device, Group, Make, MakeLuks, Over, Slot, Step, Target, describe};

@@ -146,8 +146,15 @@ impl Usage {
         self.mounts.iter().any(|mount| mount.path == path)
     }
 
-    /// Why nobody may write to this device, `None` where nothing but the agent uses it.
+    /// Why nobody may write to this device, `None` where nothing but the agent uses it. Arrays, volumes and encrypted devices
+    /// on it are no reason by themselves, since they are told apart ([`observed::Layers`]); who uses them is one.
+    ///
+    /// [`observed::Layers`]: muster_protocol::observed::Layers
     pub fn holder(&self, node: &Node) -> Option<String> {
+        self.holder_above(node, LAYERS)
+    }
+
+    fn holder_above(&self, node: &Node, layers: usize) -> Option<String> {
         let name = &node.name;
         let foreign = self.mounts.iter().find(|mount| mount.number == node.number && self.own(mount).is_none());
         if let Some(mount) = foreign {
@@ -157,8 +164,35 @@ impl Usage {
             return Some(format!("{name} is in use as swap"));
         }
         let folder = node.path.join("holders");
+        let above = sysfs::names(&folder).into_iter().filter_map(|holder| {
+            let path = sysfs::resolved(folder.join(&holder)).unwrap_or_else(|| folder.join(&holder));
+            if layers == 0 || !is_layer(&path) {
+                return Some(format!("{name} {}", holds(&holder, &folder)));
+            }
+            let used = Node::at(path).and_then(|node| self.holder_above(&node, layers - 1))?;
+            Some(format!("{name} {}: {used}", holds(&holder, &folder)))
+        });
+        let above: Vec<String> = above.collect();
+        (!above.is_empty()).then(|| above.join(", "))
+    }
+
+    /// The arrays, volumes and encrypted devices that stand on this device, in words; `None` where there is none.
+    pub fn layers_on(&self, node: &Node) -> Option<String> {
+        let folder = node.path.join("holders");
         let holders: Vec<String> = sysfs::names(&folder).iter().map(|holder| holds(holder, &folder)).collect();
-        (!holders.is_empty()).then(|| format!("{name} {}", holders.join(", ")))
+        (!holders.is_empty()).then(|| format!("{} {}", node.name, holders.join(", ")))
+    }
+}
+
+/// How many layers may stand on each other.
+const LAYERS: usize = 16;
+
+/// Whether this is an array, or a device of the device mapper whose maker is known: what is told of it says enough.
+fn is_layer(device: &Path) -> bool {
+    match Mapped::at(device) {
+        Some(Mapped::Unknown { .. }) => false,
+        Some(Mapped::Volume { .. } | Mapped::Part { .. } | Mapped::Luks { .. }) => true,
+        None => device.join("md").exists(),
     }
 }
 
@@ -366,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_above_hold_a_disk() {
+    fn layers_above_hold_a_disk_where_nobody_knows_them_or_somebody_uses_them() {
         let root = machine("", "");
         fs::create_dir_all(root.path().join("vda/holders/dm-0")).expect("made");
         let usage = Usage::read(root.path(), &Record::new(root.path(), root.path())).expect("read");
@@ -378,9 +412,15 @@ mod tests {
         fs::write(root.path().join("vda/holders/dm-0/dm/uuid"), uuid).expect("written");
         fs::create_dir_all(root.path().join("vda/holders/md127/md")).expect("made");
         assert_eq!(
-            usage.holder(&node).as_deref(),
+            usage.layers_on(&node).as_deref(),
             Some("vda is a member of the array md127, is in use by the LUKS device that is open as vault")
         );
+        assert_eq!(usage.holder(&node), None, "they are told apart");
+        fs::write(root.path().join("vda/holders/dm-0/dev"), "254:1\n").expect("written");
+        let root = machine(INFO, "");
+        let others = Usage::read(root.path(), &Record::new(root.path(), root.path())).expect("read");
+        let held = others.holder(&node).expect("somebody mounted it");
+        assert!(held.ends_with("is open as vault: dm-0 is mounted at /"), "{held}");
     }
 
     #[test]

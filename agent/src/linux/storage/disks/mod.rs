@@ -147,6 +147,11 @@ impl Disks {
         Node::at(self.root.join("sys/block").join(name))
     }
 
+    /// A disk, partition or device on them as the kernel has it now.
+    pub fn any_node(&self, name: &str) -> Option<Node> {
+        self.node(name).or_else(|| Node::at(sysfs::resolved(self.root.join("sys/class/block").join(name))?))
+    }
+
     /// A disk's partitions as the kernel has them now, with the numbers that the table gives them.
     pub fn partition_nodes(&self, disk: &Node) -> Vec<(u32, Node)> {
         let partition = |name: &String| {

@@ -66,7 +66,8 @@ pub fn finish(disks: &Disks, new: &New<'_>, device: &Node, key: &[u8]) -> Result
 /// Opens one as /dev/mapper/`name`. `discards` lets what is freed above be seen below: which blocks are in use.
 pub fn open(disks: &Disks, device: &Node, name: &str, discards: bool, key: &[u8]) -> Result<(), MachineError> {
     load()?;
-    let mut words = vec!["open", "--batch-mode", "--type", "luks2", "--key-file", "-"];
+    // In the kernel's keyring nobody could read the key back to let the device grow.
+    let mut words = vec!["open", "--batch-mode", "--type", "luks2", "--disable-keyring", "--key-file", "-"];
     words.extend(discards.then_some("--allow-discards"));
     let path = disks.device_path(device);
     let words = words.into_iter().map(OsStr::new).chain([path.as_os_str(), OsStr::new(name)]);
@@ -74,8 +75,8 @@ pub fn open(disks: &Disks, device: &Node, name: &str, discards: bool, key: &[u8]
 }
 
 /// Lets one that is open have all of a device that has grown.
-pub fn grow(disks: &Disks, name: &str, key: &[u8]) -> Result<(), MachineError> {
-    cryptsetup(disks, &["resize", "--batch-mode", "--key-file", "-", name], None, key)
+pub fn grow(disks: &Disks, name: &str) -> Result<(), MachineError> {
+    cryptsetup(disks, &["resize", "--batch-mode", name], None, &[])
 }
 
 /// Closes one that nobody uses; its key leaves the kernel.

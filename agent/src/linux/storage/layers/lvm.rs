@@ -43,8 +43,10 @@ pub enum Kind<'a> {
     },
     /// A thin pool.
     Pool {
-        /// For data; metadata takes some more.
+        /// For data.
         extents: u64,
+        /// For metadata; LVM takes as many again, for repairs.
+        metadata_bytes: u64,
     },
     /// A volume that takes its room from a pool when it is written to.
     Thin {
@@ -123,12 +125,18 @@ pub fn begin_volume(
     kind: Kind<'_>,
 ) -> Result<(), MachineError> {
     load("dm_mod")?;
+    let metadata = match kind {
+        Kind::Pool { metadata_bytes, .. } => format!("{metadata_bytes}b"),
+        Kind::Linear { .. } | Kind::Thin { .. } => String::new(),
+    };
     let (size, words): (_, &[&str]) = match kind {
         // What lay there before is cleared by us.
         Kind::Linear { extents } => {
             (extents.to_string(), &["--type", "linear", "--zero", "n", "--wipesignatures", "n", "--extents"])
         }
-        Kind::Pool { extents } => (extents.to_string(), &["--type", "thin-pool", "--extents"]),
+        Kind::Pool { extents, .. } => {
+            (extents.to_string(), &["--type", "thin-pool", "--poolmetadatasize", &metadata, "--extents"])
+        }
         Kind::Thin { pool, bytes } => (format!("{bytes}b"), &["--type", "thin", "--thinpool", pool, "--virtualsize"]),
     };
     let name = match kind {
@@ -166,7 +174,7 @@ pub fn extend_volume(
 ) -> Result<(), MachineError> {
     let volume = format!("{group}/{name}");
     match kind {
-        Kind::Linear { extents } | Kind::Pool { extents } => {
+        Kind::Linear { extents } | Kind::Pool { extents, .. } => {
             lvm(disks, members, &["lvextend", "--yes", "--extents", &extents.to_string(), &volume], &[])
         }
         Kind::Thin { bytes, .. } => {
@@ -180,18 +188,29 @@ pub fn remove_volume(disks: &Disks, group: &str, members: &[Node], name: &str) -
     lvm(disks, members, &["lvremove", "--yes", &format!("{group}/{name}")], &[])
 }
 
-/// Makes the volumes of a group devices of the kernel.
-pub fn activate(disks: &Disks, group: &str, members: &[Node], is_thin: bool) -> Result<(), MachineError> {
+/// Makes volumes of a group devices of the kernel.
+pub fn activate(disks: &Disks, group: &str, members: &[Node], volumes: &[String]) -> Result<(), MachineError> {
     load("dm_mod")?;
-    if is_thin {
-        load("dm_thin_pool")?;
-    }
-    lvm(disks, members, &["vgchange", "--yes", "--activate", "y", group], &[])
+    // Where none is thin it may lack.
+    let _ = load("dm_thin_pool");
+    change(disks, group, members, volumes, "y")
 }
 
-/// Takes the volumes of a group out of the kernel, where nobody uses them.
-pub fn deactivate(disks: &Disks, group: &str, members: &[Node]) -> Result<(), MachineError> {
+/// Takes volumes of a group out of the kernel, where nobody uses them.
+pub fn deactivate(disks: &Disks, group: &str, members: &[Node], volumes: &[String]) -> Result<(), MachineError> {
+    change(disks, group, members, volumes, "n")
+}
+
+/// The same with all of them, pools too.
+pub fn deactivate_all(disks: &Disks, group: &str, members: &[Node]) -> Result<(), MachineError> {
     lvm(disks, members, &["vgchange", "--yes", "--activate", "n", group], &[])
+}
+
+fn change(disks: &Disks, group: &str, members: &[Node], volumes: &[String], to: &str) -> Result<(), MachineError> {
+    let volumes: Vec<String> = volumes.iter().map(|volume| format!("{group}/{volume}")).collect();
+    let begin = ["lvchange", "--yes", "--activate", to];
+    let words: Vec<&str> = begin.into_iter().chain(volumes.iter().map(String::as_str)).collect();
+    lvm(disks, members, &words, &[])
 }
 
 /// The device of a volume.

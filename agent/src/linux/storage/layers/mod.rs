@@ -7,9 +7,11 @@
 //! The programs write nothing but what they are told to: no configuration file is read, no daemon or udev is waited for,
 //! and what they note for themselves lies in /run.
 
+pub mod keys;
 pub mod luks;
 pub mod lvm;
 pub mod raid;
+pub(super) mod steps;
 
 use std::io;
 use std::path::Path;
@@ -51,7 +53,7 @@ fn settle(disks: &Disks, node: &Node) -> Result<(), MachineError> {
 }
 
 /// Sysfs counts in 512 bytes whatever the device's sectors are.
-fn size(node: &Node) -> u64 {
+pub(super) fn size(node: &Node) -> u64 {
     sysfs::number::<u64>(node.path.join("size")).unwrap_or(0).saturating_mul(512)
 }
 

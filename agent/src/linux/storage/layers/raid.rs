@@ -6,7 +6,10 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use muster_protocol::observed::md_uuid;
 
@@ -111,8 +114,16 @@ pub fn add(disks: &Disks, array: &Node, member: &Node) -> Result<(), MachineErro
 /// Takes a failed member or a spare out of a running array, by its kernel name; its disk may be gone.
 pub fn remove(array: &Node, member: &str) -> Result<(), MachineError> {
     let state = array.path.join("md").join(format!("dev-{member}")).join("state");
-    fs::write(state, "remove")
-        .map_err(|source| MachineError::os(format!("take {member} out of the array {}", array.name), source))
+    let mut removed = fs::write(&state, "remove");
+    // The kernel lets go of one that has just failed in a thread of its own.
+    for _ in 0..40 {
+        match &removed {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => sleep(Duration::from_millis(50)),
+            _ => break,
+        }
+        removed = fs::write(&state, "remove");
+    }
+    removed.map_err(|source| MachineError::os(format!("take {member} out of the array {}", array.name), source))
 }
 
 /// The device of an array of this name.

@@ -24,7 +24,7 @@ use crate::linux::drive;
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::sysfs;
 use crate::machine::{MachineError, Percent};
-use crate::plan::storage::in_words;
+use crate::plan::storage::{Slot, Target, in_words};
 use crate::sort;
 
 /// Bytes overwritten between two words about progress.
@@ -59,14 +59,25 @@ pub fn wipe_on(
     if !disk.held.is_empty() {
         return Err(MachineError::Unable(format!("wipe {id}: {}", disk.held)));
     }
-    // What is mounted inside something else of ours leaves first.
-    let mut own: Vec<_> = disk.partitions.iter().filter_map(|p| Some((p.contents.mounted_at()?, p.number))).collect();
-    sort::short(&mut own, Ord::cmp);
-    trees::detach_all(disks, &own.iter().map(|(path, _)| *path).collect::<Vec<_>>())?;
-    for (path, number) in own.into_iter().rev() {
-        mounts::take_out(disks, id, number, path)?;
-    }
     let node = disks.node(&disk.name).ok_or_else(|| MachineError::Missing(id.to_string()))?;
+    let usage = disks.usage()?;
+    let parts = disks.partition_nodes(&node);
+    let layers: Vec<String> = [&node]
+        .into_iter()
+        .chain(parts.iter().map(|(_, part)| part))
+        .filter_map(|node| usage.layers_on(node))
+        .collect();
+    if !layers.is_empty() {
+        let why = format!("wipe {id}: {}; apply a document without it first, or reboot the machine", layers.join(", "));
+        return Err(MachineError::Unable(why));
+    }
+    // What is mounted inside something else of ours leaves first.
+    let mut own: Vec<_> = disk.partitions.iter().filter_map(|p| Some((p.contents.mounted_at()?, p))).collect();
+    sort::short(&mut own, |(one, a), (other, b)| (one, a.number).cmp(&(other, b.number)));
+    trees::detach_all(disks, &own.iter().map(|(path, _)| *path).collect::<Vec<_>>())?;
+    for (path, partition) in own.into_iter().rev() {
+        mounts::take_out(disks, &Target::partition(id, &Slot::of(partition)), path)?;
+    }
     let device = Device::open(disks, &node, disk.size_bytes, Share::Exclusive).map_err(failed)?;
 
     let stretches = match level {
