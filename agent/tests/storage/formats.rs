@@ -145,6 +145,22 @@ fn its_mkfs_is_given_the_options() {
     assert_eq!(lab.observe().partitions[0].contents, Contents::Blank);
 }
 
+/// As where a disk broke off within the superblock: the label is there, and its checksum is not.
+#[test]
+fn a_filesystem_with_half_a_superblock_is_not_kept() {
+    for (format, label_at) in [(Format::Ext4, 1024 + 120), (Format::Btrfs, 65536 + 299)] {
+        let lab = Lab::new(400 * MIB);
+        let mut desired = one(format, None);
+        desired.filesystems[0].label = "this".into();
+        lab.converge(&desired);
+        assert_eq!(lab.plan(&desired), [], "{format:?} is kept");
+        lab.write(MIB + label_at, b"that");
+        desired.filesystems[0].label = "that".into();
+        let refused = plan(&desired, &[lab.observe()]).expect_err("it is damaged").to_string();
+        assert!(refused.contains(&format!("damaged {}; say `wipe_filesystem: true`", format.name())), "{refused}");
+    }
+}
+
 #[test]
 fn a_fat_has_its_label_wherever_others_look_for_it() {
     for bits in ["12", "16", "32"] {

@@ -26,8 +26,8 @@ use muster_tests::qemu::Disk;
 use muster_tests::writes::{What, Write, Writes};
 
 const MIB: u64 = 1 << 20;
-/// What a disk writes at once, whatever its sectors are called.
-const BLOCK: u64 = 4096;
+/// What a disk writes whole or not at all.
+const SECTOR: u64 = 512;
 
 /// A blank disk is divided, and gets four kinds of what disks carry.
 const FIRST: &str = "storage:
@@ -296,9 +296,9 @@ fn made(step: &Step) -> Option<u32> {
     }
 }
 
-/// The first and the second half of what one write brings; none of one block, which disks write whole or not at all.
+/// The first and the second half of what one write brings; none of one sector.
 fn halves(write: &Write) -> Vec<Write> {
-    let half = write.size / (2 * BLOCK) * BLOCK;
+    let half = write.size / (2 * SECTOR) * SECTOR;
     match write.what {
         What::Data(at) if half > 0 => vec![
             Write { size: half, ..*write },

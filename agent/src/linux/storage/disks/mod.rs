@@ -26,7 +26,7 @@ pub use list::list;
 pub use md::list as arrays;
 
 use self::layers::Found;
-use super::signatures::{self, Ends, HEAD, Place, TAIL, is_zeros, lvm};
+use super::signatures::{self, Ends, HEAD, Place, TAIL, is_zeros, lvm, sums};
 use crate::linux::sysfs;
 use crate::machine::MachineError;
 
@@ -256,7 +256,7 @@ impl Disks {
                 let file = self.open(node, OFlags::RDONLY)?;
                 let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
                 let region = Region { file: &file, start: 0, size: place.size };
-                let mut contents = mounted(region.looked_into(found)?, node, usage);
+                let mut contents = region.torn(mounted(region.looked_into(found)?, node, usage))?;
                 if let Contents::Filesystem(xfs) = &mut contents
                     && xfs.kind == "xfs"
                     && xfs.mounted_at.starts_with('/')
@@ -265,7 +265,10 @@ impl Disks {
                 }
                 contents
             }
-            None => Region { file, start: place.start, size: place.size }.looked_into(found)?,
+            None => {
+                let region = Region { file, start: place.start, size: place.size };
+                region.torn(region.looked_into(found)?)?
+            }
         };
         Ok(Partition {
             number: place.number,
@@ -311,6 +314,16 @@ impl Region<'_> {
     /// The same, with what a physical volume tells of its group.
     fn looked_into(&self, found: &mut Found) -> io::Result<Contents> {
         Ok(self.named(self.contents()?, found))
+    }
+
+    /// A filesystem that is not mounted is damaged where its superblock is not what was written.
+    fn torn(&self, contents: Contents) -> io::Result<Contents> {
+        let Contents::Filesystem(found) = &contents else { return Ok(contents) };
+        let Some((at, len)) = sums::superblock(&found.kind).filter(|_| found.mounted_at.is_empty()) else {
+            return Ok(contents);
+        };
+        let is_right = sums::is_right(&found.kind, &self.read(at, len)?);
+        Ok(if is_right { contents } else { Contents::Signature(format!("damaged {}", found.kind)) })
     }
 
     /// Says which group a physical volume is of, and keeps what it tells of that.

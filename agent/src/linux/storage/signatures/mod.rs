@@ -3,12 +3,13 @@
 //! Called by `disks` with bytes that it read; pure.
 //! It errs on one side only: what it does not know is [`Contents::Unknown`], and blank is what is all zeros.
 //! Members of arrays, volume groups and encrypted devices say of what they are part; what is inside is looked at where
-//! it runs, and not here. It checks no filesystem.
+//! it runs, and not here. It checks no filesystem but for its superblock's checksum, in `sums`.
 
 mod known;
 mod luks;
 pub mod lvm;
 mod md;
+pub mod sums;
 #[cfg(test)]
 mod tests;
 
