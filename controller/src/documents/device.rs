@@ -159,6 +159,9 @@ mod tests {
             Device::Disk(select) => Ok(name(select)),
             Device::Partition(select, number) => Ok(format!("{}/{number}", name(select))),
             Device::Label(label) => Ok(format!("label {label}")),
+            Device::Array(name) => Ok(format!("array {name}")),
+            Device::Mapped(name) => Ok(format!("mapped {name}")),
+            Device::Volume(group, volume) => Ok(format!("volume {volume} of {group}")),
         }
     }
 
