@@ -19,11 +19,10 @@ pub mod ids;
 pub mod inventory;
 pub mod observed;
 pub mod outcome;
-pub mod secret;
 pub mod to_agent;
 pub mod to_controller;
 
-pub use carried::{handed, tools};
+pub use carried::{handed, secret, tools};
 pub use ids::{BootId, Digest, DiskId, Generation, Mac, MachineId, OperationId, VlanTag};
 pub use secret::DiskKey;
 

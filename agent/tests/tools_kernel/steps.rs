@@ -43,7 +43,7 @@ fn a_stack_of_layers_is_made_by_steps_found_again_after_a_reboot_and_outlives_a_
         size_bytes: 80 * MIB,
         label: "member".into(),
         type_guid: LINUX_FILESYSTEM,
-        guid: Some([start as u8; 16]),
+        guid: Some([0x11; 16]),
     };
     let partition = |disk: usize| Target::partition(&id(&lab, disk), &slot(MIB));
     for disk in 0..3 {
@@ -85,7 +85,7 @@ fn a_stack_of_layers_is_made_by_steps_found_again_after_a_reboot_and_outlives_a_
     let make = Make { format: Format::Ext4, label: "books".into(), uuid: None, options: vec![] };
     apply(&Step::Format { on: over(volume("books")), make, also: vec![] });
     let at = lab.folder.path().join("mnt").to_str().expect("UTF-8").to_owned();
-    let mount = Mount { path: at.clone(), options: vec!["relatime".into()] };
+    let mount = Mount { path: at.clone(), options: vec![] };
     let mount = Step::Mount { on: volume("books"), format: Format::Ext4, mount };
     apply(&mount);
     fs::write(format!("{at}/page"), "one").expect("written");
@@ -98,8 +98,6 @@ fn a_stack_of_layers_is_made_by_steps_found_again_after_a_reboot_and_outlives_a_
     // What stands on another disk than was planned is another device.
     let foreign = target(Device::Luks { name: "vault".into() }, &[id(&lab, 2)]);
     assert!(matches!(attempt(&Step::Close { luks: foreign }), Err(MachineError::Changed { .. })));
-    let busy = attempt(&Step::Stop { array: array(None) });
-    assert!(busy.is_err(), "it is in use");
 
     apply(&Step::Unmount { on: volume("books"), path: at.clone() });
     apply(&Step::Deactivate { group: group.clone(), volumes: all.to_vec() });

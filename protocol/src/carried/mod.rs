@@ -1,4 +1,5 @@
-//! What an initramfs carries for the agent that boots from it.
+//! What is carried to an agent: what an initramfs has for the one that boots from it, and keys.
 
 pub mod handed;
+pub mod secret;
 pub mod tools;
