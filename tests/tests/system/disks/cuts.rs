@@ -14,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use muster_agent::linux::storage::apply_on;
 use muster_agent::linux::storage::disks::Disks;
-use muster_agent::plan::storage::{Step, differences, plan_all};
+use muster_agent::plan::storage::{Device, Over, Step, Target, differences, plan_all};
 use muster_protocol::desired::{
     self, DiskSelect, Entry, Existing, Format, Partition, Place, Presence, Resize, Storage, Table, Use,
 };
@@ -233,7 +233,7 @@ impl<'a> Replay<'a> {
         };
         let in_words = steps.iter().map(|step| step.describe().action).collect::<Vec<_>>().join("; ");
         // The second document's permit was for the disk as it was, and is not given again.
-        let gone = |step: &Step| matches!(step, Step::Extend { deleted, .. } if *deleted == [2]);
+        let gone = |step: &Step| matches!(step, Step::Edit { deleted, .. } if *deleted == [2]);
         ensure!(steps.iter().all(|step| !step.is_destructive() || gone(step)), "{when}: {in_words}");
         let made: BTreeSet<u32> = steps.iter().filter_map(made).collect();
         let is_divided = steps.iter().any(|step| matches!(step, Step::Partition { .. }));
@@ -291,7 +291,9 @@ impl<'a> Replay<'a> {
 
 fn made(step: &Step) -> Option<u32> {
     match step {
-        Step::Format { slot, .. } => Some(slot.number),
+        Step::Format { on: Over { on: Target { device: Device::Partition { slot, .. }, .. }, .. }, .. } => {
+            Some(slot.number)
+        }
         _ => None,
     }
 }
