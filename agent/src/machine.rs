@@ -4,7 +4,7 @@
 //! Methods block; `reconcile` and `session` run them where blocking is allowed.
 //! Nothing here decides anything: plans are made in `plan`, from data to data.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +63,17 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Does one step. Looks at the disk again before it writes, and fails where it is not what the plan saw.
     fn apply_storage(&self, step: &plan::storage::Step, progress: Percent<'_>) -> Result<(), MachineError>;
+
+    /// Does the step of an image, which comes from `source`: all of it, or up to where it ends. Looks at the disk again before
+    /// it writes, and writes its table when everything else is on the medium.
+    fn write_image(
+        &self,
+        _step: &plan::storage::Step,
+        _source: &mut dyn Read,
+        _progress: Percent<'_>,
+    ) -> Result<(), MachineError> {
+        Err(MachineError::Unable("write disk images".into()))
+    }
 
     /// Where the programs are that some steps run.
     fn tools(&self) -> plan::Tools {

@@ -15,6 +15,7 @@ use muster_protocol::inventory::health::Health;
 use muster_protocol::to_controller::{Answer, Call, KeyUse, Refusal, Work};
 use muster_protocol::tools::Pinned;
 use muster_protocol::{Digest, Generation, OperationId};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::plan::network::NewWay;
@@ -73,11 +74,15 @@ pub struct Proof {
     pub trouble: String,
 }
 
-/// A tools image on its way here.
+/// A file on its way here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {
-    /// Which one.
+    /// Which one; without a length until the controller has said it, where nothing else says it.
     pub pinned: Pinned,
+    /// Where it goes; `None` for the tools, which the machine keeps.
+    pub pipe: Option<Pipe>,
+    /// How often whoever takes it was waited for: it is slow, and not dead.
+    pub waited: u32,
     /// Bytes that are here, from its beginning.
     pub got: u64,
     /// Whether it is over.
@@ -85,6 +90,18 @@ pub struct Fetch {
     /// Why the last attempt did not go on, empty while one does.
     pub trouble: String,
 }
+
+/// Takes bytes with the place of the first one, and is waited for where it cannot take more.
+#[derive(Debug, Clone)]
+pub struct Pipe(pub mpsc::Sender<(u64, Vec<u8>)>);
+
+impl PartialEq for Pipe {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}
+
+impl Eq for Pipe {}
 
 /// What came of fetching.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +119,7 @@ pub enum Came {
 impl Fetch {
     /// Nothing came yet.
     pub fn begin(pinned: Pinned) -> Self {
-        Self { pinned, got: 0, came: Came::Waiting, trouble: String::new() }
+        Self { pinned, pipe: None, waited: 0, got: 0, came: Came::Waiting, trouble: String::new() }
     }
 }
 

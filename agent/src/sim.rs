@@ -4,7 +4,7 @@
 //! Its network is [`Twin`], its disks are what [`apply_to_model`] makes of them; bytes are not simulated.
 //! A test says who carries its packets ([`Wire`]) and which steps fail ([`Faults`]).
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -416,6 +416,20 @@ impl Machine for SimMachine {
         }
         progress(100);
         Ok(())
+    }
+
+    fn write_image(
+        &self,
+        step: &plan::storage::Step,
+        source: &mut dyn Read,
+        progress: Percent<'_>,
+    ) -> Result<(), MachineError> {
+        let mut image = Vec::new();
+        source.read_to_end(&mut image).map_err(|source| MachineError::os("take the image", source))?;
+        if image.is_empty() {
+            return Err(MachineError::Missing("the image".into()));
+        }
+        self.apply_storage(step, progress)
     }
 
     fn tools(&self) -> plan::Tools {

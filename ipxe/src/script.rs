@@ -102,6 +102,7 @@ echo Muster: net${{nic:int32}} has ${{netX/ip}} gateway ${{netX/gateway}}
             script,
             "echo Muster: asking {url}
 chain --autofree --timeout 15000 {url}{DISPATCH_PATH}?location={location} ||
+iseq ${{starts}} disk && exit 1 ||
 "
         );
     }
@@ -139,6 +140,7 @@ pub fn dispatch(location: Option<&Location>) -> String {
         "#!ipxe
 # Muster: asks for this machine's own boot script. The same for every machine.
 {set}:answered
+iseq ${{starts}} disk && exit 1 ||
 set failures:int32 0
 :ask
 echo Muster: asking for the boot script of this machine
@@ -309,6 +311,21 @@ sleep {seconds}
 exit 0
 "
     )
+}
+
+/// The script for a machine that starts from its disk.
+///
+/// BIOS: from the first disk that the firmware knows, or, where that is none, from what comes next in the firmware's order.
+/// UEFI: iPXE ends with a failure, up to the firmware, which goes on to its next entry: after a success it would show its menu.
+pub fn from_disk() -> String {
+    "#!ipxe
+imgfree
+echo Muster: starting from the disk
+iseq ${platform} pcbios && sanboot --no-describe --drive 0x80 ||
+set starts disk
+exit 0
+"
+    .to_owned()
 }
 
 /// The script that gives the machine to somebody else's boot program, such as a lease holder's.

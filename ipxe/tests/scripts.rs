@@ -115,6 +115,11 @@ fn a_machine_that_is_not_started_is_told_why_and_asks_again() {
 }
 
 #[test]
+fn a_machine_that_has_its_system_starts_from_its_disk() {
+    check("from-disk.ipxe", &script::from_disk());
+}
+
+#[test]
 fn a_machine_is_handed_over_to_a_boot_target() {
     let target = BootUrl::try_from("http://192.0.2.9/cycle.ipxe?token=a%20b".to_owned()).expect("valid");
     check("hand-over.ipxe", &script::hand_over(&target));

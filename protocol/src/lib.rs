@@ -6,7 +6,7 @@
 //! Files are named by the direction of speech: [`to_agent`] is what a controller asks of an agent, [`to_controller`]
 //! what an agent tells a controller, [`enroll`] the one conversation before there is a certificate.
 //! [`desired`] and [`observed`] are the two descriptions of a machine that everything else is about; [`handed`] is what of
-//! them a boot script carries, and [`tools`] what of an image is fetched later.
+//! them a boot script carries, [`tools`] what of an image is fetched later, and [`disk`] what is written to a disk.
 
 pub mod bounded;
 pub mod carried;
@@ -22,7 +22,7 @@ pub mod outcome;
 pub mod to_agent;
 pub mod to_controller;
 
-pub use carried::{handed, secret, tools};
+pub use carried::{disk, handed, secret, tools};
 pub use ids::{BootId, Digest, DiskId, Generation, Mac, MachineId, OperationId, VlanTag};
 pub use secret::DiskKey;
 

@@ -14,7 +14,7 @@ pub mod tools;
 pub mod tpm;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
 
@@ -128,6 +128,15 @@ impl Machine for LinuxMachine {
 
     fn forget_keys(&self) {
         self.keys.forget();
+    }
+
+    fn write_image(
+        &self,
+        step: &plan::storage::Step,
+        source: &mut dyn Read,
+        progress: Percent<'_>,
+    ) -> Result<(), MachineError> {
+        storage::write_image(step, source, progress)
     }
 
     fn tools(&self) -> plan::Tools {

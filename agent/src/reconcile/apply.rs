@@ -178,8 +178,14 @@ impl Reconciler {
             let begun = work.begin(work.plan.first_of_storage() + number);
             let failed = |(reason, why)| Failure { reason, why, storage_steps_done: number };
             self.have_key(step, &mut known, &begun).await.map_err(failed)?;
-            let done = self.apply_storage(step.clone(), begun.clone()).await;
-            done.map_err(|error| failed((Reason::StepFailed, why_not(&begun.step, &error))))?;
+            let done = match step {
+                plan::storage::Step::Image { image, .. } => self.write_image(step.clone(), image.digest, begun).await,
+                _ => {
+                    let done = self.apply_storage(step.clone(), begun.clone()).await;
+                    done.map_err(|error| (Reason::StepFailed, why_not(&begun.step, &error)))
+                }
+            };
+            done.map_err(failed)?;
         }
         Ok(())
     }

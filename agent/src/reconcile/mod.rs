@@ -11,6 +11,7 @@
 mod apply;
 mod diagnose;
 mod drift;
+mod images;
 mod kept;
 mod keys;
 mod rule;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use muster_protocol::hello::Reason;
+use muster_protocol::hello::{Progress, Reason};
 use muster_protocol::tools::Pinned;
 use tokio::time::timeout;
 
@@ -25,7 +25,7 @@ impl Reconciler {
         if self.state().is_overtaken {
             self.outbox.send_modify(Outbox::overtake);
         }
-        let came = self.await_pieces(pinned.bytes, &begun).await;
+        let came = self.await_pieces(&begun).await;
         self.outbox.send_modify(|out| out.fetch = None);
         let failed = |why: String| (Reason::StepFailed, format!("{}: {why}; nothing was written", begun.step()));
         match came {
@@ -39,15 +39,18 @@ impl Reconciler {
     }
 
     /// What came of it in the end.
-    async fn await_pieces(&self, bytes: u64, begun: &Begun) -> Came {
+    pub(super) async fn await_pieces(&self, begun: &Begun) -> Came {
         let mut outbox = self.outbox.subscribe();
-        let mut got = 0;
+        let (mut got, mut waited) = (0, 0);
         loop {
-            let is_news = |fetch: &Fetch| fetch.got != got || fetch.came != Came::Waiting;
+            let is_news = |fetch: &Fetch| (fetch.got, fetch.waited) != (got, waited) || fetch.came != Came::Waiting;
             let news = outbox.wait_for(|out| out.fetch.as_ref().is_none_or(is_news));
             let news = timeout(SILENCE, news).await.map(|out| out.ok().and_then(|out| out.fetch.clone()));
             match news {
-                Ok(Some(fetch)) if fetch.came == Came::Waiting => got = fetch.got,
+                Ok(Some(fetch)) if fetch.came == Came::Waiting => {
+                    (got, waited) = (fetch.got, fetch.waited);
+                    self.tell_how_far(begun.at((got * 100 / fetch.pinned.bytes.max(1)) as u8));
+                }
                 Ok(fetch) => return fetch.map_or(Came::Waiting, |fetch| fetch.came),
                 Err(_) => {
                     let trouble = self.outbox.borrow().fetch.as_ref().map(|fetch| fetch.trouble.clone());
@@ -56,12 +59,14 @@ impl Reconciler {
                     return trouble.map_or(Came::Waiting, waited);
                 }
             }
-            let now = begun.at((got * 100 / bytes.max(1)) as u8);
-            self.outbox.send_if_modified(|out| {
-                let differs = out.progress != now;
-                out.progress = now;
-                differs
-            });
         }
+    }
+
+    fn tell_how_far(&self, now: Progress) {
+        self.outbox.send_if_modified(|out| {
+            let differs = out.progress != now;
+            out.progress = now;
+            differs
+        });
     }
 }

@@ -1,9 +1,10 @@
 //! Storage on real block devices: loop devices over sparse files, judged by sfdisk, sgdisk and blkid.
 //!
-//! Needs root, loop devices, and the programs of fdisk, gdisk, e2fsprogs, xfsprogs, btrfs-progs, dosfstools and
-//! util-linux; fails where one lacks.
+//! Needs root, loop devices, and the programs of fdisk, gdisk, e2fsprogs, xfsprogs, btrfs-progs, dosfstools,
+//! mtools and util-linux; fails where one lacks.
 
 mod formats;
+mod images;
 mod trees;
 
 use std::fs::{self, File};

@@ -215,6 +215,12 @@ impl Boot {
             may_join?;
         }
         let claimed = may_start(&state, &asker, may_join)?;
+        if let Claimed::Member(machine) = claimed
+            && confirmed::boots_from_disk(&state, machine)
+        {
+            tracing::info!(%from, %machine, "a machine starts from its disk");
+            return Ok(script::from_disk());
+        }
         {
             let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
             let bucket = match (&iso, claimed) {

@@ -396,14 +396,58 @@ impl World {
             let id = draft.state().machines.iter().find(is_it).expect("there").id;
             let network = desired::Network { hostname: Some(hostname.into()), ..desired::Network::default() };
             let wanted = desired::Desired { network: Some(network), storage: None };
-            let wanted = desired::check(wanted).expect("nothing is wrong with it");
-            machine::set_desired(draft, id, wanted, None, None)?;
-            let fleet::record::DesiredState { generation, digest, .. } = draft.need(&id)?;
-            machine::confirm(draft, id, generation, digest, Times::default())?;
-            machine::progress(draft, id, &Progress::Confirmed { generation })
+            want(draft, id, wanted)?;
+            keep(draft, id)
         };
         self.fleet.change(Author::controller(), confirm).await.expect("confirmed");
     }
+
+    async fn change(
+        &self,
+        change: impl FnOnce(&mut fleet::Draft, MachineId) -> Result<(), fleet::Refusal> + Send + 'static,
+    ) {
+        let changed = self.fleet.change(Author::controller(), |draft| {
+            let id = draft.state().machines.iter().next().expect("there").id;
+            change(draft, id)
+        });
+        changed.await.expect("changed");
+    }
+}
+
+fn want(draft: &mut fleet::Draft, id: MachineId, wanted: desired::Desired) -> Result<(), fleet::Refusal> {
+    let wanted = desired::check(wanted).expect("nothing is wrong with it");
+    machine::set_desired(draft, id, wanted, None, None).map(drop)
+}
+
+fn keep(draft: &mut fleet::Draft, id: MachineId) -> Result<(), fleet::Refusal> {
+    let fleet::record::DesiredState { generation, digest, .. } = draft.need(&id)?;
+    machine::confirm(draft, id, generation, digest, Times::default())?;
+    machine::progress(draft, id, &Progress::Confirmed { generation })
+}
+
+#[tokio::test]
+async fn a_machine_starts_from_its_disk_once_its_image_is_there_and_the_agent_where_it_is_wanted_back() {
+    let world = world();
+    world.member(2).await;
+    let installed = |boot| {
+        let select = desired::DiskSelect::Id("serial:D1".parse().expect("a disk"));
+        let digest = Digest::of(b"image");
+        let image = desired::Image { select, digest, table: desired::Table::Keep, seed: None, boot };
+        let storage = desired::Storage { images: vec![image], ..desired::Storage::default() };
+        desired::Desired { network: None, storage: Some(storage) }
+    };
+    let starts = async || world.get(&ask_from(2, None)).await.text();
+    world.change(move |draft, id| want(draft, id, installed(desired::Boot::Disk))).await;
+    assert!(starts().await.contains("muster.ticket"), "the image is not there yet");
+    world.change(keep).await;
+    assert_eq!(starts().await, script::from_disk());
+    assert!(world.get(&ask_from(3, None)).await.text().contains("muster.ticket"), "another machine");
+    world.change(|draft, id| machine::maintain(draft, id, fleet::record::Maintenance::On).map(drop)).await;
+    assert!(starts().await.contains("muster.ticket"), "somebody wants it back");
+    world.change(|draft, id| machine::maintain(draft, id, fleet::record::Maintenance::Off).map(drop)).await;
+    assert_eq!(starts().await, script::from_disk());
+    world.change(move |draft, id| want(draft, id, installed(desired::Boot::Agent))).await;
+    assert!(starts().await.contains("muster.ticket"), "something else is desired by now");
 }
 
 /// The file in a cpio archive of one file.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::typestate::AgentScope;
 
 use super::client::Client;
 use super::error::CliError;
@@ -106,7 +108,19 @@ impl Connect {
     }
 }
 
+/// For files of others, over HTTPS alone, by the certificate authorities that this host trusts.
+pub fn fetching() -> Result<ureq::Agent, CliError> {
+    let connect = Connect { ca: Some(SYSTEM_CAS.into()), ..Connect::default() };
+    let config = settings(connect.roots(Path::new(""))?).https_only(true).max_redirects(5);
+    Ok(config.timeout_recv_body(None).build().new_agent())
+}
+
 fn agent(roots: Vec<Certificate<'static>>) -> ureq::Agent {
+    // The API waits a minute at most.
+    settings(roots).max_redirects(0).timeout_recv_response(Some(Duration::from_secs(90))).build().new_agent()
+}
+
+fn settings(roots: Vec<Certificate<'static>>) -> ConfigBuilder<AgentScope> {
     let tls = TlsConfig::builder()
         .provider(TlsProvider::Rustls)
         .root_certs(RootCerts::Specific(Arc::new(roots)))
@@ -114,13 +128,8 @@ fn agent(roots: Vec<Certificate<'static>>) -> ureq::Agent {
     ureq::Agent::config_builder()
         .tls_config(tls.build())
         .http_status_as_error(false)
-        .max_redirects(0)
         .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(Duration::from_secs(10)))
-        // The API waits a minute at most.
-        .timeout_recv_response(Some(Duration::from_secs(90)))
-        .build()
-        .new_agent()
 }
 
 fn read_line(file: &Path) -> Option<String> {

@@ -92,19 +92,7 @@ pub(super) struct ReadDisk {
 /// Reads one entry of `disks`.
 pub(super) fn read(node: &Node, at: &str, findings: &mut Findings) -> Option<ReadDisk> {
     let fields = findings.fields(node, at, &DISK)?;
-    let select = match (fields.get("device"), fields.get("match")) {
-        (Some(_), Some(node)) => {
-            let problem = "a disk is chosen by `device` or by `match`; leave one of them out";
-            findings.add(node.place, fields.path("match"), problem);
-            None
-        }
-        (None, Some(node)) => rule(node, &fields.path("match"), findings).map(DiskSelect::Rule),
-        (_, None) => {
-            let expected = "the disk's WWN or serial, such as wwn:0x5000c500a1b2c3d4, or say what it is in match";
-            findings.require(&fields, "device", expected);
-            whole_disk(&fields, findings)
-        }
-    };
+    let select = select(&fields, findings);
     let table = match findings.boolean(&fields, "wipe_table") {
         Some(true) => Table::Replace,
         Some(false) | None => Table::Keep,
@@ -130,6 +118,23 @@ pub(super) fn read(node: &Node, at: &str, findings: &mut Findings) -> Option<Rea
     // Those whose numbers are found last are placed last, as Ignition does it.
     partitions.sort_by_key(|partition| (partition.number == 0, partition.number));
     Some(ReadDisk { select, name, table, partitions })
+}
+
+/// The disk or disks that `device` or `match` mean.
+pub(super) fn select(fields: &Fields<'_>, findings: &mut Findings) -> Option<DiskSelect> {
+    match (fields.get("device"), fields.get("match")) {
+        (Some(_), Some(node)) => {
+            let problem = "a disk is chosen by `device` or by `match`; leave one of them out";
+            findings.add(node.place, fields.path("match"), problem);
+            None
+        }
+        (None, Some(node)) => rule(node, &fields.path("match"), findings).map(DiskSelect::Rule),
+        (_, None) => {
+            let expected = "the disk's WWN or serial, such as wwn:0x5000c500a1b2c3d4, or say what it is in match";
+            findings.require(fields, "device", expected);
+            whole_disk(fields, findings)
+        }
+    }
 }
 
 fn whole_disk(fields: &Fields<'_>, findings: &mut Findings) -> Option<DiskSelect> {

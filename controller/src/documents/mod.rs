@@ -20,10 +20,12 @@
 //! | `raid`, `luks` | Butane's, and `wipe_volume` for arrays too; a key in the document is refused, see `stack.rs` |
 //! | `volume_groups` | Muster's own: Butane has no word for LVM |
 //! | `storage.mounts` | Muster's own: Butane has no word for tmpfs and bind mounts, see `mounts.rs` |
+//! | `storage.images` | Muster's own: an operating system on a disk, with cloud-init's words for its seed, see `images.rs` |
 //! | any other key | refused by name with its line, never ignored |
 
 mod device;
 mod disks;
+mod images;
 mod mounts;
 mod network;
 mod places;

@@ -8,13 +8,14 @@ use muster_protocol::desired::{
 };
 
 use super::disks::{self, ReadDisk};
+use super::images;
 use super::mounts;
 use super::reader::{Fields, Findings, Keys};
 use super::stack::{self, Named};
 use super::yaml::{Key, Node, Value};
 
 const STORAGE: Keys = Keys {
-    supported: &["disks", "raid", "luks", "volume_groups", "filesystems", "mounts"],
+    supported: &["disks", "raid", "luks", "volume_groups", "filesystems", "mounts", "images"],
     known: &["files", "directories", "links", "trees"],
 };
 const FILESYSTEM: Keys = Keys {
@@ -50,8 +51,9 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<Storage> {
     }
     let named = |disk: ReadDisk| Some(Disk { select: disk.select?, table: disk.table, partitions: disk.partitions });
     let mounts = mounts::read(&fields, findings);
+    let images = images::read(&fields, findings);
     let disks = disks.into_iter().filter_map(named).collect();
-    Some(Storage { disks, raid, luks, groups, filesystems, mounts })
+    Some(Storage { disks, raid, luks, groups, filesystems, mounts, images })
 }
 
 /// Ignition writes `sizeMiB` where Butane writes `size_mib`. Keys here are never free texts, so all can be rewritten.

@@ -1,6 +1,7 @@
-//! Files that machines fetch over their sessions, by what is in them: the tools of the images that they booted.
+//! Files that machines fetch over their sessions, by what is in them: the tools of the images that they booted, and disk
+//! images.
 //!
-//! They lie in a folder, each called by its SHA-256, and are read while they are sent: a machine holds a chunk of memory and
+//! They lie in two folders, each called by a SHA-256, and are read while they are sent: a machine holds a chunk of memory and
 //! an open file, for as long as its stream has. What it does not get in that time it asks for again, from where it stopped.
 //! Whether the bytes are the right ones is for the machine to judge; a file that is not what it is called harms nobody.
 
@@ -17,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::Semaphore;
 
 use super::stream::{self, StreamError};
+use crate::disk_image;
 use crate::metrics::{Door, Metrics, Reason};
 
 /// Machines that are sent a file at once. The others hear that the controller is busy, and ask again.
@@ -30,7 +32,7 @@ const CHUNK: usize = 32 * 1024;
 
 /// What is served.
 pub struct Files {
-    folder: PathBuf,
+    folders: [PathBuf; 2],
     places: Semaphore,
     within: Duration,
 }
@@ -46,14 +48,15 @@ pub struct Asked {
 }
 
 impl Files {
-    /// Those in this folder, which need not be there yet.
+    /// Those in this folder, and disk images in the one beside it. Neither needs to be there yet.
     pub fn new(folder: PathBuf) -> Self {
         Self::with(folder, AT_ONCE, WITHIN)
     }
 
     /// The same with other limits.
     pub fn with(folder: PathBuf, at_once: usize, within: Duration) -> Self {
-        Self { folder, places: Semaphore::new(at_once), within }
+        let disks = folder.with_file_name(disk_image::FOLDER);
+        Self { folders: [folder, disks], places: Semaphore::new(at_once), within }
     }
 
     /// Answers, and sends what was asked for. A stream that is not taken in time is ended without its end.
@@ -78,7 +81,7 @@ impl Files {
         let refused = match (self.places.try_acquire(), self.open(digest, *offset).await) {
             (Err(_), _) => refuse(Refusal::Busy, Reason::TooMany),
             (Ok(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::warn!(%machine, %digest, "a machine asks for tools that are not here: it booted another image");
+                tracing::warn!(%machine, %digest, "a machine asks for a file that is not here: tools of another image, or a disk image");
                 refuse(Refusal::NoSuchFile, Reason::Invalid)
             }
             (Ok(_), Err(error)) => {
@@ -96,7 +99,11 @@ impl Files {
 
     /// The file, standing where it is to be read from, and its length.
     async fn open(&self, digest: &Digest, offset: u64) -> io::Result<(File, u64)> {
-        let mut file = File::open(self.folder.join(digest.to_string())).await?;
+        let [folder, disks] = self.folders.each_ref().map(|folder| folder.join(digest.to_string()));
+        let mut file = match File::open(folder).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(disks).await?,
+            file => file?,
+        };
         let bytes = file.metadata().await?.len();
         file.seek(SeekFrom::Start(offset.min(bytes))).await?;
         Ok((file, bytes))

@@ -175,18 +175,21 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems) {
         if !names.insert(storage.disk_name(i)) {
             problems.add(&field, "this disk is described twice");
         }
-        match &disk.select {
-            DiskSelect::Id(_) => {}
-            DiskSelect::Path(path) => {
-                let is_name =
-                    (1..=PATH).contains(&path.len()) && path.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
-                if !is_name {
-                    problems.add(format!("{field}.device"), format!("{path:?} is no name in /dev/disk/by-path"));
-                }
-            }
-            DiskSelect::Rule(rule) => check_rule(&format!("{field}.match"), rule, problems),
-        }
+        check_select(&field, &disk.select, problems);
         check_partitions(&field, &disk.partitions, problems);
+    }
+}
+
+pub(super) fn check_select(field: &str, select: &DiskSelect, problems: &mut Problems) {
+    match select {
+        DiskSelect::Id(_) => {}
+        DiskSelect::Path(path) => {
+            let is_name = (1..=PATH).contains(&path.len()) && path.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+            if !is_name {
+                problems.add(format!("{field}.device"), format!("{path:?} is no name in /dev/disk/by-path"));
+            }
+        }
+        DiskSelect::Rule(rule) => check_rule(&format!("{field}.match"), rule, problems),
     }
 }
 

@@ -10,6 +10,7 @@ mod bridge;
 mod check;
 mod disks;
 mod format;
+mod image;
 mod mount;
 mod network;
 mod stack;
@@ -21,6 +22,7 @@ pub use bond::{Bond, BondMode, BondOption};
 pub use bridge::{Bridge, BridgeOption, PortCost};
 pub use disks::{Disk, DiskRule, DiskSelect, Entry, LINUX_FILESYSTEM, Partition, Pick, Presence, Resize, Table};
 pub use format::{Format, UNFINISHED, VolumeId};
+pub use image::{Boot, Image, MARK, Seed, unfinished};
 pub use mount::{FLAGS, Mount, Mountable, Tree, TreeMount, is_flag, mount_options};
 pub use network::{
     AcceptRa, Dhcp, Ethernet, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, PROOF_MARK, PROOF_PRIORITY,

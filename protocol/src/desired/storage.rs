@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::check::stack;
 use super::disks::{self, DiskSelect, Partition};
 use super::format::{Format, VolumeId};
+use super::image::{self, Image};
 use super::mount::{Mount, Mountable, Tree, TreeMount, are_canonical};
 use super::stack::{ARRAYS, LogicalVolume, Luks, OPENED, Raid, VolumeGroup};
 use super::{Disk, Problems};
@@ -27,6 +28,8 @@ pub struct Storage {
     pub filesystems: Vec<Filesystem>,
     /// Mounts of what is on no disk of its own, at most 128.
     pub mounts: Vec<TreeMount>,
+    /// Disks that get an image, at most 8.
+    pub images: Vec<Image>,
 }
 
 impl Storage {
@@ -226,6 +229,7 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems) {
     problems.at_most("storage.filesystems", storage.filesystems.len(), 128);
     disks::check(storage, problems);
     stack::check(storage, problems);
+    image::check(storage, problems);
     let mut uuids = BTreeSet::new();
     let mut mounts = BTreeSet::new();
     for filesystem in &storage.filesystems {

@@ -6,10 +6,10 @@
 use std::net::IpAddr;
 
 use muster_protocol::desired::{
-    self, AcceptRa, Bond, BondMode, BondOption, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet,
-    Existing, Filesystem, Format, Key, LeaseUse, Link, LinkKind, LogicalVolume, MAIN_TABLE, Mount, Neighbor, Network,
-    Partition, Permit, Place, PortCost, Privacy, Raid, RaidLevel, Reach, Resize, Route, Rule, Select, Settings,
-    Storage, Table, Take, Tree, TreeMount, Use, VolumeId, VolumeKind, VolumeSize, WakeOnLan,
+    self, AcceptRa, Bond, BondMode, BondOption, Boot, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet,
+    Existing, Filesystem, Format, Image, Key, LeaseUse, Link, LinkKind, LogicalVolume, MAIN_TABLE, Mount, Neighbor,
+    Network, Partition, Permit, Place, PortCost, Privacy, Raid, RaidLevel, Reach, Resize, Route, Rule, Seed, Select,
+    Settings, Storage, Table, Take, Tree, TreeMount, Use, VolumeId, VolumeKind, VolumeSize, WakeOnLan,
 };
 use muster_protocol::drift::{Drift, DriftEnd, OnDrift};
 use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
@@ -449,6 +449,17 @@ fn desired() -> Desired {
             mounts: vec![TreeMount {
                 what: Tree::Bind("/srv/data/www".into()),
                 mount: Mount { path: "/srv/www".into(), options: vec!["ro".into()] },
+            }],
+            images: vec![Image {
+                select: DiskSelect::Path("pci-0000:00:1f.2-ata-2.0".into()),
+                digest: Digest::from_bytes([0x77; 32]),
+                table: Table::Keep,
+                seed: Some(Seed {
+                    meta_data: "{}".into(),
+                    user_data: "#cloud-config".into(),
+                    network_config: String::new(),
+                }),
+                boot: Boot::Disk,
             }],
         }),
     }

@@ -2,7 +2,7 @@
 //! stream ends, and the next one goes on from there.
 //!
 //! It moves bytes and judges nothing but their number: whether they are the right ones the machine looks at when all are
-//! there.
+//! there, or while they come.
 
 use std::time::Duration;
 
@@ -14,12 +14,14 @@ use super::End;
 use crate::agent::Agent;
 use crate::contact::quic::{self, QuicError};
 use crate::machine::{self, chain};
-use crate::outbox::{Came, Fetch};
+use crate::outbox::{Came, Fetch, Pipe};
 
 /// Before asking again a controller that was busy, or whose stream broke off.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Between two pieces.
 const PIECE_WITHIN: Duration = Duration::from_secs(20);
+/// After which it is told that whoever takes the bytes is waited for.
+const STILL_THERE: Duration = Duration::from_secs(10);
 /// Bytes that are handed on at once.
 const PIECE: usize = 64 * 1024;
 
@@ -61,7 +63,7 @@ pub async fn fetch(agent: &Agent, connection: &Connection) -> End {
 /// What is told of it; it may be that nobody waits for it any more, or for another one by now.
 fn note(agent: &Agent, wanted: &Fetch, change: impl FnOnce(&mut Fetch)) {
     agent.outbox.send_modify(|out| {
-        if let Some(fetch) = out.fetch.as_mut().filter(|fetch| fetch.pinned == wanted.pinned) {
+        if let Some(fetch) = out.fetch.as_mut().filter(|fetch| fetch.pinned.digest == wanted.pinned.digest) {
             change(fetch);
         }
     });
@@ -69,7 +71,7 @@ fn note(agent: &Agent, wanted: &Fetch, change: impl FnOnce(&mut Fetch)) {
 
 /// From what has come to the end.
 async fn pieces(agent: &Agent, connection: &Connection, wanted: &Fetch) -> Result<(), Short> {
-    let Fetch { pinned, mut got, .. } = *wanted;
+    let Fetch { mut pinned, mut got, .. } = *wanted;
     let (mut send, mut receive) = connection.open_bi().await.map_err(|error| Short::Lost(error.into()))?;
     let call = Call::Fetch { digest: pinned.digest, offset: got };
     let asked = async {
@@ -78,10 +80,18 @@ async fn pieces(agent: &Agent, connection: &Connection, wanted: &Fetch) -> Resul
     };
     match timeout(quic::EXCHANGE, asked).await.unwrap_or(Err(QuicError::Late)).map_err(lost)? {
         Answer::File { bytes } if bytes == pinned.bytes => {}
+        Answer::File { bytes } if pinned.bytes == 0 => {
+            pinned.bytes = bytes;
+            note(agent, wanted, |fetch| fetch.pinned.bytes = bytes);
+        }
         Answer::File { bytes } => {
             let why =
                 format!("the controller's have {bytes} bytes, and the image of this machine names {}", pinned.bytes);
             return Err(Short::Final(why));
+        }
+        Answer::Refused(Refusal::NoSuchFile) if wanted.pipe.is_some() => {
+            let why = "the controller does not have it; add it there: muster disk-image add FILE";
+            return Err(Short::Final(why.into()));
         }
         Answer::Refused(Refusal::NoSuchFile) => {
             let why = "the controller does not have them any more: this machine booted an older image; reboot it (from a \
@@ -102,12 +112,31 @@ async fn pieces(agent: &Agent, connection: &Connection, wanted: &Fetch) -> Resul
         if filled == 0 {
             return Err(Short::Passing("the controller stopped in the middle".into()));
         }
-        let kept = machine::blocking(&agent.machine, move |machine| machine.keep_tools(got, &piece)).await;
-        kept.map_err(|error| Short::Final(chain(&error)))?;
+        match &wanted.pipe {
+            Some(pipe) => hand_on(agent, wanted, pipe, got, piece).await?,
+            None => {
+                let kept = machine::blocking(&agent.machine, move |machine| machine.keep_tools(got, &piece)).await;
+                kept.map_err(|error| Short::Final(chain(&error)))?;
+            }
+        }
         got += filled as u64;
         note(agent, wanted, |fetch| (fetch.got, fetch.trouble) = (got, String::new()));
     }
     Ok(())
+}
+
+/// Waits as long as whoever takes it does: a disk may be slow.
+async fn hand_on(agent: &Agent, wanted: &Fetch, pipe: &Pipe, at: u64, piece: Vec<u8>) -> Result<(), Short> {
+    loop {
+        match timeout(STILL_THERE, pipe.0.reserve()).await {
+            Ok(Ok(room)) => {
+                room.send((at, piece));
+                return Ok(());
+            }
+            Ok(Err(_)) => return Err(Short::Final("it is not wanted any more".into())),
+            Err(_) => note(agent, wanted, |fetch| fetch.waited += 1),
+        }
+    }
 }
 
 /// As much as there is room for, or up to the end of the stream.

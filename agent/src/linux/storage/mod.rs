@@ -10,6 +10,7 @@ mod fat;
 mod find;
 pub mod gpt;
 mod grow;
+mod image;
 pub mod layers;
 mod make;
 mod mounts;
@@ -17,6 +18,8 @@ pub mod signatures;
 mod table;
 mod trees;
 mod wipe;
+
+use std::io::Read;
 
 use muster_protocol::DiskId;
 use muster_protocol::observed::{Contents, Disk, Partition, SWAP};
@@ -42,6 +45,12 @@ pub fn wipe(disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<Wi
     wipe_on(&Disks::of_this_machine(), disk, level, progress)
 }
 
+/// Writes the image that comes to one of this machine's disks. See [`write_image_on`].
+pub fn write_image(step: &Step, source: &mut dyn Read, progress: Percent<'_>) -> Result<(), MachineError> {
+    write_image_on(&Disks::of_this_machine(), step, source, progress)
+}
+
+pub use image::write_image_on;
 pub use wipe::wipe_on;
 
 /// Does one step on these disks, without any key.
@@ -59,6 +68,7 @@ pub fn apply_with(disks: &Disks, keys: &Keys, step: &Step, progress: Percent<'_>
         Step::Edit { disk, before, deleted, grown, added, .. } => {
             table::edit(disks, disk, before, table::Edit { deleted, grown, added })
         }
+        Step::Image { disk, .. } => Err(MachineError::Unable(format!("write an image to {disk} that does not come"))),
         Step::Format { on, make, .. } => make::make(disks, on, make),
         Step::Mount { on, format, mount } => mounts::mount(disks, on, *format, mount),
         Step::Remount { on, mount } => mounts::remount(disks, on, mount),

@@ -41,17 +41,7 @@ pub(super) fn choose<'a>(storage: &'a Storage, observed: &'a [Disk]) -> Result<V
     for (entry, want) in storage.disks.iter().enumerate() {
         let field = storage.disk_field(entry);
         let problem = |problem| Impossible { field: field.clone(), problem };
-        let found = match &want.select {
-            DiskSelect::Id(id) => vec![(id.clone(), find(id, observed)?)],
-            DiskSelect::Path(path) => {
-                vec![named(in_slot(path, observed).map_err(problem)?, observed).map_err(problem)?]
-            }
-            DiskSelect::Rule(rule) => {
-                let fitting = fitting(rule, observed).map_err(problem)?.into_iter();
-                fitting.map(|disk| named(disk, observed)).collect::<Result<_, _>>().map_err(problem)?
-            }
-        };
-        for (id, have) in found {
+        for (id, have) in selected(&want.select, observed).map_err(problem)? {
             if let Some(first) = chosen.iter().find(|other| std::ptr::eq(other.have, have)) {
                 let first = storage.disk_name(first.entry);
                 return Err(problem(format!("this is the same disk as {first}: {}; describe it once", line(have))));
@@ -60,6 +50,18 @@ pub(super) fn choose<'a>(storage: &'a Storage, observed: &'a [Disk]) -> Result<V
         }
     }
     Ok(chosen)
+}
+
+/// The disks that are meant by one of the ways to choose.
+pub(super) fn selected<'a>(select: &DiskSelect, observed: &'a [Disk]) -> Result<Vec<(DiskId, &'a Disk)>, String> {
+    match select {
+        DiskSelect::Id(id) => {
+            let found = find(id, observed).map_err(|impossible| impossible.problem)?;
+            Ok(vec![(id.clone(), found)])
+        }
+        DiskSelect::Path(path) => Ok(vec![named(in_slot(path, observed)?, observed)?]),
+        DiskSelect::Rule(rule) => fitting(rule, observed)?.into_iter().map(|disk| named(disk, observed)).collect(),
+    }
 }
 
 /// A disk and its lasting name, if it has one that no other disk answers to.

@@ -150,7 +150,7 @@ fn rank(step: &Step) -> u8 {
         Step::Unmount { .. } => 0,
         Step::SwapOff { .. } => 1,
         Step::Stop { .. } | Step::Close { .. } | Step::Deactivate { .. } => 2,
-        Step::Partition { .. } | Step::Edit { .. } => 3,
+        Step::Image { .. } | Step::Partition { .. } | Step::Edit { .. } => 3,
         Step::Format { .. }
         | Step::MakeArray { .. }
         | Step::Assemble { .. }

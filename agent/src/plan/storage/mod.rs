@@ -7,6 +7,7 @@
 
 mod choose;
 mod filesystem;
+mod images;
 mod keys;
 mod model;
 mod place;
@@ -25,6 +26,7 @@ use super::Impossible;
 use choose::Chosen;
 
 pub use filesystem::GROWTH;
+pub use images::Written;
 pub use keys::{uuid_in_words, uuid_of};
 pub use model::{Model, apply_to_model, look_again};
 pub use stack::{pool_extents, volume_extents};
@@ -80,8 +82,9 @@ fn plan_on<'a>(planner: &mut Planner<'a>, chosen: &[Chosen<'a>]) -> Result<(), (
 
 /// The same, with the mounts of what is on no disk.
 pub fn plan_all(desired: &desired::Storage, observed: &Observed) -> Result<Vec<Step>, Impossible> {
-    let steps = plan(desired, &observed.disks, &observed.layers)?;
-    trees::with_trees(desired, observed, steps)
+    let mut steps = images::plan(desired, &observed.disks)?;
+    steps.extend(trees::with_trees(desired, observed, plan(desired, &observed.disks, &observed.layers)?)?);
+    Ok(steps)
 }
 
 /// What keeps all of it from being as desired, one line each; empty where it is.

@@ -246,7 +246,7 @@ impl Model {
 /// Changes the model as the step would. `random` makes GUIDs and UUIDs differ; equal values give equal disks.
 pub fn apply_to_model(step: &Step, model: &mut Model, random: [u8; 16]) {
     match step {
-        Step::Partition { .. } | Step::Edit { .. } => change_table(step, model, random),
+        Step::Partition { .. } | Step::Edit { .. } | Step::Image { .. } => change_table(step, model, random),
         Step::Unmount { on, .. } | Step::SwapOff { on } => set(model, on, |fs| {
             (fs.mounted_at, fs.mount_options) = (String::new(), Vec::new());
         }),
@@ -351,12 +351,17 @@ pub fn apply_to_model(step: &Step, model: &mut Model, random: [u8; 16]) {
 }
 
 fn change_table(step: &Step, model: &mut Model, random: [u8; 16]) {
-    let (Step::Partition { disk: id, .. } | Step::Edit { disk: id, .. }) = step else { return };
+    let (Step::Partition { disk: id, .. } | Step::Edit { disk: id, .. } | Step::Image { disk: id, .. }) = step else {
+        return;
+    };
     let Some(disk) = model.disks.iter_mut().find(|d| id.names(d.wwn.as_deref(), d.serial.as_deref())) else { return };
     match step {
         Step::Partition { slots, .. } => {
             disk.contents = Contents::Gpt { guid: random };
             disk.partitions = slots.iter().map(|slot| blank(slot, random)).collect();
+        }
+        Step::Image { image, .. } => {
+            (disk.contents, disk.partitions) = (Contents::Gpt { guid: image.guid }, Vec::new());
         }
         Step::Edit { deleted, grown, added, .. } => {
             disk.partitions.retain(|p| !deleted.contains(&p.number));
@@ -522,11 +527,14 @@ pub fn look_again(step: &Step, model: &Model) -> Result<(), (String, String)> {
             return Err((id.to_string(), disk.held.clone()));
         }
     }
-    if let Step::Partition { disk: id, before, .. } | Step::Edit { disk: id, before, .. } = step {
+    if let Step::Partition { disk: id, before, .. }
+    | Step::Edit { disk: id, before, .. }
+    | Step::Image { disk: id, before, .. } = step
+    {
         let disk = find(id, &model.disks).map_err(|impossible| (id.to_string(), impossible.problem))?;
         let now = Before::of(disk);
         let is_used = disk.partitions.iter().any(|p| is_in_use(model, &disk.partition_name(p.number)));
-        return if now == *before && !(is_used && matches!(step, Step::Partition { .. })) {
+        return if now == *before && !(is_used && matches!(step, Step::Partition { .. } | Step::Image { .. })) {
             Ok(())
         } else {
             Err((id.to_string(), format!("{}: {}", now.in_words(), in_words(&disk.contents, &disk.partitions))))

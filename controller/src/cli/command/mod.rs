@@ -82,6 +82,9 @@ pub enum Command {
     /// The kernel and the initramfs that machines boot
     #[command(subcommand)]
     Image(media::ImageCommand),
+    /// Disk images: operating systems that machines may be given
+    #[command(subcommand)]
+    DiskImage(media::DiskImageCommand),
     /// Operators' tokens
     #[command(subcommand)]
     Token(access::TokenCommand),
@@ -121,6 +124,7 @@ impl Command {
             Self::Lease(command) => command.run(),
             Self::Iso(command) => command.run(),
             Self::Image(command) => command.run(),
+            Self::DiskImage(command) => command.run(),
             Self::Token(command) => command.run(),
             Self::Ticket(command) => command.run(),
             Self::Ca(command) => command.run(),

@@ -2,9 +2,9 @@
 
 use muster_protocol::MachineId;
 use muster_protocol::desired::{
-    Disk, DiskRule, DiskSelect, Entry, Existing, Filesystem, Format, Key, LINUX_FILESYSTEM, LogicalVolume, Luks,
-    Partition, Pick, Place, Presence, Raid, Resize, Storage, Table, Tree, TreeMount, Use, VolumeGroup, VolumeKind,
-    VolumeSize,
+    Boot, Disk, DiskRule, DiskSelect, Entry, Existing, Filesystem, Format, Image, Key, LINUX_FILESYSTEM, LogicalVolume,
+    Luks, Partition, Pick, Place, Presence, Raid, Resize, Storage, Table, Tree, TreeMount, Use, VolumeGroup,
+    VolumeKind, VolumeSize,
 };
 use muster_protocol::inventory::Medium;
 use serde_json::{Map, Value, json};
@@ -27,7 +27,41 @@ pub fn render_storage(storage: &Storage) -> Value {
         put(&mut out, "filesystems", storage.filesystems.iter().map(|fs| filesystem(storage, fs)).collect::<Vec<_>>());
     }
     put_some(&mut out, "mounts", storage.mounts.iter().map(mount).collect::<Vec<_>>());
+    put_some(&mut out, "images", storage.images.iter().map(image).collect::<Vec<_>>());
     Value::Object(out)
+}
+
+fn image(image: &Image) -> Value {
+    let mut out = Map::new();
+    put_select(&mut out, &image.select);
+    put(&mut out, "sha256", image.digest.to_string());
+    match image.table {
+        Table::Keep => {}
+        Table::Replace => put(&mut out, "wipe_table", true),
+    }
+    if let Some(seed) = &image.seed {
+        let mut texts = Map::new();
+        put(&mut texts, "meta_data", seed.meta_data.as_str());
+        for (key, text) in [("user_data", &seed.user_data), ("network_config", &seed.network_config)] {
+            if !text.is_empty() {
+                put(&mut texts, key, text.as_str());
+            }
+        }
+        put(&mut out, "seed", Value::Object(texts));
+    }
+    match image.boot {
+        Boot::Agent => {}
+        Boot::Disk => put(&mut out, "boot", true),
+    }
+    Value::Object(out)
+}
+
+fn put_select(out: &mut Map<String, Value>, select: &DiskSelect) {
+    match select {
+        DiskSelect::Id(id) => put(out, "device", id.to_string()),
+        DiskSelect::Path(path) => put(out, "device", format!("{SLOTS}{path}")),
+        DiskSelect::Rule(rule) => put(out, "match", render_rule(rule)),
+    }
 }
 
 fn mount(tree: &TreeMount) -> Value {
@@ -47,11 +81,7 @@ fn mount(tree: &TreeMount) -> Value {
 
 fn disk(disk: &Disk) -> Value {
     let mut out = Map::new();
-    match &disk.select {
-        DiskSelect::Id(id) => put(&mut out, "device", id.to_string()),
-        DiskSelect::Path(path) => put(&mut out, "device", format!("{SLOTS}{path}")),
-        DiskSelect::Rule(rule) => put(&mut out, "match", render_rule(rule)),
-    }
+    put_select(&mut out, &disk.select);
     match disk.table {
         Table::Keep => {}
         Table::Replace => put(&mut out, "wipe_table", true),

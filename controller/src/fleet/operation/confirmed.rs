@@ -7,14 +7,14 @@
 
 use std::borrow::Cow;
 
-use muster_protocol::desired::{Desired, Network};
+use muster_protocol::desired::{Boot, Desired, Network};
 use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::{BootId, Digest, Generation, MachineId};
 use serde::{Deserialize, Serialize};
 
 use super::outcome;
 use super::proven::Proven;
-use crate::fleet::record::{DesiredState, Lifecycle, Machine};
+use crate::fleet::record::{DesiredState, Lifecycle, Machine, Maintenance};
 use crate::fleet::{Draft, State};
 
 /// What a machine was confirmed to be last.
@@ -97,6 +97,18 @@ pub fn fallback(state: &State, id: MachineId, boot: BootId) -> Option<&Confirmed
 pub fn is_given_up(desired: &DesiredState, outcome: &Progress) -> bool {
     matches!(outcome, Progress::Refused { .. } | Progress::Reverted { .. } | Progress::RevertFailed { .. })
         && outcome.generation() == Some(desired.generation)
+}
+
+/// Whether a machine starts from its disk and not the agent: it has confirmed a disk image that is to be started, and
+/// nothing newer is desired of it, nor is it in maintenance or being wiped.
+pub fn boots_from_disk(state: &State, id: MachineId) -> bool {
+    let (Some(machine), Some(record)) = (state.machines.get(&id), state.confirmed.get(&id)) else { return false };
+    let is_free = matches!(machine.lifecycle, Lifecycle::Available | Lifecycle::Leased { .. });
+    let images = record.desired.storage.iter().flat_map(|storage| &storage.images);
+    is_free
+        && machine.maintenance == Maintenance::Off
+        && machine.generation == record.generation
+        && images.into_iter().any(|image| image.boot == Boot::Disk)
 }
 
 /// What a machine is, or is on its way to.

@@ -13,6 +13,7 @@ pub mod sums;
 #[cfg(test)]
 mod tests;
 
+use muster_protocol::desired::{MARK, unfinished};
 use muster_protocol::observed::{Contents, Filesystem, PhysicalVolume};
 
 use self::known::{AT_THE_END, At, FORMATS, Format, Label, MEMBERS, Member, Uuid};
@@ -65,6 +66,9 @@ pub fn of_partition(ends: Ends<'_>) -> Contents {
 pub fn of_disk(ends: Ends<'_>, logical_sector: u32) -> (Contents, Vec<Place>) {
     if let Some(member) = raid_at_the_end(ends) {
         return (member, Vec::new());
+    }
+    if let Some(guid) = ends.head.strip_prefix(MARK).and_then(|rest| rest.first_chunk()) {
+        return (Contents::Signature(unfinished(*guid)), Vec::new());
     }
     let sector = u64::from(logical_sector);
     let table = Geometry::new(logical_sector, ends.size).map(|geometry| gpt::read(ends.head, ends.tail, geometry));

@@ -12,7 +12,7 @@ use muster_protocol::to_agent::{self, Impact};
 use muster_protocol::{Digest, DiskId};
 use serde::Serialize;
 
-use super::size;
+use super::{Written, size};
 
 /// One thing to do to disks, or to what stands on them. Carries what the plan saw, so that whoever writes can look again first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,6 +49,15 @@ pub enum Step {
         added: Vec<Slot>,
         /// Other disks that lose with it what stands on them together.
         also: Vec<DiskId>,
+    },
+    /// Write a disk image, its table last, and what its operating system is told.
+    Image {
+        /// Which disk.
+        disk: DiskId,
+        /// What it carries.
+        before: Before,
+        /// What it gets.
+        image: Written,
     },
     /// Make a filesystem.
     Format {
@@ -481,7 +490,7 @@ impl Step {
     pub fn disks(&self) -> Vec<&DiskId> {
         let mut disks: Vec<&DiskId> = match self {
             Self::Attach { .. } | Self::Reattach { .. } | Self::Detach { .. } => Vec::new(),
-            Self::Partition { disk, .. } | Self::Edit { disk, .. } => vec![disk],
+            Self::Partition { disk, .. } | Self::Edit { disk, .. } | Self::Image { disk, .. } => vec![disk],
             Self::Unmount { on, .. }
             | Self::Mount { on, .. }
             | Self::Remount { on, .. }
@@ -543,6 +552,7 @@ impl Step {
             Self::Unmount { .. }
             | Self::Remount { .. }
             | Self::Partition { .. }
+            | Self::Image { .. }
             | Self::Edit { .. }
             | Self::SwapOn { .. }
             | Self::SwapOff { .. }
@@ -556,6 +566,7 @@ impl Step {
     pub fn is_destructive(&self) -> bool {
         match self {
             Self::Partition { before, .. } => before.contents != Contents::Blank,
+            Self::Image { before, image, .. } => image.destroys(before),
             Self::Edit { deleted, .. } => !deleted.is_empty(),
             step => step.overs().iter().any(Over::is_lost),
         }
@@ -592,7 +603,7 @@ impl Step {
     fn destroyed(&self) -> Vec<DiskId> {
         let mut disks: Vec<DiskId> = Vec::new();
         let own = match self {
-            Self::Partition { disk, .. } | Self::Edit { disk, .. } => vec![disk],
+            Self::Partition { disk, .. } | Self::Edit { disk, .. } | Self::Image { disk, .. } => vec![disk],
             step => {
                 let lost = step.overs().iter().filter(|over| over.is_lost());
                 lost.flat_map(|over| &over.on.disks).collect()

@@ -56,6 +56,7 @@ impl Step {
                 in_words(&before.contents, &before.partitions),
                 list(slots)
             ),
+            Self::Image { disk, before, image } => image.action(disk, before),
             Self::Edit { disk, before, deleted, grown, added, .. } => {
                 let lost = before.partitions.iter().filter(|p| deleted.contains(&p.number));
                 let lost = lost.map(|p| format!("{} ({})", p.number, in_words(&p.contents, &[])));

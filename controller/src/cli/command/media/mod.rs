@@ -1,5 +1,7 @@
 //! `muster image` and `muster iso`: what machines boot, made on this host from Debian's packages.
 
+mod disk_image;
+
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use crate::cli::follow::Progress;
 use crate::cli::several::Several;
 use crate::cli::show::{Column, Show, age, bytes, joined, print, text};
 use crate::config::Config;
+pub use disk_image::DiskImageCommand;
 
 /// `muster image`
 #[derive(Debug, Subcommand)]
