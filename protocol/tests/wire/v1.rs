@@ -213,8 +213,8 @@ fn a_file_that_an_agent_fetches() {
 fn the_key_of_an_encrypted_volume() {
     use to_controller::{Answer, Call, KeyUse, Refusal};
     let key = |use_for| Call::Key { name: "vault".into(), uuid: [0x1d; 16], use_for };
-    golden(&key(KeyUse::Make), &format!("09 05 7661756c74 {} 00", "1d".repeat(16)));
-    golden(&key(KeyUse::Open), &format!("09 05 7661756c74 {} 01", "1d".repeat(16)));
+    golden(&key(KeyUse::Make), &format!("0a 05 7661756c74 {} 00", "1d".repeat(16)));
+    golden(&key(KeyUse::Open), &format!("0a 05 7661756c74 {} 01", "1d".repeat(16)));
     golden(&Answer::Key(DiskKey::new([0x5e; 32])), &format!("05 {}", "5e".repeat(32)));
     golden(&Answer::Refused(Refusal::NotDesired), "03 08");
     golden(&Answer::Refused(Refusal::NoSuchKey), "03 09");
