@@ -40,6 +40,15 @@ pub fn tools() -> Result<PathBuf> {
     Ok(folder.join(muster_ipxe::image::tools::FOLDER).join(manifest.tools.image.sha256))
 }
 
+/// A Debian on the disk of a machine that starts by UEFI, with cloud-init in it.
+pub fn system() -> Result<PathBuf> {
+    let file = scratch::build().join("system/system.qcow2");
+    if !file.is_file() {
+        bail!("there is no {}; run `make {}` first", file.display(), "build/system/system.qcow2");
+    }
+    Ok(file)
+}
+
 /// Where tests keep Debian's packages, so that only the first run downloads anything.
 pub fn package_cache() -> PathBuf {
     std::env::var_os("MUSTER_CACHE").map_or_else(|| scratch::build().join("cache"), PathBuf::from)

@@ -225,7 +225,8 @@ impl Disk {
             DiskKind::Sata { wwn } => format!("ide-hd,bus=sata.{port},drive=disk{i},serial={serial},wwn={wwn:#x}"),
             DiskKind::Usb => format!("usb-storage,bus=usb.0,drive=disk{i},serial={serial},removable=on{sectors}"),
         };
-        Ok(format!("{backend} -device {device},id=plug{i}"))
+        // Where the medium gives up, firmware goes on to the disks: OVMF forgets those that are not in QEMU's order.
+        Ok(format!("{backend} -device {device},id=plug{i},bootindex={}", i + 1))
     }
 }
 

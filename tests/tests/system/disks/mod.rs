@@ -3,6 +3,7 @@
 mod choose;
 mod cuts;
 mod dangers;
+mod install;
 mod shapes;
 mod tools;
 mod wipe;

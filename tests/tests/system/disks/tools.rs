@@ -82,7 +82,7 @@ fn a_small_machine_takes_the_tools_of_its_image_and_no_others_and_writes_nothing
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
