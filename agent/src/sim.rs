@@ -14,7 +14,7 @@ use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::health::Health;
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
 use muster_protocol::observed::{
-    Address, Admin, Contents, Disk, Filesystem, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
+    Address, Admin, Contents, Disk, Filesystem, Limit, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
 };
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
@@ -26,7 +26,7 @@ use crate::machine::{Lost, Machine, MachineError, Percent};
 use crate::plan;
 use crate::plan::network::twin::Twin;
 use crate::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE};
-use crate::plan::storage::{Model, apply_to_model, apply_to_trees, look_again};
+use crate::plan::storage::{Model, apply_to_limits, apply_to_model, apply_to_trees, look_again};
 use crate::reconcile::DEAD_MAN;
 
 /// Bytes of each simulated disk.
@@ -44,6 +44,7 @@ struct World {
     network: Twin,
     storage: Model,
     mounts: Vec<TreeMount>,
+    limits: Vec<Limit>,
     wire: Wire,
     faults: Faults,
     powered: Vec<PowerAction>,
@@ -130,6 +131,7 @@ impl SimMachine {
             network: Twin::new(network),
             storage: Model::new(vec![disk('a'), disk('b')]),
             mounts: Vec::new(),
+            limits: Vec::new(),
             wire: Wire::Magic,
             faults: Faults::default(),
             powered: Vec::new(),
@@ -373,7 +375,7 @@ impl Machine for SimMachine {
         let world = self.world();
         let (network, disks, mounts) =
             (world.network.observe().clone(), world.storage.disks.clone(), world.mounts.clone());
-        Ok(Observed { network, disks, layers: world.storage.layers(), mounts })
+        Ok(Observed { network, disks, layers: world.storage.layers(), mounts, limits: world.limits.clone() })
     }
 
     fn observe_network(&self) -> Result<Network, MachineError> {
@@ -413,6 +415,7 @@ impl Machine for SimMachine {
             let random = [world.guids; 16];
             apply_to_model(step, &mut world.storage, random);
             apply_to_trees(step, &mut world.mounts);
+            apply_to_limits(step, &mut world.limits);
         }
         progress(100);
         Ok(())

@@ -4,6 +4,7 @@
 
 pub mod drive;
 pub mod inventory;
+pub mod limits;
 pub mod modules;
 pub mod network;
 pub mod power;
@@ -99,7 +100,8 @@ impl Machine for LinuxMachine {
     fn observe(&self) -> Result<Observed, MachineError> {
         let (disks, layers) = storage::disks::observe()?;
         let mounts = storage::disks::mounts()?;
-        Ok(Observed { network: self.network.observe()?, disks, layers, mounts })
+        let limits = limits::observe(&storage::disks::Disks::of_this_machine());
+        Ok(Observed { network: self.network.observe()?, disks, layers, mounts, limits })
     }
 
     fn observe_network(&self) -> Result<observed::Network, MachineError> {

@@ -26,6 +26,7 @@
 mod device;
 mod disks;
 mod images;
+mod limits;
 mod mounts;
 mod network;
 mod places;

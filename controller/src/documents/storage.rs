@@ -9,13 +9,14 @@ use muster_protocol::desired::{
 
 use super::disks::{self, ReadDisk};
 use super::images;
+use super::limits;
 use super::mounts;
 use super::reader::{Fields, Findings, Keys};
 use super::stack::{self, Named};
 use super::yaml::{Key, Node, Value};
 
 const STORAGE: Keys = Keys {
-    supported: &["disks", "raid", "luks", "volume_groups", "filesystems", "mounts", "images"],
+    supported: &["disks", "raid", "luks", "volume_groups", "filesystems", "mounts", "images", "io_limits"],
     known: &["files", "directories", "links", "trees"],
 };
 const FILESYSTEM: Keys = Keys {
@@ -53,7 +54,8 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<Storage> {
     let mounts = mounts::read(&fields, findings);
     let images = images::read(&fields, findings);
     let disks = disks.into_iter().filter_map(named).collect();
-    Some(Storage { disks, raid, luks, groups, filesystems, mounts, images })
+    let io_limits = limits::read(&fields, findings);
+    Some(Storage { disks, raid, luks, groups, filesystems, mounts, images, io_limits })
 }
 
 /// Ignition writes `sizeMiB` where Butane writes `size_mib`. Keys here are never free texts, so all can be rewritten.

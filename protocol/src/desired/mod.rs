@@ -11,6 +11,7 @@ mod check;
 mod disks;
 mod format;
 mod image;
+mod limit;
 mod mount;
 mod network;
 mod stack;
@@ -23,6 +24,7 @@ pub use bridge::{Bridge, BridgeOption, PortCost};
 pub use disks::{Disk, DiskRule, DiskSelect, Entry, LINUX_FILESYSTEM, Partition, Pick, Presence, Resize, Table};
 pub use format::{Format, UNFINISHED, VolumeId};
 pub use image::{Boot, Image, MARK, Seed, unfinished};
+pub use limit::{IoLimit, Rates};
 pub use mount::{FLAGS, Mount, Mountable, Tree, TreeMount, is_flag, mount_options};
 pub use network::{
     AcceptRa, Dhcp, Ethernet, LeaseUse, Link, LinkKind, MAIN_TABLE, Neighbor, Network, PROOF_MARK, PROOF_PRIORITY,

@@ -8,6 +8,7 @@ use super::check::stack;
 use super::disks::{self, DiskSelect, Partition};
 use super::format::{Format, VolumeId};
 use super::image::{self, Image};
+use super::limit::{self, IoLimit};
 use super::mount::{Mount, Mountable, Tree, TreeMount, are_canonical};
 use super::stack::{ARRAYS, LogicalVolume, Luks, OPENED, Raid, VolumeGroup};
 use super::{Disk, Problems};
@@ -30,6 +31,8 @@ pub struct Storage {
     pub mounts: Vec<TreeMount>,
     /// Disks that get an image, at most 8.
     pub images: Vec<Image>,
+    /// How fast programs may read and write disks, at most 64.
+    pub io_limits: Vec<IoLimit>,
 }
 
 impl Storage {
@@ -228,6 +231,7 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems) {
     problems.at_most("storage.disks", storage.disks.len(), 64);
     problems.at_most("storage.filesystems", storage.filesystems.len(), 128);
     disks::check(storage, problems);
+    limit::check(storage, problems);
     stack::check(storage, problems);
     image::check(storage, problems);
     let mut uuids = BTreeSet::new();

@@ -4,11 +4,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{Luks, PhysicalVolume, RaidMember};
 use crate::bounded::at_most;
+use crate::desired::Rates;
 use crate::ids::DiskId;
 use crate::inventory::{Attachment, Medium, Transport};
 
 /// Where a swap area is that is in use, as lsblk has it: no mount point is called so.
 pub const SWAP: &str = "[SWAP]";
+
+/// How fast the programs of a cgroup may read and write a disk, because a document said so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Which disk.
+    pub disk: DiskId,
+    /// Path of the cgroup below the cgroup filesystem.
+    pub cgroup: String,
+    /// How fast.
+    pub rates: Rates,
+}
 
 /// One whole disk and what it carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

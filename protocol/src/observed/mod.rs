@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounded::{self, at_most};
 use crate::desired::TreeMount;
 
-pub use disk::{Contents, Disk, Filesystem, Partition, SWAP};
+pub use disk::{Contents, Disk, Filesystem, Limit, Partition, SWAP};
 pub use layers::{
     Array, ArrayMember, GroupMember, GroupName, Headers, Layers, Luks, LvmId, MemberState, Metadata, NotAnLvmId,
     Opened, PhysicalVolume, RaidMember, Role, Sync, Volume, VolumeGroup, md_uuid,
@@ -29,4 +29,7 @@ pub struct Observed {
     /// What the agent mounted that is on no disk of its own.
     #[serde(deserialize_with = "at_most::<128, _, _>")]
     pub mounts: Vec<TreeMount>,
+    /// How fast programs may read and write disks, as the agent set it.
+    #[serde(deserialize_with = "at_most::<128, _, _>")]
+    pub limits: Vec<Limit>,
 }

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 
 use muster_protocol::desired::{
     self, AcceptRa, Bond, BondMode, BondOption, Boot, Bridge, BridgeOption, Desired, Dhcp, Disk, DiskSelect, Ethernet,
-    Existing, Filesystem, Format, Image, Key, LeaseUse, Link, LinkKind, LogicalVolume, MAIN_TABLE, Mount, Neighbor,
-    Network, Partition, Permit, Place, PortCost, Privacy, Raid, RaidLevel, Reach, Resize, Route, Rule, Seed, Select,
-    Settings, Storage, Table, Take, Tree, TreeMount, Use, VolumeId, VolumeKind, VolumeSize, WakeOnLan,
+    Existing, Filesystem, Format, Image, IoLimit, Key, LeaseUse, Link, LinkKind, LogicalVolume, MAIN_TABLE, Mount,
+    Neighbor, Network, Partition, Permit, Place, PortCost, Privacy, Raid, RaidLevel, Rates, Reach, Resize, Route, Rule,
+    Seed, Select, Settings, Storage, Table, Take, Tree, TreeMount, Use, VolumeId, VolumeKind, VolumeSize, WakeOnLan,
 };
 use muster_protocol::drift::{Drift, DriftEnd, OnDrift};
 use muster_protocol::enroll::{self, Identity, Leave, SiteCredential, Ticket, Tpm};
@@ -461,6 +461,11 @@ fn desired() -> Desired {
                 }),
                 boot: Boot::Disk,
             }],
+            io_limits: vec![IoLimit {
+                disk: DiskSelect::Path("p".into()),
+                cgroup: "g".into(),
+                rates: Rates { read_bytes: Some(300), write_iops: Some(1), ..Rates::default() },
+            }],
         }),
     }
 }
@@ -490,7 +495,7 @@ const LAYERS: &str = "\
     70707070707070707070707070707070707070036d6430645a0100046461746176767676767676767676767676767676\
     767676767676767676767676767676768004047468696e0170016f04646d2d300108020175016c01730101057661756c\
     7404646d2d31017504646d2d3080040106a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a103683a64057261696431020001ac02\
-    80040300";
+    8004030000";
 const CONFIRM: &str = "\
     0307d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010203040506";
 const WORK: &str = "\
@@ -511,8 +516,8 @@ const APPLY: &str = "\
     686f6d650002000200000000046461746101009d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d02022d6d013001092f7372762f\
     6461746101076e6f6174696d650103000204000000020001010d2f7372762f646174612f777777082f7372762f777777\
     0102726f0101187063692d303030303a30303a31662e322d6174612d322e307777777777777777777777777777777777\
-    7777777777777777777777777777770001027b7d0d23636c6f75642d636f6e666967000101d1d1d1d1d1d1d1d1d1d1d1\
-    d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a443114";
+    7777777777777777777777777777770001027b7d0d23636c6f75642d636f6e666967000101010170016701ac02000001\
+    0101d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a443114";
 const PLANNED: &str = "\
     0002016103016204010973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1d1";

@@ -27,6 +27,7 @@ use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::to_controller::WipeReceipt;
 
 use self::device::{Device, Share};
+use crate::linux::limits;
 use crate::machine::{MachineError, Percent};
 use crate::plan::storage::{Before, Slot, Step, in_words};
 use disks::{Disks, Node};
@@ -77,6 +78,8 @@ pub fn apply_with(disks: &Disks, keys: &Keys, step: &Step, progress: Percent<'_>
         Step::Attach { tree } => trees::attach(disks, tree),
         Step::Reattach { tree } => trees::reattach(disks, tree),
         Step::Detach { tree } => trees::detach(disks, &tree.mount.path),
+        Step::Limit { limit } => limits::set(disks, limit),
+        Step::Unlimit { limit } => limits::unset(disks, limit),
         Step::MakeArray { array, level, members, spares, options, .. } => {
             steps::make_array(disks, array, *level, members, *spares, options)
         }

@@ -166,7 +166,12 @@ fn rank(step: &Step) -> u8 {
         | Step::GrowVolume { .. } => 4,
         Step::SwapOn { .. } => 5,
         Step::Mount { .. } => 6,
-        Step::Remount { .. } | Step::Attach { .. } | Step::Reattach { .. } | Step::Detach { .. } => 7,
+        Step::Remount { .. }
+        | Step::Attach { .. }
+        | Step::Reattach { .. }
+        | Step::Detach { .. }
+        | Step::Limit { .. }
+        | Step::Unlimit { .. } => 7,
         Step::Grow { .. } => 8,
     }
 }

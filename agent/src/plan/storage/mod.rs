@@ -9,6 +9,7 @@ mod choose;
 mod filesystem;
 mod images;
 mod keys;
+mod limits;
 mod model;
 mod place;
 mod stack;
@@ -28,6 +29,7 @@ use choose::Chosen;
 pub use filesystem::GROWTH;
 pub use images::Written;
 pub use keys::{uuid_in_words, uuid_of};
+pub use limits::apply_to_limits;
 pub use model::{Model, apply_to_model, look_again};
 pub use stack::{pool_extents, volume_extents};
 pub use step::{Before, Carries, Device, Group, Make, MakeLuks, Over, Slot, Step, Target, describe};
@@ -84,7 +86,7 @@ fn plan_on<'a>(planner: &mut Planner<'a>, chosen: &[Chosen<'a>]) -> Result<(), (
 pub fn plan_all(desired: &desired::Storage, observed: &Observed) -> Result<Vec<Step>, Impossible> {
     let mut steps = images::plan(desired, &observed.disks)?;
     steps.extend(trees::with_trees(desired, observed, plan(desired, &observed.disks, &observed.layers)?)?);
-    Ok(steps)
+    limits::with_limits(desired, &observed.disks, &observed.limits, steps)
 }
 
 /// What keeps all of it from being as desired, one line each; empty where it is.

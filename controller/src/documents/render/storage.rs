@@ -2,9 +2,9 @@
 
 use muster_protocol::MachineId;
 use muster_protocol::desired::{
-    Boot, Disk, DiskRule, DiskSelect, Entry, Existing, Filesystem, Format, Image, Key, LINUX_FILESYSTEM, LogicalVolume,
-    Luks, Partition, Pick, Place, Presence, Raid, Resize, Storage, Table, Tree, TreeMount, Use, VolumeGroup,
-    VolumeKind, VolumeSize,
+    Boot, Disk, DiskRule, DiskSelect, Entry, Existing, Filesystem, Format, Image, IoLimit, Key, LINUX_FILESYSTEM,
+    LogicalVolume, Luks, Partition, Pick, Place, Presence, Raid, Rates, Resize, Storage, Table, Tree, TreeMount, Use,
+    VolumeGroup, VolumeKind, VolumeSize,
 };
 use muster_protocol::inventory::Medium;
 use serde_json::{Map, Value, json};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{put, put_some};
 use crate::documents::device::{LABELS, SLOTS};
 use crate::documents::disks::{PICKS, TRANSPORTS};
+use crate::documents::limits::SERVICES;
 use crate::documents::stack::EXTENT_MIB;
 
 /// The value of `storage:`.
@@ -28,6 +29,7 @@ pub fn render_storage(storage: &Storage) -> Value {
     }
     put_some(&mut out, "mounts", storage.mounts.iter().map(mount).collect::<Vec<_>>());
     put_some(&mut out, "images", storage.images.iter().map(image).collect::<Vec<_>>());
+    put_some(&mut out, "io_limits", storage.io_limits.iter().map(limit).collect::<Vec<_>>());
     Value::Object(out)
 }
 
@@ -76,6 +78,28 @@ fn mount(tree: &TreeMount) -> Value {
     }
     put(&mut out, "where", tree.mount.path.as_str());
     put_some(&mut out, "options", options);
+    Value::Object(out)
+}
+
+fn limit(limit: &IoLimit) -> Value {
+    let mut out = Map::new();
+    match &limit.disk {
+        DiskSelect::Id(id) => put(&mut out, "device", id.to_string()),
+        DiskSelect::Path(path) => put(&mut out, "device", format!("{SLOTS}{path}")),
+        // None is read so.
+        DiskSelect::Rule(_) => {}
+    }
+    if limit.cgroup != SERVICES {
+        put(&mut out, "cgroup", limit.cgroup.as_str());
+    }
+    let Rates { read_bytes, write_bytes, read_iops, write_iops } = limit.rates;
+    let bytes = [("read_bytes_per_second", read_bytes), ("write_bytes_per_second", write_bytes)];
+    let requests = [("read_iops", read_iops.map(u64::from)), ("write_iops", write_iops.map(u64::from))];
+    for (key, rate) in bytes.into_iter().chain(requests) {
+        if let Some(rate) = rate {
+            put(&mut out, key, rate);
+        }
+    }
     Value::Object(out)
 }
 

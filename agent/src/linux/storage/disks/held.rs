@@ -274,6 +274,11 @@ impl Record {
         Self { file: folder.join("mounts"), boot }
     }
 
+    /// Another file beside it, of what else is the agent's own.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.file.with_file_name(name)
+    }
+
     /// What is written down.
     pub fn read(&self) -> Vec<Mount> {
         let text = fs::read_to_string(&self.file).unwrap_or_default();

@@ -253,6 +253,16 @@ pub enum Step {
         /// As it is.
         tree: TreeMount,
     },
+    /// Let the programs of a cgroup read and write a disk so fast.
+    Limit {
+        /// How fast.
+        limit: observed::Limit,
+    },
+    /// Take such a limit of the agent's away.
+    Unlimit {
+        /// As it is.
+        limit: observed::Limit,
+    },
 }
 
 /// A device that a step is about, by what it is called whatever the kernel names it.
@@ -490,6 +500,8 @@ impl Step {
     pub fn disks(&self) -> Vec<&DiskId> {
         let mut disks: Vec<&DiskId> = match self {
             Self::Attach { .. } | Self::Reattach { .. } | Self::Detach { .. } => Vec::new(),
+            // Nothing of the disk itself is touched.
+            Self::Limit { .. } | Self::Unlimit { .. } => Vec::new(),
             Self::Partition { disk, .. } | Self::Edit { disk, .. } | Self::Image { disk, .. } => vec![disk],
             Self::Unmount { on, .. }
             | Self::Mount { on, .. }
@@ -558,7 +570,9 @@ impl Step {
             | Self::SwapOff { .. }
             | Self::Attach { .. }
             | Self::Reattach { .. }
-            | Self::Detach { .. } => false,
+            | Self::Detach { .. }
+            | Self::Limit { .. }
+            | Self::Unlimit { .. } => false,
         }
     }
 

@@ -155,6 +155,10 @@ impl Step {
                 format!("mount {} with other options: {options}", mount.path)
             }
             Self::Detach { tree } => format!("unmount {}", tree.mount.path),
+            Self::Limit { limit } => {
+                format!("let {} {} of {} and no more", limit.cgroup, limit.rates.in_words(), limit.disk)
+            }
+            Self::Unlimit { limit } => format!("take the limits of {} at {} away", limit.cgroup, limit.disk),
         }
     }
 }

@@ -4,7 +4,8 @@ mod disk;
 mod layers;
 mod network;
 
-use muster_protocol::observed::Observed;
+use muster_protocol::desired::Rates;
+use muster_protocol::observed::{Limit, Observed};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -41,6 +42,44 @@ pub struct ObservedView {
     pub volume_groups: Vec<ObservedVolumeGroupView>,
     /// LUKS devices that are open, by name. Which devices are encrypted is told by what they carry.
     pub encrypted: Vec<ObservedEncryptedView>,
+    /// How fast programs may read and write disks, as documents said it; limits of others are not here.
+    pub io_limits: Vec<IoLimitView>,
+}
+
+/// How fast the programs of a cgroup may read and write a disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = IoLimit)]
+pub struct IoLimitView {
+    /// Which disk.
+    pub disk: String,
+    /// Path below the cgroup filesystem.
+    pub cgroup: String,
+    /// Absent where there is no limit, as of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes_per_second: Option<u64>,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_bytes_per_second: Option<u64>,
+    /// Requests a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_iops: Option<u32>,
+    /// Requests a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_iops: Option<u32>,
+}
+
+impl From<&Limit> for IoLimitView {
+    fn from(limit: &Limit) -> Self {
+        let Rates { read_bytes, write_bytes, read_iops, write_iops } = limit.rates;
+        Self {
+            disk: limit.disk.to_string(),
+            cgroup: limit.cgroup.clone(),
+            read_bytes_per_second: read_bytes,
+            write_bytes_per_second: write_bytes,
+            read_iops,
+            write_iops,
+        }
+    }
 }
 
 impl From<&Observed> for ObservedView {
@@ -58,6 +97,7 @@ impl From<&Observed> for ObservedView {
             arrays: observed.layers.arrays.iter().map(layers::array_view).collect(),
             volume_groups: layers::group_views(&observed.layers),
             encrypted: observed.layers.opened.iter().map(layers::encrypted_view).collect(),
+            io_limits: observed.limits.iter().map(Into::into).collect(),
         }
     }
 }
