@@ -6,7 +6,6 @@
 
 mod device;
 pub mod disks;
-mod fat;
 mod find;
 pub mod gpt;
 mod grow;

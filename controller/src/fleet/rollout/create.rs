@@ -76,7 +76,7 @@ fn chunks(number: u64, machines: Vec<Prepared>) -> Vec<Vec<Member>> {
         let Prepared { machine, seen, desired, is_there } = one;
         let state = match is_there {
             true => MemberState::There,
-            false => MemberState::Waiting { desired: desired.into_inner(), seen },
+            false => MemberState::Waiting { desired: Box::new(desired.into_inner()), seen },
         };
         let member = Member { key: MemberKey { rollout: number, place }, machine, state };
         bytes += postcard::experimental::serialized_size(&member).unwrap_or_default();

@@ -306,10 +306,10 @@ fn give(
     let machine = draft.need::<Machine>(&id)?;
     member.state = if machine.generation != seen {
         MemberState::Left { why: format!("generation {} was asked of it after the rollout began", machine.generation) }
-    } else if is_there(draft.state(), &machine, &machine::whole(draft.state(), id, desired.clone())) {
+    } else if is_there(draft.state(), &machine, &machine::whole(draft.state(), id, Desired::clone(&desired))) {
         MemberState::There
     } else {
-        match draft.attempt(|draft| apply(draft, id, desired)) {
+        match draft.attempt(|draft| apply(draft, id, *desired)) {
             Ok(Operation { kind: OperationKind::Apply { generation }, .. }) => {
                 rollout.left = rollout.left.saturating_sub(1);
                 let reach = match contact(id) {

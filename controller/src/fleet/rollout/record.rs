@@ -134,7 +134,7 @@ pub enum MemberState {
     /// It has not had its turn.
     Waiting {
         /// What it will be given.
-        desired: Desired,
+        desired: Box<Desired>,
         /// The generation that it had to reach when the rollout was asked for: with another one it is somebody else's.
         seen: Generation,
     },

@@ -93,7 +93,7 @@ impl World {
             };
             let state = match one.is_there {
                 true => MemberState::There,
-                false => MemberState::Waiting { desired: one.desired.into_inner(), seen: one.seen },
+                false => MemberState::Waiting { desired: Box::new(one.desired.into_inner()), seen: one.seen },
             };
             self.draft.put(Member { key: MemberKey { rollout: number, place }, machine: one.machine, state });
         }
@@ -679,7 +679,7 @@ fn records() {
     }
     let (wave, generation, why) = (1, Generation(5), "w".to_owned());
     for (state, bytes) in [
-        (MemberState::Waiting { desired: Desired::default(), seen: generation }, "00000005"),
+        (MemberState::Waiting { desired: Box::default(), seen: generation }, "00000005"),
         (MemberState::Given { wave, generation, reach: Reach::Online }, "01010500"),
         (MemberState::Given { wave, generation, reach: Reach::Offline }, "01010501"),
         (MemberState::Confirmed { wave, generation, at_unix_ms: 300 }, "020105ac02"),

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::device::Device;
+use crate::linux::storage::device::Device;
 
 /// Bytes of a label, and of an entry of a directory.
 const LABEL: usize = 11;

@@ -6,13 +6,14 @@
 //! What a power cut leaves is a partition with cleared ends or an unfinished filesystem, and neither is ever kept.
 //! A swap area is one page and is written here, and so is the label of a FAT, in `fat`.
 
+mod fat;
+
 use std::ffi::OsStr;
 
 use muster_protocol::desired::{Format, UNFINISHED, VolumeId};
 use muster_protocol::observed::Contents;
 
 use super::device::{Device, Share};
-use super::fat;
 use super::find::{Found, carries_as_planned, differs, find};
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::storage::signatures::{HEAD, TAIL};
