@@ -381,6 +381,15 @@ mod tests {
     }
 
     #[test]
+    fn a_uuid_is_read_as_it_is_written() {
+        let uuid: [u8; 16] = std::array::from_fn(|i| i as u8 * 16 + 1);
+        assert_eq!(parse_uuid(&MachineId::from_bytes(uuid).to_string()), Some(uuid));
+        for wrong in ["", "12", "zz112131415161718191a1b1c1d1e1f1", "01112131-4151-6171-8191-a1b1c1d1e1f1a1", "ä"] {
+            assert_eq!(parse_uuid(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn refuses_what_is_almost_right() {
         for text in
             ["", "52:54:00:12:34", "52:54:00:12:34:5g", "52:54-00:12:34:56", "5254:0012:3456", "ä2:54:00:12:34:56"]

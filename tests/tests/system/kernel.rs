@@ -11,7 +11,6 @@ use muster_tests::{artifacts, scratch};
 /// A minute on a processor of its own.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// Everything in `agent/tests/network_kernel*.rs`, what the host's kernel cannot run included.
 /// Everything in `agent/tests/signatures/layers.rs`.
 #[test]
 fn what_the_kernel_of_machines_stacks_on_disks_is_read_as_its_tools_tell_it() -> Result<()> {
@@ -66,6 +65,7 @@ fn what_the_kernel_of_machines_stacks_on_disks_is_read_as_its_tools_tell_it() ->
     Ok(())
 }
 
+/// Everything in `agent/tests/network_kernel*.rs`, what the host's kernel cannot run included.
 #[test]
 fn the_kernel_of_machines_does_what_the_agent_asks_of_it() -> Result<()> {
     let programs = artifacts::test_programs("network_kernel*")?;

@@ -28,7 +28,6 @@ use choose::Chosen;
 
 pub use filesystem::GROWTH;
 pub use images::Written;
-pub use keys::{uuid_in_words, uuid_of};
 pub use limits::apply_to_limits;
 pub use model::{Model, apply_to_model, look_again};
 pub use stack::{pool_extents, volume_extents};

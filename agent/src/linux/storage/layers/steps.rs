@@ -3,7 +3,8 @@
 //!
 //! Called by `apply`.
 
-use muster_protocol::desired::{Key, RaidLevel, VolumeKind, VolumeSize};
+use muster_protocol::desired::{Key, RaidLevel, VolumeId, VolumeKind, VolumeSize};
+use muster_protocol::ids::parse_uuid;
 use muster_protocol::observed::{Contents, Headers, Layers, MemberState, Volume, VolumeGroup};
 
 use super::keys::Keys;
@@ -11,9 +12,7 @@ use super::{UNFINISHED, luks, lvm, raid};
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::storage::find::{differs, find, find_there, over, own_name, runs, stands_on};
 use crate::machine::MachineError;
-use crate::plan::storage::{
-    Device, Group, MakeLuks, Over, Target, pool_extents, uuid_in_words, uuid_of, volume_extents,
-};
+use crate::plan::storage::{Device, Group, MakeLuks, Over, Target, pool_extents, volume_extents};
 use crate::random;
 
 type Done = Result<(), MachineError>;
@@ -94,7 +93,7 @@ pub fn make_luks(disks: &Disks, keys: &Keys, on: &Over, new: &MakeLuks) -> Done 
     let uuid = new.uuid.or_else(|| keys.uuid(&new.name)).unwrap_or_else(random::uuid);
     let key = keys.key(new.key, &new.name, &uuid)?;
     let node = over(disks, on)?;
-    let uuid = uuid_in_words(&uuid);
+    let uuid = VolumeId::Uuid(uuid).to_string();
     let made = luks::New { uuid: &uuid, label: &new.label, options: &new.options };
     luks::create(disks, &made, &node, key.bytes())?;
     match find(disks, &on.on)?.contents {
@@ -120,7 +119,7 @@ pub fn open(disks: &Disks, keys: &Keys, (luks, on): (&Target, &Target), uuid: &s
     if !matches!(header.headers, Headers::Whole | Headers::FirstAlone) {
         return Err(differs(on, &Contents::Luks(header)));
     }
-    let header_uuid = uuid_of(&header.uuid).ok_or_else(|| differs(on, &Contents::Luks(header)))?;
+    let header_uuid = parse_uuid(&header.uuid).ok_or_else(|| differs(on, &Contents::Luks(header)))?;
     let key = keys.key(key, name, &header_uuid)?;
     luks::open(disks, &below.node, name, discard, key.bytes())?;
     find(disks, luks).map(drop)
