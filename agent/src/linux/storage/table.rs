@@ -57,8 +57,11 @@ pub(super) struct Edit<'a> {
 /// Changes entries of the table that is there; the rest of it stays to the bit, and what is mounted stays in use.
 pub(super) fn edit(disks: &Disks, id: &DiskId, before: &Before, change: Edit<'_>) -> Result<(), MachineError> {
     let failed = |source| MachineError::os(format!("change the GPT of {id}"), source);
-    let mounted = |disk: &Disk| disk.partitions.iter().any(|p| p.contents.mounted_at().is_some());
-    let share = if mounted(&disks.observe_one(id)?) { Share::WithOwnMounts } else { Share::Exclusive };
+    let share = if in_use(disks, &disks.observe_one(id)?, |_| true)?.is_some() {
+        Share::WithOwnMounts
+    } else {
+        Share::Exclusive
+    };
     let device = open(disks, id, share)?;
     let disk = unchanged(disks, id, before)?;
     let geometry = geometry(id, &disk)?;
@@ -74,8 +77,8 @@ pub(super) fn edit(disks: &Disks, id: &DiskId, before: &Before, change: Edit<'_>
     };
     let is_gone = |number: u32| change.deleted.contains(&number);
     let gone: Vec<_> = disk.partitions.iter().filter(|p| is_gone(p.number)).collect();
-    if let Some(path) = gone.iter().find_map(|p| p.contents.mounted_at()) {
-        return Err(MachineError::Changed { what: id.to_string(), now: format!("mounted at {path}") });
+    if let Some(now) = in_use(disks, &disk, is_gone)? {
+        return Err(MachineError::Changed { what: id.to_string(), now });
     }
     // Of what is free now, nothing may carry anything but the backup of the table, where the disk was smaller once.
     let mut backup = table.old_backup(geometry);
@@ -128,6 +131,17 @@ pub(super) fn edit(disks: &Disks, id: &DiskId, before: &Before, change: Edit<'_>
     drop(device);
     verify(disks, id, change.grown)?;
     verify(disks, id, change.added)
+}
+
+/// What of the agent's uses one of these partitions: a mount, or a layer that runs on it.
+fn in_use(disks: &Disks, disk: &Disk, which: impl Fn(u32) -> bool) -> Result<Option<String>, MachineError> {
+    let mounted = disk.partitions.iter().filter(|p| which(p.number)).find_map(|p| p.contents.mounted_at());
+    if let Some(path) = mounted {
+        return Ok(Some(format!("mounted at {path}")));
+    }
+    let usage = disks.usage()?;
+    let nodes = disks.node(&disk.name).map(|node| disks.partition_nodes(&node)).unwrap_or_default();
+    Ok(nodes.iter().filter(|(number, _)| which(*number)).find_map(|(_, node)| usage.layers_on(node)))
 }
 
 /// Clears the places in which signatures are.

@@ -96,9 +96,16 @@ fn put_in(want: &desired::Filesystem, on: Target) -> Option<Step> {
     }
 }
 
+/// The kernel gives a Btrfs no size below this one, larger than before or not (Linux, fs/btrfs/ioctl.c, btrfs_ioctl_resize).
+const LEAST_RESIZED_BTRFS: u64 = 256 << 20;
+
 /// Grows what is smaller than its device. Only where it is mounted to be written to: that is how these grow.
 fn grow(want: &desired::Filesystem, found: &observed::Filesystem, on: Target, mount: &Mount) -> Option<Step> {
-    let grows = matches!(want.format, Format::Ext4 | Format::Xfs | Format::Btrfs);
+    let grows = match want.format {
+        Format::Ext4 | Format::Xfs => true,
+        Format::Btrfs => on.size_bytes >= LEAST_RESIZED_BTRFS,
+        Format::Vfat | Format::Swap => false,
+    };
     let is_writable = !mount.options.iter().any(|option| option == "ro");
     let lacks = on.size_bytes.saturating_sub(found.size_bytes) >= GROWTH;
     (grows && is_writable && lacks && found.size_bytes > 0).then(|| Step::Grow {

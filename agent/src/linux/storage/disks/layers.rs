@@ -3,7 +3,6 @@
 //! Called by `Disks` once it has looked at the disks themselves. What runs is told by sysfs, what it is made of by the
 //! superblocks, labels and headers that were found. Reads only; starts nothing, and asks no device that would not answer.
 
-use std::io;
 use std::path::Path;
 
 use muster_protocol::bounded::{ARRAYS, GROUP_MEMBERS, GROUPS, OPENED, VOLUMES};
@@ -12,11 +11,10 @@ use muster_protocol::observed::{
     Array, ArrayMember, Contents, Disk, GroupMember, GroupName, Layers, LvmId, MemberState, Opened, RaidMember, Role,
     Volume, VolumeGroup,
 };
-use rustix::fs::{Advice, OFlags};
 
 use super::dm::Mapped;
 use super::held::{Node, Usage};
-use super::{Disks, Region, Source, md, mounted};
+use super::{Disks, Source, md};
 use crate::linux::storage::signatures::lvm;
 use crate::linux::sysfs;
 use crate::sort;
@@ -134,12 +132,7 @@ impl Disks {
         if is_suspended || size == 0 {
             return None;
         }
-        let mut look = || -> io::Result<Contents> {
-            let file = self.open(node, OFlags::RDONLY)?;
-            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
-            Region { file: &file, start: 0, size }.looked_into(found)
-        };
-        look().ok().map(|contents| mounted(contents, node, usage))
+        self.look_at_device(node, size, usage, found).ok()
     }
 
     /// Devices of the device mapper that stand on disks that are looked at.

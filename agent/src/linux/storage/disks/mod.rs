@@ -252,19 +252,7 @@ impl Disks {
         let node = self.partition_node(disk, place.number, place.start, place.size);
         // Through the partition's own device where there is one: a mounted filesystem writes there.
         let contents = match &node {
-            Some(node) => {
-                let file = self.open(node, OFlags::RDONLY)?;
-                let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
-                let region = Region { file: &file, start: 0, size: place.size };
-                let mut contents = region.torn(mounted(region.looked_into(found)?, node, usage))?;
-                if let Contents::Filesystem(xfs) = &mut contents
-                    && xfs.kind == "xfs"
-                    && xfs.mounted_at.starts_with('/')
-                {
-                    xfs.size_bytes = xfs.size_bytes.max(region.mounted_xfs_bytes(&xfs.mounted_at));
-                }
-                contents
-            }
+            Some(node) => self.look_at_device(node, place.size, usage, found)?,
             None => {
                 let region = Region { file, start: place.start, size: place.size };
                 region.torn(region.looked_into(found)?)?
@@ -279,6 +267,21 @@ impl Disks {
             guid: place.guid,
             contents,
         })
+    }
+
+    /// What a partition, or what stands on some, carries; read through its own device.
+    fn look_at_device(&self, node: &Node, size: u64, usage: &Usage, found: &mut Found) -> io::Result<Contents> {
+        let file = self.open(node, OFlags::RDONLY)?;
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        let region = Region { file: &file, start: 0, size };
+        let mut contents = region.torn(mounted(region.looked_into(found)?, node, usage))?;
+        if let Contents::Filesystem(xfs) = &mut contents
+            && xfs.kind == "xfs"
+            && xfs.mounted_at.starts_with('/')
+        {
+            xfs.size_bytes = xfs.size_bytes.max(region.mounted_xfs_bytes(&xfs.mounted_at));
+        }
+        Ok(contents)
     }
 }
 
