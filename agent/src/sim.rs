@@ -26,7 +26,7 @@ use crate::machine::{Lost, Machine, MachineError, Percent};
 use crate::plan;
 use crate::plan::network::twin::Twin;
 use crate::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE};
-use crate::plan::storage::{Model, apply_to_limits, apply_to_model, apply_to_trees, look_again};
+use crate::plan::storage::{Model, apply_to_limits, apply_to_model, apply_to_trees, look_again, take_down};
 use crate::reconcile::DEAD_MAN;
 
 /// Bytes of each simulated disk.
@@ -243,6 +243,12 @@ impl SimMachine {
 }
 
 impl World {
+    fn observed(&self) -> Observed {
+        let (network, disks, mounts) =
+            (self.network.observe().clone(), self.storage.disks.clone(), self.mounts.clone());
+        Observed { network, disks, layers: self.storage.layers(), mounts, limits: self.limits.clone() }
+    }
+
     /// Whether a step is to be carried out.
     fn meets_no_fault(&self, action: &str) -> Result<bool, MachineError> {
         let named = |faults: &[String]| faults.iter().any(|part| action.contains(part.as_str()));
@@ -372,10 +378,7 @@ impl Machine for SimMachine {
     }
 
     fn observe(&self) -> Result<Observed, MachineError> {
-        let world = self.world();
-        let (network, disks, mounts) =
-            (world.network.observe().clone(), world.storage.disks.clone(), world.mounts.clone());
-        Ok(Observed { network, disks, layers: world.storage.layers(), mounts, limits: world.limits.clone() })
+        Ok(self.world().observed())
     }
 
     fn observe_network(&self) -> Result<Network, MachineError> {
@@ -460,6 +463,10 @@ impl Machine for SimMachine {
     fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
         let mut world = self.world_once_it_goes_on(&format!("wipe {disk}"));
         let carried_out = world.meets_no_fault(&format!("wipe {disk}"))?;
+        let running = take_down(std::slice::from_ref(disk), &world.observed());
+        if running.as_ref().is_ok_and(|steps| !steps.is_empty()) || running.is_err() {
+            return Err(MachineError::Unable(format!("wipe {disk}: something runs on it: {running:?}")));
+        }
         let there = world.storage.disks.iter_mut().find(|d| disk.names(d.wwn.as_deref(), d.serial.as_deref()));
         let there = there.ok_or_else(|| MachineError::Missing(disk.to_string()))?;
         progress(50);
@@ -472,6 +479,7 @@ impl Machine for SimMachine {
         }
         progress(100);
         let size_bytes = there.size_bytes;
+        world.storage.forget();
         let (bytes, verified_bytes) = (size_bytes, size_bytes);
         let (disk, method) = (disk.clone(), "simulated".into());
         Ok(WipeReceipt { disk, method, size_bytes, bytes, verified_bytes, milliseconds: 1 })

@@ -32,7 +32,7 @@ use muster_protocol::hello::Progress;
 use muster_protocol::observed::{self, Observed};
 use muster_protocol::to_agent::{Answer, Apply, Refusal, Wipe};
 use muster_protocol::to_controller::Work;
-use muster_protocol::{BootId, Digest, OperationId};
+use muster_protocol::{BootId, Digest, DiskId, OperationId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::keep::Keep;
@@ -277,6 +277,7 @@ impl Reconciler {
                 return Err(Refusal::Impossible(format!("{id} cannot be wiped: {}", disk.held)));
             }
         }
+        plan::storage::take_down(&wipe.disks, &observed).map_err(|e| Refusal::Impossible(e.to_string()))?;
         self.state().busy = Busy::Wiping(wipe.operation);
         let running = Work::Running { percent: 0, step: "accepted".into() };
         self.outbox.send_modify(|out| out.set_work(wipe.operation, running));
@@ -413,6 +414,11 @@ impl Reconciler {
         let Wipe { operation, disks, level } = wipe;
         let count = disks.len().max(1);
         let mut receipts = Vec::with_capacity(count);
+        if let Err(why) = self.take_down(operation, disks.clone()).await {
+            crate::warn!("wiping failed: {why}");
+            let why = format!("{why}; nothing was wiped");
+            return self.outbox.send_modify(|out| out.set_work(operation, Work::Failed { why }));
+        }
         for (at, disk) in disks.into_iter().enumerate() {
             crate::info!("wiping {disk}");
             let outbox = self.outbox.clone();
@@ -439,6 +445,20 @@ impl Reconciler {
             }
         }
         self.outbox.send_modify(|out| out.set_work(operation, Work::Done { receipts }));
+    }
+
+    /// Stops what runs on disks that are to be wiped.
+    async fn take_down(&self, operation: OperationId, disks: Vec<DiskId>) -> Result<(), String> {
+        let observed = self.blocking(|machine| machine.observe()).await.map_err(|error| chain(&error))?;
+        for step in plan::storage::take_down(&disks, &observed).map_err(|error| error.to_string())? {
+            let action = step.describe().action;
+            crate::info!("{action}, for its disks are to be wiped");
+            let state = Work::Running { percent: 0, step: action.clone() };
+            self.outbox.send_modify(|out| out.set_work(operation, state));
+            let done = self.blocking(move |machine| machine.apply_storage(&step, &mut |_| {})).await;
+            done.map_err(|error| format!("{action}: {}", chain(&error)))?;
+        }
+        Ok(())
     }
 
     /// Sets what is told and what is kept.

@@ -6,6 +6,7 @@ mod permits;
 mod times;
 mod tools;
 mod undo;
+mod wipe;
 
 use super::*;
 use crate::outbox::{Asked, Proven};

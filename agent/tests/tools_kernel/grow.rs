@@ -3,14 +3,15 @@
 use std::fs;
 
 use muster_agent::linux::storage::layers::keys::Keys;
-use muster_agent::linux::storage::apply_with;
+use muster_agent::linux::storage::{apply_with, wipe_on};
 use muster_agent::machine::MachineError;
-use muster_agent::plan::storage::{Before, Step, plan_all};
+use muster_agent::plan::storage::{Before, Step, plan_all, take_down};
 use muster_protocol::desired::{
     Disk, DiskSelect, Existing, Filesystem, Format, Key, LogicalVolume, Luks, Mount, Partition, Place, Resize, Storage,
     Table, Use, VolumeGroup, VolumeKind, VolumeSize,
 };
-use muster_protocol::observed::Observed;
+use muster_protocol::observed::{Layers, Observed};
+use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::{DiskId, DiskKey};
 
 use super::layers::{Done, Lab, MIB};
@@ -115,4 +116,21 @@ fn what_is_mounted_grows_with_all_that_is_below_it_and_is_seen_to_have_grown() {
     assert_eq!(did(&wider), ["group", "volume", "volume", "filesystem", "filesystem"]);
     assert_eq!(left(&wider), Vec::<String>::new());
     names.iter().for_each(|name| assert_eq!(fs::read_to_string(page(name)).expect("read"), *name));
+
+    // Nothing is left of it for who wipes all of its disks.
+    let (disks, layers) = lab.disks.observe_all().done("observed");
+    let both: Vec<DiskId> = disks.iter().filter_map(|disk| disk.id()).collect();
+    let observed = Observed { disks, layers, ..Observed::default() };
+    let alone = take_down(&both[..1], &observed).expect_err("the group is on both");
+    assert!(alone.problem.contains("wipe both together"), "{alone}");
+    let wiped = |disk: &DiskId| wipe_on(&lab.disks, disk, WipeLevel::Signatures, &mut |_| {});
+    let refused = wiped(&both[0]).expect_err("something runs on it").to_string();
+    assert!(refused.contains("nothing runs"), "{refused}");
+    for step in take_down(&both, &observed).expect("possible") {
+        apply_with(&lab.disks, &keys, &step, &mut |_| {}).done(&step.describe().action);
+    }
+    for disk in &both {
+        wiped(disk).done("wiped");
+    }
+    assert_eq!(lab.layers(), Layers::default());
 }

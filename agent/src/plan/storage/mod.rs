@@ -6,6 +6,7 @@
 //! Tables come first, then what stands on partitions from the bottom up, then filesystems and mounts.
 
 mod choose;
+mod down;
 mod filesystem;
 mod images;
 mod keys;
@@ -26,6 +27,7 @@ use muster_protocol::observed::{self, Contents, Disk, Layers, Observed};
 use super::Impossible;
 use choose::Chosen;
 
+pub use down::take_down;
 pub use filesystem::GROWTH;
 pub use images::Written;
 pub use limits::apply_to_limits;

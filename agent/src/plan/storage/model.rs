@@ -194,7 +194,7 @@ impl Model {
     }
 
     /// What stood on devices that carry something else now is no more.
-    fn forget(&mut self) {
+    pub fn forget(&mut self) {
         loop {
             let carries = |name: &str| self.contents(name);
             let is_array = |array: &&Array| {

@@ -79,6 +79,31 @@ pub(super) fn with_trees(
     Ok(all)
 }
 
+/// Puts steps that take things out of use in order, with what takes out of the tree what lies in them or shows something of
+/// them. What a tmpfs holds is lost: only for disks that are wiped.
+///
+/// Errors: mounts need each other.
+pub(super) fn taken_out_with(observed: &[TreeMount], steps: Vec<Step>) -> Result<Vec<Step>, Impossible> {
+    let (mut outs, rest): (Vec<Step>, _) = steps.into_iter().partition(|step| matches!(step, Step::Unmount { .. }));
+    loop {
+        let lies_in = |have: &&TreeMount| {
+            let is_out = |step: &Step| matches!(step, Step::Detach { tree } if tree == *have);
+            let moves = |step: &Step| match step {
+                Step::Unmount { path, .. } => needs(have, path),
+                Step::Detach { tree } => needs(have, &tree.mount.path),
+                _ => false,
+            };
+            !outs.iter().any(is_out) && outs.iter().any(moves)
+        };
+        let Some(tree) = observed.iter().find(lies_in) else { break };
+        outs.push(Step::Detach { tree: tree.clone() });
+    }
+    let mut all = in_order(outs)?;
+    all.reverse();
+    all.extend(rest);
+    Ok(all)
+}
+
 /// Changes `mounts` as the step would, on values.
 pub fn apply_to_trees(step: &Step, mounts: &mut Vec<TreeMount>) {
     let (Step::Attach { tree } | Step::Detach { tree } | Step::Reattach { tree }) = step else { return };

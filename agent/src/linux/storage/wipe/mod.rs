@@ -68,7 +68,7 @@ pub fn wipe_on(
         .filter_map(|node| usage.layers_on(node))
         .collect();
     if !layers.is_empty() {
-        let why = format!("wipe {id}: {}; apply a document without it first, or reboot the machine", layers.join(", "));
+        let why = format!("wipe {id}: {}; reboot the machine, after which nothing runs", layers.join(", "));
         return Err(MachineError::Unable(why));
     }
     // What is mounted inside something else of ours leaves first.

@@ -30,7 +30,11 @@ pub(super) enum Upper<'a> {
 
 impl<'a> Ground<'a> {
     pub(in super::super) fn new(chosen: &[Chosen<'a>], disks: &'a [Disk], layers: &'a Layers) -> Self {
-        let named = chosen.iter().map(|disk| (&*disk.have.name, disk.id.clone())).collect();
+        Self::of(chosen.iter().map(|disk| (&*disk.have.name, disk.id.clone())).collect(), disks, layers)
+    }
+
+    /// The same, where these disks are meant, each by its kernel name and as it is called.
+    pub(in super::super) fn of(named: Vec<(&'a str, DiskId)>, disks: &'a [Disk], layers: &'a Layers) -> Self {
         Self { disks, layers, named }
     }
 

@@ -4,11 +4,11 @@ use muster_protocol::desired::{
     self, Desired, DiskSelect, Entry, Existing, Format, Key, LogicalVolume, Luks, Place, Raid, RaidLevel, Storage,
     Table, Use, VolumeGroup, VolumeKind, VolumeSize, check,
 };
-use muster_protocol::observed::{Contents, Layers};
+use muster_protocol::observed::{Contents, Layers, Observed};
 use proptest::prelude::*;
 
 use super::super::stack::Ground;
-use super::super::{Impossible, Model, Step, apply_to_model, look_again, plan};
+use super::super::{Impossible, Model, Step, apply_to_model, look_again, plan, take_down};
 use super::{MIB, disk, id, part, seeded};
 
 /// What is done with places, in turn: which layer, of how many of them, with which of its forms, and whether with leave.
@@ -218,5 +218,27 @@ proptest! {
                 prop_assert!(step.is_of(was) || was == is, "{step:?} does not name {}", was.name);
             }
         }
+    }
+
+    #[test]
+    fn what_runs_on_disks_is_taken_down_where_nothing_else_is_touched_by_it(
+        (before, made) in any_machine(), which in 1..8_u8,
+    ) {
+        let (mut model, mut count) = (before.clone(), made);
+        let ids: Vec<_> = (0..3).filter(|i| which >> i & 1 == 1).map(|i| id(["serial:S1", "serial:S2", "serial:S3"][i])).collect();
+        let seen = |model: &Model| Observed { disks: model.disks.clone(), layers: model.layers(), ..Observed::default() };
+        let steps = match take_down(&ids, &seen(&model)) {
+            Ok(steps) => steps,
+            Err(why) => {
+                prop_assert!(which != 7 && why.problem.contains("wipe both together"), "{why}");
+                return Ok(());
+            }
+        };
+        prop_assert_eq!(carry_out(&steps, &mut model, &mut count), None);
+        for step in &steps {
+            prop_assert!(!step.is_destructive() && step.disks().iter().all(|disk| ids.contains(disk)), "{step:?}");
+        }
+        prop_assert_eq!(filesystems(&before), filesystems(&model), "nothing is lost by it");
+        prop_assert_eq!(take_down(&ids, &seen(&model)), Ok(vec![]), "nothing runs there any more");
     }
 }
