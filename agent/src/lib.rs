@@ -16,6 +16,6 @@ pub mod reconcile;
 pub mod run;
 pub mod sim;
 
-pub use base::{keep, log, random, sort};
+pub use base::{keep, log, random, secrecy, sort};
 pub use contact::{dial, identity, quic};
 pub use run::run;

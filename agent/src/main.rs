@@ -8,13 +8,14 @@ use muster_agent::dial::Ended;
 use muster_agent::linux::{LinuxMachine, Role, boot_id};
 use muster_agent::machine::chain;
 use muster_agent::options::{self, Command, HELP, Options};
-use muster_agent::{init, log};
+use muster_agent::{init, log, secrecy};
 use tokio::signal::unix::{SignalKind, signal};
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    secrecy::forbid_cores();
     let mut arguments = std::env::args().skip(1).peekable();
     if arguments.peek().is_some_and(|argument| argument == init::WORKER) {
         init::worker::work();

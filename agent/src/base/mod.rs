@@ -3,6 +3,7 @@
 pub mod keep;
 pub mod log;
 pub mod random;
+pub mod secrecy;
 pub mod sort;
 #[cfg(all(target_env = "musl", panic = "abort"))]
 mod unwind;

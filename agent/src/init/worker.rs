@@ -31,6 +31,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Works until the machine goes down. A return is a fall, after which the supervisor starts it again.
 pub fn work() {
     crate::log::enable();
+    crate::secrecy::forbid_swapping();
     // Whatever runs short of memory, the way to the controller goes last (proc(5)).
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
         crate::warn!("could not be spared by the out-of-memory killer: {error}");

@@ -8,6 +8,7 @@ mod desired;
 mod feed;
 mod input;
 mod join;
+mod keys;
 mod lab;
 mod lease;
 mod read;
