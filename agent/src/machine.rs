@@ -92,6 +92,13 @@ pub trait Machine: Send + Sync + 'static {
         Err(MachineError::Unable("use tools".into()))
     }
 
+    /// The UUID in the header of the encrypted volume that a step would open, looked at now.
+    ///
+    /// Errors: it is not the one that the step means.
+    fn header(&self, _step: &plan::storage::Step) -> Result<[u8; 16], MachineError> {
+        Err(MachineError::Unable("open encrypted volumes".into()))
+    }
+
     /// Keeps the key of an encrypted volume of this name and with this UUID in its header, in memory and nowhere else, until
     /// [`Machine::forget_keys`].
     fn keep_key(&self, _name: &str, _uuid: [u8; 16], _key: DiskKey) {}

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use muster_protocol::desired::{MAIN_TABLE, TreeMount};
+use muster_protocol::desired::{Key, MAIN_TABLE, TreeMount};
 use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::health::Health;
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
@@ -19,14 +19,16 @@ use muster_protocol::observed::{
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
 use muster_protocol::tools::Pinned;
-use muster_protocol::{Digest, DiskId, Mac};
+use muster_protocol::{Digest, DiskId, DiskKey, Mac};
 use tokio::sync::Notify;
 
 use crate::machine::{Lost, Machine, MachineError, Percent};
 use crate::plan;
 use crate::plan::network::twin::Twin;
 use crate::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE};
-use crate::plan::storage::{Model, apply_to_limits, apply_to_model, apply_to_trees, look_again, take_down};
+use crate::plan::storage::{
+    KeyFor, Model, apply_to_limits, apply_to_model, apply_to_trees, look_again, take_down,
+};
 use crate::reconcile::DEAD_MAN;
 
 /// Bytes of each simulated disk.
@@ -55,6 +57,8 @@ struct World {
     tools: plan::Tools,
     /// What came of them.
     kept: Vec<u8>,
+    /// Volumes whose keys are at hand: what they are called, and the UUIDs in their headers.
+    keys: Vec<(String, [u8; 16])>,
     notice: Arc<Notify>,
     looks: u64,
 }
@@ -140,6 +144,7 @@ impl SimMachine {
             health: Health::default(),
             tools: plan::Tools::Here,
             kept: Vec::new(),
+            keys: Vec::new(),
             notice: Arc::default(),
             looks: 0,
         };
@@ -191,6 +196,13 @@ impl SimMachine {
     /// Somebody pulls disks out, puts others in, or writes to them on another machine.
     pub fn exchange_disks(&self, does: impl FnOnce(&mut Vec<Disk>)) {
         does(&mut self.world().storage.disks);
+    }
+
+    /// It is rebooted: nothing of its storage runs any more. The network comes up as it was.
+    pub fn reboot(&self) {
+        let world = &mut *self.world();
+        world.storage.reboot();
+        (world.mounts, world.limits, world.keys) = <_>::default();
     }
 
     /// Somebody else changes its network, whom no fault stops.
@@ -256,6 +268,25 @@ impl World {
             return Err(MachineError::os(action, io::Error::from(io::ErrorKind::PermissionDenied)));
         }
         Ok(!named(&self.faults.ignore))
+    }
+
+    fn header(&self, step: &plan::storage::Step) -> Result<[u8; 16], MachineError> {
+        let strange = || MachineError::Unable("tell the UUID of what is not opened".into());
+        let plan::storage::Step::Open { on, header, .. } = step else { return Err(strange()) };
+        let found = self.storage.header(on, header);
+        found.map_err(|(what, now)| MachineError::Changed { what, now })?.ok_or_else(strange)
+    }
+
+    /// The UUID that goes with the controller's key of a volume, where a step needs one.
+    fn key_for(&self, step: &plan::storage::Step) -> Result<Option<[u8; 16]>, MachineError> {
+        let Some((name, Key::Controller, key_for)) = step.key() else { return Ok(None) };
+        let uuid = match key_for {
+            KeyFor::Making(uuid) => uuid,
+            KeyFor::Opening(_) => Some(self.header(step)?),
+        };
+        let mut kept = self.keys.iter().filter(|(other, of)| other == name && uuid.is_none_or(|uuid| uuid == *of));
+        let missing = || MachineError::Unable(format!("use {name}: the controller's key of it is not at hand"));
+        Ok(Some(kept.next().ok_or_else(missing)?.1))
     }
 
     /// The gateways of default routes; where the rule of a proof sends packets of `way` elsewhere, those of its table.
@@ -415,7 +446,7 @@ impl Machine for SimMachine {
             let changed = |(what, now)| MachineError::Changed { what, now };
             look_again(step, &world.storage).map_err(changed)?;
             world.guids = world.guids.wrapping_add(1);
-            let random = [world.guids; 16];
+            let random = world.key_for(step)?.unwrap_or([world.guids; 16]);
             apply_to_model(step, &mut world.storage, random);
             apply_to_trees(step, &mut world.mounts);
             apply_to_limits(step, &mut world.limits);
@@ -458,6 +489,18 @@ impl Machine for SimMachine {
         }
         world.tools = plan::Tools::Here;
         Ok(())
+    }
+
+    fn header(&self, step: &plan::storage::Step) -> Result<[u8; 16], MachineError> {
+        self.world().header(step)
+    }
+
+    fn keep_key(&self, name: &str, uuid: [u8; 16], _key: DiskKey) {
+        self.world().keys.push((name.to_owned(), uuid));
+    }
+
+    fn forget_keys(&self) {
+        self.world().keys.clear();
     }
 
     fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {

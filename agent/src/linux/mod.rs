@@ -124,6 +124,10 @@ impl Machine for LinuxMachine {
         storage::apply(&self.keys, step, progress)
     }
 
+    fn header(&self, step: &plan::storage::Step) -> Result<[u8; 16], MachineError> {
+        storage::header(step)
+    }
+
     fn keep_key(&self, name: &str, uuid: [u8; 16], key: DiskKey) {
         self.keys.keep(name, uuid, key);
     }

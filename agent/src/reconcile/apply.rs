@@ -173,11 +173,10 @@ impl Reconciler {
     }
 
     async fn store(&self, work: &Work) -> Result<(), Failure> {
-        let mut known = Vec::new();
         for (number, step) in work.plan.storage.iter().enumerate() {
             let begun = work.begin(work.plan.first_of_storage() + number);
             let failed = |(reason, why)| Failure { reason, why, storage_steps_done: number };
-            self.have_key(step, &mut known, &begun).await.map_err(failed)?;
+            self.have_key(step, &begun).await.map_err(failed)?;
             let done = match step {
                 plan::storage::Step::Image { image, .. } => self.write_image(step.clone(), image.digest, begun).await,
                 _ => {

@@ -11,32 +11,31 @@ use tokio::time::timeout;
 
 use super::Reconciler;
 use super::apply::{Begun, overtaken};
+use crate::machine::why_not;
 use crate::outbox::{Came, Outbox, Wish};
-use crate::plan::storage::Step;
+use crate::plan::storage::{Header, KeyFor, Step};
 use crate::random;
 
 /// Without an answer for so long, it is given up: whoever waits is to know, and may ask again.
 const SILENCE: Duration = Duration::from_secs(180);
 
 impl Reconciler {
-    /// Sees to it that the machine has the key that a step needs. `known` are the volumes whose keys it has.
-    pub(super) async fn have_key(
-        &self,
-        step: &Step,
-        known: &mut Vec<String>,
-        begun: &Begun,
-    ) -> Result<(), (Reason, String)> {
-        let Some((name, seen, Key::Controller)) = step.key() else { return Ok(()) };
-        let (uuid, use_for) = match (seen, step) {
-            // What this plan made is opened with the key that it was made with.
-            (None, _) if known.iter().any(|other| other == name) => return Ok(()),
-            (Some(uuid), Step::MakeLuks { .. }) => (uuid, KeyUse::Make),
-            (Some(uuid), _) => (uuid, KeyUse::Open),
-            (None, _) => (random::uuid(), KeyUse::Make),
+    /// Sees to it that the machine has the key that a step needs. Nothing but making a volume makes a key: one that is to be
+    /// opened is looked at first, and the key is asked for by what its header says.
+    pub(super) async fn have_key(&self, step: &Step, begun: &Begun) -> Result<(), (Reason, String)> {
+        let Some((name, Key::Controller, key_for)) = step.key() else { return Ok(()) };
+        let (uuid, use_for) = match key_for {
+            KeyFor::Making(uuid) => (uuid.unwrap_or_else(random::uuid), KeyUse::Make),
+            // It is opened with the key that it was made with.
+            KeyFor::Opening(Header::Made) => return Ok(()),
+            KeyFor::Opening(Header::Seen(_) | Header::Unseen { .. }) => {
+                let step = step.clone();
+                let found = self.blocking(move |machine| machine.header(&step)).await;
+                let failed = |error| (Reason::StepFailed, why_not(begun.step(), &error));
+                (found.map_err(failed)?, KeyUse::Open)
+            }
         };
-        self.obtain_key(name, uuid, use_for, begun).await?;
-        known.push(name.to_owned());
-        Ok(())
+        self.obtain_key(name, uuid, use_for, begun).await
     }
 
     /// Errors: what is told of it, and in one word.

@@ -1,6 +1,7 @@
 //! The loop against the simulated machine and a controller that answers, or does not. Time is paused.
 
 mod drift;
+mod keys;
 mod past;
 mod permits;
 mod times;

@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use muster_agent::linux::storage::apply_with;
 use muster_agent::linux::storage::layers::keys::Keys;
+use muster_agent::linux::storage::{apply_with, header_on};
 use muster_agent::machine::MachineError;
-use muster_agent::plan::storage::{Before, Carries, Device, Group, Make, MakeLuks, Over, Slot, Step, Target};
+use muster_agent::plan::storage::{Before, Carries, Device, Group, Header, Make, MakeLuks, Over, Slot, Step, Target};
 use muster_protocol::desired::{Format, Key, LINUX_FILESYSTEM, Mount, RaidLevel, VolumeKind, VolumeSize};
 use muster_protocol::inventory::ArrayState;
 use muster_protocol::observed::Contents;
@@ -70,11 +70,11 @@ fn a_stack_of_layers_is_made_by_steps_found_again_after_a_reboot_and_outlives_a_
         MakeLuks { name: "vault".into(), label: "safe".into(), uuid: None, key: Key::Controller, options: vec![] };
     apply(&Step::MakeLuks { on: over(array(None)), luks: encrypt, also: vec![] });
     assert!(lab.layers().opened.is_empty(), "it is left closed");
-    let open = |uuid: &str, on: Target| {
+    let open = |header: Header, on: Target| {
         let luks = luks.clone();
-        Step::Open { luks, on, uuid: uuid.into(), key: Key::Controller, discard: true }
+        Step::Open { luks, on, header, key: Key::Controller, discard: true }
     };
-    apply(&open("", array(None)));
+    apply(&open(Header::Made, array(None)));
     let members = vec![over(luks.clone())];
     apply(&Step::MakeGroup { group: group.clone(), members, extent_bytes: MIB, also: vec![] });
     let make = |name: &str, kind, size| Step::MakeVolume { volume: volume(name), group: group.clone(), kind, size };
@@ -117,14 +117,22 @@ fn a_stack_of_layers_is_made_by_steps_found_again_after_a_reboot_and_outlives_a_
     for _ in 0..2 {
         apply(&Step::Assemble { array: known.clone(), members: vec![partition(0), partition(1)] });
     }
-    let another = attempt(&open("6ba7b810-9dad-41d1-80b4-00c04fd430c8", known.clone()));
-    assert!(matches!(another, Err(MachineError::Changed { .. })), "{another:?}");
+    let unseen = |label: &str| open(Header::Unseen { label: label.into(), uuid: None }, known.clone());
+    let seen = Header::Seen("6ba7b810-9dad-41d1-80b4-00c04fd430c8".into());
+    for another in [open(seen, known.clone()), unseen("vault")] {
+        let refused = attempt(&another);
+        assert!(matches!(refused, Err(MachineError::Changed { .. })), "{refused:?}");
+        assert!(matches!(header_on(&lab.disks, &another), Err(MachineError::Changed { .. })), "no key is asked for");
+    }
     keys.forget();
-    let without = attempt(&open(&header.uuid, known.clone()));
+    let without = attempt(&open(Header::Seen(header.uuid.clone()), known.clone()));
     assert!(matches!(without, Err(MachineError::Unable(_))), "{without:?}");
-    keys.keep("vault", UUID, DiskKey::new([9; 32]));
+    // The key is asked for by what is found in it now that it runs.
+    let uuid = header_on(&lab.disks, &unseen("safe")).done("looked at");
+    assert_eq!(uuid, UUID);
+    keys.keep("vault", uuid, DiskKey::new([9; 32]));
     for _ in 0..2 {
-        apply(&open(&header.uuid, known.clone()));
+        apply(&unseen("safe"));
         apply(&Step::Activate { group: group.clone(), volumes: all.to_vec() });
         apply(&mount);
     }

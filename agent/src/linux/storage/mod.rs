@@ -40,6 +40,13 @@ pub fn apply(keys: &Keys, step: &Step, progress: Percent<'_>) -> Result<(), Mach
     apply_with(&Disks::of_this_machine(), keys, step, progress)
 }
 
+/// The UUID in the header that a step opens on one of this machine's devices.
+///
+/// Errors: [`MachineError::Changed`] where that is not the one that the step means.
+pub fn header(step: &Step) -> Result<[u8; 16], MachineError> {
+    header_on(&Disks::of_this_machine(), step)
+}
+
 /// Wipes one of this machine's disks and reads back. See [`wipe_on`].
 pub fn wipe(disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
     wipe_on(&Disks::of_this_machine(), disk, level, progress)
@@ -52,6 +59,14 @@ pub fn write_image(step: &Step, source: &mut dyn Read, progress: Percent<'_>) ->
 
 pub use image::write_image_on;
 pub use wipe::wipe_on;
+
+/// See [`header`].
+pub fn header_on(disks: &Disks, step: &Step) -> Result<[u8; 16], MachineError> {
+    match step {
+        Step::Open { on, header, .. } => steps::header(disks, on, header).map(|(_, uuid)| uuid),
+        _ => Err(MachineError::Unable("tell the UUID of what is not opened".into())),
+    }
+}
 
 /// Does one step on these disks, without any key.
 pub fn apply_on(disks: &Disks, step: &Step, progress: Percent<'_>) -> Result<(), MachineError> {
@@ -86,7 +101,7 @@ pub fn apply_with(disks: &Disks, keys: &Keys, step: &Step, progress: Percent<'_>
         Step::AddMember { array, member, .. } => steps::add_member(disks, array, member),
         Step::Stop { array } => steps::stop(disks, array),
         Step::MakeLuks { on, luks, .. } => steps::make_luks(disks, keys, on, luks),
-        Step::Open { luks, on, uuid, key, discard } => steps::open(disks, keys, (luks, on), uuid, *key, *discard),
+        Step::Open { luks, on, header, key, discard } => steps::open(disks, keys, (luks, on), header, *key, *discard),
         Step::Close { luks } => steps::close(disks, luks),
         Step::GrowLuks { luks, .. } => steps::grow_luks(disks, luks),
         Step::MakeGroup { group, members, extent_bytes, .. } => steps::make_group(disks, group, members, *extent_bytes),

@@ -30,6 +30,7 @@ use choose::Chosen;
 pub use down::take_down;
 pub use filesystem::GROWTH;
 pub use images::Written;
+pub use keys::{Header, KeyFor};
 pub use limits::apply_to_limits;
 pub use model::{Model, apply_to_model, look_again};
 pub use stack::{pool_extents, volume_extents};

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use muster_protocol::MachineId;
 use muster_protocol::desired::{Format, RaidLevel, VolumeId, VolumeKind};
+use muster_protocol::ids::parse_uuid;
 use muster_protocol::inventory::{self, ArrayState};
 use muster_protocol::observed::{
     Array, ArrayMember, Contents, Disk, Filesystem, GroupMember, GroupName, Headers, Layers, Luks, LvmId, MemberState,
@@ -15,7 +16,7 @@ use muster_protocol::observed::{
 
 use super::stack::{LUKS_BYTES, array_bytes, extents, pool_extents, short, volume_extents};
 use super::step::{Before, Carries, Device, Group, Over, Slot, Step, Target};
-use super::{find, in_words};
+use super::{Header, find, in_words};
 
 /// Disks, and what stands on them, with all that it carries whether it runs or not.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +82,13 @@ impl Model {
     /// All that stands on the disks, whether it runs or not.
     pub fn all_layers(&self) -> &Layers {
         &self.layers
+    }
+
+    /// The UUID in the header that a step opens, as it is now.
+    ///
+    /// Errors: as of [`look_again`].
+    pub fn header(&self, on: &Target, header: &Header) -> Result<Option<[u8; 16]>, (String, String)> {
+        header.of(&carried(self, on)?).map(|found| parse_uuid(&found.uuid)).map_err(|now| (on.in_words(), now))
     }
 
     /// Everything stops, and nothing is mounted.
@@ -565,10 +573,7 @@ pub fn look_again(step: &Step, model: &Model) -> Result<(), (String, String)> {
             Some(name) if is_in_use(model, &name) => Err((on.in_words(), "in use".to_owned())),
             _ => Ok(()),
         },
-        Step::Open { on, uuid, .. } => match carried(model, on)? {
-            Contents::Luks(found) if uuid.is_empty() || found.uuid == *uuid => Ok(()),
-            other => Err((on.in_words(), in_words(&other, &[]))),
-        },
+        Step::Open { on, header, .. } => header.of(&carried(model, on)?).map(drop).map_err(|now| (on.in_words(), now)),
         Step::Assemble { array, members } => {
             for member in members {
                 match carried(model, member)? {

@@ -12,7 +12,7 @@ use super::{UNFINISHED, luks, lvm, raid};
 use crate::linux::storage::disks::{Disks, Node};
 use crate::linux::storage::find::{differs, find, find_there, over, own_name, runs, stands_on};
 use crate::machine::MachineError;
-use crate::plan::storage::{Device, Group, MakeLuks, Over, Target, pool_extents, volume_extents};
+use crate::plan::storage::{Device, Group, Header, MakeLuks, Over, Target, pool_extents, volume_extents};
 use crate::random;
 
 type Done = Result<(), MachineError>;
@@ -102,26 +102,37 @@ pub fn make_luks(disks: &Disks, keys: &Keys, on: &Over, new: &MakeLuks) -> Done 
     }
 }
 
-/// Opens one. `uuid` is what its header was seen to say, empty where that was made since.
-pub fn open(disks: &Disks, keys: &Keys, (luks, on): (&Target, &Target), uuid: &str, key: Key, discard: bool) -> Done {
-    let Device::Luks { name } = &luks.device else { return Err(strange(luks)) };
+/// The device below one, and the UUID in the header that is found there.
+///
+/// Errors: that is not the header which is meant, or it cannot be opened.
+pub fn header(disks: &Disks, on: &Target, header: &Header) -> Result<(Node, [u8; 16]), MachineError> {
     let below = find(disks, on)?;
-    let header = match below.contents {
-        Contents::Luks(luks) if uuid.is_empty() || luks.uuid == uuid => luks,
-        other => return Err(differs(on, &other)),
-    };
+    let changed = |now| MachineError::Changed { what: on.in_words(), now };
+    let found = header.of(&below.contents).map_err(changed)?;
+    let is_good = matches!(found.headers, Headers::Whole | Headers::FirstAlone);
+    let uuid = parse_uuid(&found.uuid).filter(|_| is_good).ok_or_else(|| differs(on, &below.contents))?;
+    Ok((below.node, uuid))
+}
+
+/// Opens one.
+pub fn open(
+    disks: &Disks,
+    keys: &Keys,
+    (luks, on): (&Target, &Target),
+    meant: &Header,
+    key: Key,
+    discard: bool,
+) -> Done {
+    let Device::Luks { name } = &luks.device else { return Err(strange(luks)) };
+    let (below, uuid) = header(disks, on, meant)?;
     if find_there(disks, luks)?.is_some() {
         let (_, layers) = disks.observe_all()?;
-        let is_it = layers.opened.iter().any(|opened| opened.name == *name && opened.on == below.node.name);
+        let is_it = layers.opened.iter().any(|opened| opened.name == *name && opened.on == below.name);
         let other = || MachineError::Changed { what: luks.in_words(), now: "open on another device".into() };
         return if is_it { Ok(()) } else { Err(other()) };
     }
-    if !matches!(header.headers, Headers::Whole | Headers::FirstAlone) {
-        return Err(differs(on, &Contents::Luks(header)));
-    }
-    let header_uuid = parse_uuid(&header.uuid).ok_or_else(|| differs(on, &Contents::Luks(header)))?;
-    let key = keys.key(key, name, &header_uuid)?;
-    luks::open(disks, &below.node, name, discard, key.bytes())?;
+    let key = keys.key(key, name, &uuid)?;
+    luks::open(disks, &below, name, discard, key.bytes())?;
     find(disks, luks).map(drop)
 }
 

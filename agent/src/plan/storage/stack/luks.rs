@@ -1,9 +1,9 @@
 //! LUKS devices: kept, opened, or made.
 
-use muster_protocol::MachineId;
-use muster_protocol::desired::{self, Existing, Layer, Place};
-use muster_protocol::observed::{Contents, Headers, Luks};
+use muster_protocol::desired::{Existing, Layer, Place};
+use muster_protocol::observed::Contents;
 
+use super::super::keys::{Header, differs};
 use super::super::step::{Carries, Device, MakeLuks, Step, Target};
 use super::super::{in_words, size};
 use super::{LUKS_BYTES, Node, Planner, State};
@@ -27,7 +27,7 @@ impl<'a> Planner<'a> {
             State::There(found @ Contents::Luks(luks)) if !self.is_ours(found) => Some(&**luks),
             _ => None,
         };
-        let differs = found.and_then(|found| differs(want, found));
+        let differs = found.and_then(|found| differs(&want.label, want.uuid, found));
         let inside = on.size_bytes.saturating_sub(LUKS_BYTES);
         let device = Device::Luks { name: want.name.clone() };
         let mut target = Target { device, disks: on.disks.clone(), size_bytes: inside };
@@ -39,23 +39,24 @@ impl<'a> Planner<'a> {
             let problem = format!("{} is open by this name; choose another one", self.ground.in_words(&other.on));
             return Err(Impossible { field: format!("{field}.name"), problem });
         }
-        let open = |uuid: String, target: &Target| Step::Open {
+        let open = |header: Header, target: &Target| Step::Open {
             luks: target.clone(),
             on: on.clone(),
-            uuid,
+            header,
             key: want.key,
             discard: want.discard,
         };
         let made = match (&node.state, found) {
             (State::Asleep, _) => {
                 target.size_bytes = 0;
-                self.steps.push(open(String::new(), &target));
+                let header = Header::Unseen { label: want.label.clone(), uuid: want.uuid };
+                self.steps.push(open(header, &target));
                 Node { target, name: None, state: State::Asleep }
             }
             (_, Some(found)) if differs.is_none() => match opened {
                 None => {
                     target.size_bytes = 0;
-                    self.steps.push(open(found.uuid.clone(), &target));
+                    self.steps.push(open(Header::Seen(found.uuid.clone()), &target));
                     Node { target, name: None, state: State::Asleep }
                 }
                 Some(opened) if opened.name != want.name => {
@@ -102,25 +103,11 @@ impl<'a> Planner<'a> {
                     options: want.options.clone(),
                 };
                 self.steps.push(Step::MakeLuks { on: over, luks, also });
-                self.steps.push(open(String::new(), &target));
+                self.steps.push(open(Header::Made, &target));
                 Node { target, name: None, state: State::Fresh(Carries::Nothing) }
             }
         };
         self.nodes.insert(Place::Luks(i), vec![made]);
         Ok(())
-    }
-}
-
-/// The first way in which a header contradicts the document.
-fn differs(want: &desired::Luks, found: &Luks) -> Option<String> {
-    let uuid = want.uuid.map(|uuid| MachineId::from_bytes(uuid).to_string());
-    if found.version != 2 {
-        Some("its version is not 2".to_owned())
-    } else if found.headers == Headers::Damaged {
-        Some("it cannot be opened".to_owned())
-    } else if found.label != want.label {
-        Some(format!("its label is not {:?}", want.label))
-    } else {
-        uuid.filter(|uuid| *uuid != found.uuid).map(|uuid| format!("its UUID is not {uuid}"))
     }
 }

@@ -12,7 +12,7 @@ use muster_protocol::to_agent::{self, Impact};
 use muster_protocol::{Digest, DiskId};
 use serde::Serialize;
 
-use super::{Written, size};
+use super::{Header, Written, size};
 
 /// One thing to do to disks, or to what stands on them. Carries what the plan saw, so that whoever writes can look again first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -156,8 +156,8 @@ pub enum Step {
         luks: Target,
         /// What it is on.
         on: Target,
-        /// UUID in its header; empty for one that an earlier step makes.
-        uuid: String,
+        /// Which header it has.
+        header: Header,
         /// Where its key comes from.
         key: Key,
         /// Whether what is freed above is freed below.
