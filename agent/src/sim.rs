@@ -26,9 +26,7 @@ use crate::machine::{Lost, Machine, MachineError, Percent};
 use crate::plan;
 use crate::plan::network::twin::Twin;
 use crate::plan::network::{Change, NewWay, PROOF_MARK, PROOF_TABLE};
-use crate::plan::storage::{
-    KeyFor, Model, apply_to_limits, apply_to_model, apply_to_trees, look_again, take_down,
-};
+use crate::plan::storage::{KeyFor, Model, apply_to_limits, apply_to_model, apply_to_trees, look_again, take_down};
 use crate::reconcile::DEAD_MAN;
 
 /// Bytes of each simulated disk.

@@ -259,7 +259,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         kind(2, value(&to_agent::Call::Apply(apply))),
         kind(2, value(&to_agent::Call::Power(power))),
         kind(2, value(&to_agent::Call::Wipe(Wipe { operation, disks: vec![disk], level: to_agent::WipeLevel::Full }))),
-        kind(3, value(&to_agent::Answer::Planned(Plan { steps: vec![step], digest }))),
+        kind(3, value(&to_agent::Answer::Planned(Plan { steps: vec![step], notices: vec![], digest }))),
         kind(3, value(&to_agent::Answer::Observed(Box::new(observed())))),
         kind(3, value(&to_agent::Answer::Refused(to_agent::Refusal::Invalid(vec![problem])))),
         kind(4, value(&to_controller::Call::Hello(hello))),

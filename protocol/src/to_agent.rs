@@ -190,6 +190,9 @@ pub struct Plan {
     /// Empty where the machine is already as desired.
     #[serde(deserialize_with = "at_most::<4096, _, _>")]
     pub steps: Vec<Step>,
+    /// What an operator should know although all can be as desired, one line each: disks that are missing.
+    #[serde(deserialize_with = "at_most::<{ bounded::DISKS }, _, _>")]
+    pub notices: Vec<String>,
     /// Names this plan in a [`Permit`]: covers the steps, which disks they touch, what those carry and, where anything is
     /// lost, the machine's boot and how many permits were used in it. So a permit is good once, on one machine.
     pub digest: Digest,

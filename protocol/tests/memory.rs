@@ -304,8 +304,9 @@ fn what_a_peer_sends_takes_no_more_memory_than_its_kind_is_allowed() {
     let network = |network| Answer::Observed(Box::new(observed::Observed { network, ..observed::Observed::default() }));
     let digest = muster_protocol::Digest::from_bytes([0; 32]);
     for (what, answer) in [
-        ("steps", Answer::Planned(Plan { steps: vec![step.clone(); 4_096], digest })),
-        ("too many steps", Answer::Planned(Plan { steps: vec![step; 60_000], digest })),
+        ("steps", Answer::Planned(Plan { steps: vec![step.clone(); 4_096], notices: vec![], digest })),
+        ("too many steps", Answer::Planned(Plan { steps: vec![step; 60_000], notices: vec![], digest })),
+        ("too many notices", Answer::Planned(Plan { steps: vec![], notices: vec![String::new(); 60_000], digest })),
         ("problems", Answer::Refused(Refusal::Invalid(vec![problem.clone(); 1_024]))),
         ("too many problems", Answer::Refused(Refusal::Invalid(vec![problem; 60_000]))),
         ("disks and partitions", disks(DISKS, 12)),

@@ -100,7 +100,9 @@ pub fn plan(
         let action = format!("fetch the storage tools from the controller, {} in memory", storage::size(*bytes));
         steps.insert(0, to_agent::Step { action, impact: Impact::None });
     }
-    Ok(Plan { tools, storage, network, shown: to_agent::Plan { steps, digest } })
+    let notices = |want| storage::notices(want, &observed.disks, &observed.layers);
+    let notices = desired.storage.as_ref().map(notices).unwrap_or_default();
+    Ok(Plan { tools, storage, network, shown: to_agent::Plan { steps, notices, digest } })
 }
 
 /// Which tools these steps need that are not here.

@@ -114,8 +114,12 @@ fn a_stack_of_layers_is_made_by_steps_found_again_after_a_reboot_and_outlives_a_
     let seen = lab.array();
     assert_eq!((seen.array.state, seen.label.as_str()), (ArrayState::Stopped, "pair"));
     let known = array(seen.uuid);
-    for _ in 0..2 {
-        apply(&Step::Assemble { array: known.clone(), members: vec![partition(0), partition(1)] });
+    let other = target(Device::Array { name: "other".into(), uuid: None }, &both);
+    let refused = attempt(&Step::Assemble { array: other, members: vec![partition(0), partition(1)] });
+    assert!(matches!(refused, Err(MachineError::Changed { .. })), "{refused:?}");
+    // Its members may have been hidden when the plan was made.
+    for known in [array(None), known.clone()] {
+        apply(&Step::Assemble { array: known, members: vec![partition(0), partition(1)] });
     }
     let unseen = |label: &str| open(Header::Unseen { label: label.into(), uuid: None }, known.clone());
     let seen = Header::Seen("6ba7b810-9dad-41d1-80b4-00c04fd430c8".into());

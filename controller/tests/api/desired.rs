@@ -167,7 +167,7 @@ async fn a_plan_comes_from_the_machine() {
         Step { action: "add address 192.0.2.7/24 to eth0".into(), impact: Impact::None },
         Step { action: "write a GPT".into(), impact: Impact::Destroys(vec![disk]) },
     ];
-    lab.answers(Answer::Planned(Plan { steps, digest: Digest::of(b"plan") }));
+    lab.answers(Answer::Planned(Plan { steps, notices: vec![], digest: Digest::of(b"plan") }));
     let plan = lab.post(format!("/machines/{id}/plan"), document(NETWORK)).await.succeeds();
     assert_eq!(plan.body["destroys"], json!(["serial:D1"]));
     assert_eq!((plan.text("/steps/1/impact"), plan.text("/steps/1/disks/0")), ("destroys", "serial:D1"));

@@ -274,7 +274,7 @@ async fn each_machine_says_what_it_would_do_and_as_many_are_asked_as_were_to_be(
     let lab = Lab::new().await;
     let ids: [MachineId; 3] = machines(&lab).await;
     let steps = vec![Step { action: "add address 192.0.2.1/24 to eth0".into(), impact: Impact::None }];
-    lab.answers(Answer::Planned(Plan { steps, digest: Digest::of(b"plan") }));
+    lab.answers(Answer::Planned(Plan { steps, notices: vec![], digest: Digest::of(b"plan") }));
     let body = json!({"document": TEMPLATE, "selector": {"all": true}, "limit": 2});
     let plans = lab.post("/rollouts/plan", body).await.succeeds();
     assert_eq!((&plans.body["selected"], &plans.body["left_out"]), (&json!(3), &json!(1)));

@@ -85,7 +85,7 @@ async fn a_disk_takes_anothers_place_in_the_document_once_its_plan_was_shown() {
     let connect = ["--url", &url, "--token", &lab.operator];
     let muster = |arguments: &[&str]| {
         let step = Step { action: "write a GPT".into(), impact: Impact::Destroys(vec![new.parse().expect("an id")]) };
-        lab.answers(Answer::Planned(Plan { steps: vec![step], digest: Digest::of(b"plan") }));
+        lab.answers(Answer::Planned(Plan { steps: vec![step], notices: vec![], digest: Digest::of(b"plan") }));
         let (data, arguments) = (data.clone(), [arguments, &connect].concat().join(" "));
         async move { run(&data, &arguments.split(' ').collect::<Vec<_>>()).await }
     };

@@ -422,7 +422,7 @@ async fn what_a_plan_destroys_is_permitted_by_name() {
     let apply = |permit: &'static str| {
         let step =
             Step { action: "write a GPT".into(), impact: Impact::Destroys(vec!["serial:D1".parse().expect("an id")]) };
-        lab.answers(Answer::Planned(Plan { steps: vec![step], digest: Digest::of(b"plan") }));
+        lab.answers(Answer::Planned(Plan { steps: vec![step], notices: vec![], digest: Digest::of(b"plan") }));
         let arguments = ["apply", "-m", &machine, "-f", &file, "--no-wait", "--url", &url, "--token", &lab.operator];
         let arguments: Vec<String> = arguments.into_iter().chain(permit.split(' ')).map(str::to_owned).collect();
         let data = lab.files.path().to_owned();

@@ -158,6 +158,6 @@ fn same(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Result<(), Strin
 /// As `muster plan` shows it.
 fn shown(steps: &[Step]) -> String {
     let steps = steps.iter().map(Step::describe).collect();
-    let plan = PlanView::from(&Plan { steps, digest: Digest::of_value(&()) });
+    let plan = PlanView::from(&Plan { steps, notices: vec![], digest: Digest::of_value(&()) });
     cli::plan_text(&serde_json::to_value(plan).expect("a view is JSON"))
 }

@@ -12,7 +12,7 @@
 use std::fs;
 
 use muster_agent::plan::Impossible;
-use muster_agent::plan::storage::{Model, Step, apply_to_model, describe, look_again, plan};
+use muster_agent::plan::storage::{Model, Step, apply_to_model, describe, look_again, notices, plan};
 use muster_controller::api::view::plan::PlanView;
 use muster_controller::{cli, documents};
 use muster_protocol::Digest;
@@ -72,7 +72,8 @@ fn planned(text: &str) -> Result<String, String> {
         Ok(steps) => {
             carry_out(&storage, &machine, &steps)?;
             let steps = steps.iter().map(|step| describe(step, &machine.disks)).collect();
-            let view = PlanView::from(&Plan { steps, digest: Digest::of_value(&()) });
+            let notices = notices(&storage, &machine.disks, &machine.layers());
+            let view = PlanView::from(&Plan { steps, notices, digest: Digest::of_value(&()) });
             format!("plan\n{}", cli::plan_text(&serde_json::to_value(view).expect("a view is JSON")))
         }
         Err(why) => format!("impossible\n{why}\n"),

@@ -252,7 +252,8 @@ fn what_agents_answer() {
         Step { action: "a".into(), impact: Impact::ControlPath },
         Step { action: "b".into(), impact: Impact::Destroys(vec![disk.clone()]) },
     ];
-    golden(&Answer::Planned(Plan { steps, digest: digest() }), PLANNED);
+    let notices = vec!["n".into()];
+    golden(&Answer::Planned(Plan { steps, notices, digest: digest() }), PLANNED);
     golden(&Answer::Accepted, "01");
     golden(&Answer::Refused(Refusal::PermitNeeded { disks: vec![disk.clone()], plan: digest() }), PERMIT_NEEDED);
     let void = PERMIT_NEEDED.replacen("0304", "0309", 1);
@@ -519,7 +520,7 @@ const APPLY: &str = "\
     7777777777777777777777777777770001027b7d0d23636c6f75642d636f6e666967000101010170016701ac02000001\
     0101d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010973657269616c3a443114";
 const PLANNED: &str = "\
-    0002016103016204010973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
+    0002016103016204010973657269616c3a443101016ed1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
     d1d1d1";
 const PERMIT_NEEDED: &str = "\
     0304010973657269616c3a4431d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";

@@ -4,7 +4,7 @@
 //! that is what steps name, and what is looked for again just before writing.
 
 use muster_protocol::DiskId;
-use muster_protocol::desired::{self, DiskRule, DiskSelect, Pick, Storage, matches_pattern};
+use muster_protocol::desired::{self, DiskRule, DiskSelect, Pick, Place, Storage, matches_pattern};
 use muster_protocol::inventory::{Attachment, Medium, Transport};
 use muster_protocol::observed::Disk;
 
@@ -33,15 +33,34 @@ impl Chosen<'_> {
     }
 }
 
-/// The disks that are meant, in the order of the document.
+/// A disk that the document names, of which nothing but members of arrays is described, and that is not there.
+pub(super) struct Missing {
+    /// Its position in the document's disks.
+    pub(super) entry: usize,
+    /// Why nothing can be as desired where it is needed.
+    pub(super) needed: Impossible,
+}
+
+/// The disks that are meant, in the order of the document, and those that arrays may have to do without.
 ///
-/// Errors: one is not there, more or fewer fit than were asked for, one has no identity, or one is meant twice.
-pub(super) fn choose<'a>(storage: &'a Storage, observed: &'a [Disk]) -> Result<Vec<Chosen<'a>>, Impossible> {
-    let mut chosen: Vec<Chosen<'a>> = Vec::new();
+/// Errors: one is not there that something else needs, more or fewer fit than were asked for, one has no identity, or one is
+/// meant twice.
+pub(super) fn choose<'a>(
+    storage: &'a Storage,
+    observed: &'a [Disk],
+) -> Result<(Vec<Chosen<'a>>, Vec<Missing>), Impossible> {
+    let (mut chosen, mut missing): (Vec<Chosen<'a>>, _) = (Vec::new(), Vec::new());
     for (entry, want) in storage.disks.iter().enumerate() {
         let field = storage.disk_field(entry);
         let problem = |problem| Impossible { field: field.clone(), problem };
-        for (id, have) in selected(&want.select, observed).map_err(problem)? {
+        let found = match selected(&want.select, observed).map_err(problem) {
+            Err(needed) if is_missing(&want.select, observed) && bears_only_members(storage, entry) => {
+                missing.push(Missing { entry, needed });
+                continue;
+            }
+            found => found?,
+        };
+        for (id, have) in found {
             if let Some(first) = chosen.iter().find(|other| std::ptr::eq(other.have, have)) {
                 let first = storage.disk_name(first.entry);
                 return Err(problem(format!("this is the same disk as {first}: {}; describe it once", line(have))));
@@ -49,7 +68,25 @@ pub(super) fn choose<'a>(storage: &'a Storage, observed: &'a [Disk]) -> Result<V
             chosen.push(Chosen { id, entry, field: field.clone(), want, have });
         }
     }
-    Ok(chosen)
+    Ok((chosen, missing))
+}
+
+/// Whether nothing answers to a disk's name. A rule names none.
+fn is_missing(select: &DiskSelect, observed: &[Disk]) -> bool {
+    !observed.iter().any(|disk| match select {
+        DiskSelect::Id(id) => id.names(disk.wwn.as_deref(), disk.serial.as_deref()),
+        DiskSelect::Path(path) => disk.by_path.as_deref().is_some_and(|is| is_same_slot(is, path)),
+        DiskSelect::Rule(_) => true,
+    })
+}
+
+/// Whether all that stands directly on a disk are members of arrays, and one at least does.
+fn bears_only_members(storage: &Storage, entry: usize) -> bool {
+    let is_on = |place: &Place| matches!(place, Place::Partition { disk, .. } if usize::from(*disk) == entry);
+    let mut others = (storage.filesystems.iter().map(|filesystem| &filesystem.place))
+        .chain(storage.luks.iter().map(|luks| &luks.place))
+        .chain(storage.groups.iter().flat_map(|group| &group.members));
+    storage.raid.iter().flat_map(|raid| &raid.members).any(is_on) && !others.any(is_on)
 }
 
 /// The disks that are meant by one of the ways to choose.

@@ -20,7 +20,7 @@ pub fn take_down(ids: &[DiskId], observed: &Observed) -> Result<Vec<Step>, Impos
     let meant: Vec<(&DiskId, &Disk)> = ids.iter().map(|id| Ok((id, find(id, disks)?))).collect::<Result<_, _>>()?;
     let named = meant.iter().map(|(id, disk)| (&*disk.name, (*id).clone())).collect();
     let nothing = Storage::default();
-    let mut planner = Planner::new(&nothing, Ground::of(named, disks, layers));
+    let mut planner = Planner::new(&nothing, Ground::of(named, disks, layers), Vec::new());
     for (id, disk) in &meant {
         let begun = planner.steps.len();
         planner.take_out(&disk.name);

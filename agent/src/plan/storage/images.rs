@@ -47,7 +47,7 @@ pub(super) fn plan(desired: &Storage, observed: &[Disk]) -> Result<Vec<Step>, Im
     if desired.images.is_empty() {
         return Ok(steps);
     }
-    let mut taken: Vec<&Disk> = choose(desired, observed)?.iter().map(|chosen| chosen.have).collect();
+    let mut taken: Vec<&Disk> = choose(desired, observed)?.0.iter().map(|chosen| chosen.have).collect();
     for (i, image) in desired.images.iter().enumerate() {
         let field = match &image.select {
             DiskSelect::Rule(_) => format!("{}.match", desired.image_field(i)),

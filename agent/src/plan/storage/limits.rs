@@ -6,6 +6,7 @@
 use muster_protocol::desired::{DiskSelect, Storage};
 use muster_protocol::observed::{Disk, Limit};
 
+use super::choose::Missing;
 use super::{Impossible, Step, find};
 
 /// Adds what makes the limits right: those that are described no more go first.
@@ -15,10 +16,15 @@ pub(super) fn with_limits(
     desired: &Storage,
     disks: &[Disk],
     observed: &[Limit],
+    missing: &[Missing],
     mut steps: Vec<Step>,
 ) -> Result<Vec<Step>, Impossible> {
     let mut wanted = Vec::new();
     for (i, limit) in desired.io_limits.iter().enumerate() {
+        // There is nothing to limit, and no reason to be without what runs.
+        if missing.iter().any(|disk| desired.disks[disk.entry].select == limit.disk) {
+            continue;
+        }
         let said = |problem: String| Impossible { field: format!("storage.io_limits[{i}].device"), problem };
         let disk = match &limit.disk {
             DiskSelect::Id(id) => find(id, disks).map_err(|impossible| said(impossible.problem))?,

@@ -46,8 +46,21 @@ use stack::{Ground, Planner};
 /// What a disk carries is lost only by steps that say so, and only where the document asks for it
 /// (`wipe_table`, `wipe_filesystem`).
 pub fn plan(desired: &desired::Storage, disks: &[Disk], layers: &Layers) -> Result<Vec<Step>, Impossible> {
-    let chosen = choose::choose(desired, disks)?;
-    let mut planner = Planner::new(desired, Ground::new(&chosen, disks, layers));
+    plan_noting(desired, disks, layers).map(|(steps, _)| steps)
+}
+
+/// What an operator should know although all can be as desired, one line each: disks that are missing.
+pub fn notices(desired: &desired::Storage, disks: &[Disk], layers: &Layers) -> Vec<String> {
+    plan_noting(desired, disks, layers).map(|(_, notices)| notices).unwrap_or_default()
+}
+
+fn plan_noting(
+    desired: &desired::Storage,
+    disks: &[Disk],
+    layers: &Layers,
+) -> Result<(Vec<Step>, Vec<String>), Impossible> {
+    let (chosen, missing) = choose::choose(desired, disks)?;
+    let mut planner = Planner::new(desired, Ground::new(&chosen, disks, layers), missing);
     let planned = plan_on(&mut planner, &chosen);
     // A held disk may stay as it is. Why it is held explains more than what does not fit.
     let is_refused = |disk: &&Chosen<'_>| match &planned {
@@ -58,9 +71,16 @@ pub fn plan(desired: &desired::Storage, disks: &[Disk], layers: &Layers) -> Resu
         return Err(disk.impossible(format!("{} may not be written to: {}", line(disk.have), disk.have.held)));
     }
     planned.map_err(|(impossible, _)| impossible)?;
-    let Planner { ground, mut steps, .. } = planner;
+    let Planner { ground, mut steps, notices, missing, .. } = planner;
+    if let (Some(disk), true) = (missing.first(), steps.iter().any(Step::is_destructive)) {
+        let mut needed = disk.needed.clone();
+        needed
+            .problem
+            .push_str("; while it is missing, nothing is destroyed: put it in, or take it out of the document");
+        return Err(needed);
+    }
     filesystem::order_mounts(&mut steps, &ground)?;
-    Ok(steps)
+    Ok((steps, notices))
 }
 
 /// Adds what has to be done, from the tables up.
@@ -88,7 +108,8 @@ fn plan_on<'a>(planner: &mut Planner<'a>, chosen: &[Chosen<'a>]) -> Result<(), (
 pub fn plan_all(desired: &desired::Storage, observed: &Observed) -> Result<Vec<Step>, Impossible> {
     let mut steps = images::plan(desired, &observed.disks)?;
     steps.extend(trees::with_trees(desired, observed, plan(desired, &observed.disks, &observed.layers)?)?);
-    limits::with_limits(desired, &observed.disks, &observed.limits, steps)
+    let (_, missing) = choose::choose(desired, &observed.disks)?;
+    limits::with_limits(desired, &observed.disks, &observed.limits, &missing, steps)
 }
 
 /// What keeps all of it from being as desired, one line each; empty where it is.

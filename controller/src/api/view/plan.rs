@@ -15,6 +15,9 @@ use crate::fleet::operation::confirmed::InForce;
 pub struct PlanView {
     /// In order; empty where the machine is as desired.
     pub steps: Vec<PlanStepView>,
+    /// What should be known although all can be as desired, one line each: disks that are missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
     /// Disks that would lose what they carry; a permit must name them.
     pub destroys: Vec<String>,
     /// Names this plan in a permit.
@@ -54,7 +57,7 @@ impl From<&Plan> for PlanView {
         let mut destroys: Vec<String> = steps.iter().flat_map(|step| step.disks.clone()).collect();
         destroys.sort();
         destroys.dedup();
-        Self { steps, destroys, digest: plan.digest.to_string() }
+        Self { steps, notices: plan.notices.clone(), destroys, digest: plan.digest.to_string() }
     }
 }
 

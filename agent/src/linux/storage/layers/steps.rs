@@ -54,21 +54,26 @@ fn stop_unfinished(disks: &Disks, members: &[Over]) -> Done {
 
 /// Runs an array of these members.
 pub fn assemble(disks: &Disks, array: &Target, members: &[Target]) -> Done {
-    let Device::Array { name, uuid: Some(uuid) } = &array.device else { return Err(strange(array)) };
+    let Device::Array { name, uuid } = &array.device else { return Err(strange(array)) };
     if find_there(disks, array)?.is_some() {
         return Ok(());
     }
-    let mut level = String::new();
+    // One whose members were hidden when the plan was made is known by its name.
+    let (mut uuid, mut level) = (*uuid, String::new());
     let mut nodes = Vec::new();
     for member in members {
         let found = find(disks, member)?;
         match &found.contents {
-            Contents::Raid(raid) if raid.array == *uuid => level.clone_from(&raid.level),
+            Contents::Raid(raid) if uuid.map_or(own_name(&raid.name) == name, |uuid| raid.array == uuid) => {
+                level.clone_from(&raid.level);
+                uuid = Some(raid.array);
+            }
             other => return Err(differs(member, other)),
         }
         nodes.push(found.node);
     }
-    raid::assemble(disks, name, uuid, &level, &nodes)?;
+    let Some(uuid) = uuid else { return Err(strange(array)) };
+    raid::assemble(disks, name, &uuid, &level, &nodes)?;
     find(disks, array).map(drop)
 }
 

@@ -15,6 +15,7 @@ use muster_protocol::DiskId;
 use muster_protocol::desired::{Existing, Layer, Place, Storage, UNFINISHED_LAYER, UNFINISHED_PV};
 use muster_protocol::observed::{Contents, RaidMember, md_uuid};
 
+use super::choose::Missing;
 use super::step::{Carries, Over, Step, Target, take_out};
 use super::{Impossible, in_words, line};
 use ground::Upper;
@@ -51,6 +52,10 @@ pub(super) struct Planner<'a> {
     pub(super) ground: Ground<'a>,
     pub(super) nodes: BTreeMap<Place, Vec<Node<'a>>>,
     pub(super) steps: Vec<Step>,
+    /// Disks that are not there, and that arrays have to do without.
+    pub(super) missing: Vec<Missing>,
+    /// What is told beside the steps.
+    pub(super) notices: Vec<String>,
     /// Kernel names of what is taken out of use for good.
     gone: Vec<String>,
     /// Whether something is planned only when what is below it runs.
@@ -58,8 +63,9 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    pub(super) fn new(desired: &'a Storage, ground: Ground<'a>) -> Self {
-        Self { desired, ground, nodes: BTreeMap::new(), steps: Vec::new(), gone: Vec::new(), waits: false }
+    pub(super) fn new(desired: &'a Storage, ground: Ground<'a>, missing: Vec<Missing>) -> Self {
+        let (nodes, steps, notices, gone) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { desired, ground, nodes, steps, missing, notices, gone, waits: false }
     }
 
     /// The devices that a place stands for.

@@ -18,15 +18,30 @@ impl<'a> Planner<'a> {
         let field = self.desired.layer_field(layer);
         let nodes: Vec<Node<'a>> = want.members.iter().flat_map(|place| self.nodes(place)).collect();
         let seen = nodes.iter().filter_map(|node| self.raid_member(node)).next();
+        let lacks = self.missing_of(want);
+        // Nothing is made that lacks a disk from the beginning.
+        let whole = |why: &str| lacks.first().map_or(Ok(()), |(_, needed)| Err(needed_for(want, needed, why)));
         let node = match seen {
+            None if !lacks.is_empty() => return whole("is not found on the other disks, and none is made without it"),
             None if !nodes.is_empty() && nodes.iter().all(|node| matches!(node.state, State::Asleep)) => {
                 self.hope_for_array(want, &nodes)
             }
             None => self.make_array(want, &nodes, &field, "")?,
             Some(member) => {
                 let array = self.ground.layers.arrays.iter().find(|array| array.uuid == Some(member.array));
-                match (self.array_differs(want, &nodes, member, array), array) {
-                    (None, Some(array)) => self.keep_array(want, &nodes, array, &field)?,
+                match (self.array_differs(want, nodes.len() + lacks.len(), &nodes, member, array), array) {
+                    (None, Some(array)) => {
+                        let node = self.keep_array(want, &nodes, array, &field, &whole)?;
+                        let array = node.target.in_words();
+                        self.notices.extend(lacks.iter().map(|(disk, _)| {
+                            format!("{disk} is missing: the array {array} runs without it, until another disk is in its place")
+                        }));
+                        node
+                    }
+                    (why, _) if !lacks.is_empty() => {
+                        let why = why.unwrap_or_else(|| "it is not told".to_owned());
+                        return whole(&format!("is not the one on the other disks, which carry {member}: {why}"));
+                    }
                     (why, _) if want.existing == Existing::Replace => {
                         self.make_array(want, &nodes, &field, &why.unwrap_or_default())?
                     }
@@ -45,6 +60,17 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// Disks with members of an array that are not there: what the document calls them, and why they are needed.
+    fn missing_of(&self, want: &Raid) -> Vec<(String, Impossible)> {
+        let mut lacks = Vec::new();
+        for place in &want.members {
+            let Place::Partition { disk, .. } = place else { continue };
+            let missing = self.missing.iter().find(|missing| missing.entry == usize::from(*disk));
+            lacks.extend(missing.map(|missing| (self.desired.disk_name(missing.entry), missing.needed.clone())));
+        }
+        lacks
+    }
+
     /// What a device says as a member of an array that was finished once.
     fn raid_member(&self, node: &Node<'a>) -> Option<&'a RaidMember> {
         match node.state {
@@ -57,12 +83,13 @@ impl<'a> Planner<'a> {
     fn array_differs(
         &self,
         want: &Raid,
+        described: usize,
         nodes: &[Node<'a>],
         member: &RaidMember,
         array: Option<&Array>,
     ) -> Option<String> {
         let array = array?;
-        let devices = nodes.len().saturating_sub(usize::from(want.spares));
+        let devices = described.saturating_sub(usize::from(want.spares));
         let names: Vec<&str> = nodes.iter().filter_map(|node| node.name.as_deref()).collect();
         let is_strange = |name: &&str| !names.contains(name);
         let held = array.members.iter().filter(|member| member.state != MemberState::Faulty);
@@ -89,6 +116,7 @@ impl<'a> Planner<'a> {
         nodes: &[Node<'a>],
         array: &'a Array,
         field: &str,
+        whole: &dyn Fn(&str) -> Result<(), Impossible>,
     ) -> Result<Node<'a>, Impossible> {
         self.array_name_is_free(want, array.uuid, field)?;
         let is_in = |node: &&Node<'a>| {
@@ -100,6 +128,17 @@ impl<'a> Planner<'a> {
         let target = Target { device, disks: disks_of(its.iter().copied()), size_bytes: array.size_bytes };
         let runs = !matches!(array.array.state, ArrayState::Stopped | ArrayState::Inactive);
         let mut node = Node { target: target.clone(), name: None, state: State::Asleep };
+        let up_to_date = |slot: u16| {
+            let is_it = |state| matches!(state, MemberState::InSync);
+            array.members.iter().any(|member| member.slot == Some(slot) && is_it(member.state))
+        };
+        // Some may be on what does not run yet: how many there are is seen by the step.
+        let asleep: Vec<&Node<'a>> = nodes.iter().filter(|node| matches!(node.state, State::Asleep)).collect();
+        let missing: Vec<u16> = (0..array.array.devices).filter(|slot| !up_to_date(*slot)).collect();
+        let are_too_few = asleep.is_empty() && !is_enough(want.level, array.array.devices, &missing);
+        if are_too_few {
+            whole("cannot run without it")?;
+        }
         if runs {
             let name = &array.array.name;
             let Some(contents) = &array.contents else {
@@ -108,14 +147,10 @@ impl<'a> Planner<'a> {
             };
             (node.name, node.state) = (Some(name.clone()), State::There(contents));
         } else {
-            let up_to_date = |slot: u16| {
-                let is_it = |state| matches!(state, MemberState::InSync);
-                array.members.iter().any(|member| member.slot == Some(slot) && is_it(member.state))
-            };
-            // Some may be on what does not run yet: how many there are is seen by the step.
-            let asleep: Vec<&Node<'a>> = nodes.iter().filter(|node| matches!(node.state, State::Asleep)).collect();
-            let missing: Vec<u16> = (0..array.array.devices).filter(|slot| !up_to_date(*slot)).collect();
-            if asleep.is_empty() && !is_enough(want.level, array.array.devices, &missing) {
+            if are_too_few && want.existing == Existing::Replace {
+                return self.make_array(want, nodes, field, "");
+            }
+            if are_too_few {
                 let problem = format!(
                     "{} of its {} members are there and up to date, which is too few for {}; bring the others back, or say \
                      `wipe_volume: true` to make it anew, which then needs a permit",
@@ -181,6 +216,12 @@ impl<'a> Planner<'a> {
         );
         Err(Impossible { field: format!("{field}.name"), problem })
     }
+}
+
+/// A disk that is missing, and an array that is not run without it.
+fn needed_for(want: &Raid, needed: &Impossible, why: &str) -> Impossible {
+    let problem = format!("{}; the array {} {why}", needed.problem, want.name);
+    Impossible { field: needed.field.clone(), problem }
 }
 
 /// Whether an array has its data without the members in these places.

@@ -8,7 +8,7 @@ use muster_protocol::observed::{Contents, Layers, Observed};
 use proptest::prelude::*;
 
 use super::super::stack::Ground;
-use super::super::{Impossible, Model, Step, apply_to_model, look_again, plan, take_down};
+use super::super::{Impossible, Model, Step, apply_to_model, look_again, notices, plan, take_down};
 use super::{MIB, disk, id, part, seeded};
 
 /// What is done with places, in turn: which layer, of how many of them, with which of its forms, and whether with leave.
@@ -240,5 +240,45 @@ proptest! {
         }
         prop_assert_eq!(filesystems(&before), filesystems(&model), "nothing is lost by it");
         prop_assert_eq!(take_down(&ids, &seen(&model)), Ok(vec![]), "nothing runs there any more");
+    }
+
+    #[test]
+    fn nothing_is_lost_and_no_array_begins_without_a_member_while_a_disk_is_missing(
+        turns in any_turns(), (before, made) in any_machine(), is_made in any::<bool>(), reboots in any::<bool>(),
+        pulled in 0..3_usize,
+    ) {
+        let Some(storage) = stack(&turns) else { return Ok(()) };
+        let (mut model, mut count) = (before, made);
+        if is_made {
+            let Ok(steps) = plan_on(&storage, &model) else { return Ok(()) };
+            carry_out(&steps, &mut model, &mut count);
+        }
+        if reboots {
+            model.reboot();
+        }
+        let is_whole = |model: &Model| plan_on(&storage, model).is_ok_and(|steps| steps.is_empty());
+        let was_whole = is_whole(&model);
+        let DiskSelect::Id(serial) = &storage.disks[pulled % storage.disks.len()].select else { return Ok(()) };
+        let name = model.disks.iter().find(|disk| serial.names(None, disk.serial.as_deref())).map(|disk| disk.name.clone());
+        model.pull(&name.unwrap_or_default());
+        let Ok(steps) = plan_on(&storage, &model) else { return Ok(()) };
+
+        let told = notices(&storage, &model.disks, &model.layers());
+        prop_assert!(told.iter().any(|line| line.contains(&serial.to_string())), "{told:?}");
+        prop_assert!(steps.iter().all(|step| !step.is_destructive()), "{steps:?}");
+        let is_short = |step: &Step| match step {
+            Step::MakeArray { array, members, .. } => {
+                let name = array.in_words();
+                let described = storage.raid.iter().find(|raid| name.ends_with(&format!("/{}", raid.name)));
+                described.is_none_or(|raid| raid.members.len() != members.len())
+            }
+            _ => false,
+        };
+        prop_assert!(!steps.iter().any(is_short), "{steps:?}");
+        let was = filesystems(&model);
+        let refused = carry_out(&steps, &mut model, &mut count);
+        prop_assert!(was.iter().all(|(uuid, _)| filesystems(&model).iter().any(|(other, _)| other == uuid)));
+        // What was all as described is so but for the disk, and runs.
+        prop_assert!(!was_whole || refused.is_none() && is_whole(&model), "{refused:?} of {steps:?}");
     }
 }

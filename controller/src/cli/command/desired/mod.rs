@@ -158,8 +158,10 @@ fn plan(client: &Client, target: &Target, machine: &str, document: &str) -> Resu
 /// A plan for people, from what the API answers.
 pub fn steps(plan: &Value) -> String {
     let steps = plan["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let notices = plan["notices"].as_array().into_iter().flatten();
+    let notices: String = notices.map(|notice| format!("note: {}\n", text(notice, ""))).collect();
     if steps.is_empty() {
-        return "nothing to do: the machine is as desired\n".into();
+        return format!("nothing to do: the machine is as desired\n{notices}");
     }
     let impact = |step: &Value| match step["impact"].as_str() {
         Some("addresses-change") => "addresses or routes change; who talks over them must anew".to_owned(),
@@ -177,7 +179,7 @@ pub fn steps(plan: &Value) -> String {
         .enumerate()
         .map(|(i, step)| vec![format!("{}.", i + 1), text(step, "/action"), impact(step)])
         .collect();
-    aligned(&rows)
+    aligned(&rows) + &notices
 }
 
 /// Whether the machine is there. One that left a moment ago is given one to come back: an approval has it dial
