@@ -14,7 +14,8 @@ use muster_protocol::enroll::{Identity, Tpm};
 use muster_protocol::inventory::health::Health;
 use muster_protocol::inventory::{self, Attachment, Carrier, Inventory, Medium, Transport};
 use muster_protocol::observed::{
-    Address, Admin, Contents, Disk, Filesystem, Limit, Link, LinkKind, Network, Observed, Origin, Route, WakeOnLan,
+    Address, Admin, Contents, Disk, Filesystem, Firmware, Limit, Link, LinkKind, Network, Observed, Origin, Route,
+    WakeOnLan,
 };
 use muster_protocol::to_agent::{PowerAction, WipeLevel};
 use muster_protocol::to_controller::WipeReceipt;
@@ -256,7 +257,8 @@ impl World {
     fn observed(&self) -> Observed {
         let (network, disks, mounts) =
             (self.network.observe().clone(), self.storage.disks.clone(), self.mounts.clone());
-        Observed { network, disks, layers: self.storage.layers(), mounts, limits: self.limits.clone() }
+        let (layers, limits) = (self.storage.layers(), self.limits.clone());
+        Observed { network, disks, layers, mounts, limits, firmware: Firmware::Bios }
     }
 
     /// Whether a step is to be carried out.

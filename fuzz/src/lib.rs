@@ -12,7 +12,7 @@ use muster_protocol::inventory::{
     Attachment, Carrier, Cpu, Dimm, Disk, Home, Inventory, Link, LinkKind, Medium, Memory, Nic, PciId, Transport,
 };
 use muster_protocol::observed::{
-    Contents, GroupMember, GroupName, Headers, Layers, Luks, LvmId, Observed, Partition, Volume, VolumeGroup,
+    BootEntry, BootOrder, Contents, Firmware, GroupMember, GroupName, Headers, Layers, Luks, LvmId, Observed, Partition, Volume, VolumeGroup,
 };
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
@@ -175,7 +175,9 @@ fn observed() -> Observed {
         partitions: vec![partition],
         held: String::new(),
     };
-    Observed { disks: vec![disk], layers: layers(), ..Observed::default() }
+    let entry = BootEntry { number: 4, option: vec![1, 0, 0, 0] };
+    let firmware = Firmware::Uefi(BootOrder { current: Some(1), order: vec![1, 4], entries: vec![entry] });
+    Observed { disks: vec![disk], layers: layers(), firmware, ..Observed::default() }
 }
 
 fn layers() -> Layers {

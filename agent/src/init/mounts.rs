@@ -2,13 +2,9 @@
 
 use std::ffi::CStr;
 use std::fs;
-use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-
-use crate::linux::modules;
-use crate::machine::chain;
 
 struct Mount {
     kind: &'static str,
@@ -16,8 +12,6 @@ struct Mount {
     flags: MountFlags,
     data: Option<&'static CStr>,
 }
-
-const EFI_VARIABLES: &str = "/sys/firmware/efi/efivars";
 
 /// Mounts them in order. What fails is said; only a kernel without /proc or /dev makes a useless machine.
 pub fn mount_all() {
@@ -32,15 +26,6 @@ pub fn mount_all() {
         Mount { kind: "cgroup2", at: "/sys/fs/cgroup", flags: plain, data: None },
     ] {
         attempt(&entry);
-    }
-    // There only on machines that were started by UEFI.
-    if Path::new("/sys/firmware/efi").exists() {
-        if let Err(error) = modules::load("efivarfs") {
-            crate::warn!("{}", chain(&error));
-        }
-        if Path::new(EFI_VARIABLES).exists() {
-            attempt(&Mount { kind: "efivarfs", at: EFI_VARIABLES, flags: plain, data: None });
-        }
     }
     if let Err(error) = fs::create_dir_all("/tmp") {
         crate::warn!("could not make /tmp: {error}");

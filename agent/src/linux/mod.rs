@@ -3,6 +3,7 @@
 //! Each part does what it is told and reads what is there; none decides.
 
 pub mod drive;
+pub mod firmware;
 pub mod inventory;
 pub mod limits;
 pub mod modules;
@@ -30,7 +31,7 @@ use muster_protocol::{BootId, DiskId, DiskKey};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use tokio::sync::Notify;
 
-use crate::machine::{Lost, Machine, MachineError, Percent, SETTLES_WITHIN};
+use crate::machine::{Lost, Machine, MachineError, Percent, SETTLES_WITHIN, chain};
 use crate::plan::network::{NewWay, PROOF_MARK};
 use crate::{options, plan, random};
 
@@ -101,7 +102,8 @@ impl Machine for LinuxMachine {
         let (disks, layers) = storage::disks::observe()?;
         let mounts = storage::disks::mounts()?;
         let limits = limits::observe(&storage::disks::Disks::of_this_machine());
-        Ok(Observed { network: self.network.observe()?, disks, layers, mounts, limits })
+        let (network, firmware) = (self.network.observe()?, firmware::observe());
+        Ok(Observed { network, disks, layers, mounts, limits, firmware })
     }
 
     fn observe_network(&self) -> Result<observed::Network, MachineError> {
@@ -162,7 +164,13 @@ impl Machine for LinuxMachine {
     }
 
     fn wipe(&self, disk: &DiskId, level: WipeLevel, progress: Percent<'_>) -> Result<WipeReceipt, MachineError> {
-        storage::wipe(disk, level, progress)
+        let before = storage::disks::Disks::of_this_machine().observe_one(disk).ok();
+        let receipt = storage::wipe(disk, level, progress)?;
+        // It finds nothing there, and is taken out with the next document at the latest.
+        if let Some(Err(error)) = before.map(|before| firmware::forget(&before)) {
+            crate::warn!("an entry of the firmware for {disk} is left: {}", chain(&error));
+        }
+        Ok(receipt)
     }
 
     fn socket(&self, to: IpAddr, way: Option<&NewWay>) -> Result<UdpSocket, MachineError> {

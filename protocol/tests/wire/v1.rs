@@ -18,8 +18,8 @@ use muster_protocol::handed::Handed;
 use muster_protocol::hello::{Awaits, Hello, InventoryWish, Progress, Reason, Standing, Times, Welcome};
 use muster_protocol::inventory::{self, Carrier, Home, Inventory, Nic, PciId};
 use muster_protocol::observed::{
-    Array, ArrayMember, Contents, GroupMember, GroupName, Headers, Layers, Luks, LvmId, MemberState, Metadata,
-    Observed, Opened, PhysicalVolume, RaidMember, Role, Sync, Volume, VolumeGroup,
+    Array, ArrayMember, BootEntry, BootOrder, Contents, Firmware, GroupMember, GroupName, Headers, Layers, Luks, LvmId,
+    MemberState, Metadata, Observed, Opened, PhysicalVolume, RaidMember, Role, Sync, Volume, VolumeGroup,
 };
 use muster_protocol::to_agent::{self, Apply, Impact, Plan, Power, PowerAction, Step, Wipe, WipeLevel};
 use muster_protocol::to_controller::{self, WipeReceipt, Work};
@@ -325,6 +325,15 @@ fn what_stands_on_disks() {
     golden(&to_agent::Answer::Observed(Box::new(Observed { layers, ..Observed::default() })), LAYERS);
 }
 
+#[test]
+fn what_a_firmware_starts() {
+    let entries = vec![BootEntry { number: 2, option: Vec::new() }, BootEntry { number: 300, option: vec![1, 0xbb] }];
+    let firmware = Firmware::Uefi(BootOrder { current: Some(2), order: vec![2, 300], entries });
+    golden(&to_agent::Answer::Observed(Box::new(Observed { firmware, ..Observed::default() })), FIRMWARE);
+    let firmware = Firmware::Closed { why: "ro".into() };
+    golden(&to_agent::Answer::Observed(Box::new(Observed { firmware, ..Observed::default() })), CLOSED_FIRMWARE);
+}
+
 fn desired() -> Desired {
     let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
     let net = |text: &str| text.parse().expect("a prefix");
@@ -496,7 +505,9 @@ const LAYERS: &str = "\
     70707070707070707070707070707070707070036d6430645a0100046461746176767676767676767676767676767676\
     767676767676767676767676767676768004047468696e0170016f04646d2d300108020175016c01730101057661756c\
     7404646d2d31017504646d2d3080040106a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a103683a64057261696431020001ac02\
-    8004030000";
+    800403000000";
+const FIRMWARE: &str = "0200000000000000000000000000000201020202ac02020200ac020201bb";
+const CLOSED_FIRMWARE: &str = "0200000000000000000000000000000102726f";
 const CONFIRM: &str = "\
     0307d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1010203040506";
 const WORK: &str = "\

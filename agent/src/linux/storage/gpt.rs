@@ -7,6 +7,8 @@
 //! Our own codec instead of a crate: gptman 3.1 adds 37 kB to the agent and gpt 4.1 53 kB (measured), this adds 6,
 //! and both size their buffers by what the disk says.
 
+pub use crate::plan::storage::mixed_endian;
+
 /// Bytes of one entry, and how many there are, in the tables that are written.
 const ENTRY: usize = 128;
 const ENTRIES: usize = 128;
@@ -293,14 +295,6 @@ fn protective_mbr(geometry: Geometry) -> Vec<u8> {
     sector[458..462].copy_from_slice(&covered.to_le_bytes());
     sector[510..512].copy_from_slice(&[0x55, 0xaa]);
     sector
-}
-
-/// Between the byte order in which a GUID is printed and the one in which disks and SMBIOS store it, either way.
-pub fn mixed_endian(mut guid: [u8; 16]) -> [u8; 16] {
-    guid[..4].reverse();
-    guid[4..6].reverse();
-    guid[6..8].reverse();
-    guid
 }
 
 /// CRC-32 as in IEEE 802.3, without a table: 16 KiB twice a year do not deserve one.

@@ -26,9 +26,9 @@ use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::to_controller::WipeReceipt;
 
 use self::device::{Device, Share};
-use crate::linux::limits;
+use crate::linux::{firmware, limits};
 use crate::machine::{MachineError, Percent};
-use crate::plan::storage::{Before, Slot, Step, in_words};
+use crate::plan::storage::{Before, Slot, StartBy, Step, in_words};
 use disks::{Disks, Node};
 use layers::keys::Keys;
 use layers::steps;
@@ -94,6 +94,8 @@ pub fn apply_with(disks: &Disks, keys: &Keys, step: &Step, progress: Percent<'_>
         Step::Detach { tree } => trees::detach(disks, &tree.mount.path),
         Step::Limit { limit } => limits::set(disks, limit),
         Step::Unlimit { limit } => limits::unset(disks, limit),
+        Step::Start { from, how: StartBy::Entry } => firmware::start(disks, from),
+        Step::Start { .. } => Ok(()),
         Step::MakeArray { array, level, members, spares, options, .. } => {
             steps::make_array(disks, array, *level, members, *spares, options)
         }

@@ -178,7 +178,8 @@ fn rank(step: &Step) -> u8 {
         | Step::Reattach { .. }
         | Step::Detach { .. }
         | Step::Limit { .. }
-        | Step::Unlimit { .. } => 7,
+        | Step::Unlimit { .. }
+        | Step::Start { .. } => 7,
         Step::Grow { .. } => 8,
     }
 }

@@ -30,11 +30,12 @@ use choose::Chosen;
 pub use down::take_down;
 pub use filesystem::GROWTH;
 pub use images::Written;
+pub use images::start::{Change, enter, is_ours, load_option, mixed_endian};
 pub use keys::{Header, KeyFor};
 pub use limits::apply_to_limits;
 pub use model::{Model, apply_to_model, look_again};
 pub use stack::{pool_extents, volume_extents};
-pub use step::{Before, Carries, Device, Group, Make, MakeLuks, Over, Slot, Step, Target, describe};
+pub use step::{Before, Carries, Device, Group, Make, MakeLuks, Over, Slot, StartBy, Step, Target, describe};
 pub use table::{ALIGNMENT, usable_end};
 pub use trees::apply_to_trees;
 
@@ -109,7 +110,8 @@ pub fn plan_all(desired: &desired::Storage, observed: &Observed) -> Result<Vec<S
     let mut steps = images::plan(desired, &observed.disks)?;
     steps.extend(trees::with_trees(desired, observed, plan(desired, &observed.disks, &observed.layers)?)?);
     let (_, missing) = choose::choose(desired, &observed.disks)?;
-    limits::with_limits(desired, &observed.disks, &observed.limits, &missing, steps)
+    let steps = limits::with_limits(desired, &observed.disks, &observed.limits, &missing, steps)?;
+    images::start::with_start(desired, observed, steps)
 }
 
 /// What keeps all of it from being as desired, one line each; empty where it is.

@@ -354,7 +354,7 @@ pub fn apply_to_model(step: &Step, model: &mut Model, random: [u8; 16]) {
         }
         Step::MakeVolume { .. } | Step::GrowVolume { .. } => change_volume(step, model, random),
         Step::Attach { .. } | Step::Reattach { .. } | Step::Detach { .. } => {}
-        Step::Limit { .. } | Step::Unlimit { .. } => {}
+        Step::Limit { .. } | Step::Unlimit { .. } | Step::Start { .. } => {}
     }
     model.forget();
 }

@@ -263,6 +263,28 @@ pub enum Step {
         /// As it is.
         limit: observed::Limit,
     },
+    /// Have the firmware start these disks, and none of those that an earlier document named, where what starts the machine
+    /// now gives up.
+    Start {
+        /// Which disks, and the images that they hold.
+        from: Vec<(DiskId, Digest)>,
+        /// How.
+        how: StartBy,
+    },
+}
+
+/// How a machine's firmware comes to start a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum StartBy {
+    /// An entry in its boot order.
+    Entry,
+    /// It is a BIOS, which is given its first disk by iPXE; nothing is written.
+    FirstDisk,
+    /// It tries disks by itself, or it is told by hand; nothing can be written.
+    Itself {
+        /// Why not.
+        why: String,
+    },
 }
 
 /// A device that a step is about, by what it is called whatever the kernel names it.
@@ -501,7 +523,7 @@ impl Step {
         let mut disks: Vec<&DiskId> = match self {
             Self::Attach { .. } | Self::Reattach { .. } | Self::Detach { .. } => Vec::new(),
             // Nothing of the disk itself is touched.
-            Self::Limit { .. } | Self::Unlimit { .. } => Vec::new(),
+            Self::Limit { .. } | Self::Unlimit { .. } | Self::Start { .. } => Vec::new(),
             Self::Partition { disk, .. } | Self::Edit { disk, .. } | Self::Image { disk, .. } => vec![disk],
             Self::Unmount { on, .. }
             | Self::Mount { on, .. }
@@ -572,7 +594,8 @@ impl Step {
             | Self::Reattach { .. }
             | Self::Detach { .. }
             | Self::Limit { .. }
-            | Self::Unlimit { .. } => false,
+            | Self::Unlimit { .. }
+            | Self::Start { .. } => false,
         }
     }
 

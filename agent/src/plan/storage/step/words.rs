@@ -1,11 +1,11 @@
 //! Steps and what they are about, in words.
 
-use muster_protocol::MachineId;
 use muster_protocol::desired::{ARRAYS, Key, OPENED, Tree, TreeMount, VolumeKind, VolumeSize};
 use muster_protocol::observed;
+use muster_protocol::{Digest, DiskId, MachineId};
 
 use super::super::{in_list, in_words, list, size};
-use super::{Carries, Device, Over, Step, Target};
+use super::{Carries, Device, Over, StartBy, Step, Target};
 
 impl Target {
     /// For people: `partition 1 of serial:S1`, `/dev/md/data`.
@@ -159,7 +159,26 @@ impl Step {
                 format!("let {} {} of {} and no more", limit.cgroup, limit.rates.in_words(), limit.disk)
             }
             Self::Unlimit { limit } => format!("take the limits of {} at {} away", limit.cgroup, limit.disk),
+            Self::Start { from, how } => started(from, how),
         }
+    }
+}
+
+fn started(from: &[(DiskId, Digest)], how: &StartBy) -> String {
+    let disk = |(disk, image): &(DiskId, Digest)| format!("{disk} (disk image {})", &image.to_string()[..16]);
+    let disks = from.iter().map(disk).collect::<Vec<_>>().join(" and ");
+    match how {
+        StartBy::Entry if from.is_empty() => {
+            "take what an earlier document had the firmware start out of its boot order".to_owned()
+        }
+        StartBy::Entry => format!("have the firmware start {disks} where what starts this machine now gives up"),
+        StartBy::FirstDisk => format!(
+            "enter nothing into the firmware, a BIOS has no entries: iPXE starts the first disk, which has to be {disks}"
+        ),
+        StartBy::Itself { why } => format!(
+            "enter nothing into the firmware, which takes no entries ({why}): where it does not try {disks} by itself, enter \
+             it in its setup"
+        ),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Called by `plan_all`; pure. An image that is there is known by the GUID of its disk, which is made of the image's digest
 //! and its seed: what its operating system has made of it since is its own affair, and nothing is written again.
 
+pub(super) mod start;
+
 use muster_protocol::desired::{DiskSelect, Image, Seed, Storage, Table, unfinished};
 use muster_protocol::observed::{Contents, Disk};
 use muster_protocol::{Digest, DiskId};
