@@ -12,13 +12,13 @@
 use std::fs;
 
 use muster_agent::plan::Impossible;
-use muster_agent::plan::storage::{Model, Step, apply_to_model, describe, look_again, notices, plan};
+use muster_agent::plan::storage::{Model, Step, apply_to_model, describe, look_again, notices, plan_all};
 use muster_controller::api::view::plan::PlanView;
 use muster_controller::{cli, documents};
 use muster_protocol::Digest;
 use muster_protocol::desired::{LINUX_FILESYSTEM, Storage};
 use muster_protocol::inventory::{Attachment, Medium, Transport};
-use muster_protocol::observed::{Contents, Disk, Filesystem, Partition};
+use muster_protocol::observed::{Contents, Disk, Filesystem, Observed, Partition};
 use muster_protocol::to_agent::Plan;
 
 use super::{compare, folder, inside};
@@ -90,7 +90,8 @@ fn storage_of(document: &str) -> Result<Storage, String> {
 }
 
 fn plan_on(storage: &Storage, machine: &Model) -> Result<Vec<Step>, Impossible> {
-    plan(storage, &machine.disks, &machine.layers())
+    let (disks, layers) = (machine.disks.clone(), machine.layers());
+    plan_all(storage, &Observed { disks, layers, ..Observed::default() })
 }
 
 fn happen(line: &str, machine: &mut Model) -> Option<()> {

@@ -14,6 +14,9 @@ use super::choose::{choose, selected};
 use super::{Before, Step, in_words, line, size};
 use crate::plan::Impossible;
 
+/// What is a part of something larger, by the names of what cannot be read any further.
+const MEMBERS: [&str; 3] = ["linux_raid_member", "LVM2_member", "crypto_LUKS"];
+
 /// An image that is to be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Written {
@@ -79,7 +82,12 @@ fn plan_one(image: &Image, id: DiskId, have: &Disk) -> Result<Option<Step>, Stri
     if let Some(path) = mounted.filter_map(Contents::mounted_at).next() {
         return Err(format!("{} is in use at {path}; apply a document without that first", line(have)));
     }
-    let stacked = |found: &&Contents| matches!(found, Contents::Raid(_) | Contents::Lvm(_) | Contents::Luks(_));
+    let stacked = |found: &&Contents| match found {
+        Contents::Raid(_) | Contents::Lvm(_) | Contents::Luks(_) => true,
+        // No more of it can be read.
+        Contents::Signature(name) => MEMBERS.contains(&name.as_str()),
+        _ => false,
+    };
     if let Some(found) = have.partitions.iter().map(|p| &p.contents).chain([&have.contents]).find(stacked) {
         let found = in_words(found, &[]);
         return Err(format!(
