@@ -108,9 +108,11 @@ impl Connect {
     }
 }
 
-/// For files of others, over HTTPS alone, by the certificate authorities that this host trusts.
+/// For files of others, over HTTPS alone, by the certificate authorities that this host trusts; as for other programs,
+/// `SSL_CERT_FILE` names others.
 pub fn fetching() -> Result<ureq::Agent, CliError> {
-    let connect = Connect { ca: Some(SYSTEM_CAS.into()), ..Connect::default() };
+    let trusted = from_env("SSL_CERT_FILE").unwrap_or_else(|| SYSTEM_CAS.to_owned());
+    let connect = Connect { ca: Some(trusted.into()), ..Connect::default() };
     let config = settings(connect.roots(Path::new(""))?).https_only(true).max_redirects(5);
     Ok(config.timeout_recv_body(None).build().new_agent())
 }

@@ -17,6 +17,7 @@ use muster_protocol::{Digest, MachineId};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod fetch;
 mod machine;
 mod outcome;
 mod usage;
