@@ -17,7 +17,7 @@ use muster_controller::api::{Live, Presence};
 use muster_controller::config::Config;
 use muster_controller::fleet::record::{HubRule, Lifecycle, Location, Machine, PlaceRule, Subnet};
 use muster_controller::fleet::ticket::Grant;
-use muster_controller::fleet::{Author, Draft, Refusal, State, address, credential, lease, location, machine, ticket};
+use muster_controller::fleet::{Author, Draft, Refusal, State, credential, lease, location, machine, subnet, ticket};
 use muster_controller::ial::{self, Envelope};
 use muster_controller::server::Server;
 use muster_protocol::observed::Contents;
@@ -48,13 +48,12 @@ impl Road {
         let declare = |draft: &mut Draft| {
             location::put(draft, Location { code: "ber1".into(), ..Location::default() })?;
             let subnet = Subnet {
-                net: "203.0.113.0/28".parse().expect("a prefix"),
-                location: "ber1".into(),
                 gateway: "203.0.113.1".parse().ok(),
                 nameservers: vec!["203.0.113.1".parse().expect("an address")],
-                reserved: Vec::new(),
+                quarantine_s: 0,
+                ..Subnet::new("203.0.113.0/28".parse().expect("a prefix"), "ber1")
             };
-            address::add_subnet(draft, subnet)?;
+            subnet::add(draft, subnet)?;
             credential::create(draft, "acme", HubRule::Any, PlaceRule::Anywhere)
         };
         let (record, secret) = server.fleet.change(Author::controller(), declare).await.expect("declared");

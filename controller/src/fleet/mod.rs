@@ -30,7 +30,7 @@ pub use access::{audit, credential, ledger};
 pub use draft::{Author, Draft};
 pub use enrollment::{identity, iso, policy, ticket};
 pub use lease::model;
-pub use location::{address, pool};
+pub use location::{address, free, pool, subnet};
 pub use state::State;
 pub use writer::Ended;
 

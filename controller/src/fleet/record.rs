@@ -401,6 +401,21 @@ pub struct Subnet {
     pub nameservers: Vec<IpAddr>,
     /// What is never handed out, besides the gateway.
     pub reserved: Vec<AddressRange>,
+    /// Which of its addresses stand for public ones. Where there are any, leases and pools get no others.
+    pub nat: Vec<NatRange>,
+    /// How many bits the prefix of one pool of Cycle's has, for IPv6; `None` for single addresses.
+    pub block: Option<u8>,
+    /// For how many seconds an address that was given back is nobody's.
+    pub quarantine_s: u32,
+}
+
+/// Private addresses and the public ones that some router translates to them, one to one and in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatRange {
+    /// Within the subnet: what machines have.
+    pub private: IpNet,
+    /// As long, and in no subnet: what the world sees.
+    pub public: IpNet,
 }
 
 /// Addresses from `first` to `last`, both included; both of one family.
@@ -415,7 +430,7 @@ pub struct AddressRange {
 /// Addresses in somebody's hands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
-    /// What was handed out: one address, so far, as /32 or /128.
+    /// What was handed out: one address as /32 or /128, or a block of IPv6. Where pairs translate it, the private one.
     pub block: IpNet,
     /// The subnet it is from.
     pub subnet: IpNet,
@@ -445,6 +460,16 @@ pub enum AddressHolder {
         lease: String,
         /// Names this handing-out: another one of the same address has another name. 128 random bits in hex.
         assignment: String,
+    },
+    /// A machine, at an operator's word, until an operator takes it back or the machine is retired.
+    Assigned {
+        /// Which one.
+        machine: MachineId,
+    },
+    /// Nobody: it was given back, and others may still take it for whoever had it.
+    Quarantine {
+        /// Until when.
+        until_unix_ms: u64,
     },
 }
 

@@ -1,4 +1,4 @@
-//! Pools of addresses: allocate, release. A pool is one address: /32 or /128.
+//! Pools of addresses: allocate, release. A pool is one address, /32 or /128, or a block of IPv6.
 
 use std::net::IpAddr;
 
@@ -51,15 +51,18 @@ pub(super) async fn allocate(ial: &Ial, call: &Call) -> Answer {
 fn view(address: &Address, subnet: &Subnet) -> Value {
     let assignment = match &address.holder {
         AddressHolder::Pool { assignment, .. } => assignment.as_str(),
-        AddressHolder::Machine { .. } => "",
+        AddressHolder::Machine { .. } | AddressHolder::Assigned { .. } | AddressHolder::Quarantine { .. } => "",
     };
+    let own = address.block.addr();
+    let public = subnet.public(own);
     let mut view = json!({
-        "ip_id": address.block.addr(),
+        "ip_id": own,
         "ip_assignment_id": assignment,
-        "cidr": address.block,
+        "cidr": format!("{public}/{}", address.block.prefix_len()),
+        // Where the public address is translated, these two are of the network that the server is on.
         "gateway": subnet.gateway,
         "network": subnet.net,
-        "nat_private_ip": null,
+        "nat_private_ip": (public != own).then_some(own),
     });
     // Gone from Cycle's own types, demanded by its OpenAPI file.
     if let IpNet::V4(net) = subnet.net {
@@ -87,21 +90,22 @@ pub(super) async fn release(ial: &Ial, call: &Call) -> Answer {
     if Family::of(ip) != family {
         return mismatch("kind", format!("{ip} is not {family}"));
     }
+    // Who has it under this name; another name has been given back before.
+    let held = address::beginning(&state, ip).find_map(|address| match &address.holder {
+        AddressHolder::Pool { hub, assignment: held, .. } if *held == assignment => Some((address, hub.clone())),
+        _ => None,
+    });
+    let subnet = held.as_ref().and_then(|(address, _)| state.subnets.get(&address.subnet));
     if let Some(cidr) = fields.text_or_none("cidr")? {
         let address = cidr.split('/').next().and_then(|text| text.parse::<IpAddr>().ok());
-        if address != Some(ip) {
+        let public = subnet.map_or(ip, |subnet| subnet.public(ip));
+        if held.is_some() && address != Some(public) {
             return mismatch("cidr", format!("This is not the block of {ip}"));
         }
     }
-    let block = IpNet::from(ip);
-    // Who has it under this name; another name has been given back before.
-    let owner = state.addresses.get(&block).and_then(|address| match &address.holder {
-        AddressHolder::Pool { hub, assignment: held, .. } if *held == assignment => {
-            let location = state.subnets.get(&address.subnet).map(|subnet| subnet.location.clone());
-            Some((hub.clone(), location.unwrap_or_default()))
-        }
-        AddressHolder::Pool { .. } | AddressHolder::Machine { .. } => None,
-    });
+    let location = subnet.map(|subnet| subnet.location.clone()).unwrap_or_default();
+    let block = held.as_ref().map_or(IpNet::from(ip), |(address, _)| address.block);
+    let owner = held.map(|(_, hub)| (hub, location));
     match (owner, caller) {
         (None, _) => Ok(json!(true)),
         (Some((owner, _)), Caller::Hub(hub)) if owner != hub.name => Err(Error::wrong_hub(fields.pointer("ip_id"))),

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Ial;
 use super::answer::{Answer, Error};
 use super::call::{Call, Caller};
+use crate::clock::now_unix_ms;
 use crate::fleet::model::{self, Hypervisor, Model};
 use crate::fleet::record::{Geographic, Lifecycle, Location};
 use crate::fleet::{State, location};
@@ -76,7 +77,7 @@ fn geographic_view(geographic: &Geographic) -> Value {
 pub(super) fn models(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let caller = call.caller(&state)?;
-    let mut models = model::list(&state, &*ial.online);
+    let mut models = model::list(&state, &*ial.online, now_unix_ms());
     models.retain_mut(|model| {
         model.places.retain(|code, _| caller.sees(code));
         !model.places.is_empty()

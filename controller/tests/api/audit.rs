@@ -8,7 +8,7 @@ use muster_controller::fleet::audit::{Chain, Head};
 use muster_controller::fleet::enrollment::{self, Seen};
 use muster_controller::fleet::record::{AddressHolder, Location, Subnet};
 use muster_controller::fleet::ticket::{self, Grant};
-use muster_controller::fleet::{Author, address, location, machine, operation};
+use muster_controller::fleet::{Author, address, location, machine, operation, subnet};
 use muster_protocol::hello::Progress;
 use muster_protocol::{BootId, Digest, MachineId};
 use serde_json::{Value, json};
@@ -54,14 +54,10 @@ async fn changes(lab: &Lab) -> Vec<Change> {
     lab.fleet.change(Author::controller(), fail).await.expect("its cleaning fails");
     let taken = lab.fleet.change(Author::controller(), |draft| {
         location::put(draft, Location { code: "ams1".into(), ..Location::default() })?;
-        let subnet = Subnet {
-            net: "198.51.100.0/24".parse().expect("a prefix"),
-            location: "ams1".into(),
-            gateway: None,
-            nameservers: Vec::new(),
-            reserved: Vec::new(),
-        };
-        address::add_subnet(draft, subnet)?;
+        location::put(draft, Location { code: "ber1".into(), ..Location::default() })?;
+        for (net, at) in [("198.51.100.0/24", "ams1"), ("10.0.0.0/24", "ber1")] {
+            subnet::add(draft, Subnet::new(net.parse().expect("a prefix"), at))?;
+        }
         let holder = AddressHolder::Pool {
             hub: "acme".into(),
             pool: "p".into(),
@@ -103,6 +99,7 @@ async fn changes(lab: &Lab) -> Vec<Change> {
         post("/subnets", "/subnets", json!({"net": "192.0.2.0/24", "location": "ham1"})),
         delete("/subnets/{net}", "/subnets/192.0.2.0%2F24"),
         delete("/locations/{code}", "/locations/ham1"),
+        post("/addresses", "/addresses", json!({"machine": online.to_string(), "subnet": "10.0.0.0/24"})),
         delete("/addresses/{address}", format!("/addresses/{address}")),
         patch("/models/{model}", format!("/models/{model}"), json!({"name": "small"})),
         post("/tickets", "/tickets", json!({"location": "ams1"})),

@@ -4,7 +4,7 @@ use axum::http::Method;
 use muster_controller::fleet::Author;
 use muster_controller::fleet::operation::drift;
 use muster_protocol::drift::{Drift, DriftEnd};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::lab::Lab;
 
@@ -94,7 +94,7 @@ async fn what_a_machine_does_about_drift_is_said_and_what_still_differs_is_shown
     tell(3, DriftEnd::Repaired { milliseconds: 7 }).await.expect("told");
     assert_eq!(lab.get(format!("/machines/{id}")).await.succeeds().body.get("drift"), None);
     let events = lab.get("/events").await.succeeds().body["items"].clone();
-    let told = |event: &&serde_json::Value| event["kind"] == "machine.drift";
+    let told = |event: &&Value| event["kind"] == "machine.drift";
     assert_eq!(events.as_array().expect("a list").iter().filter(told).count(), 3);
 }
 
@@ -191,9 +191,66 @@ async fn a_subnet_is_declared_shown_and_removed() {
 }
 
 #[tokio::test]
+async fn an_address_is_assigned_to_a_machine_taken_back_and_kept_from_others_for_a_while() {
+    let lab = Lab::new().await;
+    let id = lab.online("S1").await;
+    let code = lab.get(&format!("/machines/{id}")).await.succeeds().text("/location").to_owned();
+    lab.ask(Method::PUT, &format!("/locations/{code}")).json(json!({})).send().await.succeeds();
+    let subnet = json!({
+        "net": "10.0.0.0/29", "location": code, "gateway": "10.0.0.1", "nat": ["10.0.0.2=203.0.113.2"], "quarantine_s": 90,
+    });
+    let made = lab.post("/subnets", subnet.clone()).await.succeeds();
+    assert_eq!(made.body["nat"], json!(["10.0.0.2=203.0.113.2"]));
+    assert_eq!((&made.body["quarantine_s"], &made.body["block"]), (&json!(90), &Value::Null));
+    let wish = |machine: &str, subnet: &str| json!({ "machine": machine, "subnet": subnet });
+    let given = lab.post("/addresses", wish(&id.to_string(), "10.0.0.0/29")).await.succeeds();
+    // Not the one that stands for a public one: leases need that.
+    assert_eq!(
+        (given.status.as_u16(), given.text("/address"), given.text("/holder")),
+        (201, "10.0.0.3/32", "assigned")
+    );
+    let again = lab.post("/addresses", wish(&id.to_string()[..8], "10.0.0.0/29")).await.succeeds();
+    assert_eq!(again.body, given.body, "it has one");
+    lab.post("/addresses", wish("nobody", "10.0.0.0/29")).await.refuses(404, "not-found", "machine");
+    lab.post("/addresses", wish("S1", "10.0.0.0")).await.refuses(422, "invalid", "subnet");
+    lab.post("/addresses", wish(&id.to_string(), "10.9.0.0/29")).await.refuses(404, "not-found", "subnet");
+
+    let template = json!({
+        "document": "network: {ethernets: {lan: {addresses: ['{{ addresses[0].cidr }}']}}}",
+        "selector": {"all": true}, "limit": 1,
+    });
+    let diff = lab.post("/rollouts/diff", template).await.succeeds();
+    assert!(diff.body.to_string().contains("10.0.0.3/29"), "{:#}", diff.body);
+
+    assert_eq!(lab.ask(Method::DELETE, "/addresses/10.0.0.3").send().await.status, 204);
+    let kept = lab.get("/addresses").await.succeeds();
+    assert_eq!((kept.text("/items/0/holder"), kept.text("/items/0/address")), ("quarantine", "10.0.0.3/32"));
+    assert!(kept.body["items"][0]["until"].is_string());
+    assert_eq!(lab.get("/subnets/10.0.0.0%2F29").await.succeeds().body["quarantined"], 1);
+    assert_eq!(lab.ask(Method::DELETE, "/addresses/10.0.0.3").send().await.status, 204, "at once");
+    assert_eq!(lab.get("/addresses").await.succeeds().body, json!({"items": []}));
+    for (key, value, field) in [
+        ("nat", json!(["10.0.0.2=203.0.113.2", "x"]), "nat[1]"),
+        ("block", json!(64), "block"),
+        ("quarantine_s", json!(2_592_001), "quarantine"),
+    ] {
+        let mut wrong = subnet.clone();
+        wrong["net"] = json!("10.1.0.0/29");
+        wrong["gateway"] = Value::Null;
+        wrong["nat"] = json!([]);
+        wrong[key] = value;
+        lab.post("/subnets", wrong).await.refuses(422, "invalid", field);
+    }
+}
+
+#[tokio::test]
 async fn a_model_is_named_and_priced() {
     let lab = Lab::new().await;
     lab.online("S1").await;
+    let list = lab.get("/models").await.succeeds();
+    assert_eq!(list.body["items"][0]["places"], json!({"ber1": {"total": 1, "free": 0}}), "there is no address for it");
+    lab.ask(Method::PUT, "/locations/ber1").json(json!({})).send().await.succeeds();
+    lab.post("/subnets", json!({"net": "192.0.2.0/24", "location": "ber1"})).await.succeeds();
     let list = lab.get("/models").await.succeeds();
     let path = format!("/models/{}", list.text("/items/0/id"));
     assert_eq!(list.body["items"][0]["places"], json!({"ber1": {"total": 1, "free": 1}}));

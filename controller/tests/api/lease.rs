@@ -3,7 +3,7 @@
 use axum::http::Method;
 use muster_controller::fleet::lease::{self, Order};
 use muster_controller::fleet::record::{Lifecycle, Location, Machine, Subnet};
-use muster_controller::fleet::{Author, Draft, address, location, machine, model, operation};
+use muster_controller::fleet::{Author, Draft, address, location, machine, model, operation, subnet};
 use muster_protocol::hello::Progress;
 use muster_protocol::{BootId, Generation, MachineId};
 use serde_json::json;
@@ -19,14 +19,9 @@ pub async fn leased(lab: &Lab, serial: &'static str) -> (MachineId, String) {
         let code = draft.need::<Machine>(&id)?.location;
         location::put(draft, Location { code: code.clone(), ..Location::default() })?;
         if !address::is_offered(draft.state(), &code, address::Family::V4) {
-            let subnet = Subnet {
-                net: "203.0.113.0/29".parse().expect("a prefix"),
-                location: code.clone(),
-                gateway: None,
-                nameservers: Vec::new(),
-                reserved: Vec::new(),
-            };
-            address::add_subnet(draft, subnet)?;
+            let subnet = Subnet::new("203.0.113.0/29".parse().expect("a prefix"), code.clone());
+            let subnet = Subnet { quarantine_s: 0, ..subnet };
+            subnet::add(draft, subnet)?;
         }
         machine::approve(draft, id)?;
         machine::hello(draft, id, BOOT, Progress::Idle)?;

@@ -1,7 +1,8 @@
 //! The exact answers of the ten calls, in the order in which Cycle makes them.
 
 use axum::http::StatusCode;
-use muster_controller::fleet::record::Lifecycle;
+use muster_controller::fleet::record::{Lifecycle, Subnet};
+use muster_controller::fleet::{Draft, subnet};
 use serde_json::{Value, json};
 
 use crate::site::{Site, allocation, cycle};
@@ -193,7 +194,7 @@ async fn an_order_that_failed_for_good_is_an_error_with_its_reason() {
     let site = Site::with(1).await;
     let id = site.provision(SERVER).await;
     let machine = site.machines[0];
-    let refuse = move |draft: &mut muster_controller::fleet::Draft| {
+    let refuse = move |draft: &mut Draft| {
         let generation = muster_protocol::Generation(1);
         let why = "disk serial:S1a carries an LVM2_member".into();
         machine::progress(draft, machine, &Progress::Refused { generation, why })
@@ -249,6 +250,48 @@ async fn addresses_are_allocated_and_released() {
     assert_ne!(again["ip_assignment_id"], four["ip_assignment_id"]);
     assert_eq!(site.data(path, release).await, json!(true), "a late repetition");
     assert_eq!(site.state().addresses.len(), 2 + 2 + 3, "takes nothing from its new holder");
+}
+
+#[tokio::test]
+async fn translated_addresses_are_said_with_both_sides_and_ipv6_comes_in_blocks_where_the_operator_wants() {
+    let site = Site::with(1).await;
+    let declare = |draft: &mut Draft| {
+        for net in ["203.0.113.0/28", "2001:db8:1::/64"] {
+            subnet::remove(draft, net.parse().expect("a prefix"))?;
+        }
+        let office = Subnet::new("10.0.0.0/24".parse().expect("a prefix"), "ber1");
+        let nat = vec!["10.0.0.16/30=203.0.113.4/30".parse().expect("a pair")];
+        subnet::add(draft, Subnet { gateway: "10.0.0.1".parse().ok(), nat, ..office })?;
+        let six = Subnet::new("2001:db8:1::/64".parse().expect("a prefix"), "ber1");
+        subnet::add(draft, Subnet { gateway: "2001:db8:1::1".parse().ok(), block: Some(121), ..six })
+    };
+    site.change(declare).await;
+    let server = site.server(SERVER).await;
+    let status = site.data("/v1/infrastructure/server/provision-status", json!({ "server_id": server })).await;
+    assert_eq!(status["auth"]["initial_ips"], json!(["203.0.113.4", "2001:db8:1::2"]), "as the world sees it");
+
+    let path = "/v1/infrastructure/ip/allocate";
+    let four = site.data(path, allocation(&server, "ipv4", json!(POOL))).await;
+    let expected = json!({
+        "ip_id": "10.0.0.17", "ip_assignment_id": four["ip_assignment_id"], "cidr": "203.0.113.5/32",
+        "gateway": "10.0.0.1", "netmask": "255.255.255.0", "network": "10.0.0.0/24", "nat_private_ip": "10.0.0.17",
+    });
+    assert_eq!(four, expected);
+    let six = site.data(path, allocation(&server, "ipv6", json!(POOL))).await;
+    let expected = json!({
+        "ip_id": "2001:db8:1::80", "ip_assignment_id": six["ip_assignment_id"], "cidr": "2001:db8:1::80/121",
+        "gateway": "2001:db8:1::1", "network": "2001:db8:1::/64", "nat_private_ip": null,
+    });
+    assert_eq!(six, expected);
+    for (kind, pool) in [("ipv4", &four), ("ipv6", &six)] {
+        let mut release = allocation(&server, kind, json!(POOL));
+        for key in ["ip_id", "ip_assignment_id", "cidr", "nat_private_ip"] {
+            release[key] = pool[key].clone();
+        }
+        assert_eq!(site.data("/v1/infrastructure/ip/release", release.clone()).await, json!(true));
+        let again = site.data(path, allocation(&server, kind, json!(POOL))).await;
+        assert_ne!(again["ip_id"], pool["ip_id"], "what was given back is in quarantine");
+    }
 }
 
 #[tokio::test]

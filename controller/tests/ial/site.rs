@@ -7,14 +7,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use ipnet::IpNet;
 use muster_controller::fleet::enrollment::{self, Seen};
 use muster_controller::fleet::record::{
     DesiredState, Geographic, HubRule, Lifecycle, Location, Machine, Operation, PlaceRule, Subnet,
 };
 use muster_controller::fleet::ticket::{self, Grant};
 use muster_controller::fleet::{Author, Draft, Fleet, Refusal, State};
-use muster_controller::fleet::{address, credential, location, machine, operation};
+use muster_controller::fleet::{credential, location, machine, operation, subnet};
 use muster_controller::ial::{self, Envelope};
 use muster_controller::store::MemoryStore;
 use muster_protocol::enroll::Identity;
@@ -253,13 +252,12 @@ fn declare(draft: &mut Draft) -> Result<(), Refusal> {
         ("198.51.100.0/30", "198.51.100.1", "ham1"),
     ] {
         let subnet = Subnet {
-            net: net.parse::<IpNet>().expect("a prefix"),
-            location: at.into(),
             gateway: gateway.parse().ok(),
             nameservers: vec!["192.0.2.53".parse().expect("an address")],
-            reserved: Vec::new(),
+            quarantine_s: 0,
+            ..Subnet::new(net.parse().expect("a prefix"), at)
         };
-        address::add_subnet(draft, subnet)?;
+        subnet::add(draft, subnet)?;
     }
     Ok(())
 }

@@ -28,6 +28,11 @@ pub fn span_ms(text: &str) -> Option<u64> {
     count.checked_mul(ms).filter(|span| *span <= SPAN_LIMIT_MS)
 }
 
+/// A span in whole seconds, for options of commands.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    span_ms(text).map(|ms| ms / 1000).ok_or_else(|| "write a span like 30s, 5m or 1h".to_owned())
+}
+
 /// RFC 3339, or a date for its first moment in UTC.
 fn moment(text: &str) -> Option<Time> {
     Time::parse(text).or_else(|| Time::parse(&format!("{text}T00:00:00Z")))

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use crate::api::http::{Body, Operator, Page, Params, Problem, Refused, Segment, Viewer, etag};
 use crate::api::{Api, Presence};
+use crate::clock::now_unix_ms;
 use crate::fleet::model::{self, CardChange, Hypervisor, Model};
 use crate::fleet::record::ModelCard;
 use crate::fleet::{Refusal, State as FleetState};
@@ -76,7 +77,7 @@ impl From<Model> for ModelView {
 }
 
 fn all(api: &Api, state: &FleetState) -> Vec<Model> {
-    model::list(state, &|id| matches!(api.live.presence(id), Presence::Online(_)))
+    model::list(state, &|id| matches!(api.live.presence(id), Presence::Online(_)), now_unix_ms())
 }
 
 /// All models, by id.

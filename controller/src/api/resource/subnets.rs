@@ -15,15 +15,16 @@ use utoipa_axum::routes;
 use crate::api::http::{Body, Operator, Page, Params, Problem, Refused, Segment, Viewer, etag};
 use crate::api::view::Time;
 use crate::api::{Api, PREFIX};
+use crate::clock::now_unix_ms;
 use crate::fleet::answered::Outcome;
-use crate::fleet::record::{Address, AddressHolder, AddressRange, Subnet};
-use crate::fleet::{Refusal, State as FleetState, address, location};
+use crate::fleet::record::{Address, AddressHolder, AddressRange, NatRange, Subnet};
+use crate::fleet::{Refusal, State as FleetState, address, free, location, machine, subnet};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(list, add))
         .routes(routes!(show, remove))
-        .routes(routes!(addresses))
+        .routes(routes!(addresses, assign))
         .routes(routes!(reclaim))
 }
 
@@ -41,8 +42,16 @@ struct SubnetView {
     nameservers: Vec<String>,
     /// What is never handed out: addresses, `FIRST-LAST` or prefixes.
     reserved: Vec<String>,
+    /// Private addresses and the public ones that stand for them, `PRIVATE=PUBLIC`; leases and pools get no others.
+    nat: Vec<String>,
+    /// Prefix length of one pool of Cycle's, for IPv6; single addresses where there is none.
+    block: Option<u8>,
+    /// For how many seconds an address that was given back is nobody's.
+    quarantine_s: u32,
     /// How many are handed out.
     taken: u64,
+    /// How many were given back, and are nobody's for now.
+    quarantined: u64,
     /// How many could be handed out now; the largest number that JSON readers keep where there are more.
     free: u64,
 }
@@ -63,6 +72,14 @@ struct SubnetBody {
     /// What is never handed out, besides the gateway: addresses, `FIRST-LAST` or prefixes.
     #[serde(default)]
     reserved: Vec<String>,
+    /// Private addresses and the public ones that stand for them: `PRIVATE=PUBLIC`, two addresses or two prefixes of one
+    /// length. Leases and pools get no others then.
+    #[serde(default)]
+    nat: Vec<String>,
+    /// Prefix length of one pool of Cycle's, for IPv6; single addresses where there is none.
+    block: Option<u8>,
+    /// For how many seconds an address that was given back is nobody's; 600 by default, 30 days at most.
+    quarantine_s: Option<u32>,
 }
 
 impl SubnetBody {
@@ -75,12 +92,18 @@ impl SubnetBody {
         let range = |(i, text): (usize, &String)| {
             text.parse::<AddressRange>().map_err(|e| Problem::from(e).at(format!("reserved[{i}]")))
         };
+        let pair = |(i, text): (usize, &String)| {
+            text.parse::<NatRange>().map_err(|e| Problem::from(e).at(format!("nat[{i}]")))
+        };
         Ok(Subnet {
             net: net("net", &self.net)?,
             location: self.location,
             gateway: self.gateway.map(|text| address("gateway".into(), &text)).transpose()?,
             nameservers: self.nameservers.iter().enumerate().map(nameserver).collect::<Result<_, _>>()?,
             reserved: self.reserved.iter().enumerate().map(range).collect::<Result<_, _>>()?,
+            nat: self.nat.iter().enumerate().map(pair).collect::<Result<_, _>>()?,
+            block: self.block,
+            quarantine_s: self.quarantine_s.unwrap_or(subnet::QUARANTINE_S),
         })
     }
 }
@@ -92,14 +115,18 @@ fn net(field: &str, text: &str) -> Result<IpNet, Problem> {
 fn view(state: &FleetState, subnet: &Subnet) -> SubnetView {
     // 2^53 - 1: larger integers lose digits in JavaScript.
     let short = |count: u128| u64::try_from(count).unwrap_or(u64::MAX).min((1 << 53) - 1);
-    let usage = address::usage(state, subnet);
+    let usage = free::usage(state, subnet, now_unix_ms());
     SubnetView {
         net: subnet.net.to_string(),
         location: subnet.location.clone(),
         gateway: subnet.gateway.map(|gateway| gateway.to_string()),
         nameservers: subnet.nameservers.iter().map(ToString::to_string).collect(),
         reserved: subnet.reserved.iter().map(ToString::to_string).collect(),
+        nat: subnet.nat.iter().map(ToString::to_string).collect(),
+        block: subnet.block,
+        quarantine_s: subnet.quarantine_s,
         taken: short(usage.taken),
+        quarantined: short(usage.quarantined),
         free: short(usage.free),
     }
 }
@@ -149,7 +176,7 @@ async fn add(
     let subnet = body.value.read()?;
     let outcome = api
         .once(&caller, body.digest, move |draft| {
-            address::add_subnet(draft, subnet).map(|subnet| (subnet.net.to_string(), subnet.net.to_string()))
+            subnet::add(draft, subnet).map(|subnet| (subnet.net.to_string(), subnet.net.to_string()))
         })
         .await?;
     let (Outcome::Done(text) | Outcome::Repeated { subject: text }) = outcome;
@@ -176,7 +203,7 @@ async fn remove(
         .change(caller.author, move |draft| {
             let before = draft.need::<Subnet>(&net)?;
             caller.condition.check("subnet", Some(&etag::of(&before)))?;
-            address::remove_subnet(draft, net)
+            subnet::remove(draft, net)
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -190,7 +217,11 @@ struct AddressView {
     address: String,
     /// The subnet it is from.
     subnet: String,
-    /// `machine`: for itself; `pool`: to a pool of Cycle's.
+    /// By which one the world reaches it, where pairs of its subnet say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public: Option<String>,
+    /// `machine`: for itself, by a lease; `pool`: to a pool of Cycle's; `assigned`: to a machine, by an operator;
+    /// `quarantine`: nobody, it was given back.
     holder: String,
     /// Id of the machine.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,31 +230,89 @@ struct AddressView {
     #[serde(skip_serializing_if = "Option::is_none")]
     hub: Option<String>,
     /// The lease that it is for.
-    lease: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<String>,
     /// Since when.
     #[schema(value_type = String, format = DateTime)]
     since: Time,
+    /// When the quarantine ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Time>,
 }
 
-impl From<&Address> for AddressView {
-    fn from(record: &Address) -> Self {
-        let (holder, machine, hub, lease) = match record.holder.clone() {
-            AddressHolder::Machine { machine, lease } => ("machine", Some(machine.to_string()), None, lease),
-            AddressHolder::Pool { hub, lease, .. } => ("pool", None, Some(hub), lease),
-        };
-        Self {
-            address: record.block.to_string(),
-            subnet: record.subnet.to_string(),
-            holder: holder.into(),
-            machine,
-            hub,
-            lease,
-            since: Time(record.since_unix_ms),
+fn address_view(state: &FleetState, record: &Address) -> AddressView {
+    let subnet = state.subnets.get(&record.subnet);
+    let public = subnet.map(|subnet| subnet.public(record.block.addr())).filter(|ip| *ip != record.block.addr());
+    let mut view = AddressView {
+        address: record.block.to_string(),
+        subnet: record.subnet.to_string(),
+        public: public.map(|ip| ip.to_string()),
+        holder: String::new(),
+        machine: None,
+        hub: None,
+        lease: None,
+        since: Time(record.since_unix_ms),
+        until: None,
+    };
+    view.holder = match record.holder.clone() {
+        AddressHolder::Machine { machine, lease } => {
+            (view.machine, view.lease) = (Some(machine.to_string()), Some(lease));
+            "machine"
+        }
+        AddressHolder::Pool { hub, lease, .. } => {
+            (view.hub, view.lease) = (Some(hub), Some(lease));
+            "pool"
+        }
+        AddressHolder::Assigned { machine } => {
+            view.machine = Some(machine.to_string());
+            "assigned"
+        }
+        AddressHolder::Quarantine { until_unix_ms } => {
+            view.until = Some(Time(until_unix_ms));
+            "quarantine"
         }
     }
+    .to_owned();
+    view
 }
 
-/// Addresses that are handed out, in order.
+/// An address for a machine.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AssignBody {
+    /// Id, unique beginning of an id, or name of the machine.
+    machine: String,
+    /// The subnet to take it from, such as `192.0.2.0/24`.
+    subnet: String,
+}
+
+/// Assigns the lowest free address of a subnet to a machine, for its configuration. Where the machine has one of that subnet
+/// it is answered again.
+#[utoipa::path(post, path = "/addresses", tag = "addresses", request_body = AssignBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "repeats nothing for 24 hours")),
+    responses((status = 201, body = AddressView), Refused))]
+async fn assign(
+    Operator(caller): Operator,
+    State(api): State<Api>,
+    body: Body<AssignBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let AssignBody { machine: name, subnet } = body.value;
+    let of = net("subnet", &subnet)?;
+    let outcome = api
+        .once(&caller, body.digest, move |draft| {
+            let id = machine::lookup(draft.state(), &name)?;
+            address::assign(draft, id, of).map(|address| (address.block.to_string(), address.block.to_string()))
+        })
+        .await?;
+    let (Outcome::Done(text) | Outcome::Repeated { subject: text }) = outcome;
+    let state = api.fleet.state();
+    let record = state.addresses.get(&net("address", &text)?);
+    let record = record.ok_or(Refusal::NotFound { kind: "address", name: text })?;
+    Ok((StatusCode::CREATED, Json(address_view(&state, record))))
+}
+
+/// Addresses that are handed out or in quarantine, in order.
 #[utoipa::path(get, path = "/addresses", tag = "addresses",
     params(
         ("limit" = Option<usize>, Query, description = "1 to 1000, 100 by default"),
@@ -239,10 +328,18 @@ async fn addresses(_: Viewer, State(api): State<Api>, mut params: Params) -> Res
     let state = api.fleet.state();
     let wanted =
         |a: &&Address| cursor.is_none_or(|cursor| a.block > cursor) && subnet.is_none_or(|subnet| a.subnet == subnet);
-    Ok(Json(Page::take(state.addresses.iter().filter(wanted), limit, |a| a.block.to_string(), Into::into)))
+    let now = now_unix_ms();
+    let wanted = |a: &&Address| wanted(a) && !free::is_over(a, now);
+    Ok(Json(Page::take(
+        state.addresses.iter().filter(wanted),
+        limit,
+        |a| a.block.to_string(),
+        |a| address_view(&state, a),
+    )))
 }
 
-/// Takes back an address that a pool of Cycle's holds and will not release any more.
+/// Takes back an address that was assigned to a machine, or that a pool of Cycle's holds and will not release any more. One
+/// that was given back leaves its quarantine.
 #[utoipa::path(delete, path = "/addresses/{address}", tag = "addresses",
     params(("address" = String, Path, description = "the address, with or without `%2F32`")),
     responses((status = 204, description = "it is free"), Refused))]

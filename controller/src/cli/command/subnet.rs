@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use crate::api::http::when::seconds;
 use crate::cli::client::{escape, object, or_null};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
@@ -26,10 +27,14 @@ pub enum SubnetCommand {
 /// `muster address`
 #[derive(Debug, Subcommand)]
 pub enum AddressCommand {
-    /// List addresses that are handed out
+    /// List addresses that are handed out or in quarantine
     #[command(visible_alias = "ls")]
     List(AddressList),
-    /// Take back an address that a pool of Cycle's holds and will not release any more
+    /// Assign the lowest free address of a subnet to a machine, for its documents
+    Assign(Assign),
+    /// Take back an address that was assigned, or that a pool of Cycle's holds and will not release any more; free one that is
+    /// in quarantine
+    #[command(visible_alias = "release")]
     Reclaim(Reclaim),
 }
 
@@ -57,7 +62,9 @@ pub struct One {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   muster subnet add 192.0.2.0/24 --location ber1 --gateway 192.0.2.1 --nameserver 192.0.2.53 \\
-      --reserve 192.0.2.2-192.0.2.9")]
+      --reserve 192.0.2.2-192.0.2.9
+  muster subnet add 2001:db8:1::/64 --location ber1 --gateway fe80::1 --block 121
+  muster subnet add 10.0.0.0/24 --location ber1 --gateway 10.0.0.1 --nat 10.0.0.16/28=203.0.113.16/28")]
 pub struct Add {
     /// Prefix, such as 192.0.2.0/24
     net: String,
@@ -73,6 +80,16 @@ pub struct Add {
     /// An address, FIRST-LAST or prefix that is never handed out; may be given more than once
     #[arg(long = "reserve", value_name = "RANGE")]
     reserved: Option<Vec<String>>,
+    /// Private addresses and the public ones that a router translates them to, one to one; may be given more than once.
+    /// Cycle's servers get no others of this subnet then
+    #[arg(long, value_name = "PRIVATE=PUBLIC")]
+    nat: Option<Vec<String>>,
+    /// Prefix length of what Cycle gets when it asks for IPv6 addresses [default: single ones]
+    #[arg(long, value_name = "LENGTH")]
+    block: Option<u8>,
+    /// How long an address that was given back is nobody's [default: 10m]
+    #[arg(long, value_name = "SPAN", value_parser = seconds)]
+    quarantine: Option<u64>,
     #[command(flatten)]
     connect: Connect,
 }
@@ -97,6 +114,24 @@ pub struct AddressList {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "The address is the machine's until it is taken back or the machine is retired. Templates know it:
+  addresses: [\"{{ addresses[0].cidr }}\"]
+  routes: [{to: default, via: \"{{ addresses[0].gateway }}\"}]
+
+Example:
+  muster address assign kitchen 192.0.2.0/24"
+)]
+pub struct Assign {
+    /// Id, unique beginning of an id, or name
+    machine: String,
+    /// Prefix of the subnet, such as 192.0.2.0/24; one of the machine's location
+    subnet: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
 pub struct Reclaim {
     /// The address
     address: String,
@@ -110,12 +145,16 @@ const COLUMNS: &[Column] = &[
     Column("gateway", |s| text(s, "/gateway")),
     Column("nameservers", |s| joined(s, "/nameservers")),
     Column("reserved", |s| joined(s, "/reserved")),
+    Column("nat", |s| joined(s, "/nat")),
+    Column("block", |s| text(s, "/block")),
     Column("taken", |s| text(s, "/taken")),
+    Column("quarantined", |s| text(s, "/quarantined")),
     Column("free", |s| text(s, "/free")),
 ];
 
 const ADDRESSES: &[Column] = &[
     Column("address", |a| text(a, "/address")),
+    Column("public", |a| text(a, "/public")),
     Column("subnet", |a| text(a, "/subnet")),
     Column("holder", |a| {
         let who = text(a, "/machine");
@@ -139,13 +178,16 @@ impl SubnetCommand {
                 show.one(&subnet, |subnet| lines(subnet, COLUMNS));
                 Ok(())
             }
-            Self::Add(Add { net, location, gateway, nameservers, reserved, connect }) => {
+            Self::Add(Add { net, location, gateway, nameservers, reserved, nat, block, quarantine, connect }) => {
                 let body = object([
                     ("net", net.into()),
                     ("location", location.into()),
                     ("gateway", or_null(gateway)),
                     ("nameservers", or_null(nameservers)),
                     ("reserved", or_null(reserved)),
+                    ("nat", or_null(nat)),
+                    ("block", or_null(block)),
+                    ("quarantine_s", or_null(quarantine)),
                 ]);
                 let subnet = connect.client()?.post("/subnets", body)?;
                 let free = counted(subnet["free"].as_u64().unwrap_or_default() as usize, "address");
@@ -169,9 +211,15 @@ impl AddressCommand {
                 show.list(&addresses, ADDRESSES);
                 Ok(())
             }
+            Self::Assign(Assign { machine, subnet, connect }) => {
+                let body = object([("machine", machine.clone().into()), ("subnet", subnet.into())]);
+                let address = connect.client()?.post("/addresses", body)?;
+                print(&format!("{} is {machine}'s\n", text(&address, "/address")));
+                Ok(())
+            }
             Self::Reclaim(Reclaim { address, connect }) => {
                 connect.client()?.delete(&format!("/addresses/{}", escape(&address)))?;
-                print(&format!("{address} is free\n"));
+                print(&format!("{address} was taken back\n"));
                 Ok(())
             }
         }

@@ -128,7 +128,7 @@ fn prepare(draft: &mut Draft, mut lease: Lease, online: Online<'_>) -> Result<Le
         machine: machine.id,
         uuid: record.inventory.system.uuid.or(machine.identity.uuid),
         mac: nic.permanent_mac,
-        addresses: given.iter().map(|(address, _)| *address).collect(),
+        addresses: given.iter().map(|(address, subnet)| subnet.public(*address)).collect(),
     };
     let held = Lifecycle::Leased { lease: lease.id.clone() };
     let text = format!("is being prepared for lease {} of {}", lease.id, lease.hub);

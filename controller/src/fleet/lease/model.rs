@@ -10,8 +10,9 @@ use std::fmt;
 use muster_protocol::inventory::{Attachment, Disk, Inventory, Medium, Nic, Transport};
 use muster_protocol::{Digest, MachineId};
 
-use crate::fleet::record::{Lifecycle, Machine, Maintenance, ModelCard};
-use crate::fleet::{Draft, Facts, Refusal, State, machine};
+use super::place::{self, Standing};
+use crate::fleet::record::{Lifecycle, Machine, MachineInventory, Maintenance, ModelCard};
+use crate::fleet::{Draft, Facts, Refusal, State, address};
 
 const GIB: u64 = 1 << 30;
 const GB: u64 = 1_000_000_000;
@@ -112,7 +113,8 @@ pub enum Hypervisor {
 pub struct Count {
     /// Approved, not retired, not in maintenance.
     pub total: u64,
-    /// Of them, free and online.
+    /// Of them, those that an order would get now: free, online, with a cabled NIC, disks that can be named, and addresses to
+    /// be given.
     pub free: u64,
 }
 
@@ -232,10 +234,19 @@ fn driver_mbps(driver: &str) -> u32 {
     }
 }
 
-/// All models, by their ids. `online` says who can be reached now.
-pub fn list(state: &State, online: &dyn Fn(MachineId) -> bool) -> Vec<Model> {
+/// All models, by their ids. `online` says who can be reached now. No more machines are free than could be given addresses.
+pub fn list(state: &State, online: &dyn Fn(MachineId) -> bool, now_unix_ms: u64) -> Vec<Model> {
     let mut models: BTreeMap<String, Model> = BTreeMap::new();
-    for (machine, inventory) in members(state) {
+    let mut rooms: BTreeMap<String, u64> = BTreeMap::new();
+    let mut room = |location: &String| match rooms.get(location) {
+        Some(room) => *room,
+        None => {
+            let room = u64::try_from(address::room(state, location, now_unix_ms)).unwrap_or(u64::MAX);
+            *rooms.entry(location.clone()).or_insert(room)
+        }
+    };
+    for (machine, record) in members(state) {
+        let inventory = &record.inventory;
         let hardware = Hardware::of(inventory);
         let id = hardware.id();
         let model = models.entry(id.clone()).or_insert_with(|| Model {
@@ -255,8 +266,11 @@ pub fn list(state: &State, online: &dyn Fn(MachineId) -> bool) -> Vec<Model> {
         let count = model.places.entry(machine.location.clone()).or_default();
         if machine.maintenance == Maintenance::Off {
             count.total += 1;
-            count.free += u64::from(machine::is_leasable(machine) && online(machine.id));
+            count.free += u64::from(place::standing(machine, record, online) == Standing::Free);
         }
+    }
+    for (location, count) in models.values_mut().flat_map(|model| &mut model.places) {
+        count.free = count.free.min(room(location));
     }
     models.into_values().collect()
 }
@@ -268,15 +282,16 @@ pub fn of_machine(state: &State, id: MachineId) -> Option<String> {
 
 /// Whether a machine of this model is in the fleet, or an operator described it.
 pub fn is_known(state: &State, id: &str) -> bool {
-    state.models.get(&id.to_owned()).is_some() || members(state).any(|(_, i)| Hardware::of(i).id() == id)
+    state.models.get(&id.to_owned()).is_some()
+        || members(state).any(|(_, record)| Hardware::of(&record.inventory).id() == id)
 }
 
 /// Machines that count: approved and not retired, with an inventory.
-fn members(state: &State) -> impl Iterator<Item = (&Machine, &Inventory)> {
+fn members(state: &State) -> impl Iterator<Item = (&Machine, &MachineInventory)> {
     state.machines.iter().filter_map(|machine| match machine.lifecycle {
         Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired => None,
         Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => {
-            state.inventories.get(&machine.id).map(|record| (machine, &record.inventory))
+            state.inventories.get(&machine.id).map(|record| (machine, record))
         }
     })
 }
@@ -370,6 +385,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::fleet::draft::tests::draft;
     use crate::fleet::enrollment::tests::enrolled;
+    use crate::fleet::record::{Location, Subnet};
+    use crate::fleet::{location, machine, subnet};
     use muster_protocol::Mac;
     use muster_protocol::enroll::Identity;
     use muster_protocol::inventory::{Carrier, Cpu, Dimm, Memory};
@@ -477,7 +494,7 @@ pub(crate) mod tests {
         for (id, n) in ids.iter().zip(1..) {
             machine::inventory(&mut draft, *id, box_with("S", n)).expect("stored");
         }
-        assert_eq!(list(draft.state(), &|_| true), []);
+        assert_eq!(list(draft.state(), &|_| true, draft.now_unix_ms()), []);
         for id in &ids {
             machine::approve(&mut draft, *id).expect("approved");
         }
@@ -485,12 +502,26 @@ pub(crate) mod tests {
         small.disks.clear();
         machine::inventory(&mut draft, ids[2], small).expect("stored");
         machine::maintain(&mut draft, ids[1], Maintenance::On).expect("noted");
-        let models = list(draft.state(), &|_| true);
+        // No more is free than there are addresses for.
+        location::put(&mut draft, Location { code: "ber1".into(), ..Location::default() }).expect("a location");
+        let free = |draft: &Draft| -> Vec<u64> {
+            list(draft.state(), &|_| true, draft.now_unix_ms()).iter().map(|m| m.places["ber1"].free).collect()
+        };
+        assert_eq!(free(&draft), [0, 0]);
+        let net = "192.0.2.0/30".parse().expect("a prefix");
+        subnet::add(&mut draft, Subnet::new(net, "ber1")).expect("added");
+        assert_eq!(free(&draft), [1, 1]);
+        let six = "2001:db8::/126".parse().expect("a prefix");
+        let reserved = vec!["2001:db8::/126".parse().expect("a range")];
+        subnet::add(&mut draft, Subnet { reserved, ..Subnet::new(six, "ber1") }).expect("added");
+        assert_eq!(free(&draft), [0, 0], "every machine gets one of each family");
+        subnet::remove(&mut draft, six).expect("removed");
+        let models = list(draft.state(), &|_| true, draft.now_unix_ms());
         let counts = |m: &Model| (m.hardware.is_compatible(), m.places["ber1"]);
         let mut seen: Vec<_> = models.iter().map(counts).collect();
         seen.sort_by_key(|(compatible, _)| *compatible);
         assert_eq!(seen, [(false, Count { total: 1, free: 1 }), (true, Count { total: 1, free: 1 })]);
-        assert!(list(draft.state(), &|_| false).iter().all(|m| m.places["ber1"].free == 0));
+        assert!(list(draft.state(), &|_| false, draft.now_unix_ms()).iter().all(|m| m.places["ber1"].free == 0));
     }
 
     #[test]
@@ -502,10 +533,10 @@ pub(crate) mod tests {
         let model = of_machine(draft.state(), id).expect("known");
         let words = CardChange { name: Some("small".into()), monthly_mils: Some(29_000), ..CardChange::default() };
         describe(&mut draft, &model, words).expect("described");
-        let seen = list(draft.state(), &|_| true).remove(0).card;
+        let seen = list(draft.state(), &|_| true, draft.now_unix_ms()).remove(0).card;
         assert_eq!((seen.name.as_str(), seen.monthly_mils, seen.class.as_str()), ("small", 29_000, "general"));
         describe(&mut draft, &model, CardChange { name: Some(String::new()), ..CardChange::default() }).expect("done");
-        let seen = list(draft.state(), &|_| true).remove(0).card;
+        let seen = list(draft.state(), &|_| true, draft.now_unix_ms()).remove(0).card;
         assert_eq!((seen.name.as_str(), seen.monthly_mils), ("2 cores, 8 GB, 1 x 500 GB NVMe", 29_000));
         let unknown = describe(&mut draft, "m-none", CardChange::default());
         assert!(matches!(unknown, Err(Refusal::NotFound { kind: "server model", .. })));

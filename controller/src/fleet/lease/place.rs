@@ -49,20 +49,17 @@ pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result
         }
         total += 1;
         let elsewhere = machine.labels.get(ZONE_LABEL).is_some_and(|zone| !zone.is_empty() && *zone != lease.zone);
-        if machine.maintenance == Maintenance::On {
-            passed.maintenance += 1;
-        } else if !machine::is_leasable(machine) {
-            passed.leased += 1;
-        } else if !lease.zone.is_empty() && elsewhere {
-            passed.zone += 1;
-        } else if lease.tried.contains(&machine.id) {
-            passed.tried += 1;
-        } else if !online(machine.id) {
-            passed.offline += 1;
-        } else if wish::fixed_disks(&record.inventory).is_err() || primary::cabled(record).is_err() {
-            passed.unfit += 1;
-        } else if best.is_none_or(|(other, _)| rank(machine) < rank(other)) {
-            best = Some((machine, record));
+        match standing(machine, record, online) {
+            Standing::Maintenance => passed.maintenance += 1,
+            Standing::Leased => passed.leased += 1,
+            _ if !lease.zone.is_empty() && elsewhere => passed.zone += 1,
+            _ if lease.tried.contains(&machine.id) => passed.tried += 1,
+            Standing::Offline => passed.offline += 1,
+            Standing::Unfit => passed.unfit += 1,
+            Standing::Free if best.is_none_or(|(other, _)| rank(machine) < rank(other)) => {
+                best = Some((machine, record));
+            }
+            Standing::Free => {}
         }
     }
     match best {
@@ -71,6 +68,31 @@ pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result
             Err(Refusal::NotFound { kind: "server model", name: lease.model.chars().take(80).collect() })
         }
         None => Err(Refusal::Exhausted(passed.text(&lease.location, total))),
+    }
+}
+
+/// Whether a machine that is in could be leased now, and why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Free,
+    Maintenance,
+    Leased,
+    Offline,
+    Unfit,
+}
+
+/// Asked for whoever orders, and for the number of machines that are said to be free, which is the same thing.
+pub(super) fn standing(machine: &Machine, record: &MachineInventory, online: Online<'_>) -> Standing {
+    if machine.maintenance == Maintenance::On {
+        Standing::Maintenance
+    } else if !machine::is_leasable(machine) {
+        Standing::Leased
+    } else if !online(machine.id) {
+        Standing::Offline
+    } else if wish::fixed_disks(&record.inventory).is_err() || primary::cabled(record).is_err() {
+        Standing::Unfit
+    } else {
+        Standing::Free
     }
 }
 

@@ -8,7 +8,7 @@ use muster_protocol::{Digest, Mac, MachineId, OperationId};
 
 use crate::fleet::record::{
     Address, AddressHolder, AddressRange, Credential, HubRule, Lease, LeaseState, MachineInventory, ModelCard,
-    PlaceRule, Seat, Subnet,
+    NatRange, PlaceRule, Seat, Subnet,
 };
 use crate::fleet::state::{Record, State, stored_key, stored_value};
 
@@ -89,16 +89,26 @@ fn subnets_and_addresses() {
         gateway: "203.0.113.1".parse().ok(),
         nameservers: vec!["2001:db8::53".parse().expect("an address")],
         reserved: vec!["203.0.113.4-203.0.113.5".parse::<AddressRange>().expect("a range")],
+        nat: vec!["203.0.113.6=198.51.100.7".parse::<NatRange>().expect("a pair")],
+        block: Some(121),
+        quarantine_s: 600,
     };
     let (key, value) = stored(&subnet);
     assert_eq!(key.as_bytes().first_chunk(), Some(b"subnet/"));
-    assert_eq!(value, "0000cb0071001c04626572310100cb007101010120010db80000000000000000000000530100cb00710400cb007105");
+    let said = "0000cb0071001c04626572310100cb007101010120010db80000000000000000000000530100cb00710400cb007105";
+    // One pair, blocks of /121, ten minutes.
+    assert_eq!(value, format!("{said}0100cb0071062000c6336407200179d804"));
     let machine = AddressHolder::Machine { machine: MachineId::from_bytes([1; 16]), lease: "srv-1".into() };
     let pool =
         AddressHolder::Pool { hub: "acme".into(), pool: "6516".into(), lease: "srv-1".into(), assignment: "a1".into() };
     for (holder, expected) in [
         (machine, "0000cb0071022000cb0071001c0001010101010101010101010101010101057372762d31ac02"),
         (pool, "0000cb0071022000cb0071001c010461636d650436353136057372762d31026131ac02"),
+        (
+            AddressHolder::Assigned { machine: MachineId::from_bytes([1; 16]) },
+            "0000cb0071022000cb0071001c0201010101010101010101010101010101ac02",
+        ),
+        (AddressHolder::Quarantine { until_unix_ms: 400 }, "0000cb0071022000cb0071001c039003ac02"),
     ] {
         let address = Address {
             block: "203.0.113.2/32".parse().expect("a block"),

@@ -16,7 +16,7 @@ use super::*;
 use crate::fleet::draft::tests::draft;
 use crate::fleet::enrollment::tests::enrolled;
 use crate::fleet::record::{Address, Maintenance, Subnet};
-use crate::fleet::{Author, Fleet, location};
+use crate::fleet::{Author, Fleet, location, subnet};
 use crate::store::MemoryStore;
 
 const HUB: &str = "acme";
@@ -24,14 +24,9 @@ const HUB: &str = "acme";
 /// A site with this many machines of one model, and as many addresses as the subnet has.
 fn site(draft: &mut Draft, machines: u8, net: &str) -> Vec<MachineId> {
     location::put(draft, Location { code: "ber1".into(), ..Location::default() }).expect("a location");
-    let subnet = Subnet {
-        net: net.parse().expect("a prefix"),
-        location: "ber1".into(),
-        gateway: None,
-        nameservers: Vec::new(),
-        reserved: Vec::new(),
-    };
-    address::add_subnet(draft, subnet).expect("a subnet");
+    // Without quarantine: these tests count who has an address, to the last one.
+    let subnet = Subnet { quarantine_s: 0, ..Subnet::new(net.parse().expect("a prefix"), "ber1") };
+    subnet::add(draft, subnet).expect("a subnet");
     (1..=machines).map(|n| member(draft, n, box_with(&format!("DISK{n}"), n))).collect()
 }
 
@@ -434,14 +429,9 @@ fn an_order_without_an_address_for_it_changes_nothing() {
 fn a_machine_gets_one_address_of_each_family_that_its_location_has() {
     let mut draft = draft();
     site(&mut draft, 1, "203.0.113.0/30");
-    let six = Subnet {
-        net: "2001:db8::/64".parse().expect("a prefix"),
-        location: "ber1".into(),
-        gateway: "fe80::1".parse().ok(),
-        nameservers: Vec::new(),
-        reserved: Vec::new(),
-    };
-    address::add_subnet(&mut draft, six).expect("a subnet");
+    let gateway = "fe80::1".parse().ok();
+    let six = Subnet { gateway, ..Subnet::new("2001:db8::/64".parse().expect("a prefix"), "ber1") };
+    subnet::add(&mut draft, six).expect("a subnet");
     let addresses = seat(&provisioned(&mut draft, "c1")).addresses;
     let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["203.0.113.1", "2001:db8::1"]);

@@ -135,11 +135,9 @@ mod tests {
 
     fn subnet(net: &str, gateway: &str) -> Subnet {
         Subnet {
-            net: net.parse().expect("a prefix"),
-            location: "ber1".into(),
             gateway: gateway.parse().ok(),
             nameservers: vec!["192.0.2.53".parse().expect("an address")],
-            reserved: Vec::new(),
+            ..Subnet::new(net.parse().expect("a prefix"), "ber1")
         }
     }
 

@@ -1,21 +1,18 @@
-//! Subnets and the addresses handed out from them: lowest free first, each to one holder.
+//! The addresses of subnets: lowest free first, each to one holder.
 //!
-//! Called by the operator API (subnets), by leases (a machine's own addresses) and by the IAL (pools of Cycle's).
+//! Called by the operator API, by leases (a machine's own addresses) and by the IAL (pools of Cycle's).
 //! That no address has two holders follows from the one writer: looking for a free one and taking it are one change.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use muster_protocol::MachineId;
 
-use crate::fleet::record::{Address, AddressHolder, AddressRange, Subnet};
-use crate::fleet::{Draft, Facts, Refusal, State, location};
+use super::free::{self, Reach, before, is_over, recorded};
+use crate::fleet::record::{Address, AddressHolder, Lifecycle, Machine, Subnet};
+use crate::fleet::{Draft, Facts, Refusal, State};
 use crate::words::counted;
-
-/// The most reserved ranges and nameservers of one subnet.
-const LIST_LIMIT: usize = 64;
 
 /// IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,156 +39,8 @@ impl fmt::Display for Family {
     }
 }
 
-/// One address, `FIRST-LAST`, or a prefix such as `192.0.2.8/29`.
-impl FromStr for AddressRange {
-    type Err = Refusal;
-
-    fn from_str(text: &str) -> Result<Self, Refusal> {
-        let wrong = || {
-            let shown: String = text.chars().take(80).collect();
-            Refusal::invalid(
-                "reserved",
-                format!("{shown:?} is no address, FIRST-LAST or prefix, like 192.0.2.1-192.0.2.9"),
-            )
-        };
-        if let Ok(net) = text.trim().parse::<IpNet>() {
-            return Ok(Self { first: net.network(), last: net.broadcast() });
-        }
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let read = |part: &str| part.trim().parse::<IpAddr>().map_err(|_| wrong());
-        let (first, last) = (read(first)?, read(last)?);
-        if first.is_ipv4() != last.is_ipv4() || first > last {
-            return Err(wrong());
-        }
-        Ok(Self { first, last })
-    }
-}
-
-impl fmt::Display for AddressRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}-{}", self.first, self.last) }
-    }
-}
-
-/// Declares a subnet.
-///
-/// Errors: no such location; host bits, a prefix nobody can hand out from, or one that overlaps with another subnet;
-/// a gateway or a reserved range outside of it.
-pub fn add_subnet(draft: &mut Draft, subnet: Subnet) -> Result<Subnet, Refusal> {
-    location::choose(draft.state(), "location", &subnet.location)?;
-    check_subnet(&subnet)?;
-    let overlaps = |other: &&Subnet| other.net.contains(&subnet.net) || subnet.net.contains(&other.net);
-    if let Some(other) = draft.state().subnets.iter().find(overlaps) {
-        let at = &other.location;
-        return Err(Refusal::Conflict(format!(
-            "{} overlaps with {}, which is declared at {at}",
-            subnet.net, other.net
-        )));
-    }
-    draft.audit("subnet.added", subnet.net, Facts::none(), facts(&subnet));
-    draft.event("subnet.added", subnet.net, format!("{} may be handed out at {}", subnet.net, subnet.location));
-    draft.put(subnet.clone());
-    Ok(subnet)
-}
-
-/// Removes a subnet from which nothing is handed out.
-pub fn remove_subnet(draft: &mut Draft, net: IpNet) -> Result<(), Refusal> {
-    let subnet = draft.need::<Subnet>(&net)?;
-    let held = taken(draft.state(), &subnet).count();
-    if held > 0 {
-        return Err(Refusal::Conflict(format!("{net} still has {} handed out", counted(held, "address"))));
-    }
-    draft.audit("subnet.removed", net, facts(&subnet), Facts::none());
-    draft.event("subnet.removed", net, format!("{net} is no longer handed out"));
-    draft.delete::<Subnet>(&net);
-    Ok(())
-}
-
-fn facts(subnet: &Subnet) -> Facts {
-    fn list<T: ToString>(items: &[T]) -> String {
-        items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    }
-    Facts::of([
-        ("location", subnet.location.clone()),
-        ("gateway", subnet.gateway.map(|gateway| gateway.to_string()).unwrap_or_default()),
-        ("nameservers", list(&subnet.nameservers)),
-        ("reserved", list(&subnet.reserved)),
-    ])
-}
-
-fn check_subnet(subnet: &Subnet) -> Result<(), Refusal> {
-    let net = subnet.net;
-    if net != net.trunc() {
-        return Err(Refusal::invalid("net", format!("{net} has host bits set; write {}", net.trunc())));
-    }
-    let useful = match net {
-        IpNet::V4(net) => (8..=30).contains(&net.prefix_len()),
-        IpNet::V6(net) => (32..=126).contains(&net.prefix_len()),
-    };
-    if !useful {
-        let problem =
-            format!("{net} cannot be handed out from: a prefix has 8 to 30 bits for IPv4, 32 to 126 for IPv6");
-        return Err(Refusal::invalid("net", problem));
-    }
-    if !is_unicast(net.network()) || !is_unicast(net.broadcast()) {
-        return Err(Refusal::invalid("net", format!("{net} is not for hosts; take a unicast prefix")));
-    }
-    if let Some(gateway) = subnet.gateway {
-        let link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let inside = usable(net).contains(gateway) || (link_local && matches!(net, IpNet::V6(_)));
-        if !inside {
-            return Err(Refusal::invalid("gateway", format!("{gateway} is not a host's address within {net}")));
-        }
-    }
-    for range in &subnet.reserved {
-        if !net.contains(&range.first) || !net.contains(&range.last) || range.first > range.last {
-            return Err(Refusal::invalid("reserved", format!("{range} is not within {net}")));
-        }
-    }
-    if subnet.reserved.len() > LIST_LIMIT || subnet.nameservers.len() > 16 {
-        return Err(Refusal::invalid("reserved", "a subnet has at most 64 reserved ranges and 16 nameservers"));
-    }
-    if let Some(not_one) = subnet.nameservers.iter().find(|a| !is_unicast(**a)) {
-        return Err(Refusal::invalid("nameservers", format!("{not_one} cannot be a nameserver's address")));
-    }
-    Ok(())
-}
-
-fn is_unicast(address: IpAddr) -> bool {
-    let special = match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0 || v4.octets()[0] >= 240,
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    !special && !address.is_loopback() && !address.is_multicast() && !address.is_unspecified()
-}
-
-/// How full a subnet is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// Handed out.
-    pub taken: u128,
-    /// Could be handed out now.
-    pub free: u128,
-}
-
-/// Counts a subnet's addresses.
-pub fn usage(state: &State, subnet: &Subnet) -> Usage {
-    let (mut kept, mut from) = (0, to_number(usable(subnet.net).first));
-    let last = to_number(usable(subnet.net).last);
-    for range in withheld(subnet) {
-        let first = to_number(range.first).max(from);
-        let end = to_number(range.last).min(last);
-        if first <= end {
-            kept += end - first + 1;
-            from = end + 1;
-        }
-    }
-    let taken = taken(state, subnet).count() as u128;
-    let all = last - to_number(usable(subnet.net).first) + 1;
-    Usage { taken, free: all.saturating_sub(kept).saturating_sub(taken) }
-}
-
-/// Takes the lowest free address of `family` at a location. Subnets are used in the order of their prefixes.
+/// Takes the lowest free address of `family` at a location, for a pool the lowest free block where the subnet says so.
+/// Subnets are used in the order of their prefixes.
 ///
 /// Errors: [`Refusal::Exhausted`], also where no subnet of that family is declared there.
 pub fn take(
@@ -200,23 +49,100 @@ pub fn take(
     family: Family,
     holder: AddressHolder,
 ) -> Result<(Address, Subnet), Refusal> {
-    let state = draft.state();
-    let free = subnets(state, location, family).find_map(|s| lowest_free(state, s).map(|at| (at, s.clone())));
-    let Some((address, subnet)) = free else {
-        let declared = subnets(state, location, family).count();
-        let why = if declared == 0 {
-            format!("no {family} subnet is declared at {location}")
-        } else {
-            format!("every {family} address at {location} is handed out ({declared} subnets)")
-        };
-        return Err(Refusal::Exhausted(why));
+    let declared: Vec<Subnet> = subnets(draft.state(), location, family).cloned().collect();
+    if declared.is_empty() {
+        return Err(Refusal::Exhausted(format!("no {family} subnet is declared at {location}")));
+    }
+    take_of(draft, &format!("at {location}"), &declared, holder)
+}
+
+/// Gives a machine an address of its own, for as long as an operator wants: for its configuration. Asking again is answered
+/// with the address that it has.
+///
+/// Errors: no such machine or subnet; one that is leased, retired or not in; another location's; none free.
+pub fn assign(draft: &mut Draft, id: MachineId, net: IpNet) -> Result<Address, Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    let subnet = draft.need::<Subnet>(&net)?;
+    match machine.lifecycle {
+        Lifecycle::Available => {}
+        Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => {
+            let why = format!("{} is leased, and has the addresses of its lease", machine.name);
+            return Err(Refusal::Conflict(why));
+        }
+        Lifecycle::Pending | Lifecycle::Rejected | Lifecycle::Retired => {
+            return Err(Refusal::Conflict(format!("{} is not in; approve it first", machine.name)));
+        }
+    }
+    if machine.location != subnet.location {
+        let at = if machine.location.is_empty() { "no location" } else { &machine.location };
+        return Err(Refusal::invalid(
+            "subnet",
+            format!("{net} is at {}, and {} at {at}", subnet.location, machine.name),
+        ));
+    }
+    let holder = AddressHolder::Assigned { machine: id };
+    if let Some(has) = recorded(draft.state(), &subnet).find(|address| address.holder == holder) {
+        return Ok(has.clone());
+    }
+    take_of(draft, &format!("of {net}"), &[subnet], holder).map(|(address, _)| address)
+}
+
+/// From the first of these subnets that has one. `of` is how an error calls them.
+fn take_of(
+    draft: &mut Draft,
+    of: &str,
+    subnets: &[Subnet],
+    holder: AddressHolder,
+) -> Result<(Address, Subnet), Refusal> {
+    let (state, now) = (draft.state(), draft.now_unix_ms());
+    let reach = match &holder {
+        AddressHolder::Assigned { .. } => Reach::Local,
+        _ => Reach::Public,
     };
-    let record =
-        Address { block: IpNet::from(address), subnet: subnet.net, holder, since_unix_ms: draft.now_unix_ms() };
-    draft.audit("address.taken", address, Facts::none(), holder_facts(&record.holder));
-    draft.event("address.taken", address, format!("{address} of {} is handed out", subnet.net));
+    let length = |subnet: &Subnet| match (&holder, subnet.block) {
+        (AddressHolder::Pool { .. }, Some(length)) => length,
+        _ => subnet.net.max_prefix_len(),
+    };
+    let lowest = |subnet: &Subnet| free::lowest(state, subnet, reach, length(subnet), now);
+    let Some((block, subnet)) = subnets.iter().find_map(|subnet| Some((lowest(subnet)?, subnet.clone()))) else {
+        return Err(Refusal::Exhausted(none_free(state, of, subnets, reach, now)));
+    };
+    // Quarantines that have ended are only records by now.
+    let over: Vec<IpNet> = recorded(state, &subnet)
+        .filter(|old| is_over(old, now) && (block.contains(&old.block) || old.block.contains(&block)))
+        .map(|old| old.block)
+        .collect();
+    for block in over {
+        draft.delete::<Address>(&block);
+    }
+    let record = Address { block, subnet: subnet.net, holder, since_unix_ms: now };
+    draft.audit("address.taken", name(block), Facts::none(), holder_facts(&record.holder));
+    draft.event("address.taken", name(block), format!("{} of {} is handed out", name(block), subnet.net));
     draft.put(record.clone());
     Ok((record, subnet))
+}
+
+fn none_free(state: &State, of: &str, subnets: &[Subnet], reach: Reach, now_unix_ms: u64) -> String {
+    let family = subnets.first().map_or(Family::V4, |subnet| Family::of(subnet.net.addr()));
+    let what = match (reach, subnets.iter().any(|subnet| !subnet.nat.is_empty())) {
+        (Reach::Public, true) => "that stands for a public one ",
+        (Reach::Local, true) => "that stands for no public one ",
+        (_, false) => "",
+    };
+    let ends: Vec<u64> = subnets
+        .iter()
+        .flat_map(|subnet| free::held(state, subnet, now_unix_ms))
+        .filter_map(|address| match address.holder {
+            AddressHolder::Quarantine { until_unix_ms } => Some(until_unix_ms),
+            _ => None,
+        })
+        .collect();
+    let soon = ends.iter().min().map(|first| {
+        let wait = first.saturating_sub(now_unix_ms).div_ceil(1000);
+        format!("; {} in quarantine, the first one for {wait} s more", counted(ends.len(), "address"))
+    });
+    let declared = counted(subnets.len(), "subnet");
+    format!("every {family} address {what}{of} is handed out ({declared}){}", soon.unwrap_or_default())
 }
 
 /// Whether a subnet of this family is declared at a location.
@@ -224,14 +150,44 @@ pub fn is_offered(state: &State, location: &str, family: Family) -> bool {
     subnets(state, location, family).next().is_some()
 }
 
-/// Gives an address back. Nothing happens where nobody has it.
+/// How many machines could be given an address of each family that is offered at a location; 0 where none is.
+pub fn room(state: &State, location: &str, now_unix_ms: u64) -> u128 {
+    let free = |family| {
+        let count = |subnet| free::count(state, subnet, Reach::Public, now_unix_ms);
+        let mut subnets = subnets(state, location, family).peekable();
+        subnets.peek().is_some().then(|| subnets.map(count).fold(0, u128::saturating_add))
+    };
+    [Family::V4, Family::V6].into_iter().filter_map(free).min().unwrap_or(0)
+}
+
+/// What is held under an address: the block that begins with it.
+pub fn beginning(state: &State, address: IpAddr) -> impl Iterator<Item = &Address> {
+    state.addresses.after(&before(address)).take_while(move |held| held.block.addr() == address)
+}
+
+/// Gives an address back, into quarantine. Nothing happens where nobody has it.
 pub fn release(draft: &mut Draft, block: IpNet) {
-    if let Some(address) = draft.get::<Address>(&block) {
-        let before = holder_facts(&address.holder);
-        draft.audit("address.released", block.addr(), before, Facts::none());
-        draft.event("address.released", block.addr(), format!("{} is free again", block.addr()));
-        draft.delete::<Address>(&block);
+    let Some(address) = draft.get::<Address>(&block).cloned() else { return };
+    if matches!(address.holder, AddressHolder::Quarantine { .. }) {
+        return;
     }
+    let now = draft.now_unix_ms();
+    let quarantine_s = draft.get::<Subnet>(&address.subnet).map_or(0, |subnet| subnet.quarantine_s);
+    draft.audit("address.released", name(block), holder_facts(&address.holder), Facts::none());
+    if quarantine_s == 0 {
+        draft.event("address.released", name(block), format!("{} is free again", name(block)));
+        draft.delete::<Address>(&block);
+    } else {
+        let text = format!("{} was given back, and is free again in {quarantine_s} s", name(block));
+        draft.event("address.released", name(block), text);
+        let holder = AddressHolder::Quarantine { until_unix_ms: now.saturating_add(u64::from(quarantine_s) * 1000) };
+        draft.put(Address { holder, since_unix_ms: now, ..address });
+    }
+}
+
+/// A single address without its length, a block with it.
+fn name(block: IpNet) -> String {
+    if block.prefix_len() == block.max_prefix_len() { block.addr().to_string() } else { block.to_string() }
 }
 
 /// Who has an address, for the audit log. The name of its handing-out is left out: whoever knows it may give it back.
@@ -243,19 +199,31 @@ fn holder_facts(holder: &AddressHolder) -> Facts {
         AddressHolder::Pool { hub, pool, lease, .. } => {
             Facts::of([("hub", hub.clone()), ("pool", pool.clone()), ("lease", lease.clone())])
         }
+        AddressHolder::Assigned { machine } => Facts::one("machine", machine),
+        AddressHolder::Quarantine { until_unix_ms } => Facts::one("quarantine-until-unix-ms", until_unix_ms),
     }
 }
 
-/// Gives back what a machine has for itself.
+/// Gives back what a machine has for itself by a lease.
 pub fn release_machine(draft: &mut Draft, id: MachineId) {
-    let held = |a: &&Address| matches!(a.holder, AddressHolder::Machine { machine, .. } if machine == id);
-    let blocks: Vec<IpNet> = draft.state().addresses.iter().filter(held).map(|a| a.block).collect();
+    release_all(draft, |holder| matches!(holder, AddressHolder::Machine { machine, .. } if *machine == id));
+}
+
+/// Gives back what operators assigned to a machine.
+pub fn release_assigned(draft: &mut Draft, id: MachineId) {
+    release_all(draft, |holder| matches!(holder, AddressHolder::Assigned { machine } if *machine == id));
+}
+
+fn release_all(draft: &mut Draft, is_meant: impl Fn(&AddressHolder) -> bool) {
+    let meant = draft.state().addresses.iter().filter(|address| is_meant(&address.holder));
+    let blocks: Vec<IpNet> = meant.map(|address| address.block).collect();
     for block in blocks {
         release(draft, block);
     }
 }
 
-/// Gives back, at an operator's word, what a pool of Cycle's holds.
+/// Gives back, at an operator's word, what a pool of Cycle's holds or what was assigned to a machine; ends the quarantine of
+/// what was given back.
 ///
 /// Errors: nobody has it; a machine has it for itself and gives it back when its lease ends.
 pub fn reclaim(draft: &mut Draft, block: IpNet) -> Result<(), Refusal> {
@@ -264,8 +232,14 @@ pub fn reclaim(draft: &mut Draft, block: IpNet) -> Result<(), Refusal> {
         AddressHolder::Machine { lease, .. } => {
             Err(Refusal::Conflict(format!("{block} belongs to a machine of lease {lease}; it is freed when that ends")))
         }
-        AddressHolder::Pool { .. } => {
+        AddressHolder::Pool { .. } | AddressHolder::Assigned { .. } => {
             release(draft, block);
+            Ok(())
+        }
+        AddressHolder::Quarantine { .. } => {
+            draft.audit("address.freed", name(block), holder_facts(&address.holder), Facts::none());
+            draft.event("address.freed", name(block), format!("{} is out of quarantine and free", name(block)));
+            draft.delete::<Address>(&block);
             Ok(())
         }
     }
@@ -275,100 +249,15 @@ fn subnets<'a>(state: &'a State, location: &str, family: Family) -> impl Iterato
     state.subnets.iter().filter(move |s| s.location == location && Family::of(s.net.addr()) == family)
 }
 
-/// What is handed out of a subnet, in order.
-fn taken<'a>(state: &'a State, subnet: &Subnet) -> impl Iterator<Item = &'a Address> + use<'a> {
-    let net = subnet.net;
-    // Before every block within the subnet: same address, shorter prefix.
-    let before = match net {
-        IpNet::V4(net) => IpNet::V4(Ipv4Net::new(net.addr(), 0).unwrap_or(net)),
-        IpNet::V6(net) => IpNet::V6(Ipv6Net::new(net.addr(), 0).unwrap_or(net)),
-    };
-    state.addresses.after(&before).take_while(move |a| net.contains(&a.block))
-}
-
-/// The addresses of a prefix that hosts can have: not the network's own, and for IPv4 not the broadcast address.
-/// IPv6 has no broadcast, but its lowest address is every router's (RFC 4291, 2.6.1).
-fn usable(net: IpNet) -> AddressRange {
-    let (first, last) = (to_number(net.network()), to_number(net.broadcast()));
-    match net {
-        IpNet::V4(_) => AddressRange { first: to_address(net, first + 1), last: to_address(net, last - 1) },
-        IpNet::V6(_) => AddressRange { first: to_address(net, first + 1), last: net.broadcast() },
-    }
-}
-
-impl AddressRange {
-    fn contains(&self, address: IpAddr) -> bool {
-        self.first.is_ipv4() == address.is_ipv4() && self.first <= address && address <= self.last
-    }
-}
-
-/// What is never handed out of a subnet, by the first address.
-fn withheld(subnet: &Subnet) -> Vec<AddressRange> {
-    let gateway = subnet.gateway.filter(|a| subnet.net.contains(a)).map(|a| AddressRange { first: a, last: a });
-    let mut ranges: Vec<AddressRange> = subnet.reserved.iter().copied().chain(gateway).collect();
-    ranges.sort_by_key(|range| range.first);
-    ranges
-}
-
-fn lowest_free(state: &State, subnet: &Subnet) -> Option<IpAddr> {
-    let AddressRange { first, last } = usable(subnet.net);
-    let (mut at, last) = (to_number(first), to_number(last));
-    let mut withheld = withheld(subnet).into_iter().peekable();
-    let mut taken = taken(state, subnet).peekable();
-    while at <= last {
-        if let Some(range) = withheld.next_if(|range| to_number(range.first) <= at) {
-            at = at.max(to_number(range.last) + 1);
-        } else if let Some(held) = taken.next_if(|held| to_number(held.block.network()) <= at) {
-            at = at.max(to_number(held.block.broadcast()) + 1);
-        } else {
-            return Some(to_address(subnet.net, at));
-        }
-    }
-    None
-}
-
-/// Addresses as numbers; no prefix that can be declared ends in the highest one, so `+ 1` stays in range.
-fn to_number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
-
-fn to_address(net: IpNet, number: u128) -> IpAddr {
-    match net {
-        IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(number as u32)),
-        IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(number)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::free::{Usage, usage};
+    use super::super::subnet::add as add_subnet;
+    use super::super::subnet::tests::{paired, pool, site, subnet};
     use super::*;
     use crate::fleet::draft::tests::draft;
-    use crate::fleet::record::Location;
-
-    fn site(draft: &mut Draft) {
-        for code in ["ber1", "ham1"] {
-            let location = Location { code: code.into(), ..Location::default() };
-            location::put(draft, location).expect("a location");
-        }
-    }
-
-    fn subnet(net: &str, gateway: &str, reserved: &[&str]) -> Subnet {
-        Subnet {
-            net: net.parse().expect("a prefix"),
-            location: "ber1".into(),
-            gateway: gateway.parse().ok(),
-            nameservers: Vec::new(),
-            reserved: reserved.iter().map(|r| r.parse().expect("a range")).collect(),
-        }
-    }
-
-    fn pool(name: &str) -> AddressHolder {
-        let assignment = format!("a{name}");
-        AddressHolder::Pool { hub: "acme".into(), pool: name.into(), lease: "l".into(), assignment }
-    }
+    use crate::fleet::enrollment::tests::enrolled;
+    use crate::fleet::machine;
 
     fn take_all(draft: &mut Draft, family: Family) -> Vec<String> {
         std::iter::from_fn(|| take(draft, "ber1", family, pool("p")).ok()).map(|(a, _)| a.block.to_string()).collect()
@@ -382,10 +271,9 @@ mod tests {
         add_subnet(&mut draft, subnet("203.0.113.0/28", "203.0.113.7", &reserved)).expect("added");
         let last: Vec<u8> = vec![1, 3, 6, 8, 9, 10, 11, 14];
         let expected: Vec<String> = last.iter().map(|n| format!("203.0.113.{n}/32")).collect();
-        let record = draft.state().subnets.iter().next().cloned().expect("there");
-        assert_eq!(usage(draft.state(), &record), Usage { taken: 0, free: 8 });
+        assert_eq!(count(&draft), Usage { taken: 0, quarantined: 0, free: 8 });
         assert_eq!(take_all(&mut draft, Family::V4), expected);
-        assert_eq!(usage(draft.state(), &record), Usage { taken: 8, free: 0 });
+        assert_eq!(count(&draft), Usage { taken: 8, quarantined: 0, free: 0 });
         assert!(matches!(take(&mut draft, "ber1", Family::V4, pool("p")), Err(Refusal::Exhausted(_))));
         release(&mut draft, "203.0.113.9/32".parse().expect("a block"));
         release(&mut draft, "203.0.113.9/32".parse().expect("a block"));
@@ -398,8 +286,8 @@ mod tests {
         let mut draft = draft();
         site(&mut draft);
         let reserved = ["192.0.2.0-192.0.2.3", "192.0.2.2-192.0.2.5", "192.0.2.3", "192.0.2.6-192.0.2.7"];
-        let record = add_subnet(&mut draft, subnet("192.0.2.0/29", "192.0.2.1", &reserved)).expect("added");
-        assert_eq!(usage(draft.state(), &record), Usage { taken: 0, free: 0 });
+        add_subnet(&mut draft, subnet("192.0.2.0/29", "192.0.2.1", &reserved)).expect("added");
+        assert_eq!(count(&draft), Usage { taken: 0, quarantined: 0, free: 0 });
         assert_eq!(take_all(&mut draft, Family::V4), [""; 0]);
     }
 
@@ -428,65 +316,163 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_subnet_that_overlaps_or_is_not_sound_is_refused_with_its_field() {
-        let mut draft = draft();
-        site(&mut draft);
-        add_subnet(&mut draft, subnet("203.0.113.0/28", "203.0.113.1", &[])).expect("added");
-        for net in ["203.0.113.0/28", "203.0.113.8/29", "203.0.112.0/23"] {
-            assert!(matches!(add_subnet(&mut draft, subnet(net, "", &[])), Err(Refusal::Conflict(_))), "{net}");
-        }
-        let cases = [
-            (subnet("192.0.2.1/24", "", &[]), "net"),
-            (subnet("192.0.2.0/31", "", &[]), "net"),
-            (subnet("0.0.0.0/8", "", &[]), "net"),
-            (subnet("127.0.0.0/8", "", &[]), "net"),
-            (subnet("224.0.0.0/24", "", &[]), "net"),
-            (subnet("255.255.255.0/24", "", &[]), "net"),
-            (subnet("fe80::/64", "", &[]), "net"),
-            (subnet("2001:db8::/127", "", &[]), "net"),
-            (subnet("192.0.2.0/24", "192.0.3.1", &[]), "gateway"),
-            (subnet("192.0.2.0/24", "192.0.2.0", &[]), "gateway"),
-            (subnet("192.0.2.0/24", "192.0.2.255", &[]), "gateway"),
-            (subnet("192.0.2.0/24", "2001:db8::1", &[]), "gateway"),
-            (subnet("192.0.2.0/24", "", &["192.0.3.1"]), "reserved"),
-            (subnet("192.0.2.0/24", "", &["2001:db8::1"]), "reserved"),
-        ];
-        for (subnet, field) in cases {
-            let text = format!("{subnet:?}");
-            let refusal = add_subnet(&mut draft, subnet);
-            assert!(matches!(&refusal, Err(Refusal::Invalid { field: f, .. }) if f == field), "{text}: {refusal:?}");
-        }
-        let nowhere = Subnet { location: "nowhere".into(), ..subnet("192.0.2.0/24", "", &[]) };
-        assert!(matches!(add_subnet(&mut draft, nowhere), Err(Refusal::Invalid { field, .. }) if field == "location"));
-        assert_eq!(draft.state().subnets.len(), 1);
+    /// Of the only subnet.
+    fn count(draft: &Draft) -> Usage {
+        usage(draft.state(), draft.state().subnets.iter().next().expect("a subnet"), draft.now_unix_ms())
+    }
+
+    fn block(text: &str) -> IpNet {
+        text.parse().expect("a block")
     }
 
     #[test]
-    fn a_subnet_leaves_only_when_nothing_is_handed_out_from_it() {
+    fn what_was_given_back_is_nobodys_until_its_quarantine_ends() {
         let mut draft = draft();
         site(&mut draft);
-        let net = add_subnet(&mut draft, subnet("192.0.2.0/30", "", &[])).expect("added").net;
-        let (address, _) = take(&mut draft, "ber1", Family::V4, pool("p")).expect("free");
-        assert!(matches!(remove_subnet(&mut draft, net), Err(Refusal::Conflict(_))));
-        reclaim(&mut draft, address.block).expect("reclaimed");
-        assert!(matches!(reclaim(&mut draft, address.block), Err(Refusal::NotFound { .. })));
-        remove_subnet(&mut draft, net).expect("removed");
-        assert!(matches!(remove_subnet(&mut draft, net), Err(Refusal::NotFound { .. })));
+        let subnet = Subnet { quarantine_s: 60, ..subnet("192.0.2.0/29", "192.0.2.1", &[]) };
+        add_subnet(&mut draft, subnet).expect("added");
+        assert_eq!(take_all(&mut draft, Family::V4).len(), 5);
+        release(&mut draft, block("192.0.2.3/32"));
+        draft.advance_ms(20_000);
+        // Giving it back once more makes it no longer.
+        release(&mut draft, block("192.0.2.3/32"));
+        release(&mut draft, block("192.0.2.2/32"));
+        assert_eq!(count(&draft), Usage { taken: 3, quarantined: 2, free: 0 });
+        let Err(Refusal::Exhausted(why)) = take(&mut draft, "ber1", Family::V4, pool("p")) else {
+            panic!("it was handed out")
+        };
+        assert_eq!(
+            why,
+            "every IPv4 address at ber1 is handed out (1 subnet); 2 addresses in quarantine, the first one for 40 s more"
+        );
+        draft.advance_ms(39_999);
+        assert!(take(&mut draft, "ber1", Family::V4, pool("p")).is_err());
+        draft.advance_ms(1);
+        assert_eq!(count(&draft), Usage { taken: 3, quarantined: 1, free: 1 });
+        assert_eq!(take_all(&mut draft, Family::V4), ["192.0.2.3/32"]);
+        // An operator does not have to wait.
+        reclaim(&mut draft, block("192.0.2.2/32")).expect("freed");
+        assert_eq!(take_all(&mut draft, Family::V4), ["192.0.2.2/32"]);
+        assert_eq!(draft.state().addresses.len(), 5);
     }
 
     #[test]
-    fn a_range_reads_what_it_writes_and_nothing_else() {
-        for (text, shown) in [
-            ("192.0.2.1", "192.0.2.1"),
-            ("192.0.2.1 - 192.0.2.9", "192.0.2.1-192.0.2.9"),
-            ("192.0.2.8/30", "192.0.2.8-192.0.2.11"),
-            ("2001:db8::1-2001:db8::2", "2001:db8::1-2001:db8::2"),
-        ] {
-            assert_eq!(text.parse::<AddressRange>().map(|r| r.to_string()).as_deref(), Ok(shown));
+    fn pools_get_blocks_of_ipv6_where_the_subnet_says_so_and_machines_single_addresses_between_them() {
+        let mut draft = draft();
+        site(&mut draft);
+        let six = Subnet { block: Some(121), quarantine_s: 60, ..subnet("2001:db8:1::/118", "2001:db8:1::1", &[]) };
+        add_subnet(&mut draft, six).expect("added");
+        let machine = || AddressHolder::Machine { machine: MachineId::from_bytes([1; 16]), lease: "l".into() };
+        let taken = |draft: &mut Draft, holder| {
+            take(draft, "ber1", Family::V6, holder).map(|(address, _)| address.block.to_string()).unwrap_or_default()
+        };
+        assert_eq!(taken(&mut draft, machine()), "2001:db8:1::2/128");
+        // The first block has the gateway in it.
+        assert_eq!(taken(&mut draft, pool("a")), "2001:db8:1::80/121");
+        assert_eq!(taken(&mut draft, pool("b")), "2001:db8:1::100/121");
+        release(&mut draft, block("2001:db8:1::80/121"));
+        assert_eq!(taken(&mut draft, pool("c")), "2001:db8:1::180/121");
+        assert_eq!(count(&draft), Usage { taken: 257, quarantined: 128, free: 1024 - 2 - 257 - 128 });
+        // What is left of a quarantine goes where a part of it is handed out.
+        draft.advance_ms(60_000);
+        for _ in 0..125 {
+            taken(&mut draft, machine());
         }
-        for text in ["", "-", "192.0.2.9-192.0.2.1", "192.0.2.1-2001:db8::1", "a-b", "192.0.2.1-", "192.0.2.0/33"] {
-            assert!(text.parse::<AddressRange>().is_err(), "{text}");
+        assert_eq!(taken(&mut draft, machine()), "2001:db8:1::80/128");
+        assert!(draft.state().addresses.get(&block("2001:db8:1::80/121")).is_none());
+        assert_eq!(taken(&mut draft, pool("d")), "2001:db8:1::200/121");
+    }
+
+    #[test]
+    fn where_pairs_are_declared_leases_and_pools_get_those_and_operators_the_others() {
+        let mut draft = draft();
+        site(&mut draft);
+        let pairs = ["10.0.0.5=203.0.113.77", "10.0.0.8/30=198.51.100.8/30"];
+        let net = add_subnet(&mut draft, paired("10.0.0.0/28", &pairs)).expect("added").net;
+        assert_eq!(room(draft.state(), "ber1", draft.now_unix_ms()), 5);
+        let all: Vec<String> = ["5", "8", "9", "10", "11"].iter().map(|n| format!("10.0.0.{n}/32")).collect();
+        assert_eq!(take_all(&mut draft, Family::V4), all);
+        assert_eq!(room(draft.state(), "ber1", draft.now_unix_ms()), 0);
+        let Err(Refusal::Exhausted(why)) = take(&mut draft, "ber1", Family::V4, pool("p")) else {
+            panic!("it was handed out")
+        };
+        assert_eq!(why, "every IPv4 address that stands for a public one at ber1 is handed out (1 subnet)");
+        let id = enrolled(&mut draft, muster_protocol::enroll::Identity::default());
+        machine::approve(&mut draft, id).expect("approved");
+        assert_eq!(assign(&mut draft, id, net).map(|a| a.block.to_string()).as_deref(), Ok("10.0.0.1/32"));
+    }
+
+    #[test]
+    fn what_is_assigned_to_a_machine_is_one_address_of_a_subnet_until_it_is_taken_back_or_the_machine_retired() {
+        let mut draft = draft();
+        site(&mut draft);
+        let near = add_subnet(&mut draft, subnet("192.0.2.0/30", "", &[])).expect("added").net;
+        let far = Subnet { location: "ham1".into(), ..subnet("198.51.100.0/30", "", &[]) };
+        let far = add_subnet(&mut draft, far).expect("added").net;
+        let identity = |n| muster_protocol::enroll::Identity {
+            macs: vec![muster_protocol::Mac::from_bytes([2, 0, 0, 0, 0, n])],
+            ..Default::default()
+        };
+        let [a, b, c] = [1, 2, 3].map(|n| enrolled(&mut draft, identity(n)));
+        assert!(matches!(assign(&mut draft, a, near), Err(Refusal::Conflict(_))), "it is not in");
+        for id in [a, b, c] {
+            machine::approve(&mut draft, id).expect("approved");
+        }
+        assert!(matches!(assign(&mut draft, a, far), Err(Refusal::Invalid { field, .. }) if field == "subnet"));
+        let first = assign(&mut draft, a, near).expect("assigned");
+        assert_eq!(assign(&mut draft, a, near).as_ref(), Ok(&first));
+        let second = assign(&mut draft, b, near).expect("assigned");
+        assert_ne!(first.block, second.block);
+        assert!(matches!(assign(&mut draft, c, near), Err(Refusal::Exhausted(why)) if why.contains("of 192.0.2.0/30")));
+        reclaim(&mut draft, first.block).expect("taken back");
+        assert_eq!(assign(&mut draft, c, near).map(|address| address.block), Ok(first.block));
+        machine::retire(&mut draft, b).expect("retired");
+        assert_eq!(assign(&mut draft, a, near).map(|address| address.block), Ok(second.block));
+    }
+
+    proptest::proptest! {
+        /// Against the plain way: every address looked at by itself.
+        #[test]
+        fn counting_and_finding_agree_with_looking_at_every_address(
+            reserved in proptest::collection::vec((0_u8..64, 0_u8..64), 0..4),
+            pairs in proptest::collection::btree_set(0_u8..16, 0..4),
+            gateway in proptest::option::of(1_u8..63),
+            held in proptest::collection::btree_set(1_u8..63, 0..40),
+        ) {
+            let mut draft = draft();
+            site(&mut draft);
+            let at = |n: u8| format!("192.0.2.{n}");
+            let reserved: Vec<String> =
+                reserved.iter().map(|(a, b)| format!("{}-{}", at(*a.min(b)), at(*a.max(b)))).collect();
+            let pairs: Vec<String> =
+                pairs.iter().map(|n| format!("{}/30=203.0.113.{}/30", at(n * 4), n * 4)).collect();
+            let mut wanted = subnet("192.0.2.0/26", "", &reserved.iter().map(String::as_str).collect::<Vec<_>>());
+            wanted.nat = paired("192.0.2.0/26", &pairs.iter().map(String::as_str).collect::<Vec<_>>()).nat;
+            wanted.gateway = gateway.and_then(|n| at(n).parse().ok());
+            add_subnet(&mut draft, wanted.clone()).expect("added");
+            for n in held {
+                let block = block(&format!("{}/32", at(n)));
+                draft.put(Address { block, subnet: wanted.net, holder: pool("p"), since_unix_ms: 0 });
+            }
+            let (state, now) = (draft.state(), draft.now_unix_ms());
+            let single = |n: u8| at(n).parse::<IpAddr>().expect("an address");
+            let is_free = |n: &u8| {
+                let ip = single(*n);
+                Some(ip) != wanted.gateway
+                    && !wanted.reserved.iter().any(|range| range.first <= ip && ip <= range.last)
+                    && state.addresses.get(&IpNet::from(ip)).is_none()
+            };
+            let translated = |n: &u8| wanted.nat.iter().any(|pair| pair.private.contains(&single(*n)));
+            let free: Vec<u8> = (1..63).filter(is_free).collect();
+            proptest::prop_assert_eq!(usage(state, &wanted, now).free, free.len() as u128);
+            for (reach, fits) in [
+                (Reach::Public, free.iter().filter(|n| wanted.nat.is_empty() || translated(n)).collect::<Vec<_>>()),
+                (Reach::Local, free.iter().filter(|n| !translated(n)).collect()),
+            ] {
+                proptest::prop_assert_eq!(free::count(state, &wanted, reach, now), fits.len() as u128);
+                let lowest = free::lowest(state, &wanted, reach, 32, now).map(|block| block.addr());
+                proptest::prop_assert_eq!(lowest, fits.first().map(|n| single(**n)));
+            }
         }
     }
 }

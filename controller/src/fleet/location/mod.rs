@@ -1,7 +1,9 @@
 //! Locations: the sites that machines stand at.
 
 pub mod address;
+pub mod free;
 pub mod pool;
+pub mod subnet;
 
 use super::draft::cut;
 use std::collections::BTreeSet;

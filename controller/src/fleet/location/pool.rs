@@ -50,7 +50,7 @@ fn find(draft: &Draft, order: &PoolOrder) -> Option<Address> {
         AddressHolder::Pool { hub, pool, .. } => {
             *hub == order.hub && *pool == order.pool && Family::of(address.block.addr()) == order.family
         }
-        AddressHolder::Machine { .. } => false,
+        AddressHolder::Machine { .. } | AddressHolder::Assigned { .. } | AddressHolder::Quarantine { .. } => false,
     };
     if order.pool.is_empty() { None } else { draft.state().addresses.iter().find(same).cloned() }
 }

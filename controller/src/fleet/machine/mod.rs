@@ -17,7 +17,7 @@ use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 use super::lease::primary;
 use super::operation::{self, confirmed, outcome, proven};
 use super::record::{DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind};
-use super::{Draft, Facts, Refusal, State, enrollment, lease};
+use super::{Draft, Facts, Refusal, State, address, enrollment, lease};
 
 /// Of a desired state that is stored: how it came out must have room beside it in one record.
 const DESIRED_LIMIT: usize = crate::store::VALUE_LIMIT - 2048;
@@ -162,6 +162,7 @@ pub fn retire(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
             confirmed::forget(draft, id);
             let open: Vec<_> = draft.state().unfinished(id).map(|operation| operation.id).collect();
             open.into_iter().try_for_each(|o| operation::refused(draft, o, "the machine was retired"))?;
+            address::release_assigned(draft, id);
             move_to(draft, machine, Lifecycle::Retired, "machine.retired", "was retired")
         }
     }

@@ -26,7 +26,7 @@ impl<'s> Values<'s> {
     pub fn new(state: &'s State) -> Self {
         let mut addresses: HashMap<_, Vec<_>> = HashMap::new();
         for record in state.addresses.iter() {
-            if let AddressHolder::Machine { machine, .. } = &record.holder
+            if let AddressHolder::Machine { machine, .. } | AddressHolder::Assigned { machine } = &record.holder
                 && let Some(subnet) = state.subnets.get(&record.subnet)
             {
                 addresses.entry(*machine).or_default().push((record.block.addr(), subnet));
@@ -116,6 +116,7 @@ fn address((address, subnet): &(IpAddr, &Subnet)) -> Value {
     let nameservers: Vec<String> = subnet.nameservers.iter().map(ToString::to_string).collect();
     known([
         ("address", Some(json!(address.to_string()))),
+        ("public", Some(json!(subnet.public(*address).to_string()))),
         ("cidr", Some(json!(format!("{address}/{}", subnet.net.prefix_len())))),
         ("prefix", Some(json!(subnet.net.prefix_len()))),
         ("family", Some(json!(if address.is_ipv4() { 4 } else { 6 }))),

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::api::http::when::span_ms;
+use crate::api::http::when::seconds;
 use crate::cli::client::{Client, object, or_null};
 use crate::cli::error::CliError;
 use crate::cli::show::text;
@@ -41,10 +41,6 @@ pub struct Pace {
     /// Of a rollout: machines that may fail after the first wave before it stops [default: 0]
     #[arg(long, value_name = "N", conflicts_with = "machine")]
     max_failures: Option<u32>,
-}
-
-fn seconds(text: &str) -> Result<u64, String> {
-    span_ms(text).map(|ms| ms / 1000).ok_or_else(|| "write a span like 30s, 5m or 1h".to_owned())
 }
 
 impl Selection {
