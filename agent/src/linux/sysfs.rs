@@ -1,6 +1,6 @@
 //! Reading the small files of /sys and /proc.
 //!
-//! Called by `disks` and `inventory`, always below a root that tests choose. What cannot be read is absent: a driver
+//! Called by `disks`, `inventory` and `tools`, always below a root that tests choose. What cannot be read is absent: a driver
 //! may answer an attribute with an error, and a disk may be pulled between two looks.
 
 use std::fs;
@@ -23,6 +23,14 @@ pub fn number<T: std::str::FromStr>(path: impl AsRef<Path>) -> Option<T> {
 pub fn hex(path: impl AsRef<Path>) -> Option<u16> {
     let text = text(path)?;
     u16::from_str_radix(text.strip_prefix("0x").unwrap_or(&text), 16).ok()
+}
+
+/// A line of `/proc/meminfo` in bytes, by its name with the colon; 0 where it does not say.
+pub fn memory(root: &Path, name: &str) -> u64 {
+    let table = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+    let line = table.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map_or(0, |kib| kib.saturating_mul(1024))
 }
 
 /// The last component of what a symbolic link points to: `driver` links name the driver so.
@@ -67,5 +75,19 @@ mod tests {
             assert_eq!(names(folder.path()), sorted);
         }
         assert_eq!(names("/nonexistent"), [""; 0]);
+    }
+
+    #[test]
+    fn memory_is_read_from_the_kernels_table() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("proc")).expect("made");
+        let is = |table: &str, bytes: u64| {
+            fs::write(folder.path().join("proc/meminfo"), table).expect("written");
+            assert_eq!(memory(folder.path(), "MemAvailable:"), bytes, "{table}");
+        };
+        is("MemTotal:         175832 kB\nMemFree:   1 kB\nMemAvailable:     102400 kB\n", 100 << 20);
+        is(&format!("MemAvailable: {} kB\n", u64::MAX), u64::MAX);
+        is("nonsense", 0);
+        assert_eq!(memory(Path::new("/nonexistent"), "MemTotal:"), 0);
     }
 }

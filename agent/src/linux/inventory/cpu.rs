@@ -1,4 +1,4 @@
-//! Processors: /proc/cpuinfo for flags, /sys/devices/system/cpu for how they hang together.
+//! Processors: /proc/cpuinfo for model and flags, /sys/devices/system/cpu for how they hang together.
 //!
 //! Called by `inventory`.
 
@@ -9,6 +9,7 @@ use std::path::Path;
 use muster_protocol::inventory::Cpu;
 
 use crate::linux::sysfs;
+use crate::linux::text::clean;
 
 /// Flags that someone chooses machines by, sorted.
 const FLAGS: [&str; 26] = [
@@ -40,15 +41,14 @@ const FLAGS: [&str; 26] = [
     "x2apic",
 ];
 
-/// Processors that are running. `model` is what the caller found out already.
-pub(super) fn cpu(root: &Path, model: &str) -> Cpu {
+/// Processors that are running.
+pub(super) fn cpu(root: &Path) -> Cpu {
     let cpuinfo = fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
     let values = |key: &str| -> Vec<&str> {
         let pairs = cpuinfo.lines().filter_map(|line| line.split_once(':'));
         pairs.filter(|(k, _)| k.trim() == key).map(|(_, value)| value.trim()).collect()
     };
-    let has: BTreeSet<&str> =
-        values("flags").first().map(|flags| flags.split_whitespace().collect()).unwrap_or_default();
+    let has: Vec<&str> = values("flags").first().map(|flags| flags.split_whitespace().collect()).unwrap_or_default();
 
     let folder = root.join("sys/devices/system/cpu");
     let (mut packages, mut cores, mut threads) = (BTreeSet::new(), BTreeSet::new(), 0_usize);
@@ -69,11 +69,11 @@ pub(super) fn cpu(root: &Path, model: &str) -> Cpu {
     }
     let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
     Cpu {
-        model: model.to_owned(),
+        model: values("model name").first().map(|model| clean(model)).unwrap_or_default(),
         sockets: count(packages.len()),
         cores: count(cores.len()),
         threads: count(threads),
-        flags: FLAGS.iter().filter(|flag| has.contains(*flag)).map(|&flag| flag.to_owned()).collect(),
+        flags: FLAGS.iter().filter(|flag| has.contains(flag)).map(|&flag| flag.to_owned()).collect(),
     }
 }
 

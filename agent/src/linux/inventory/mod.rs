@@ -16,17 +16,15 @@ use std::path::Path;
 use muster_protocol::DiskId;
 use muster_protocol::enroll::{IDENTITY_DISKS, Identity, Tpm, shows};
 use muster_protocol::inventory::{Attachment, Disk, FirmwareKind, Inventory, Memory, Software};
-use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
 
 use self::nics::Links;
 use crate::linux::storage::disks;
 use crate::linux::sysfs;
-use crate::linux::text::clean;
 use smbios::Tables;
 
 /// Everything that this machine's kernel and firmware tell now.
 pub fn read() -> Inventory {
-    gather(Path::new("/"), &Host::now(), &links())
+    gather(Path::new("/"), &links())
 }
 
 /// What this machine can say of itself before any driver but its NIC's is loaded, but for its TPM.
@@ -34,30 +32,12 @@ pub fn identity() -> Identity {
     identify(Path::new("/"), &links())
 }
 
-/// What sysinfo knows of the running kernel, which has no other root.
-struct Host {
-    cpu_model: String,
-    memory_bytes: u64,
-}
-
-impl Host {
-    fn now() -> Self {
-        let Ok(mut system) = System::new() else {
-            return Self { cpu_model: String::new(), memory_bytes: 0 };
-        };
-        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        system.refresh_cpu_list(CpuRefreshKind::nothing());
-        let cpu_model = system.cpus().first().map(|cpu| clean(cpu.brand())).unwrap_or_default();
-        Self { cpu_model, memory_bytes: system.total_memory() }
-    }
-}
-
 fn links() -> Links {
     // Without netlink, sysfs still tells which NICs there are.
     Links::read().unwrap_or_default()
 }
 
-fn gather(root: &Path, host: &Host, links: &Links) -> Inventory {
+fn gather(root: &Path, links: &Links) -> Inventory {
     let Tables { system, mut firmware, dimms } = tables(root);
     if root.join("sys/firmware/efi").exists() {
         firmware.kind = FirmwareKind::Uefi;
@@ -65,8 +45,8 @@ fn gather(root: &Path, host: &Host, links: &Links) -> Inventory {
     Inventory {
         system,
         firmware,
-        cpu: cpu::cpu(root, &host.cpu_model),
-        memory: Memory { total_bytes: host.memory_bytes, dimms },
+        cpu: cpu::cpu(root),
+        memory: Memory { total_bytes: sysfs::memory(root, "MemTotal:"), dimms },
         disks: disks::list(root),
         arrays: disks::arrays(root),
         nics: nics::nics(root, links),

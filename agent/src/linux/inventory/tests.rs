@@ -50,11 +50,11 @@ impl Tree {
     }
 
     fn disks(&self) -> Vec<Disk> {
-        gather(self.root(), &Host { cpu_model: String::new(), memory_bytes: 0 }, &Links::default()).disks
+        gather(self.root(), &Links::default()).disks
     }
 
     fn inventory(&self, links: &Links) -> Inventory {
-        gather(self.root(), &Host { cpu_model: "QEMU Virtual CPU".into(), memory_bytes: 1 << 30 }, links)
+        gather(self.root(), links)
     }
 }
 
@@ -309,7 +309,7 @@ fn sockets_cores_and_threads_are_counted_apart() {
     tree.file("sys/devices/system/cpu/cpu8/online", "0\n").file("sys/devices/system/cpu/cpufreq/x", "");
     tree.file(
         "proc/cpuinfo",
-        "processor\t: 0\nmodel name\t: X\nflags\t\t: fpu vmx aes avx2 vme sha_ni\n\nprocessor\t: 1\nflags\t: svm\n",
+        "processor\t: 0\nmodel name\t: QEMU Virtual CPU\nflags\t\t: fpu vmx aes avx2 vme sha_ni\n\nprocessor\t: 1\nflags\t: svm\n",
     );
     let cpu = tree.inventory(&Links::default()).cpu;
     assert_eq!((cpu.sockets, cpu.cores, cpu.threads), (2, 4, 8));

@@ -15,7 +15,7 @@ use rustix::ioctl::{self, IntegerSetter, Setter, ioctl};
 use rustix::mount::{MountFlags, mount};
 
 use super::{MOUNTED, are_here};
-use crate::linux::modules;
+use crate::linux::{modules, sysfs};
 use crate::machine::MachineError;
 use crate::plan::Tools;
 
@@ -35,19 +35,12 @@ pub fn look() -> Tools {
     let pinned = fs::read_to_string(Path::new("/").join(tools::PATH)).ok().and_then(|text| text.parse().ok());
     match pinned {
         Some(pinned) if !are_here() => {
-            let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-            Tools::Away { pinned, free_bytes: available(&meminfo) }
+            // What programs may take before something else has to go, by proc_meminfo(5).
+            Tools::Away { pinned, free_bytes: sysfs::memory(Path::new("/"), "MemAvailable:") }
         }
         // Of an image that pins none, what there is has to do.
         Some(_) | None => Tools::Here,
     }
-}
-
-/// What programs may take before something else has to go, by proc_meminfo(5).
-fn available(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) << 10
 }
 
 /// Keeps bytes of it. Those at 0 begin it anew.
@@ -198,12 +191,5 @@ mod tests {
         }
         let error = checked(&path, &pinned).expect_err("another one").to_string();
         assert!(error.contains("they have 0 bytes") && error.contains("muster image build"), "{error}");
-    }
-
-    #[test]
-    fn what_is_available_is_read_from_the_kernels_table() {
-        let table = "MemTotal:         175832 kB\nMemFree:   1 kB\nMemAvailable:     102400 kB\n";
-        assert_eq!(available(table), 100 << 20);
-        assert_eq!(available("nonsense"), 0);
     }
 }
