@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
+use ring::error::{KeyRejected, Unspecified};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
@@ -35,36 +35,28 @@ pub fn provider() -> CryptoProvider {
 }
 
 /// A new private key, PKCS#8 in DER. Errors: no random numbers.
-pub fn new_key() -> Result<Vec<u8>, rcgen::Error> {
+pub fn new_key() -> Result<Vec<u8>, Unspecified> {
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new());
-    Ok(key.map_err(|_| rcgen::Error::RingUnspecified)?.as_ref().to_vec())
+    Ok(key?.as_ref().to_vec())
 }
 
-/// Signs what rcgen makes.
+/// Signs with ECDSA and SHA-256.
 pub struct Signer(EcdsaKeyPair);
 
 impl Signer {
     /// Errors: this is no key that [`new_key`] has made.
-    pub fn new(key: &[u8]) -> Result<Self, rcgen::Error> {
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key, &SystemRandom::new());
-        key.map(Self).map_err(|error| rcgen::Error::RingKeyRejected(error.to_string()))
+    pub fn new(key: &[u8]) -> Result<Self, KeyRejected> {
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key, &SystemRandom::new()).map(Self)
     }
-}
 
-impl PublicKeyData for Signer {
-    fn der_bytes(&self) -> &[u8] {
+    /// The public key: an uncompressed point of 65 bytes (SEC 1, section 2.3.3).
+    pub fn point(&self) -> &[u8] {
         self.0.public_key().as_ref()
     }
 
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ECDSA_P256_SHA256
-    }
-}
-
-impl rcgen::SigningKey for Signer {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature = self.0.sign(&SystemRandom::new(), message);
-        Ok(signature.map_err(|_| rcgen::Error::RingUnspecified)?.as_ref().to_vec())
+    /// The signature in DER. Errors: no random numbers.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Unspecified> {
+        Ok(self.0.sign(&SystemRandom::new(), message)?.as_ref().to_vec())
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use muster_protocol::{Digest, MachineId};
-use rcgen::CertificateParams;
+use ring::error::{KeyRejected, Unspecified};
 use serde::{Deserialize, Serialize};
 
 use super::crypto::{self, Signer};
@@ -18,6 +18,19 @@ const NAME: &str = "identity";
 
 /// Between attempts to renew a certificate: the shortest and the longest pause, before jitter.
 const RENEW_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+// Of DER: X.690, section 8.
+const SEQUENCE: u8 = 0x30;
+const BIT_STRING: u8 = 0x03;
+
+/// A P-256 public key up to its point (RFC 5480, section 2): SubjectPublicKeyInfo with id-ecPublicKey and secp256r1.
+const P256_KEY: [u8; 26] = [
+    SEQUENCE, 89, SEQUENCE, 19, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7,
+    BIT_STRING, 66, 0,
+];
+
+/// The algorithm ecdsa-with-SHA256 (RFC 5758, section 3.2).
+const ECDSA_WITH_SHA256: [u8; 12] = [SEQUENCE, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 
 /// Key and certificate of an enrolled agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +54,12 @@ enum Kept {
 /// Why there is no key, request or certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// No random numbers, or a key that does not read back.
+    /// No random numbers.
     #[error("could not make a key or sign with it")]
-    Key(#[from] rcgen::Error),
+    Key,
+    /// A key that does not read back.
+    #[error("could not read a key that was made before: {0}")]
+    Kept(KeyRejected),
     /// The controller's answer holds no certificate that can be read.
     #[error("the controller sent a certificate that cannot be read")]
     Certificate,
@@ -51,12 +67,21 @@ pub enum IdentityError {
 
 /// A new ECDSA P-256 key, PKCS#8 in DER.
 pub fn new_key() -> Result<Vec<u8>, IdentityError> {
-    Ok(crypto::new_key()?)
+    crypto::new_key().map_err(no_random)
 }
 
-/// A certificate signing request for this key, in DER. Its subject says nothing: the controller decides who this is.
+/// A certificate signing request for this key, in DER (RFC 2986, section 4). Its subject says nothing: the controller
+/// decides who this is.
 pub fn signing_request(key: &[u8]) -> Result<Vec<u8>, IdentityError> {
-    Ok(CertificateParams::default().serialize_request(&Signer::new(key)?)?.der().to_vec())
+    let signer = Signer::new(key).map_err(IdentityError::Kept)?;
+    let (version, subject, attributes) = ([2, 1, 0], [SEQUENCE, 0], [0xa0, 0]);
+    let asked = wrapped(SEQUENCE, &[&version, &subject, &P256_KEY, signer.point(), &attributes]);
+    let signature = signer.sign(&asked).map_err(no_random)?;
+    Ok(wrapped(SEQUENCE, &[&asked, &ECDSA_WITH_SHA256, &wrapped(BIT_STRING, &[&[0], &signature])]))
+}
+
+fn no_random(Unspecified: Unspecified) -> IdentityError {
+    IdentityError::Key
 }
 
 impl Credentials {
@@ -121,11 +146,18 @@ impl Credentials {
     }
 }
 
+/// One DER element of less than 256 bytes.
+fn wrapped(tag: u8, contents: &[&[u8]]) -> Vec<u8> {
+    let contents = contents.concat();
+    let length = u8::try_from(contents.len()).expect("nothing is longer in a signing request for P-256");
+    let head = if length < 128 { vec![tag, length] } else { vec![tag, 0x81, length] };
+    [head, contents].concat()
+}
+
 /// When a certificate begins and ends, since 1970 UTC (RFC 5280, section 4.1.2.5). `None` for anything malformed.
 ///
 /// The whole of X.509 that an agent must read: rustls judges certificates but does not say when they end.
 fn validity(certificate: &[u8]) -> Option<(Duration, Duration)> {
-    const SEQUENCE: u8 = 0x30;
     let (_, certificate, _) = element(certificate).filter(|(tag, ..)| *tag == SEQUENCE)?;
     let (_, mut rest, _) = element(certificate).filter(|(tag, ..)| *tag == SEQUENCE)?;
     // [0] version (absent in version 1), serialNumber, signature, issuer come before it.
@@ -180,13 +212,15 @@ fn time(tag: u8, text: &[u8]) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair, PublicKeyData};
+
     use super::*;
 
     fn certificate(key: &[u8], from: (i32, u8, u8), to: (i32, u8, u8)) -> Vec<u8> {
         let mut params = CertificateParams::default();
         params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
         params.not_after = rcgen::date_time_ymd(to.0, to.1, to.2);
-        params.self_signed(&Signer::new(key).expect("a key")).expect("signed").der().to_vec()
+        params.self_signed(&KeyPair::try_from(key).expect("a key")).expect("signed").der().to_vec()
     }
 
     #[test]
@@ -281,8 +315,14 @@ mod tests {
 
     #[test]
     fn a_signing_request_is_made_of_the_key_alone() {
-        let key = new_key().expect("a key");
-        assert!(signing_request(&key).expect("a request").len() < 512);
-        assert!(signing_request(b"no key").is_err());
+        for _ in 0..20 {
+            let key = new_key().expect("a key");
+            let request = signing_request(&key).expect("a request");
+            // What reads it checks its signature too.
+            let read = CertificateSigningRequestParams::from_der(&request.into()).expect("reads");
+            assert_eq!(read.public_key.der_bytes(), Signer::new(&key).expect("a key").point());
+            assert_eq!(read.params.distinguished_name.iter().count(), 0);
+        }
+        assert!(matches!(signing_request(b"no key"), Err(IdentityError::Kept(_))));
     }
 }
