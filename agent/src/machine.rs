@@ -4,6 +4,7 @@
 //! Methods block; `reconcile` and `session` run them where blocking is allowed.
 //! Nothing here decides anything: plans are made in `plan`, from data to data.
 
+use std::any::Any;
 use std::io::{self, Read};
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -142,7 +143,13 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&dyn Machine) -> T + Send + 'static,
 ) -> T {
     let machine = machine.clone();
-    match tokio::task::spawn_blocking(move || work(&*machine)).await {
+    let value = erased(Box::new(move || Box::new(work(&*machine)))).await;
+    *value.downcast().expect("it is what the work gave")
+}
+
+/// Tasks are compiled anew for every type of work, more than a kilobyte each time: there is one type here.
+async fn erased(work: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>) -> Box<dyn Any + Send> {
+    match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
