@@ -3,7 +3,6 @@
 //! Written by `reconcile` (progress, work, proof), the inventory loop and `dial`; told by whichever session is up.
 //! It holds states, not messages: what changed twice is told once, and what was never acknowledged is told again.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -311,9 +310,9 @@ impl Outbox {
         }
     }
 
-    /// Operations and where they stand, for the console.
-    pub fn works(&self) -> BTreeMap<OperationId, &Work> {
-        self.work.iter().map(|(id, work, _)| (*id, work)).collect()
+    /// Where operations stand, for the console.
+    pub fn works(&self) -> impl Iterator<Item = &Work> {
+        self.work.iter().map(|(_, work, _)| work)
     }
 }
 
@@ -423,7 +422,7 @@ mod tests {
         for n in 0..100 {
             outbox.set_work(OperationId::from_bytes([n; 16]), Work::Done { receipts: Vec::new() });
         }
-        assert_eq!(outbox.works().len(), REMEMBERED_WORK);
+        assert_eq!(outbox.works().count(), REMEMBERED_WORK);
         assert!(outbox.work(&OperationId::from_bytes([99; 16])).is_some());
     }
 }

@@ -1,9 +1,10 @@
 //! Sorts short lists, in few bytes.
 //!
-//! The standard library's sort is compiled anew for every type, 10 kB each time, to be quick with millions of items.
-//! Nothing in the agent has more than some hundreds: an insertion sort is quick enough and a few hundred bytes.
+//! The standard library's sort is compiled anew for every type, 3 kB and more each time, to be quick with millions of
+//! items. Nothing in the agent has more than some hundreds: an insertion sort is quick enough and a few hundred bytes.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// Sorts; equal items keep their order. Quadratic.
 pub fn short<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
@@ -14,6 +15,13 @@ pub fn short<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
             at -= 1;
         }
     }
+}
+
+/// A map of few entries, of which later ones replace equal ones before them: what `collect` gives, which sorts first.
+pub fn map<K: Ord, V>(entries: impl IntoIterator<Item = (K, V)>) -> BTreeMap<K, V> {
+    let mut map = BTreeMap::new();
+    map.extend(entries);
+    map
 }
 
 #[cfg(test)]

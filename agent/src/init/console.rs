@@ -123,7 +123,7 @@ pub fn page(status: &Status, outbox: &Outbox, controllers: &str) -> String {
             line("Broken", &format!("generation {generation} failed and could not be undone: {why}"));
         }
     }
-    for work in outbox.works().into_values() {
+    for work in outbox.works() {
         match work {
             Work::Running { step, .. } => line("Working", step),
             Work::Done { receipts } => match receipts.len() {
@@ -166,8 +166,8 @@ fn is_link_local(address: IpAddr) -> bool {
 
 fn write(page: &str) {
     let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
-    let mut names: BTreeSet<&str> = active.split_whitespace().collect();
-    names.extend(["tty0", "ttyS0"]);
+    let mut names = BTreeSet::new();
+    names.extend(active.split_whitespace().chain(["tty0", "ttyS0"]));
     for name in names {
         // A serial line that nobody reads must not hold the agent up, and none must become its terminal.
         let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits() as i32;

@@ -17,6 +17,7 @@ use muster_protocol::observed::{
 use super::stack::{LUKS_BYTES, array_bytes, extents, pool_extents, short, volume_extents};
 use super::step::{Before, Carries, Device, Group, Over, Slot, Step, Target};
 use super::{Header, find, in_words};
+use crate::sort;
 
 /// Disks, and what stands on them, with all that it carries whether it runs or not.
 #[derive(Debug, Clone, Default)]
@@ -197,8 +198,8 @@ impl Model {
     fn free_name(&self, prefix: &str) -> String {
         let Layers { arrays, volumes, opened, .. } = &self.layers;
         let taken = arrays.iter().map(|array| &array.array.name).chain(volumes.iter().map(|volume| &volume.device));
-        let taken: BTreeSet<&String> = taken.chain(opened.iter().map(|opened| &opened.device)).collect();
-        (0..).map(|i| format!("{prefix}{i}")).find(|name| !taken.contains(name)).unwrap_or_default()
+        let taken = taken.chain(opened.iter().map(|opened| &opened.device));
+        (0..).map(|i| format!("{prefix}{i}")).find(|name| !taken.clone().any(|taken| taken == name)).unwrap_or_default()
     }
 
     /// What stood on devices that carry something else now is no more.
@@ -382,7 +383,7 @@ fn change_table(step: &Step, model: &mut Model, random: [u8; 16]) {
         }
         _ => {}
     }
-    disk.partitions.sort_by_key(|p| p.number);
+    sort::short(&mut disk.partitions, |a, b| a.number.cmp(&b.number));
 }
 
 fn make_array(model: &mut Model, array: &Target, level: RaidLevel, members: &[Over], spares: u16, random: [u8; 16]) {
@@ -517,7 +518,7 @@ fn change_volume(step: &Step, model: &mut Model, random: [u8; 16]) {
         device,
         contents: (kind != "thin-pool").then_some(Contents::Blank),
     });
-    model.layers.volumes.sort_by(|a, b| (a.group, &a.name).cmp(&(b.group, &b.name)));
+    sort::short(&mut model.layers.volumes, |a, b| (a.group, &a.name).cmp(&(b.group, &b.name)));
 }
 
 fn lvm_id(random: [u8; 16], salt: usize) -> LvmId {

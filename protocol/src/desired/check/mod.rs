@@ -13,11 +13,14 @@ const LOOPBACK: &str = "lo";
 
 pub(super) fn check(network: &Network, problems: &mut Problems) {
     problems.at_most("network", network.links.len(), 256);
-    let by_id: BTreeMap<&str, &Link> = network.links.iter().map(|link| (link.id.as_str(), link)).collect();
+    // One by one here and below: `collect` would sort first, with code of its own for every type.
+    let mut by_id = BTreeMap::new();
+    by_id.extend(network.links.iter().map(|link| (link.id.as_str(), link)));
     let mut seen = Seen { names: fixed_names(network), ..Seen::default() };
     let addresses =
         network.links.iter().flat_map(|link| link.settings.addresses.iter().map(move |net| (net.addr(), link)));
-    let own: BTreeMap<IpAddr, &str> = addresses.map(|(address, link)| (address, link.id.as_str())).collect();
+    let mut own = BTreeMap::new();
+    own.extend(addresses.map(|(address, link)| (address, link.id.as_str())));
     for link in &network.links {
         let field = format!("network.{}.{}", link.section(), link.id);
         if !seen.ids.insert(&link.id) {
@@ -65,7 +68,9 @@ fn fixed_names(network: &Network) -> BTreeSet<&str> {
         LinkKind::Ethernet(Ethernet { select, .. }) => select.is_by_id(),
         LinkKind::Bond(_) | LinkKind::Bridge(_) | LinkKind::Vlan { .. } => true,
     };
-    network.links.iter().filter(|link| name(link)).map(|link| link.id.as_str()).collect()
+    let mut names = BTreeSet::new();
+    names.extend(network.links.iter().filter(|link| name(link)).map(|link| link.id.as_str()));
+    names
 }
 
 fn check_machine(network: &Network, problems: &mut Problems) {

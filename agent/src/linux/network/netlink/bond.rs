@@ -11,6 +11,7 @@ use muster_protocol::observed::Bond;
 use super::address::ip;
 use super::link;
 use super::wire::{Request, attribute, attributes, u32_at};
+use crate::sort;
 
 const IFLA_BOND_MODE: u16 = 1;
 const IFLA_BOND_ARP_IP_TARGET: u16 = 8;
@@ -60,7 +61,7 @@ pub(super) fn decode(data: &[u8]) -> Option<Bond> {
                 IpAddr::V6(_) => None,
             })
             .collect(),
-        options: known.filter_map(|option| Some((option, value(option)?))).collect(),
+        options: sort::map(known.filter_map(|option| Some((option, value(option)?)))),
     })
 }
 

@@ -7,6 +7,7 @@ use muster_protocol::observed::Bridge;
 
 use super::link;
 use super::wire::{Request, attribute, u16_at, u32_at};
+use crate::sort;
 
 const IFLA_BR_PRIORITY: u16 = 6;
 const IFLA_BR_TOPOLOGY_CHANGE: u16 = 14;
@@ -42,7 +43,7 @@ pub(super) fn decode(data: &[u8]) -> Bridge {
         (value, BridgeOption::Stp) => u32_at(value, 0).map(|stp| stp.min(1)),
         (value, _) => u32_at(value, 0),
     };
-    Bridge { options: BridgeOption::ALL.into_iter().filter_map(|option| Some((option, value(option)?))).collect() }
+    Bridge { options: sort::map(BridgeOption::ALL.into_iter().filter_map(|option| Some((option, value(option)?)))) }
 }
 
 /// What a bridge has noted of its port.

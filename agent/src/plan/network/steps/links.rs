@@ -6,6 +6,7 @@ use muster_protocol::observed::{self, Admin, Link, LinkKind};
 use super::{Half, Planner};
 use crate::plan::network::target::{KindTarget, LinkTarget};
 use crate::plan::network::{Change, Family, NewLink, Step, needs_a_new_bond};
+use crate::sort;
 
 /// A name that a NIC has while others exchange theirs.
 const SPARE_NAME: &str = "muster-spare";
@@ -228,7 +229,8 @@ impl<'a> Planner<'a> {
                 let mut options: Vec<(BondOption, u32)> = target.options.iter().map(|(o, v)| (*o, *v)).collect();
                 // One way of watching ports ends before the other begins.
                 let watches = |option| matches!(option, BondOption::MiiMonitorInterval | BondOption::ArpInterval);
-                options.sort_by_key(|(option, value)| (!(watches(*option) && *value == 0), *option));
+                let key = |(option, value): &(BondOption, u32)| (!(watches(*option) && *value == 0), *option);
+                sort::short(&mut options, |a, b| key(a).cmp(&key(b)));
                 let is = |option: &BondOption, value: &u32| bond.options.get(option) == Some(value);
                 let interval = BondOption::MiiMonitorInterval;
                 let beats = target.options.get(&interval).is_none_or(|value| is(&interval, value));

@@ -14,6 +14,7 @@ use super::{BondTarget, KindTarget, LinkTarget, PortTarget, Target, below, can_b
 use crate::plan::Impossible;
 use crate::plan::network::resolvers::in_force;
 use crate::plan::network::{ETHERNET_MTU, Past, Route, as_kept, metric_in_force};
+use crate::sort;
 
 /// The metric of the routes that the kernel makes for prefixes of IPv6 (include/net/ip6_route.h, IP6_RT_PRIO_ADDRCONF).
 const KERNELS_METRIC: u32 = 256;
@@ -272,11 +273,11 @@ fn kind(entry: &Link, placed: &[Placed<'_>]) -> Result<KindTarget, Impossible> {
 
 fn bond_options(bond: &Bond) -> BTreeMap<BondOption, u32> {
     let known = BondOption::ALL.into_iter().filter(|option| option.is_of(bond.mode));
-    known.map(|option| (option, bond.option(option))).collect()
+    sort::map(known.map(|option| (option, bond.option(option))))
 }
 
 fn bridge_options(bridge: &Bridge) -> BTreeMap<BridgeOption, u32> {
-    BridgeOption::ALL.into_iter().map(|option| (option, bridge.option(option))).collect()
+    sort::map(BridgeOption::ALL.into_iter().map(|option| (option, bridge.option(option))))
 }
 
 /// What is said of a link's MTU: a bond's port has the bond's, and a bond that of its ports where it says nothing. A NIC of

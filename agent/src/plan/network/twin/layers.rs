@@ -6,6 +6,7 @@ use muster_protocol::observed::{Admin, Bond, Bridge, Dhcp, Link, LinkKind, Port}
 
 use super::{Done, Twin};
 use crate::plan::network::{Family, NewLink, needs_a_new_bond};
+use crate::sort;
 
 /// What a new bond or bridge has.
 const MTU: u32 = 1500;
@@ -23,7 +24,7 @@ impl Twin {
             NewLink::Bridge => {
                 // The kernel's default is no spanning tree.
                 let value = |option: BridgeOption| if option == BridgeOption::Stp { 0 } else { option.default_value() };
-                let options = BridgeOption::ALL.into_iter().map(|option| (option, value(option))).collect();
+                let options = sort::map(BridgeOption::ALL.into_iter().map(|option| (option, value(option))));
                 (LinkKind::Bridge(Box::new(Bridge { options })), MTU)
             }
         };
@@ -281,7 +282,7 @@ fn new_bond(mode: BondMode) -> Bond {
         option => option.default_in(&said),
     };
     let known = BondOption::ALL.into_iter().filter(|option| option.is_of(mode));
-    Bond { mode, options: known.map(|option| (option, value(option))).collect(), ..Bond::default() }
+    Bond { mode, options: sort::map(known.map(|option| (option, value(option)))), ..Bond::default() }
 }
 
 /// Whether a link's driver takes an MTU.

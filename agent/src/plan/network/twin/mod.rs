@@ -17,6 +17,7 @@ use muster_protocol::observed::{Address, Admin, Dhcp, Lease, Link, LinkKind, Net
 
 use super::resolvers::{fixed_part, in_force, leases, ntp_in_force};
 use super::{Change, Family, Route as NamedRoute};
+use crate::sort;
 use leases::Withheld;
 pub(super) use leases::used;
 
@@ -121,10 +122,10 @@ impl Twin {
     pub fn apply(&mut self, change: &Change) -> Result<(), Refused> {
         self.act(change).map_err(|why| Refused { action: change.action(), why })?;
         for link in &mut self.network.links {
-            link.addresses.sort();
-            link.neighbors.sort();
+            sort::short(&mut link.addresses, Ord::cmp);
+            sort::short(&mut link.neighbors, Ord::cmp);
         }
-        self.network.rules.sort();
+        sort::short(&mut self.network.rules, Ord::cmp);
         self.settle_mtus();
         self.settle_carriers();
         let brought = Brought::of(&self.network);

@@ -8,6 +8,7 @@ use muster_protocol::observed::{Array, Contents, Disk, Layers, MemberState, Open
 use super::super::choose::Chosen;
 use super::super::line;
 use super::super::step::{Device, Group, Slot, Target};
+use crate::sort;
 
 /// How many layers may stand on each other; a ring of devices cannot be, and is not followed for ever.
 const DEPTH: usize = 16;
@@ -89,7 +90,7 @@ impl<'a> Ground<'a> {
     pub(super) fn beneath(&self, name: &str) -> Vec<usize> {
         let mut found = Vec::new();
         self.collect_beneath(name, DEPTH, &mut found);
-        found.sort_unstable();
+        sort::short(&mut found, Ord::cmp);
         found.dedup();
         found
     }
@@ -137,7 +138,7 @@ impl<'a> Ground<'a> {
                 }
             }
         }
-        found.sort_unstable();
+        sort::short(&mut found, Ord::cmp);
         found.dedup();
         found
     }
@@ -145,7 +146,7 @@ impl<'a> Ground<'a> {
     /// These disks as steps name them.
     pub(super) fn ids(&self, disks: &[usize]) -> Vec<DiskId> {
         let mut ids: Vec<DiskId> = disks.iter().filter_map(|at| self.id(self.disks.get(*at)?)).collect();
-        ids.sort();
+        sort::short(&mut ids, Ord::cmp);
         ids.dedup();
         ids
     }

@@ -18,6 +18,7 @@ use muster_protocol::observed::{Contents, RaidMember, md_uuid};
 use super::choose::Missing;
 use super::step::{Carries, Over, Step, Target, take_out};
 use super::{Impossible, in_words, line};
+use crate::sort;
 use ground::Upper;
 
 pub(super) use ground::{Ground, short};
@@ -292,7 +293,7 @@ fn words(ground: &Ground<'_>, node: &Node<'_>) -> String {
 /// The disks beneath devices, each once.
 fn disks_of<'n, 'a: 'n>(nodes: impl IntoIterator<Item = &'n Node<'a>>) -> Vec<DiskId> {
     let mut disks: Vec<DiskId> = nodes.into_iter().flat_map(|node| node.target.disks.clone()).collect();
-    disks.sort();
+    sort::short(&mut disks, Ord::cmp);
     disks.dedup();
     disks
 }

@@ -13,6 +13,7 @@ use muster_protocol::{Digest, DiskId};
 use serde::Serialize;
 
 use super::{Header, Written, size};
+use crate::sort;
 
 /// One thing to do to disks, or to what stands on them. Carries what the plan saw, so that whoever writes can look again first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -550,7 +551,7 @@ impl Step {
             }
         };
         disks.extend(self.also());
-        disks.sort();
+        sort::short(&mut disks, Ord::cmp);
         disks.dedup();
         disks
     }
