@@ -159,6 +159,7 @@ impl Agent {
                 () = sleep(pace) => {}
             }
             controller = self.look().await;
+            self.reconciler.look_at_limits().await;
             looks += 1;
         }
     }

@@ -59,6 +59,11 @@ pub trait Machine: Send + Sync + 'static {
     /// What of the leases that are kept is not in force although nobody gave it up.
     fn lost(&self) -> Result<Vec<Lost>, MachineError>;
 
+    /// The agent's own limits of disks that are not in force as they were set.
+    fn lost_limits(&self) -> Vec<observed::Limit> {
+        Vec::new()
+    }
+
     /// Does one step. Idempotent: a step that is done already changes nothing.
     fn apply_network(&self, step: &plan::network::Step) -> Result<(), MachineError>;
 

@@ -46,6 +46,8 @@ struct World {
     storage: Model,
     mounts: Vec<TreeMount>,
     limits: Vec<Limit>,
+    /// Those that the agent has set.
+    own_limits: Vec<Limit>,
     wire: Wire,
     faults: Faults,
     powered: Vec<PowerAction>,
@@ -135,6 +137,7 @@ impl SimMachine {
             storage: Model::new(vec![disk('a'), disk('b')]),
             mounts: Vec::new(),
             limits: Vec::new(),
+            own_limits: Vec::new(),
             wire: Wire::Magic,
             faults: Faults::default(),
             powered: Vec::new(),
@@ -202,6 +205,11 @@ impl SimMachine {
         let world = &mut *self.world();
         world.storage.reboot();
         (world.mounts, world.limits, world.keys) = <_>::default();
+    }
+
+    /// Somebody takes the limits of its disks away.
+    pub fn unlimit(&self) {
+        self.world().limits.clear();
     }
 
     /// Somebody else changes its network, whom no fault stops.
@@ -418,6 +426,11 @@ impl Machine for SimMachine {
         Ok(world.network.observe().clone())
     }
 
+    fn lost_limits(&self) -> Vec<Limit> {
+        let world = self.world();
+        world.own_limits.iter().filter(|limit| !world.limits.contains(limit)).cloned().collect()
+    }
+
     fn changes(&self) -> Result<Arc<Notify>, MachineError> {
         Ok(self.world().notice.clone())
     }
@@ -450,6 +463,7 @@ impl Machine for SimMachine {
             apply_to_model(step, &mut world.storage, random);
             apply_to_trees(step, &mut world.mounts);
             apply_to_limits(step, &mut world.limits);
+            apply_to_limits(step, &mut world.own_limits);
         }
         progress(100);
         Ok(())

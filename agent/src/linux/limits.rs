@@ -18,11 +18,18 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// The agent's own limits that are in force.
 pub fn observe(disks: &Disks) -> Vec<Limit> {
-    let in_force = |(disk, cgroup): (DiskId, String)| {
-        let rates = read(&cgroup, &number(disks, &disk).ok()?);
-        (rates != Rates::default()).then_some(Limit { disk, cgroup, rates })
+    let in_force = |limit: Limit| {
+        let rates = read(&limit.cgroup, &number(disks, &limit.disk).ok()?);
+        (rates != Rates::default()).then_some(Limit { rates, ..limit })
     };
     known(disks).into_iter().filter_map(in_force).collect()
+}
+
+/// The agent's own limits that somebody has changed or taken away, as they were set. Of a disk that is gone there is none.
+pub fn lost(disks: &Disks) -> Vec<Limit> {
+    let is_lost =
+        |limit: &Limit| number(disks, &limit.disk).is_ok_and(|device| read(&limit.cgroup, &device) != limit.rates);
+    known(disks).into_iter().filter(is_lost).collect()
 }
 
 /// Sets a limit, makes its cgroup where it is not there, and reads it back. Repeating it changes nothing.
@@ -40,8 +47,8 @@ pub fn set(disks: &Disks, limit: &Limit) -> Result<(), MachineError> {
     }
     // Written down before it is set: a limit of ours is never taken for somebody else's.
     let mut all = known(disks);
-    all.retain(|known| *known != (disk.clone(), cgroup.clone()));
-    all.push((disk.clone(), cgroup.clone()));
+    all.retain(|known| !is_of(known, limit));
+    all.push(limit.clone());
     keep(disks, &all).map_err(failed)?;
     fs::write(folder.join("io.max"), line(&device, rates)).map_err(failed)?;
     match read(cgroup, &device) {
@@ -64,8 +71,12 @@ pub fn unset(disks: &Disks, limit: &Limit) -> Result<(), MachineError> {
         }
     }
     let mut all = known(disks);
-    all.retain(|known| *known != (disk.clone(), cgroup.clone()));
+    all.retain(|known| !is_of(known, limit));
     keep(disks, &all).map_err(failed)
+}
+
+fn is_of(one: &Limit, other: &Limit) -> bool {
+    one.disk == other.disk && one.cgroup == other.cgroup
 }
 
 fn hand_down(at: &Path) -> io::Result<()> {
@@ -98,6 +109,7 @@ fn rates(text: &str, device: &str) -> Rates {
     }
 }
 
+/// One that is written to `io.max`, with a device's number in front.
 fn line(device: &str, rates: &Rates) -> String {
     fn word(rate: Option<u64>) -> String {
         rate.map_or_else(|| "max".to_owned(), |rate| rate.to_string())
@@ -111,18 +123,25 @@ fn file(disks: &Disks) -> PathBuf {
     disks.record().beside("io-limits")
 }
 
-fn known(disks: &Disks) -> Vec<(DiskId, String)> {
+/// A limit a line: the cgroup, and behind a tab the disk and its rates as in `io.max`.
+fn known(disks: &Disks) -> Vec<Limit> {
     let text = fs::read_to_string(file(disks)).unwrap_or_default();
-    let one = |line: &str| line.split_once('\t').and_then(|(group, disk)| Some((disk.parse().ok()?, group.to_owned())));
-    text.lines().filter_map(one).collect()
+    text.lines().filter_map(limit).collect()
 }
 
-fn keep(disks: &Disks, all: &[(DiskId, String)]) -> io::Result<()> {
+fn limit(text: &str) -> Option<Limit> {
+    let (cgroup, line) = text.split_once('\t')?;
+    let (disk, _) = line.split_once(" rbps=")?;
+    Some(Limit { disk: disk.parse().ok()?, cgroup: cgroup.to_owned(), rates: rates(line, disk) })
+}
+
+fn keep(disks: &Disks, all: &[Limit]) -> io::Result<()> {
     let file = file(disks);
     file.parent().map_or(Ok(()), fs::create_dir_all)?;
+    let text = all.iter().map(|limit| format!("{}\t{}\n", limit.cgroup, line(&limit.disk.to_string(), &limit.rates)));
     // Whole or not at all.
     let new = file.with_extension("new");
-    fs::write(&new, all.iter().map(|(disk, group)| format!("{group}\t{disk}\n")).collect::<String>())?;
+    fs::write(&new, text.collect::<String>())?;
     fs::rename(new, file)
 }
 
@@ -137,6 +156,8 @@ mod tests {
         let text = format!("8:16 rbps=5 wbps=max riops=max wiops=max\n{}\n", line("8:0", &all));
         assert_eq!(rates(&text, "8:0"), all);
         assert_eq!(rates(&text, "8:1"), Rates::default(), "8:1 is not the beginning of 8:16");
+        let kept = Limit { disk: "serial:A B".parse().expect("an id"), cgroup: "a/b c".into(), rates: all };
+        assert_eq!(limit(&format!("a/b c\t{}", line("serial:A B", &all))), Some(kept));
         for wrong in ["", "8:0", "8:0 rbps", "8:0 rbps=x wbps=-1", "8:0rbps=5"] {
             assert_eq!(rates(wrong, "8:0"), Rates::default(), "{wrong:?}");
         }

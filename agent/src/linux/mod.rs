@@ -106,6 +106,10 @@ impl Machine for LinuxMachine {
         Ok(Observed { network, disks, layers, mounts, limits, firmware })
     }
 
+    fn lost_limits(&self) -> Vec<observed::Limit> {
+        limits::lost(&storage::disks::Disks::of_this_machine())
+    }
+
     fn observe_network(&self) -> Result<observed::Network, MachineError> {
         self.network.observe()
     }

@@ -1,4 +1,5 @@
-//! Drift: somebody else changed the network. It is seen at once, and repaired or reported.
+//! Drift: somebody else changed the network, or the limits of disks. It is seen, at once where the kernel gives notice of it, and
+//! repaired or reported.
 //!
 //! Called by the reconcile loop while no work changes the network, so that our own changes are none: what counts is how it
 //! differs from what was confirmed, or from what was accepted and asked for no change of it. What a cable, a lease or a router does by itself is
@@ -15,7 +16,7 @@ use std::time::Duration;
 use muster_protocol::desired::Network;
 use muster_protocol::drift::{DIFFERENCES, Drift, DriftEnd, OnDrift};
 use muster_protocol::hello::Progress;
-use muster_protocol::observed;
+use muster_protocol::observed::{self, Limit};
 use muster_protocol::to_agent::Impact;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -25,6 +26,7 @@ use super::{Busy, Reconciler, kept};
 use crate::machine::{Lost, Machine, chain};
 use crate::options::Manage;
 use crate::plan::network::{Change, Past, Step, repair};
+use crate::plan::storage;
 
 /// Where [`Kept`] lies.
 pub const NAME: &str = "drift";
@@ -59,7 +61,7 @@ pub struct Kept {
 
 /// When to look, and how often there was something lately.
 pub struct Watch {
-    /// `None` where nobody listens: then nothing is ever due.
+    /// `None` where the kernel gives no notice.
     changed: Option<Arc<Notify>>,
     /// When to look, where that is known already.
     at: Option<Instant>,
@@ -75,10 +77,12 @@ struct Lately {
     last: Option<Instant>,
 }
 
-/// How the network differs, and what sets it right.
+/// What differs, and what sets it right.
+#[derive(Default)]
 struct Seen {
     differences: Vec<String>,
     steps: Vec<Step>,
+    limits: Vec<Limit>,
 }
 
 impl Watch {
@@ -94,13 +98,18 @@ impl Watch {
 
     /// Waits until it is time to look. Cancel-safe.
     pub async fn due(&mut self, look_again: &Notify) {
-        let Some(changed) = &self.changed else { return pending().await };
+        let changed = async {
+            match &self.changed {
+                Some(changed) => changed.notified().await,
+                None => pending().await,
+            }
+        };
         let at = match self.at {
             Some(at) => at,
             None => {
                 // Cancel-safe: the one that is not taken keeps its notice.
                 tokio::select! {
-                    () = changed.notified() => {}
+                    () = changed => {}
                     () = look_again.notified() => {}
                 }
                 *self.at.insert((Instant::now() + GATHER).max(self.not_before))
@@ -153,6 +162,13 @@ impl Reconciler {
         }
     }
 
+    /// A look at what gives no notice; what differs is looked at as if it did.
+    pub async fn look_at_limits(&self) {
+        if !self.blocking(|machine| machine.lost_limits()).await.is_empty() {
+            self.look_again.notify_one();
+        }
+    }
+
     /// One look between two pieces of work. No configuration is accepted meanwhile: it is planned for what is there afterwards.
     pub(super) async fn look_while_idle(&self, watch: &mut Watch) {
         let _one = self.one_offer.lock().await;
@@ -165,16 +181,17 @@ impl Reconciler {
         self.look_for_drift(watch, self.confirmed_network()).await;
     }
 
-    /// One look, and what it asks for where the network is not as `wanted`. Nobody else may be changing it.
+    /// One look, and what it asks for where the network is not as `wanted`, or a limit not as it was set. Nobody else may be changing
+    /// the network.
     pub(super) async fn look_for_drift(&self, watch: &mut Watch, wanted: Option<Network>) {
         watch.looked();
-        let Some(wanted) = wanted else { return };
+        let wanted = wanted.as_ref();
         let begun = Instant::now();
-        let seen = match self.differs(&wanted).await {
+        let seen = match self.differs(wanted).await {
             Ok(first) if first.differences.is_empty() => first,
             Ok(first) => {
                 sleep(SECOND_LOOK).await;
-                match self.differs(&wanted).await {
+                match self.differs(wanted).await {
                     Ok(mut second) => {
                         let differs = !second.differences.is_empty();
                         second.differences.retain(|difference| first.differences.contains(difference));
@@ -204,8 +221,9 @@ impl Reconciler {
                 }
             }
             OnDrift::Repair => {
-                let failed = self.repair(&wanted, seen.steps).await;
-                let pause = watch.note(&seen.differences);
+                let Seen { differences, steps, limits } = seen;
+                let failed = self.repair(wanted, steps, limits).await;
+                let pause = watch.note(&differences);
                 let end = match failed {
                     Some(why) => DriftEnd::Failed { why },
                     None if watch.is_a_fight() => {
@@ -217,7 +235,7 @@ impl Reconciler {
                 if matches!(end, DriftEnd::Failed { .. } | DriftEnd::Contested { .. }) {
                     watch.at = Some(watch.not_before);
                 }
-                self.tell_drift(seen.differences, end);
+                self.tell_drift(differences, end);
             }
         }
     }
@@ -254,21 +272,34 @@ impl Reconciler {
         }
     }
 
-    async fn differs(&self, wanted: &Network) -> Result<Seen, String> {
-        let seen = self.blocking(|machine| (machine.observe_network(), machine.lost())).await;
-        let observed = seen.0.map_err(|error| chain(&error))?;
-        let lost = seen.1.map_err(|error| chain(&error))?;
-        Ok(judge(wanted, &self.past(&observed), &observed, lost))
+    async fn differs(&self, wanted: Option<&Network>) -> Result<Seen, String> {
+        let mut all = Seen::default();
+        if let Some(wanted) = wanted {
+            let seen = self.blocking(|machine| (machine.observe_network(), machine.lost())).await;
+            let observed = seen.0.map_err(|error| chain(&error))?;
+            let lost = seen.1.map_err(|error| chain(&error))?;
+            all = judge(wanted, &self.past(&observed), &observed, lost);
+        }
+        // A piece of work may be changing them.
+        let is_applying = self.state().busy == Busy::Applying;
+        if !is_applying {
+            all.limits = self.blocking(|machine| machine.lost_limits()).await;
+            all.differences.extend(all.limits.iter().map(|limit| set(limit).describe().action));
+        }
+        Ok(all)
     }
 
-    /// Takes the steps, and reads back. Answers why the network is not as it was confirmed, if it is not.
-    async fn repair(&self, wanted: &Network, steps: Vec<Step>) -> Option<String> {
-        if steps.is_empty() {
+    /// Takes the steps, and reads back. Answers what is not as it should be, if anything is not.
+    async fn repair(&self, wanted: Option<&Network>, steps: Vec<Step>, limits: Vec<Limit>) -> Option<String> {
+        if steps.is_empty() && limits.is_empty() {
             return Some("there is nothing that would set it right".into());
         }
-        let failed = self.blocking(move |machine| take(machine, &steps)).await;
-        // The session may be one that cannot go on.
-        self.outbox.send_modify(|out| out.changes += 1);
+        let changes_network = !steps.is_empty();
+        let failed = self.blocking(move |machine| take(machine, &steps, &limits)).await;
+        if changes_network {
+            // The session may be one that cannot go on.
+            self.outbox.send_modify(|out| out.changes += 1);
+        }
         let deadline = Instant::now() + VERIFY_WITHIN;
         loop {
             let left = match self.differs(wanted).await {
@@ -291,7 +322,7 @@ impl Reconciler {
         if known(&self.state().drift.found) {
             return false;
         }
-        crate::info!("the network was changed by another hand: {}: {end:?}", differences.join("; "));
+        crate::info!("changed by another hand: {}: {end:?}", differences.join("; "));
         self.note_drift(|kept| {
             let number = kept.found.number.saturating_add(1);
             kept.found = Drift { number, differences, end };
@@ -311,7 +342,7 @@ impl Reconciler {
 fn judge(wanted: &Network, past: &Past, observed: &observed::Network, lost: Vec<Lost>) -> Seen {
     let mut steps = match repair(wanted, past, observed) {
         Ok(steps) => steps,
-        Err(impossible) => return Seen { differences: vec![impossible.to_string()], steps: Vec::new() },
+        Err(impossible) => return Seen { differences: vec![impossible.to_string()], ..Seen::default() },
     };
     let mut differences: Vec<String> =
         steps.iter().filter(|step| counts(&step.change, &steps)).map(|step| step.change.action()).collect();
@@ -319,7 +350,7 @@ fn judge(wanted: &Network, past: &Past, observed: &observed::Network, lost: Vec<
         differences.push(lost.action);
         steps.push(Step { change: lost.again, impact: Impact::ControlPath });
     }
-    Seen { differences, steps }
+    Seen { differences, steps, limits: Vec::new() }
 }
 
 /// Whether a step sets right what somebody changed: one that only waits does not, nor one that a lease is needed for.
@@ -337,7 +368,7 @@ fn counts(change: &Change, steps: &[Step]) -> bool {
 }
 
 /// Takes steps, and tells what failed. Then nothing more is taken away: it may be the only way that is left.
-fn take(machine: &dyn Machine, steps: &[Step]) -> Vec<String> {
+fn take(machine: &dyn Machine, steps: &[Step], limits: &[Limit]) -> Vec<String> {
     let mut failed = Vec::new();
     for step in steps {
         let is_taken = match &step.change {
@@ -358,7 +389,16 @@ fn take(machine: &dyn Machine, steps: &[Step]) -> Vec<String> {
             failed.push(format!("{}: {}", step.change.action(), chain(&error)));
         }
     }
+    for step in limits.iter().map(set) {
+        if let Err(error) = machine.apply_storage(&step, &mut |_| {}) {
+            failed.push(format!("{}: {}", step.describe().action, chain(&error)));
+        }
+    }
     failed
+}
+
+fn set(limit: &Limit) -> storage::Step {
+    storage::Step::Limit { limit: limit.clone() }
 }
 
 /// As much as is told.

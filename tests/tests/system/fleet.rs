@@ -270,5 +270,5 @@ fn what_somebody_changes_on_a_machine_is_repaired_or_left_and_its_operator_reads
     until(&controller, ALL_BACK, "what was taken back meanwhile is shown no more", 1, |m| {
         is_online(m) && m.get("drift").is_none()
     })?;
-    told(&controller, 3, "its network is as it was confirmed again")
+    told(&controller, 3, "it is as it was confirmed again")
 }

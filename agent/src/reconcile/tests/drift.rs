@@ -364,3 +364,33 @@ async fn nobody_looks_for_drift_while_a_change_of_the_network_waits_for_its_proo
     assert!(lab.network().links[0].addresses.contains(&address("10.0.5.99/24")));
     assert_eq!(lab.drift(), Drift::default());
 }
+
+#[tokio::test(start_paused = true)]
+async fn limits_of_disks_that_somebody_takes_away_are_drift() {
+    let lab = Lab::confirmed().await;
+    let rates = desired::Rates { read_bytes: Some(1 << 20), ..desired::Rates::default() };
+    let limit = desired::IoLimit { disk: desired::DiskSelect::Id(disk()), cgroup: "system.slice".into(), rates };
+    let storage = Some(Storage { io_limits: vec![limit], ..Storage::default() });
+    let both = Desired { network: network(GATEWAY).network, storage };
+    assert_eq!(lab.apply(2, &both).await, Answer::Accepted);
+    let mut outbox = lab.outbox.subscribe();
+    let confirmed = |out: &Outbox| out.progress == Progress::Confirmed { generation: Generation(2) };
+    outbox.wait_for(confirmed).await.expect("the outbox lives");
+    tokio::time::sleep(SOON).await;
+    let before = lab.machine.observe().expect("observes").limits;
+    assert_eq!((before.len(), lab.drift()), (1, Drift::default()));
+
+    lab.machine.unlimit();
+    lab.reconciler.look_at_limits().await;
+    let told = lab.told(1).await;
+    assert_eq!(told.differences, ["let system.slice read 1048576 bytes/s of serial:SIM00001A and no more"]);
+    assert!(matches!(told.end, DriftEnd::Repaired { .. }), "{told:?}");
+    assert_eq!(lab.machine.observe().expect("observes").limits, before);
+
+    lab.reconciler.on_drift(OnDrift::Report);
+    tokio::time::sleep(SOON).await;
+    lab.machine.unlimit();
+    lab.reconciler.look_at_limits().await;
+    assert_eq!(lab.told(2).await.end, DriftEnd::Reported);
+    assert_eq!(lab.machine.observe().expect("observes").limits, []);
+}

@@ -66,9 +66,9 @@ pub fn told(draft: &mut Draft, id: MachineId, drift: Drift) -> Result<bool, Refu
         return Ok(false);
     }
     let list = drift.differences.join("; ");
-    let found = format!("somebody changed its network; to set it right: {list}");
+    let found = format!("somebody changed its configuration; to set it right: {list}");
     let text = match &drift.end {
-        DriftEnd::Gone => "its network is as it was confirmed again".to_owned(),
+        DriftEnd::Gone => "it is as it was confirmed again".to_owned(),
         DriftEnd::Repaired { milliseconds } => format!("{found}: repaired in {milliseconds} ms"),
         DriftEnd::Contested { pause_s } => {
             format!("{found}: repaired, and made again each time; the next repair is in {pause_s} s at the earliest")
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(told(&mut draft, id, found(4, DriftEnd::Failed { why: "no such device".into() })), Ok(true));
         let events = events(&draft);
         assert_eq!(events.len(), 2);
-        let first = ": somebody changed its network; to set it right: bring lan up: repaired in 412 ms";
+        let first = ": somebody changed its configuration; to set it right: bring lan up: repaired in 412 ms";
         assert!(events[0].ends_with(first), "{events:?}");
         assert!(events[1].ends_with(": not repaired: no such device (2 before it were not told)"), "{events:?}");
     }
