@@ -95,6 +95,11 @@ impl<'a> Ground<'a> {
         found
     }
 
+    /// Whether a device stands on any disk that is there.
+    pub(super) fn is_there(&self, name: &str) -> bool {
+        !self.beneath(name).is_empty()
+    }
+
     fn collect_beneath(&self, name: &str, depth: usize, found: &mut Vec<usize>) {
         if depth == 0 || name.is_empty() {
             return;

@@ -2,7 +2,7 @@
 
 use muster_protocol::desired::{Existing, Layer, Place, Raid, RaidLevel};
 use muster_protocol::inventory::ArrayState;
-use muster_protocol::observed::{Array, Contents, MemberState, RaidMember, md_uuid};
+use muster_protocol::observed::{Array, ArrayMember, Contents, MemberState, RaidMember, md_uuid};
 
 use super::super::step::{Carries, Device, Step, Target};
 use super::{Node, Planner, State, array_bytes, disks_of, short};
@@ -91,7 +91,8 @@ impl<'a> Planner<'a> {
         let array = array?;
         let devices = described.saturating_sub(usize::from(want.spares));
         let names: Vec<&str> = nodes.iter().filter_map(|node| node.name.as_deref()).collect();
-        let is_strange = |name: &&str| !names.contains(name);
+        // The kernel takes one whose disk is gone for a member until it wants to write to it.
+        let is_strange = |name: &&str| !names.contains(name) && self.ground.is_there(name);
         let held = array.members.iter().filter(|member| member.state != MemberState::Faulty);
         let stranger = held.map(|member| &*member.name).find(is_strange);
         let other = nodes.iter().filter_map(|node| self.raid_member(node)).find(|other| other.array != member.array);
@@ -130,7 +131,8 @@ impl<'a> Planner<'a> {
         let mut node = Node { target: target.clone(), name: None, state: State::Asleep };
         let up_to_date = |slot: u16| {
             let is_it = |state| matches!(state, MemberState::InSync);
-            array.members.iter().any(|member| member.slot == Some(slot) && is_it(member.state))
+            let is_its = |member: &&ArrayMember| member.slot == Some(slot) && self.ground.is_there(&member.name);
+            array.members.iter().filter(is_its).any(|member| is_it(member.state))
         };
         // Some may be on what does not run yet: how many there are is seen by the step.
         let asleep: Vec<&Node<'a>> = nodes.iter().filter(|node| matches!(node.state, State::Asleep)).collect();

@@ -145,6 +145,40 @@ fn any_machine() -> impl Strategy<Value = (Model, u8)> {
     })
 }
 
+/// The kernel takes a member for one until it wants to write to it.
+#[test]
+fn a_member_whose_disk_is_gone_is_in_nobodys_way_before_the_kernel_has_noticed() {
+    let mut storage = stack(&(3, false, vec![(0, 1, 1, false)])).expect("an array");
+    let on = |disk| Place::Partition { disk, partition: 0 };
+    storage.raid[0].members = vec![on(0), on(1)];
+    let (mut model, mut count) = (blank(), 0);
+    let steps = plan_on(&storage, &model).expect("a plan");
+    assert_eq!(carry_out(&steps, &mut model, &mut count), None);
+    let (mut disks, layers) = (model.disks.clone(), model.layers());
+    disks.retain(|disk| disk.serial.as_deref() != Some("S2"));
+    assert_eq!(layers.arrays[0].members.len(), 2);
+    assert_eq!(plan(&storage, &disks, &layers), Ok(vec![]));
+    assert!(notices(&storage, &disks, &layers)[0].starts_with("serial:S2 is missing: the array /dev/md/r0"));
+
+    // One that takes its place is added beside it, and fills it once the kernel has noticed.
+    let another = DiskSelect::Id(id("serial:S3"));
+    storage.disks[1].select = another;
+    let steps = plan(&storage, &disks, &layers).expect("a plan");
+    assert!(matches!(&steps[..], [Step::Partition { .. }, Step::AddMember { .. }]), "{steps:?}");
+
+    storage.raid[0].level = RaidLevel::Raid0;
+    let mut striped = layers.clone();
+    striped.arrays[0].array.level = "raid0".into();
+    for partition in disks.iter_mut().flat_map(|disk| &mut disk.partitions) {
+        if let Contents::Raid(member) = &mut partition.contents {
+            member.level = "raid0".into();
+        }
+    }
+    storage.disks[1].select = DiskSelect::Id(id("serial:S2"));
+    let refused = plan(&storage, &disks, &striped).expect_err("half of a stripe");
+    assert!(refused.problem.ends_with("the array r0 cannot run without it"), "{refused}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 250, max_global_rejects: 100_000, ..seeded() })]
 
