@@ -23,6 +23,8 @@ use utoipa_axum::router::OpenApiRouter;
 use super::http::problem::ProblemView;
 use super::{Api, PREFIX};
 
+pub use machines::wipe::WipeLevel;
+
 /// All routes, without the prefix, and what they are.
 pub(super) fn router() -> (Router<Api>, OpenApi) {
     let (router, paths) = OpenApiRouter::<Api>::new()

@@ -42,21 +42,23 @@ pub(super) fn make(disks: &Disks, Over { on, carries }: &Over, make: &Make) -> R
         .and_then(|()| device.zero(size - tail, tail))
         .and_then(|()| device.drop_cache())
         .map_err(failed)?;
-    if make.format == Format::Swap {
-        write_swap(&device, make).map_err(failed)?;
-    } else {
-        // The programs want the device for themselves, and open it by its name.
-        drop(device);
-        let path = disks.device_path(&node);
-        run_all(&making(make), path.as_os_str())?;
-        on_the_medium(disks, &node, size).map_err(failed)?;
-        if make.format == Format::Vfat {
-            let device = Device::open(disks, &node, size, Share::Exclusive).map_err(failed)?;
-            fat::rename(&device, UNFINISHED_FAT, &make.label).map_err(failed)?;
-        } else {
-            name(make.format, &make.label, path.as_os_str())?;
+    match making(make) {
+        None => write_swap(&device, make).map_err(failed)?,
+        Some(command) => {
+            // The programs want the device for themselves, and open it by its name.
+            drop(device);
+            let path = disks.device_path(&node);
+            run_all(&command, path.as_os_str())?;
+            on_the_medium(disks, &node, size).map_err(failed)?;
+            match make.format {
+                Format::Vfat => {
+                    let device = Device::open(disks, &node, size, Share::Exclusive).map_err(failed)?;
+                    fat::rename(&device, UNFINISHED_FAT, &make.label).map_err(failed)?;
+                }
+                format => name(format, &make.label, path.as_os_str())?,
+            }
+            on_the_medium(disks, &node, size).map_err(failed)?;
         }
-        on_the_medium(disks, &node, size).map_err(failed)?;
     }
     is_made(&find(disks, on)?.contents, on, make)
 }
@@ -78,8 +80,8 @@ fn on_the_medium(disks: &Disks, node: &Node, size: u64) -> std::io::Result<()> {
     Device::open(disks, node, size, Share::WithOwnMounts)?.drop_cache()
 }
 
-/// A program and its arguments but for the device, which comes last.
-fn making(make: &Make) -> (&'static str, Vec<String>) {
+/// A program and its arguments but for the device, which comes last; `None` for what is written here.
+fn making(make: &Make) -> Option<(&'static str, Vec<String>)> {
     let uuid = make.uuid.as_ref().map(VolumeId::to_string);
     let (program, fixed, with_uuid): (_, &[&str], _) = match make.format {
         // -F and -f: they would ask, or refuse, where they see something on the device. We have looked.
@@ -89,10 +91,10 @@ fn making(make: &Make) -> (&'static str, Vec<String>) {
         }
         Format::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-L", UNFINISHED], uuid.map(|uuid| ["-U".into(), uuid])),
         Format::Vfat => ("mkfs.vfat", &["-n", UNFINISHED_FAT], uuid.map(|uuid| ["-i".into(), uuid.replace('-', "")])),
-        Format::Swap => ("mkswap", &[], None),
+        Format::Swap => return None,
     };
     let fixed = fixed.iter().map(|word| (*word).to_owned());
-    (program, fixed.chain(with_uuid.into_iter().flatten()).chain(make.options.iter().cloned()).collect())
+    Some((program, fixed.chain(with_uuid.into_iter().flatten()).chain(make.options.iter().cloned()).collect()))
 }
 
 fn run_all((program, args): &(&'static str, Vec<String>), device: &OsStr) -> Result<(), MachineError> {
@@ -104,7 +106,9 @@ fn run_all((program, args): &(&'static str, Vec<String>), device: &OsStr) -> Res
 fn name(format: Format, label: &str, device: &OsStr) -> Result<(), MachineError> {
     let word = OsStr::new;
     match format {
-        Format::Ext4 | Format::Vfat | Format::Swap => run_alone("tune2fs", &[word("-L"), word(label), device]),
+        // Theirs is written by us.
+        Format::Vfat | Format::Swap => Ok(()),
+        Format::Ext4 => run_alone("tune2fs", &[word("-L"), word(label), device]),
         Format::Xfs => {
             let command = format!("label {}", if label.is_empty() { "--" } else { label });
             run_alone("xfs_db", &[word("-x"), word("-c"), word(&command), device])

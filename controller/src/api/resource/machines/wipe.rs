@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::IntoResponse;
+use clap::ValueEnum;
 use muster_protocol::DiskId;
 use muster_protocol::to_agent;
 use serde::{Deserialize, Serialize};
@@ -32,18 +33,25 @@ struct WipeBody {
 }
 
 /// How thoroughly disks are wiped. What a disk cannot do itself is done by overwriting it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum WipeLevel {
-    /// Both ends of the disk and of each partition are zeroed; the data stays.
+    /// Seconds: what tells what is there is overwritten, at both ends of the disk and of each partition; the data stays
     Signatures,
-    /// All of it reads as zeros: discarded where the disk guarantees that.
+    /// Seconds to minutes: all of it is discarded where the disk guarantees that it reads as zeros then
     Quick,
-    /// All of it is overwritten with zeros.
+    /// Hours: all of it is overwritten with zeros
     #[default]
     Full,
-    /// The disk erases itself (NVMe sanitize or format, ATA secure erase).
+    /// The disk erases itself, spare blocks included: NVMe sanitize or format, ATA secure erase
     Secure,
+}
+
+impl WipeLevel {
+    /// Its name, for requests.
+    pub fn word(self) -> &'static str {
+        wipe::word(self.into())
+    }
 }
 
 impl From<WipeLevel> for to_agent::WipeLevel {

@@ -1,9 +1,10 @@
 //! `muster machine wipe`.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::path;
+use crate::api::WipeLevel;
 use crate::cli::ask;
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
@@ -31,31 +32,6 @@ pub struct Wipe {
     no_wait: bool,
     #[command(flatten)]
     connect: Connect,
-}
-
-/// How thoroughly disks are wiped. What a disk cannot do itself is done by overwriting it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WipeLevel {
-    /// Seconds: what tells what is there is overwritten, at both ends of the disk and of each partition; the data stays
-    Signatures,
-    /// Seconds to minutes: all of it is discarded where the disk guarantees that it reads as zeros then
-    Quick,
-    /// Hours: all of it is overwritten with zeros
-    Full,
-    /// The disk erases itself, spare blocks included: NVMe sanitize or format, ATA secure erase
-    Secure,
-}
-
-impl WipeLevel {
-    /// As the API has it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Signatures => "signatures",
-            Self::Quick => "quick",
-            Self::Full => "full",
-            Self::Secure => "secure",
-        }
-    }
 }
 
 impl Wipe {
