@@ -204,7 +204,7 @@ impl SimMachine {
     pub fn reboot(&self) {
         let world = &mut *self.world();
         world.storage.reboot();
-        (world.mounts, world.limits, world.keys) = <_>::default();
+        (world.mounts, world.limits, world.own_limits, world.keys) = <_>::default();
     }
 
     /// Somebody takes the limits of its disks away.
