@@ -195,7 +195,7 @@ async fn an_address_is_assigned_to_a_machine_taken_back_and_kept_from_others_for
     let lab = Lab::new().await;
     let id = lab.online("S1").await;
     let code = lab.get(&format!("/machines/{id}")).await.succeeds().text("/location").to_owned();
-    lab.ask(Method::PUT, &format!("/locations/{code}")).json(json!({})).send().await.succeeds();
+    lab.ask(Method::PUT, format!("/locations/{code}")).json(json!({})).send().await.succeeds();
     let subnet = json!({
         "net": "10.0.0.0/29", "location": code, "gateway": "10.0.0.1", "nat": ["10.0.0.2=203.0.113.2"], "quarantine_s": 90,
     });
