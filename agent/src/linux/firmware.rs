@@ -15,6 +15,7 @@ use crate::linux::modules;
 use crate::linux::storage::disks::Disks;
 use crate::machine::{MachineError, chain};
 use crate::plan::storage::{Change, enter, is_ours, load_option};
+use crate::sort;
 
 const EFI: &str = "/sys/firmware/efi";
 const VARIABLES: &str = "/sys/firmware/efi/efivars";
@@ -105,7 +106,7 @@ impl Variables {
             let option = if is_ours(&option) { option } else { Vec::new() };
             entries.push(BootEntry { number, option });
         }
-        entries.sort_by_key(|entry| entry.number);
+        sort::short(&mut entries, |a, b| a.number.cmp(&b.number));
         let numbers = |name: &str| -> Result<Vec<u16>, MachineError> {
             let value = self.value(name).map_err(failed)?.unwrap_or_default();
             Ok(value.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect())

@@ -135,7 +135,7 @@ pub fn enter(now: &BootOrder, options: &[Vec<u8>]) -> Option<Change> {
     let others = now.order.iter().filter(|number| !numbers.contains(number) && !gone.contains(number));
     let mut order: Vec<u16> = others.copied().collect();
     let behind = order.iter().position(|number| Some(*number) == now.current).map_or(order.len(), |at| at + 1);
-    order.splice(behind..behind, numbers);
+    numbers.into_iter().rev().for_each(|number| order.insert(behind, number));
     (!entries.is_empty() || !gone.is_empty() || order != now.order).then_some(Change { entries, order, gone })
 }
 
@@ -244,17 +244,17 @@ mod tests {
         let blank = disk("S1", Contents::Blank, vec![]);
         let image = &wanted.digest.to_string()[..16];
         let enters = "have the firmware start serial:S1 (disk image IMAGE) where what starts this machine now gives up";
-        let enters = enters.replace("IMAGE", image);
-        assert_eq!(words(&storage, &seen(&blank, &firmware))[1..], [enters.clone()]);
+        let enters = [enters.replace("IMAGE", image)];
+        assert_eq!(words(&storage, &seen(&blank, &firmware))[1..], enters);
         let there = installed("S1", &wanted);
-        assert_eq!(words(&storage, &seen(&there, &firmware)), [enters.clone()], "it was cut off before");
+        assert_eq!(words(&storage, &seen(&there, &firmware)), enters, "it was cut off before");
         let option = load_option(&wanted.digest, &there).expect("an entry");
         let change = enter(&firmware, std::slice::from_ref(&option)).expect("something to do");
         assert_eq!(change, Change { entries: vec![(4, option)], order: vec![1, 2, 4, 3], gone: vec![] });
         written(&mut firmware, change);
         assert_eq!(words(&storage, &seen(&there, &firmware)), [""; 0]);
         firmware.order = vec![4, 1, 2, 3];
-        assert_eq!(words(&storage, &seen(&there, &firmware)), [enters], "somebody let the disk start first");
+        assert_eq!(words(&storage, &seen(&there, &firmware)), enters, "somebody let the disk start first");
         // A document without it.
         let empty = Storage::default();
         let takes_out = "take what an earlier document had the firmware start out of its boot order";
