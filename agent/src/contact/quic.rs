@@ -27,6 +27,27 @@ const HANDSHAKE: Duration = Duration::from_secs(8);
 /// For one whole request and its answer.
 pub const EXCHANGE: Duration = Duration::from_secs(20);
 
+/// Bytes that the controller may send before they are read.
+const WINDOW: u32 = 64 * 1024;
+/// The same of a file that is fetched, beside all else: no more than this comes in the time of a round trip.
+const FETCHING: u32 = 256 * 1024;
+
+/// A connection whose window is wide, until this is dropped.
+pub struct Wide<'c>(&'c Connection);
+
+/// Lets a file come as fast as the way carries it. Whatever else the controller says has its own room: a file may have to wait
+/// for a disk.
+pub fn widen(connection: &Connection) -> Wide<'_> {
+    connection.set_receive_window(VarInt::from_u32(WINDOW + FETCHING));
+    Wide(connection)
+}
+
+impl Drop for Wide<'_> {
+    fn drop(&mut self) {
+        self.0.set_receive_window(VarInt::from_u32(WINDOW));
+    }
+}
+
 /// Why bytes did not come or go.
 #[derive(Debug, thiserror::Error)]
 pub enum QuicError {
@@ -111,8 +132,9 @@ fn transport() -> TransportConfig {
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(4))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(32 * 1024))
-        .receive_window(VarInt::from_u32(64 * 1024))
+        // What a stream may take; all of them together may not take more than the connection.
+        .stream_receive_window(VarInt::from_u32(FETCHING))
+        .receive_window(VarInt::from_u32(WINDOW))
         .send_window(64 * 1024)
         .crypto_buffer_size(16 * 1024)
         .datagram_receive_buffer_size(None)

@@ -2,7 +2,8 @@
 //!
 //! `muster/1` needs a certificate of our CA, `muster-enroll/1` cannot have one yet, so TLS asks for a certificate and
 //! does without; whether it is needed is decided here, right after the handshake.
-//! The transport is tuned for a control channel: few streams and small windows (DESIGN: a peer holds at most 256 KiB).
+//! The transport is tuned for a control channel: few streams and small windows (DESIGN: a peer holds at most 256 KiB);
+//! the one that is sent is widened while a machine fetches a file, see `files`.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ const IDLE: Duration = Duration::from_secs(20);
 
 /// Bytes that a peer may send on all its streams together before they are read.
 pub const WINDOW: u32 = 32 * 1024;
+
+/// Bytes that are kept for a peer until it has acknowledged them.
+pub const SEND_WINDOW: u64 = 32 * 1024;
 
 /// Why the agents' port cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +93,7 @@ fn transport() -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(16 * 1024))
         .receive_window(VarInt::from_u32(WINDOW))
-        .send_window(32 * 1024)
+        .send_window(SEND_WINDOW)
         .crypto_buffer_size(16 * 1024)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(None)

@@ -12,11 +12,12 @@ use std::time::Duration;
 use muster_protocol::frame;
 use muster_protocol::to_controller::{Answer, Refusal};
 use muster_protocol::{Digest, MachineId};
-use quinn::{SendStream, VarInt};
+use quinn::{Connection, SendStream, VarInt};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::Semaphore;
 
+use super::endpoint::SEND_WINDOW;
 use super::stream::{self, StreamError};
 use crate::disk_image;
 use crate::metrics::{Door, Metrics, Reason};
@@ -26,6 +27,10 @@ const AT_ONCE: usize = 64;
 
 /// The longest that a machine keeps such a place before others have their turn.
 const WITHIN: Duration = Duration::from_secs(60);
+
+/// Bytes that are kept for a machine until it has acknowledged them, while it is sent a file: no more than these come in the
+/// time of a round trip. For all places together it is 16 MiB.
+const WINDOW: u64 = 256 * 1024;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 32 * 1024;
@@ -47,6 +52,15 @@ pub struct Asked {
     pub offset: u64,
 }
 
+/// A connection that is sent no file any more when this is dropped.
+struct Narrow<'c>(&'c Connection);
+
+impl Drop for Narrow<'_> {
+    fn drop(&mut self) {
+        self.0.set_send_window(SEND_WINDOW);
+    }
+}
+
 impl Files {
     /// Those in this folder, and disk images in the one beside it. Neither needs to be there yet.
     pub fn new(folder: PathBuf) -> Self {
@@ -60,8 +74,9 @@ impl Files {
     }
 
     /// Answers, and sends what was asked for. A stream that is not taken in time is ended without its end.
-    pub async fn send(&self, asked: &Asked, mut send: SendStream, metrics: &Metrics) {
-        match tokio::time::timeout(self.within, self.answer(asked, &mut send, metrics)).await {
+    pub async fn send(&self, asked: &Asked, mut send: SendStream, connection: &Connection, metrics: &Metrics) {
+        let _narrow = Narrow(connection);
+        match tokio::time::timeout(self.within, self.answer(asked, &mut send, connection, metrics)).await {
             Ok(Ok(())) => {}
             // The machine is gone, or wants it no more.
             Ok(Err(error)) => tracing::debug!(machine = %asked.machine, %error, "a file was not sent to its end"),
@@ -72,7 +87,13 @@ impl Files {
         }
     }
 
-    async fn answer(&self, asked: &Asked, send: &mut SendStream, metrics: &Metrics) -> Result<(), StreamError> {
+    async fn answer(
+        &self,
+        asked: &Asked,
+        send: &mut SendStream,
+        connection: &Connection,
+        metrics: &Metrics,
+    ) -> Result<(), StreamError> {
         let Asked { machine, digest, offset } = asked;
         let refuse = |refusal, reason| {
             metrics.refused(Door::Agents, reason);
@@ -91,6 +112,7 @@ impl Files {
             (Ok(_), Ok((_, bytes))) if *offset > bytes => refuse(Refusal::BadRequest, Reason::Invalid),
             (Ok(_place), Ok((file, bytes))) => {
                 tracing::info!(%machine, %digest, offset, bytes, "sending a file");
+                connection.set_send_window(WINDOW);
                 return self.pass_on(file, bytes, bytes - offset, send).await;
             }
         };

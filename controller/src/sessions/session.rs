@@ -342,7 +342,9 @@ async fn requests(sessions: &Sessions, peer: &Arc<Peer>) -> End {
             Ok(None) => {}
             // The one before, where there is one, is not wanted any more: the machine asks for one thing at a time.
             Ok(Some((asked, send))) => {
-                sending = Some(Box::pin(async move { sessions.0.files.send(&asked, send, &sessions.0.metrics).await }));
+                sending = Some(Box::pin(async move {
+                    sessions.0.files.send(&asked, send, peer.connection(), &sessions.0.metrics).await
+                }));
             }
             Err(end) => return end,
         }

@@ -72,6 +72,7 @@ fn note(agent: &Agent, wanted: &Fetch, change: impl FnOnce(&mut Fetch)) {
 /// From what has come to the end.
 async fn pieces(agent: &Agent, connection: &Connection, wanted: &Fetch) -> Result<(), Short> {
     let Fetch { mut pinned, mut got, .. } = *wanted;
+    let _wide = quic::widen(connection);
     let (mut send, mut receive) = connection.open_bi().await.map_err(|error| Short::Lost(error.into()))?;
     let call = Call::Fetch { digest: pinned.digest, offset: got };
     let asked = async {

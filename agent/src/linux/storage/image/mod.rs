@@ -53,6 +53,8 @@ fn write(
     let mut coming = Coming::begin(source, image.digest)?;
     let mut first = vec![0; CHUNK];
     coming.piece(&mut first)?;
+    // The same sum over what reads back: the first piece is not written before the rest is.
+    let mut again = coming.sum.clone();
     let found = disks.find(id)?;
     let node = disks.node(&found.name).ok_or_else(|| MachineError::Missing(id.to_string()))?;
     let device = Device::open(disks, &node, found.size_bytes, Share::Exclusive)
@@ -77,20 +79,19 @@ fn write(
 
     let mut written: Vec<(u64, usize)> = Vec::new();
     let mut end = CHUNK as u64;
-    let mut sum = Context::new(&SHA256);
     let mut chunk = vec![0; CHUNK];
     while let Some((at, len)) = coming.piece(&mut chunk)? {
         device.zero(end, at - end).and_then(|()| device.write(at, &chunk[..len])).map_err(failed)?;
-        sum.update(&chunk[..len]);
         written.push((at, len));
         end = at + len as u64;
     }
     device.zero(end, size - end).and_then(|()| device.drop_cache()).map_err(failed)?;
-    let mut again = Context::new(&SHA256);
     for (at, len) in written {
+        again.update(&Next::Piece { at, len }.to_bytes());
         again.update(&device.read(at, len as u64).map_err(failed)?);
     }
-    if again.finish().as_ref() != sum.finish().as_ref() {
+    again.update(&coming.header.to_bytes());
+    if again.finish().as_ref() != coming.told {
         let what = format!("disk image {} on {id}", image.digest);
         return Err(MachineError::ReadBack { what, found: "other bytes".into() });
     }
@@ -127,6 +128,8 @@ struct Coming<'a> {
     /// Up to where pieces of the disk came.
     done: u64,
     sum: Context,
+    /// What the sum has to be, as its end says.
+    told: [u8; 32],
 }
 
 impl<'a> Coming<'a> {
@@ -135,7 +138,7 @@ impl<'a> Coming<'a> {
         let mut bytes = [0; HEADER];
         source.read_exact(&mut bytes).map_err(broken)?;
         match Header::read(&bytes).filter(|header| header.source == digest) {
-            Some(header) => Ok(Self { source, header, done: 0, sum: Context::new(&SHA256) }),
+            Some(header) => Ok(Self { source, header, done: 0, sum: Context::new(&SHA256), told: [0; 32] }),
             None => Err(damaged("its header is of none, or of another one")),
         }
     }
@@ -155,11 +158,13 @@ impl<'a> Coming<'a> {
                 Ok(Some((at, len)))
             }
             Some(Next::End) => {
-                let mut told = [0; 32];
-                self.source.read_exact(&mut told).map_err(broken)?;
+                self.source.read_exact(&mut self.told).map_err(broken)?;
                 self.sum.update(&self.header.to_bytes());
-                let found = std::mem::replace(&mut self.sum, Context::new(&SHA256)).finish();
-                if found.as_ref() == told { Ok(None) } else { Err(damaged("its SHA-256 is another")) }
+                if self.sum.clone().finish().as_ref() == self.told {
+                    Ok(None)
+                } else {
+                    Err(damaged("its SHA-256 is another"))
+                }
             }
             None => Err(damaged("a piece of it cannot be")),
         }
