@@ -23,8 +23,9 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 
 .PHONY: help run test install-test lint bench fuzz fuzz-briefly build image agent debug setup
 
-# What strangers, hardware, disks, and servers on a machine's network say is read by these; see fuzz/fuzz_targets.
-FUZZ := frames enrollment ticket boot_query tpm leases disks
+# What strangers, hardware, disks, publishers of images, and servers on a machine's network say is read by these; see
+# fuzz/fuzz_targets.
+FUZZ := frames enrollment ticket boot_query tpm leases disks qcow2
 # No sanitizer, so that the pinned compiler is enough: there is no unsafe code to look into, and a panic, an overflow, a
 # hang or too much memory is a crash all the same.
 FUZZING := --sanitizer none --codegen-units 16

@@ -5,7 +5,7 @@
 //! it holds the disk in one form, whatever the file's was (decision 38).
 
 mod convert;
-mod qcow2;
+pub mod qcow2;
 #[cfg(test)]
 mod tests;
 
