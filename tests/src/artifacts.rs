@@ -40,7 +40,7 @@ pub fn tools() -> Result<PathBuf> {
     Ok(folder.join(muster_ipxe::image::tools::FOLDER).join(manifest.tools.image.sha256))
 }
 
-/// A Debian on the disk of a machine that starts by UEFI, with cloud-init in it.
+/// A Debian on the disk of a machine that starts by UEFI or a BIOS, with cloud-init in it.
 pub fn system() -> Result<PathBuf> {
     let file = scratch::build().join("system/system.qcow2");
     if !file.is_file() {
