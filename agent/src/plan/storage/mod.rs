@@ -6,7 +6,6 @@
 //! Tables come first, then what stands on partitions from the bottom up, then filesystems and mounts.
 
 mod choose;
-mod down;
 mod filesystem;
 mod images;
 mod keys;
@@ -27,14 +26,13 @@ use muster_protocol::observed::{self, Contents, Disk, Layers, Observed};
 use super::Impossible;
 use choose::Chosen;
 
-pub use down::take_down;
 pub use filesystem::GROWTH;
 pub use images::Written;
 pub use images::start::{Change, enter, is_ours, load_option, mixed_endian};
 pub use keys::{Header, KeyFor};
 pub use limits::apply_to_limits;
 pub use model::{Model, apply_to_model, look_again};
-pub use stack::{pool_extents, volume_extents};
+pub use stack::{pool_extents, take_down, volume_extents};
 pub use step::{Before, Carries, Device, Group, Make, MakeLuks, Over, Slot, StartBy, Step, Target, describe};
 pub use table::{ALIGNMENT, usable_end};
 pub use trees::apply_to_trees;

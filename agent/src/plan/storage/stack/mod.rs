@@ -3,6 +3,7 @@
 //! Called by `plan` once the tables are planned. What is there and would be written over is taken out first, from the top
 //! down; whatever is lost with it is named, and on disks that the document does not name nothing is lost.
 
+mod down;
 mod ground;
 mod luks;
 mod lvm;
@@ -21,6 +22,7 @@ use super::{Impossible, in_words, line};
 use crate::sort;
 use ground::Upper;
 
+pub use down::take_down;
 pub(super) use ground::{Ground, short};
 pub(super) use sizes::{LUKS_BYTES, array_bytes, extents};
 pub use sizes::{pool_extents, volume_extents};

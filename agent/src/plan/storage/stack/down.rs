@@ -7,9 +7,9 @@ use muster_protocol::DiskId;
 use muster_protocol::desired::Storage;
 use muster_protocol::observed::{Disk, Observed};
 
-use super::stack::{Ground, Planner};
-use super::step::{Step, take_out};
-use super::{find, line, trees};
+use super::super::step::{Step, take_out};
+use super::super::{find, line, trees};
+use super::{Ground, Planner};
 use crate::plan::Impossible;
 
 /// The steps after which no array, encrypted device or volume runs on these disks; empty where none does.
