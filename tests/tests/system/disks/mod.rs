@@ -5,5 +5,6 @@ mod cuts;
 mod dangers;
 mod install;
 mod shapes;
+mod stacks;
 mod tools;
 mod wipe;

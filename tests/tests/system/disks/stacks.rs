@@ -1,0 +1,286 @@
+//! A mirror of two disks of different kinds, and on it an encrypted volume group: made, read from outside, found again after a
+//! reboot, kept up without a disk, and whole again with another one in its place.
+//!
+//! Beside it lies a mirror that is not encrypted, into which somebody writes while the machine is off: what is read from the
+//! disk that came last was never written to it by anybody but the array.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use muster_protocol::Digest;
+use muster_tests::artifacts::output;
+use muster_tests::attached::Attached;
+use muster_tests::lab::{self, BOOT, Lab, SOON, text};
+use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine, Spec};
+use muster_tests::{artifacts, disks, eventually};
+use serde_json::Value;
+
+const DOCUMENT: &str = "storage:
+  disks:
+    - {device: 'serial:LEFT', partitions: [{label: left-plain, size_mib: 64}, {label: left}]}
+    - {device: 'serial:RIGHT', partitions: [{label: right-plain, size_mib: 64}, {label: right}]}
+  raid:
+    - {name: plain, level: raid1, devices: [/dev/disk/by-partlabel/left-plain, /dev/disk/by-partlabel/right-plain]}
+    - {name: pair, level: raid1, devices: [/dev/disk/by-partlabel/left, /dev/disk/by-partlabel/right]}
+  luks: [{name: vault, label: safe, device: /dev/md/pair}]
+  volume_groups:
+    - name: office
+      physical_volumes: [/dev/mapper/vault]
+      logical_volumes: [{name: books, size_mib: 96}, {name: swap, size_mib: 32}]
+  filesystems:
+    - {device: /dev/md/plain, format: ext4, label: plain, path: /srv/plain}
+    - {device: /dev/office/books, format: ext4, label: books, path: /srv/books}
+    - {device: /dev/office/swap, format: swap, label: swap}
+";
+
+/// Where the disk is among the machine's.
+const RIGHT: usize = 1;
+
+#[test]
+fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_with_another_in_its_place() -> Result<()>
+{
+    let lab = Lab::open("stacks", &[])?;
+    let mut spec = lab::machine(Firmware::Bios, Boot::Network)?;
+    let scsi = |wwn: u64| DiskKind::Scsi { wwn: 0x5000_c500_0000_0020 + wwn };
+    spec.disks = vec![
+        Disk::new(DiskKind::Nvme, "LEFT", 320),
+        Disk::new(scsi(1), "RIGHT", 320),
+        Disk::new(DiskKind::Virtio, "BESIDE", 64),
+    ];
+    let folder = lab.folder.join("machine");
+    fs::create_dir_all(&folder)?;
+    let image = |serial: &str| folder.join(format!("{serial}.img"));
+    File::create(image("BESIDE"))?.set_len(64 << 20)?;
+    disks::scribble(&image("BESIDE"))?;
+    let beside = Digest::of(&fs::read(image("BESIDE"))?);
+
+    let mut machine = start(&lab, &mut spec, &folder)?;
+    let admitted = lab.admit()?;
+    let at = Seen { lab: &lab, name: text(&admitted, "/name")?, id: text(&admitted, "/id")? };
+    let file = lab.folder.join("stack.yaml");
+    fs::write(&file, DOCUMENT)?;
+    let file = file.display().to_string();
+    lab.controller.muster(&["apply", "-m", at.name, "-f", &file])?;
+    let plan = || lab.controller.muster(&["plan", "-m", at.name, "-f", &file]);
+    let is_done = || {
+        let plan = plan()?;
+        ensure!(plan.starts_with("nothing to do"), "{plan}");
+        anyhow::Ok(plan)
+    };
+    // By itself: nobody applies anything.
+    let comes_back = |before: &str| {
+        lab.until_online(Some(before))?;
+        eventually(SOON * 2, "the machine has what is desired", is_done)
+    };
+    is_done()?;
+    let (volumes, header) = at.inside()?;
+    let mut boot = at.off(&mut machine)?;
+    drop(machine);
+
+    // What others read from the images.
+    for serial in ["LEFT", "RIGHT"] {
+        let attached = Attached::new(&image(serial), 512)?;
+        attached.table()?;
+        for (number, name) in [(1, "plain"), (2, "pair")] {
+            let member = Member::of(&attached, number)?;
+            ensure!(member.name == name && member.level == "raid1" && member.state == "AA", "{serial}: {member:?}");
+        }
+    }
+    let inside = Member::of(&Attached::new(&image("LEFT"), 512)?, 2)?.read(&image("LEFT"), 2, &lab.folder)?;
+    let said = output(Command::new("cryptsetup").arg("luksDump").arg(&inside))?;
+    let has = |name: &str, value: &str| said.lines().any(|line| line.split_whitespace().eq([name, value]));
+    ensure!(has("Version:", "2") && has("Label:", "safe") && has("UUID:", &header), "{said}");
+    ensure!(!said.contains("muster-unfinished"), "{said}");
+    let plain = Member::of(&Attached::new(&image("LEFT"), 512)?, 1)?;
+    let inside = plain.read(&image("LEFT"), 1, &lab.folder)?;
+    let probed = output(Command::new("blkid").args(["--probe", "--output", "export"]).arg(&inside))?;
+    ensure!(probed.contains("TYPE=ext4") && probed.contains("LABEL=plain"), "{probed}");
+    // Somebody's data, the same on both sides.
+    let data = vec![7_u8; 1 << 20];
+    in_filesystem(&inside, |at| Ok(fs::write(at.join("kept"), &data)?))?;
+    for serial in ["LEFT", "RIGHT"] {
+        plain.write(&inside, &image(serial), 1)?;
+    }
+
+    // A reboot: all of it comes back by itself, and no key is made that nobody needs.
+    let mut machine = start(&lab, &mut spec, &folder)?;
+    comes_back(&boot)?;
+    ensure!(at.inside()? == (volumes.clone(), header.clone()), "the same volumes in the same header");
+    ensure!(at.events("key.made")? == 1, "one key for one volume");
+
+    // A disk is pulled, and the array is told to lack a member as soon as it is written to.
+    let before = at.events("machine.array")?;
+    machine.pull_disk(RIGHT)?;
+    let mut more = DOCUMENT.to_owned();
+    for name in ["plain", "books"] {
+        more.push_str(&format!("    - {{what: /srv/{name}/new, where: /mnt/{name}, options: [bind]}}\n"));
+    }
+    let more = more.replacen("    - {what", "  mounts:\n    - {what", 1);
+    fs::write(&file, &more)?;
+    lab.controller.muster(&["apply", "-m", at.name, "-f", &file])?;
+    eventually(SOON, "both arrays are told to lack a member", || {
+        ensure!(at.events("machine.array")? >= before + 2, "{}", at.events("machine.array")?);
+        let shown = lab.controller.muster(&["machine", "show", at.name])?;
+        ensure!(shown.contains("degraded"), "{shown}");
+        Ok(())
+    })?;
+    let plan = is_done()?;
+    for name in ["plain", "pair"] {
+        let note = format!("note: serial:RIGHT is missing: the array /dev/md/{name} runs without it");
+        ensure!(plan.contains(&note), "{plan}");
+    }
+    boot = at.off(&mut machine)?;
+    drop(machine);
+
+    // A boot without it, and with a blank disk beside what is left.
+    spec.disks[RIGHT] = Disk::new(scsi(2), "NEW", 320);
+    let mut machine = start(&lab, &mut spec, &folder)?;
+    ensure!(comes_back(&boot)?.contains("serial:RIGHT is missing"), "the data is there, and what lacks is told");
+    ensure!(at.inside()? == (volumes.clone(), header.clone()), "the same volumes in the same header");
+    let shown = lab.controller.muster(&["machine", "show", at.name])?;
+    ensure!(shown.contains("degraded"), "{shown}");
+
+    // One command puts another disk in its place.
+    let replace = ["machine", "disk", "replace", at.name, "serial:RIGHT", "wwn:0x5000c50000000022"];
+    let shown = lab.controller.muster(&[&replace[..], &["--plan"]].concat())?;
+    ensure!(
+        shown.contains("to the array /dev/md/pair, which lacks a member") && !shown.contains("DESTROYS"),
+        "{shown}"
+    );
+    lab.controller.muster(&replace)?;
+    eventually(SOON * 2, "the arrays are whole again", || {
+        let observed = at.observed()?;
+        let arrays = observed["arrays"].as_array().context("arrays")?;
+        let is_whole =
+            |array: &Value| array["state"] == "whole" && array["sync"].as_str().unwrap_or_default().is_empty();
+        ensure!(arrays.len() == 2 && arrays.iter().all(is_whole), "{observed}");
+        Ok(())
+    })?;
+    ensure!(at.inside()? == (volumes, header), "the same volumes in the same header");
+    at.off(&mut machine)?;
+    drop(machine);
+
+    let attached = Attached::new(&image("NEW"), 512)?;
+    for (number, name) in [(1, "plain"), (2, "pair")] {
+        let member = Member::of(&attached, number)?;
+        ensure!(member.name == name && member.state == "AA", "{member:?}");
+    }
+    let plain = Member::of(&attached, 1)?;
+    in_filesystem(&plain.read(&image("NEW"), 1, &lab.folder)?, |at| {
+        ensure!(fs::read(at.join("kept"))? == data, "the data went to the disk that came");
+        ensure!(at.join("new").is_dir(), "and so did what the machine wrote");
+        Ok(())
+    })?;
+    ensure!(at.events("key.made")? == 1, "one key for one volume");
+    ensure!(Digest::of(&fs::read(image("BESIDE"))?) == beside, "the disk beside them is as it was");
+    Ok(())
+}
+
+/// Kernel and initramfs are put into its memory: that is not what is looked at here.
+fn start(lab: &Lab, spec: &mut Spec, folder: &Path) -> Result<Machine> {
+    let (kernel, cmdline) = (artifacts::image()?.join("kernel"), lab.command_line(spec)?);
+    let initramfs = lab.initramfs(&cmdline, folder)?;
+    spec.boot = Boot::Kernel { kernel, initramfs, cmdline };
+    Machine::start(spec, folder)
+}
+
+/// The machine, as an operator sees it.
+struct Seen<'a> {
+    lab: &'a Lab,
+    name: &'a str,
+    id: &'a str,
+}
+
+impl Seen<'_> {
+    fn observed(&self) -> Result<Value> {
+        self.lab.controller.api()?.get(&format!("/api/v1/machines/{}/observed", self.id))
+    }
+
+    /// UUIDs of the volumes, and of the header that they lie in.
+    fn inside(&self) -> Result<(Vec<String>, String)> {
+        let observed = self.observed()?;
+        let volumes = observed["volume_groups"][0]["volumes"].as_array().with_context(|| observed.to_string())?;
+        let volumes = volumes.iter().map(|volume| Ok(text(volume, "/uuid")?.to_owned())).collect::<Result<Vec<_>>>()?;
+        ensure!(volumes.len() == 2, "{observed}");
+        Ok((volumes, text(&observed, "/encrypted/0/uuid")?.to_owned()))
+    }
+
+    /// How many events of this kind there were.
+    fn events(&self, kind: &str) -> Result<usize> {
+        let events = self.lab.controller.api()?.get("/api/v1/events?last=1000")?;
+        let all = events["items"].as_array().with_context(|| events.to_string())?;
+        Ok(all.iter().filter(|event| event["kind"] == kind).count())
+    }
+
+    /// Switches it off. Answers the boot that has ended.
+    fn off(&self, machine: &mut Machine) -> Result<String> {
+        let boot = text(&self.lab.machine()?, "/presence/boot")?.to_owned();
+        self.lab.controller.muster(&["power", "off", self.name])?;
+        machine.wait_off(BOOT)?;
+        Ok(boot)
+    }
+}
+
+/// A partition as mdadm tells it.
+#[derive(Debug)]
+struct Member {
+    name: String,
+    level: String,
+    /// Which members there are: `AA`, `A.`.
+    state: String,
+    /// First byte of the array's data in it, and how many there are.
+    data: (u64, u64),
+}
+
+impl Member {
+    fn of(attached: &Attached, number: u32) -> Result<Self> {
+        let probed = attached.probe(number)?;
+        let kind = probed.get("TYPE").map(String::as_str);
+        ensure!(kind == Some("linux_raid_member"), "{probed:?}");
+        let said = output(Command::new("mdadm").arg("--examine").arg(attached.partition(number)))?;
+        let field = |name: &str| {
+            let found = said.lines().filter_map(|line| line.split_once(" : ")).find(|(key, _)| key.trim() == name);
+            found.map(|(_, value)| value.trim()).with_context(|| format!("{name} in {said}"))
+        };
+        let first = |name: &str| -> Result<u64> { Ok(field(name)?.split(' ').next().unwrap_or_default().parse()?) };
+        let word = |value: &str| value.split(' ').next().unwrap_or_default().to_owned();
+        let name = word(field("Name")?);
+        Ok(Self {
+            name: name.rsplit(':').next().unwrap_or_default().to_owned(),
+            level: field("Raid Level")?.to_owned(),
+            state: word(field("Array State")?),
+            data: (first("Data Offset")? * 512, first("Array Size")? * 1024),
+        })
+    }
+
+    /// What the array carries, copied from one member's partition.
+    fn read(&self, image: &Path, number: usize, folder: &Path) -> Result<PathBuf> {
+        let mut bytes = vec![0; usize::try_from(self.data.1)?];
+        File::open(image)?.read_exact_at(&mut bytes, self.start(image, number)?)?;
+        let copy = folder.join(format!("{}.inside", self.name));
+        fs::write(&copy, bytes)?;
+        Ok(copy)
+    }
+
+    fn write(&self, copy: &Path, image: &Path, number: usize) -> Result<()> {
+        let start = self.start(image, number)?;
+        Ok(File::options().write(true).open(image)?.write_all_at(&fs::read(copy)?, start)?)
+    }
+
+    fn start(&self, image: &Path, number: usize) -> Result<u64> {
+        let partition = disks::partitions(image)?.into_iter().nth(number - 1).context("a partition")?;
+        Ok(partition.start + self.data.0)
+    }
+}
+
+/// Has somebody work in the filesystem of an image.
+fn in_filesystem(image: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    output(Command::new("mount").args(["-o", "loop"]).arg(image).arg(folder.path()))?;
+    let done = work(folder.path());
+    output(Command::new("umount").arg(folder.path()))?;
+    done
+}
