@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 use super::answer::Error;
+use crate::api::http::body::{Unread, collect};
 use crate::api::http::{RequestId, caller};
 use crate::fleet::credential::{self, Shown, Wrong};
 use crate::fleet::record::PlaceRule;
@@ -92,9 +93,10 @@ impl Call {
         let (from, request) = (caller::peer(&head.extensions), RequestId::noted(&head.extensions));
         let wrong =
             |detail: String| Error::new("400.invalid-syntax", "The body is not what it should be").detail(detail);
-        let bytes = match tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_LIMIT)).await {
+        let bytes = match tokio::time::timeout(BODY_TIME, collect(body, BODY_LIMIT)).await {
             Ok(Ok(bytes)) => bytes,
-            Ok(Err(_)) => return Err(wrong(format!("it broke off, or has more than {BODY_LIMIT} bytes"))),
+            Ok(Err(Unread::TooLarge)) => return Err(wrong(format!("it has more than {BODY_LIMIT} bytes"))),
+            Ok(Err(Unread::BrokeOff)) => return Err(wrong("it broke off".into())),
             Err(_) => return Err(wrong(format!("it did not arrive within {} s", BODY_TIME.as_secs()))),
         };
         let value = match bytes.trim_ascii() {

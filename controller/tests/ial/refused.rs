@@ -1,5 +1,11 @@
 //! Bad input: each is refused with the right status, code and pointer, and changes nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::site::{Reply, Site, allocation};
@@ -33,6 +39,20 @@ const LOCATIONS: &str = "/v1/infrastructure/provider/locations";
 fn with(mut value: Value, key: &str, to: Value) -> Value {
     value[key] = to;
     value
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_heard_to_its_end_so_that_its_sender_hears_the_refusal() {
+    let site = Site::with(0).await;
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&heard);
+    let pieces = futures_util::stream::iter(0..8).map(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok::<_, std::io::Error>(vec![b' '; 64 << 10])
+    });
+    let reply = site.send("POST", "/v1/auth/verify", &[], Body::from_stream(pieces)).await;
+    assert_eq!((reply.status, &reply.body["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("400.invalid-syntax")));
+    assert_eq!(heard.load(Ordering::Relaxed), 8);
 }
 
 #[tokio::test]
@@ -338,6 +358,6 @@ async fn states_that_do_not_allow_it() {
 async fn a_body_that_never_ends_is_not_waited_for() {
     let site = Site::with(0).await;
     let never = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
-    let reply = site.send("POST", "/v1/auth/verify", &[], axum::body::Body::from_stream(never)).await;
+    let reply = site.send("POST", "/v1/auth/verify", &[], Body::from_stream(never)).await;
     check("a body that stops", &reply, 400, "400.invalid-syntax", None);
 }

@@ -37,27 +37,36 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
         if !is_json {
             return Err(Problem::unsupported("Content-Type", "send application/json"));
         }
-        let bytes = collect(request.into_body()).await?;
+        let bytes = collect(request.into_body(), BODY_LIMIT).await.map_err(|unread| match unread {
+            Unread::BrokeOff => Problem::malformed("body", "the body broke off, or took too long"),
+            Unread::TooLarge => Problem::too_large("body", format!("a body has at most {BODY_LIMIT} bytes")),
+        })?;
         Ok(Self { value: read(&bytes)?, digest: Digest::of(&bytes) })
     }
 }
 
-async fn collect(mut body: HttpBody) -> Result<Vec<u8>, Problem> {
+/// Why a body could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It broke off, or took too long.
+    BrokeOff,
+    /// It has more bytes than it may.
+    TooLarge,
+}
+
+/// The bytes of a body, of which there may be `limit`. Of one that has more the rest is read and thrown away.
+pub async fn collect(mut body: HttpBody, limit: usize) -> Result<Vec<u8>, Unread> {
     let (mut bytes, mut length) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::malformed("body", "the body broke off, or took too long"))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| Unread::BrokeOff)?.into_data() else { continue };
         length += data.len();
-        if length <= BODY_LIMIT {
+        if length <= limit {
             bytes.extend_from_slice(&data);
         } else if length > DRAIN_LIMIT {
             break;
         }
     }
-    match length > BODY_LIMIT {
-        true => Err(Problem::too_large("body", format!("a body has at most {BODY_LIMIT} bytes"))),
-        false => Ok(bytes),
-    }
+    if length > limit { Err(Unread::TooLarge) } else { Ok(bytes) }
 }
 
 /// Reads one JSON value. An empty body is an empty object.
