@@ -21,7 +21,7 @@ DEBUG := build --locked -p muster-controller -p muster-tests
 # Tests enter network namespaces: root may, and so may anyone in a user namespace of his own.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 
-.PHONY: help run test lint bench fuzz fuzz-briefly build image agent debug setup
+.PHONY: help run test install-test lint bench fuzz fuzz-briefly build image agent debug setup
 
 # What strangers, hardware, disks, publishers of images, and servers on a machine's network say is read by these; see
 # fuzz/fuzz_targets.
@@ -36,6 +36,7 @@ help:
 	@echo 'make run          a controller, a site ISO, a virtual machine booted from it, and what Cycle would do with it'
 	@echo 'make run ONCE=1   the same, then stops; succeeds only if every step held'
 	@echo 'make test         format, lints, and every test, those that boot virtual machines included'
+	@echo 'make install-test installs a Debian on a virtual machine and starts it from its disk by either firmware; minutes'
 	@echo 'make lint         format and lints alone'
 	@echo 'make fuzz         arbitrary bytes for every decoder, 10 minutes each; SECONDS=60 is another time'
 	@echo 'make bench        sizes, memory and times, each beside its floor'
@@ -47,7 +48,7 @@ run: image
 
 # What tests are made of is what they start as well, with the same features: nothing is compiled twice.
 test: DEBUG := test --workspace --locked --no-run
-test: lint build/system/system.qcow2 fuzz-briefly image
+test: lint fuzz-briefly image
 	@$(AS_ROOT) $(CARGO) test --workspace --locked --offline --no-fail-fast || \
 		{ echo 'consoles, logs and disks of every machine that was booted: build/tests/*/'; exit 1; }
 
@@ -82,6 +83,10 @@ image: agent debug build/packages build/netplan
 build/system/system.qcow2: scripts/system-image | setup
 	@echo 'building the system that tests install'
 	@scripts/system-image build/system
+
+# Not part of `make test`, whose time is short.
+install-test: image build/system/system.qcow2
+	@$(AS_ROOT) $(CARGO) test --workspace --locked --offline --test system -- --ignored an_image_is_installed
 
 # Tests build ISOs in namespaces, where there is no network: what an ISO is made of is fetched here, by making one.
 build/packages: | debug

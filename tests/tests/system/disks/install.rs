@@ -15,6 +15,7 @@ const CURRENT: &str = "BootCurrent: ";
 const ORDER: &str = "BootOrder: ";
 
 #[test]
+#[ignore = "minutes of streaming and booting, and a Debian to be made before: make install-test"]
 fn an_image_is_installed_and_either_firmware_starts_it_from_its_disk_as_its_seed_says() -> Result<()> {
     let lab = Lab::serving("install", |folder| {
         let images = folder.join("images");
