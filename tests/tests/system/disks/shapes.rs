@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use muster_protocol::Digest;
 use muster_tests::attached::Attached;
+use muster_tests::disks;
 use muster_tests::lab::{self, BOOT, Lab, SOON, text};
-use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine, Spec};
-use muster_tests::{artifacts, disks};
+use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware};
 
-use super::cuts;
+use super::{cuts, start};
 
 /// A filesystem or swap area as it should be found.
 struct Shape {
@@ -193,14 +193,6 @@ fn every_shape_is_made_on_every_kind_of_disk_found_again_grown_and_gone_on_with_
     log.check_whole()?;
     ensure!(fingerprints()? == before, "the disks beside them are as they were");
     Ok(())
-}
-
-/// Kernel and initramfs are put into its memory: that is not what is looked at here.
-fn start(lab: &Lab, spec: &mut Spec, folder: &Path) -> Result<Machine> {
-    let (kernel, cmdline) = (artifacts::image()?.join("kernel"), lab.command_line(spec)?);
-    let initramfs = lab.initramfs(&cmdline, folder)?;
-    spec.boot = Boot::Kernel { kernel, initramfs, cmdline };
-    Machine::start(spec, folder)
 }
 
 fn slot(lab: &Lab, machine: &str, serial: &str) -> Result<String> {

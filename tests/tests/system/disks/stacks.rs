@@ -14,9 +14,11 @@ use muster_protocol::Digest;
 use muster_tests::artifacts::output;
 use muster_tests::attached::Attached;
 use muster_tests::lab::{self, BOOT, Lab, SOON, text};
-use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine, Spec};
-use muster_tests::{artifacts, disks, eventually};
+use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine};
+use muster_tests::{disks, eventually};
 use serde_json::Value;
+
+use super::start;
 
 const DOCUMENT: &str = "storage:
   disks:
@@ -177,14 +179,6 @@ fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_wi
     ensure!(at.events("key.made")? == 1, "one key for one volume");
     ensure!(Digest::of(&fs::read(image("BESIDE"))?) == beside, "the disk beside them is as it was");
     Ok(())
-}
-
-/// Kernel and initramfs are put into its memory: that is not what is looked at here.
-fn start(lab: &Lab, spec: &mut Spec, folder: &Path) -> Result<Machine> {
-    let (kernel, cmdline) = (artifacts::image()?.join("kernel"), lab.command_line(spec)?);
-    let initramfs = lab.initramfs(&cmdline, folder)?;
-    spec.boot = Boot::Kernel { kernel, initramfs, cmdline };
-    Machine::start(spec, folder)
 }
 
 /// The machine, as an operator sees it.
