@@ -18,10 +18,12 @@ unexport MAKEFLAGS MFLAGS
 # The programs and what `make run` and `make bench` are.
 DEBUG := build --locked -p muster-controller -p muster-tests
 
+TESTS := --workspace --locked --offline --no-fail-fast
+
 # Tests enter network namespaces: root may, and so may anyone in a user namespace of his own.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 
-.PHONY: help run test install-test lint bench fuzz fuzz-briefly build image agent debug setup
+.PHONY: help run test test-programs test-systems install-test lint bench fuzz fuzz-briefly build image agent debug setup
 
 # What strangers, hardware, disks, publishers of images, and servers on a machine's network say is read by these; see
 # fuzz/fuzz_targets.
@@ -47,9 +49,17 @@ run: image
 	@$(BUILD)/debug/muster-run $(if $(ONCE),--once)
 
 # What tests are made of is what they start as well, with the same features: nothing is compiled twice.
-test: DEBUG := test --workspace --locked --no-run
-test: lint fuzz-briefly image
-	@$(AS_ROOT) $(CARGO) test --workspace --locked --offline --no-fail-fast || \
+test test-programs test-systems: DEBUG := test --workspace --locked --no-run
+test: test-programs test-systems
+
+# Every test program but one; `[!s]*` and its like say so to cargo, which can only choose. By `make -j2` they run beside
+# the machines: many of them wait more than they work.
+test-programs: lint fuzz-briefly image
+	@$(AS_ROOT) $(CARGO) test $(TESTS) --lib --bins --test '[!s]*' --test 's[!y]*'
+
+# The one that boots machines.
+test-systems: lint fuzz-briefly image
+	@$(AS_ROOT) $(CARGO) test $(TESTS) --test system || \
 		{ echo 'consoles, logs and disks of every machine that was booted: build/tests/*/'; exit 1; }
 
 lint: setup

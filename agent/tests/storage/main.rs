@@ -97,7 +97,7 @@ impl Lab {
     /// A digest of all that lies on the disk.
     fn fingerprint(&self) -> String {
         File::options().write(true).open(&self.device).and_then(|device| device.sync_all()).expect("flushed");
-        run("sha256sum", &[text(&self.image())])
+        run("b2sum", &[text(&self.image())])
     }
 
     fn blkid(&self, partition: &str, tag: &str) -> String {
