@@ -51,14 +51,18 @@ impl Controller {
         command.arg("serve").arg("--config").arg(self.folder.join("muster.toml")).arg("--data").arg(self.data());
         let log = self.folder.join("controller.log");
         let mut process = Process::start("muster serve", &mut command, &log)?;
-        eventually(START, "the controller answers", || {
+        let ended = eventually(START, "the controller answers", || {
             if let Some(status) = process.ended()? {
-                bail!("it ended with {status}: {}", last_lines(&log));
+                return Ok(Some(status));
             }
             self.api()?.get("/api/v1/machines")?;
             // The last thing that a start writes.
-            Ok(std::fs::metadata(self.data().join("endpoint"))?)
+            std::fs::metadata(self.data().join("endpoint"))?;
+            Ok(None)
         })?;
+        if let Some(status) = ended {
+            bail!("the controller ended with {status}: {}", last_lines(&log));
+        }
         self.process = Some(process);
         Ok(())
     }
