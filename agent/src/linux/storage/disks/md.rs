@@ -44,7 +44,8 @@ pub fn sync(device: &Path) -> Option<Sync> {
 }
 
 fn array(name: &str, folder: &Path) -> Option<(Array, Vec<ArrayMember>)> {
-    let state = sysfs::text(folder.join("array_state"))?;
+    // A device without level, size and members is no array: the kernel makes one whenever its node is opened.
+    let state = sysfs::text(folder.join("array_state")).filter(|state| state != "clear")?;
     let level = sysfs::text(folder.join("level")).unwrap_or_default();
     // While its shape is changed, the number that was is told behind the new one.
     let devices = sysfs::text(folder.join("raid_disks")).unwrap_or_default();
@@ -53,7 +54,7 @@ fn array(name: &str, folder: &Path) -> Option<(Array, Vec<ArrayMember>)> {
     let lacks = sysfs::number(folder.join("degraded")).unwrap_or(0);
     let is_filling = members.iter().any(|member| member.state == MemberState::Rebuilding);
     let state = match &*state {
-        "clear" | "inactive" => ArrayState::Inactive,
+        "inactive" => ArrayState::Inactive,
         "broken" => ArrayState::Failed,
         _ if lacks == 0 => ArrayState::Whole,
         _ if lacks > spares_of(&level, devices) => ArrayState::Failed,
@@ -173,6 +174,11 @@ mod tests {
         ] {
             assert_eq!(only(&machine(level, state, degraded, &[])).state, is, "{level} {state} {degraded}");
         }
+    }
+
+    #[test]
+    fn a_device_of_md_that_nothing_was_put_into_is_no_array() {
+        assert_eq!(list(machine("", "clear", "", &[]).path()), []);
     }
 
     #[test]
