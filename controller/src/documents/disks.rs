@@ -38,8 +38,8 @@ const PARTITION: Keys = Keys {
 /// How documents write how a disk is connected. Of two words the first is shown.
 pub(super) const TRANSPORTS: [(&str, Transport); 8] = [
     ("nvme", Transport::Nvme),
-    ("ata", Transport::Ata),
     ("sata", Transport::Ata),
+    ("ata", Transport::Ata),
     ("scsi", Transport::Scsi),
     ("sas", Transport::Scsi),
     ("usb", Transport::Usb),

@@ -257,6 +257,21 @@ pub enum Transport {
     Unknown,
 }
 
+impl Transport {
+    /// What documents, the API and refusals call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nvme => "nvme",
+            Self::Ata => "sata",
+            Self::Scsi => "scsi",
+            Self::Usb => "usb",
+            Self::Virtio => "virtio",
+            Self::Mmc => "mmc",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// An array of Linux md. How far md is with anything is not here: an inventory is told again when it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Array {

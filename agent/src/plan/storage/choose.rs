@@ -5,7 +5,7 @@
 
 use muster_protocol::DiskId;
 use muster_protocol::desired::{self, DiskRule, DiskSelect, Pick, Place, Storage, matches_pattern};
-use muster_protocol::inventory::{Attachment, Medium, Transport};
+use muster_protocol::inventory::{Attachment, Medium};
 use muster_protocol::observed::Disk;
 
 use super::{find, line, size};
@@ -184,7 +184,7 @@ fn unfit(rule: &DiskRule, disk: &Disk) -> Option<String> {
         return Some(medium(disk.medium).into());
     }
     if let Some(wanted) = rule.transport.filter(|wanted| disk.transport != *wanted) {
-        return Some(format!("connected by {} and not by {}", transport(disk.transport), transport(wanted)));
+        return Some(format!("connected by {} and not by {}", disk.transport.name(), wanted.name()));
     }
     let pattern = rule.model.as_ref().filter(|pattern| !matches_pattern(pattern, &disk.model))?;
     Some(format!("its model is not like {pattern:?}"))
@@ -195,24 +195,12 @@ fn in_full(disk: &Disk) -> String {
     let model = if disk.model.is_empty() { String::new() } else { format!(", {:?}", disk.model) };
     let line = line(disk);
     let head = line.strip_suffix(')').unwrap_or(&line);
-    format!("{head}, {}, {}{model})", medium(disk.medium), transport(disk.transport))
+    format!("{head}, {}, {}{model})", medium(disk.medium), disk.transport.name())
 }
 
 fn medium(medium: Medium) -> &'static str {
     match medium {
         Medium::SolidState => "not rotational",
         Medium::Rotational => "rotational",
-    }
-}
-
-fn transport(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Nvme => "nvme",
-        Transport::Ata => "ata",
-        Transport::Scsi => "scsi",
-        Transport::Usb => "usb",
-        Transport::Virtio => "virtio",
-        Transport::Mmc => "mmc",
-        Transport::Unknown => "an unknown way",
     }
 }

@@ -625,15 +625,15 @@ fn a_rule_that_fits_more_or_fewer_disks_lists_all_and_why() {
         text,
         "storage.disks[0]: 1 is asked for, and 2 fit: \
          serial:N (nvme0n1, 400.0 GiB, not rotational, nvme, \"Fast 1\"): fits; \
-         serial:A (sda, 200.0 GiB, not rotational, ata, \"Slow 2\"): fits; \
-         serial:R1 (sdb, 3.9 TiB, rotational, ata): rotational; \
-         serial:R2 (sdc, 3.9 TiB, rotational, ata): rotational; \
+         serial:A (sda, 200.0 GiB, not rotational, sata, \"Slow 2\"): fits; \
+         serial:R1 (sdb, 3.9 TiB, rotational, sata): rotational; \
+         serial:R2 (sdc, 3.9 TiB, rotational, sata): rotational; \
          serial:U (sdd, 16.0 GiB, not rotational, usb): a removable medium"
     );
     let big = DiskRule { min_size_mib: Some(3 << 20), transport: Some(Transport::Nvme), count: 2, ..any() };
     let text = refusal(&rule(big), &shelf());
     assert!(text.contains("2 are asked for, and 0 fit: "), "{text}");
-    for why in ["): smaller than 3.0 TiB", "connected by ata and not by nvme", "a removable medium"] {
+    for why in ["): smaller than 3.0 TiB", "connected by sata and not by nvme", "a removable medium"] {
         assert!(text.contains(why), "{why}: {text}");
     }
     assert!(refusal(&rule(any()), &[]).contains("0 fit: this machine has no disks"));

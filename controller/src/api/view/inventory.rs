@@ -2,7 +2,7 @@
 
 use muster_protocol::inventory::{
     Attachment, Carrier, Cpu, Dimm, Disk, Firmware, FirmwareKind, Home, Inventory, Link, LinkKind, Medium, Memory, Nic,
-    System, Transport,
+    System,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -264,15 +264,6 @@ impl From<&Memory> for MemoryView {
 
 impl From<&Disk> for DiskView {
     fn from(disk: &Disk) -> Self {
-        let transport = match disk.transport {
-            Transport::Nvme => "nvme",
-            Transport::Ata => "ata",
-            Transport::Scsi => "scsi",
-            Transport::Usb => "usb",
-            Transport::Virtio => "virtio",
-            Transport::Mmc => "mmc",
-            Transport::Unknown => "unknown",
-        };
         Self {
             name: disk.name.clone(),
             id: disk.id().map(|id| id.to_string()),
@@ -281,7 +272,7 @@ impl From<&Disk> for DiskView {
             physical_sector: disk.physical_sector,
             rotational: disk.medium == Medium::Rotational,
             removable: disk.attachment == Attachment::Removable,
-            transport: transport.into(),
+            transport: disk.transport.name().into(),
             model: disk.model.clone(),
             serial: disk.serial.clone(),
             wwn: disk.wwn.clone(),
