@@ -173,9 +173,20 @@ pub fn grow_member(disks: &Disks, group: &Group, member: &Target) -> Done {
     lvm::grow_physical(disks, &there.members, &node)
 }
 
-/// Makes volumes appear.
+/// Makes volumes appear. Where what a group stands on did not run when the plan was made, that one hoped for them: a power
+/// cut may have come before they were made.
 pub fn activate(disks: &Disks, group: &Group, volumes: &[String]) -> Done {
-    let there = found_group(disks, group)?;
+    let hoped = |what: String| {
+        let now = "not there; this could not be seen before what is below it ran, so apply again".into();
+        MachineError::Changed { what, now }
+    };
+    let there = match found_group(disks, group) {
+        Err(MachineError::Missing(what)) => return Err(hoped(what)),
+        there => there?,
+    };
+    if let Some(lacks) = volumes.iter().find(|name| !there.volumes.iter().any(|volume| volume.name == **name)) {
+        return Err(hoped(format!("the volume {}/{lacks}", group.name)));
+    }
     lvm::activate(disks, &group.name, &there.members, volumes)
 }
 
