@@ -2,8 +2,10 @@
 //! reboot, kept up without a disk, and whole again with another one in its place.
 //!
 //! Beside it lies a mirror that is not encrypted, into which somebody writes while the machine is off: what is read from the
-//! disk that came last was never written to it by anybody but the array.
+//! disk that came last was never written to it by anybody but the array. Another disk has a volume that only the machine's TPM
+//! opens, and a group that is not encrypted, which LVM reads from outside.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,9 +14,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use muster_protocol::Digest;
 use muster_tests::artifacts::output;
-use muster_tests::attached::Attached;
+use muster_tests::attached::{self, Attached};
 use muster_tests::lab::{self, BOOT, Lab, SOON, text};
-use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine};
+use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine, Tpm};
 use muster_tests::{disks, eventually};
 use serde_json::Value;
 
@@ -24,18 +26,30 @@ const DOCUMENT: &str = "storage:
   disks:
     - {device: 'serial:LEFT', partitions: [{label: left-plain, size_mib: 64}, {label: left}]}
     - {device: 'serial:RIGHT', partitions: [{label: right-plain, size_mib: 64}, {label: right}]}
+    - {device: 'serial:ALONE', partitions: [{label: sealed, size_mib: 64}, {label: rows}]}
   raid:
     - {name: plain, level: raid1, devices: [/dev/disk/by-partlabel/left-plain, /dev/disk/by-partlabel/right-plain]}
     - {name: pair, level: raid1, devices: [/dev/disk/by-partlabel/left, /dev/disk/by-partlabel/right]}
-  luks: [{name: vault, label: safe, device: /dev/md/pair}]
+  luks:
+    - {name: vault, label: safe, device: /dev/md/pair}
+    - {name: sealed, label: sealed, device: /dev/disk/by-partlabel/sealed, clevis: {tpm2: true}}
   volume_groups:
     - name: office
       physical_volumes: [/dev/mapper/vault]
       logical_volumes: [{name: books, size_mib: 96}, {name: swap, size_mib: 32}]
+    - name: rows
+      physical_volumes: [/dev/disk/by-partlabel/rows]
+      logical_volumes:
+        - {name: log, size_mib: 64}
+        - {name: pool, thin_pool: true, size_mib: 96}
+        - {name: sheet, pool: pool, size_mib: 256}
   filesystems:
     - {device: /dev/md/plain, format: ext4, label: plain, path: /srv/plain}
     - {device: /dev/office/books, format: ext4, label: books, path: /srv/books}
     - {device: /dev/office/swap, format: swap, label: swap}
+    - {device: /dev/mapper/sealed, format: ext4, label: sealed, path: /srv/sealed}
+    - {device: /dev/rows/log, format: ext4, label: log, path: /srv/log}
+    - {device: /dev/rows/sheet, format: ext4, label: sheet, path: /srv/sheet}
 ";
 
 /// Where the disk is among the machine's.
@@ -51,7 +65,10 @@ fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_wi
         Disk::new(DiskKind::Nvme, "LEFT", 320),
         Disk::new(scsi(1), "RIGHT", 320),
         Disk::new(DiskKind::Virtio, "BESIDE", 64),
+        Disk::new(DiskKind::Virtio, "ALONE", 320),
     ];
+    let tpm = tempfile::tempdir()?;
+    spec.tpm = Some(Tpm { model: "tpm-crb", state: tpm.path().to_owned() });
     let folder = lab.folder.join("machine");
     fs::create_dir_all(&folder)?;
     let image = |serial: &str| folder.join(format!("{serial}.img"));
@@ -78,7 +95,8 @@ fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_wi
         eventually(SOON * 2, "the machine has what is desired", is_done)
     };
     is_done()?;
-    let (volumes, header) = at.inside()?;
+    let inside = at.inside()?;
+    let header = inside.headers.get("vault").context("the mirror's header")?;
     let mut boot = at.off(&mut machine)?;
     drop(machine);
 
@@ -91,26 +109,34 @@ fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_wi
             ensure!(member.name == name && member.level == "raid1" && member.state == "AA", "{serial}: {member:?}");
         }
     }
-    let inside = Member::of(&Attached::new(&image("LEFT"), 512)?, 2)?.read(&image("LEFT"), 2, &lab.folder)?;
-    let said = output(Command::new("cryptsetup").arg("luksDump").arg(&inside))?;
+    let pair = Member::of(&Attached::new(&image("LEFT"), 512)?, 2)?.read(&image("LEFT"), 2, &lab.folder)?;
+    let said = output(Command::new("cryptsetup").arg("luksDump").arg(&pair))?;
     let has = |name: &str, value: &str| said.lines().any(|line| line.split_whitespace().eq([name, value]));
-    ensure!(has("Version:", "2") && has("Label:", "safe") && has("UUID:", &header), "{said}");
+    ensure!(has("Version:", "2") && has("Label:", "safe") && has("UUID:", header), "{said}");
     ensure!(!said.contains("muster-unfinished"), "{said}");
     let plain = Member::of(&Attached::new(&image("LEFT"), 512)?, 1)?;
-    let inside = plain.read(&image("LEFT"), 1, &lab.folder)?;
-    let probed = output(Command::new("blkid").args(["--probe", "--output", "export"]).arg(&inside))?;
+    let copy = plain.read(&image("LEFT"), 1, &lab.folder)?;
+    let probed = output(Command::new("blkid").args(["--probe", "--output", "export"]).arg(&copy))?;
     ensure!(probed.contains("TYPE=ext4") && probed.contains("LABEL=plain"), "{probed}");
+    let alone = Attached::new(&image("ALONE"), 512)?;
+    alone.table()?;
+    let sealed = output(Command::new("cryptsetup").arg("luksDump").arg(alone.partition(1)))?;
+    let own = inside.headers.get("sealed").context("the sealed volume's header")?;
+    ensure!(sealed.contains(own) && sealed.contains("sealed"), "{sealed}");
+    group_is_sound(&alone.partition(2), &lab.folder)?;
+    drop(alone);
     // Somebody's data, the same on both sides.
     let data = vec![7_u8; 1 << 20];
-    in_filesystem(&inside, |at| Ok(fs::write(at.join("kept"), &data)?))?;
+    in_filesystem(&copy, |at| Ok(fs::write(at.join("kept"), &data)?))?;
     for serial in ["LEFT", "RIGHT"] {
-        plain.write(&inside, &image(serial), 1)?;
+        plain.write(&copy, &image(serial), 1)?;
     }
 
     // A reboot: all of it comes back by itself, and no key is made that nobody needs.
     let mut machine = start(&lab, &mut spec, &folder)?;
     comes_back(&boot)?;
-    ensure!(at.inside()? == (volumes.clone(), header.clone()), "the same volumes in the same header");
+    ensure!(at.inside()? == inside, "the same volumes in the same headers");
+    // Of the two encrypted volumes only one has a key of the controller's.
     ensure!(at.events("key.made")? == 1, "one key for one volume");
 
     // A disk is pulled, and the array is told to lack a member as soon as it is written to.
@@ -141,7 +167,7 @@ fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_wi
     spec.disks[RIGHT] = Disk::new(scsi(2), "NEW", 320);
     let mut machine = start(&lab, &mut spec, &folder)?;
     ensure!(comes_back(&boot)?.contains("serial:RIGHT is missing"), "the data is there, and what lacks is told");
-    ensure!(at.inside()? == (volumes.clone(), header.clone()), "the same volumes in the same header");
+    ensure!(at.inside()? == inside, "the same volumes in the same headers");
     let shown = lab.controller.muster(&["machine", "show", at.name])?;
     ensure!(shown.contains("degraded"), "{shown}");
 
@@ -161,7 +187,7 @@ fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_wi
         ensure!(arrays.len() == 2 && arrays.iter().all(is_whole), "{observed}");
         Ok(())
     })?;
-    ensure!(at.inside()? == (volumes, header), "the same volumes in the same header");
+    ensure!(at.inside()? == inside, "the same volumes in the same headers");
     at.off(&mut machine)?;
     drop(machine);
 
@@ -193,13 +219,21 @@ impl Seen<'_> {
         self.lab.controller.api()?.get(&format!("/api/v1/machines/{}/observed", self.id))
     }
 
-    /// UUIDs of the volumes, and of the header that they lie in.
-    fn inside(&self) -> Result<(Vec<String>, String)> {
+    /// What is in the arrays and partitions now, all of it running.
+    fn inside(&self) -> Result<Inside> {
         let observed = self.observed()?;
-        let volumes = observed["volume_groups"][0]["volumes"].as_array().with_context(|| observed.to_string())?;
-        let volumes = volumes.iter().map(|volume| Ok(text(volume, "/uuid")?.to_owned())).collect::<Result<Vec<_>>>()?;
-        ensure!(volumes.len() == 2, "{observed}");
-        Ok((volumes, text(&observed, "/encrypted/0/uuid")?.to_owned()))
+        let named = |all: &Value| -> Result<BTreeMap<String, String>> {
+            let all = all.as_array().with_context(|| observed.to_string())?;
+            all.iter().map(|one| Ok((text(one, "/name")?.to_owned(), text(one, "/uuid")?.to_owned()))).collect()
+        };
+        let groups = observed["volume_groups"].as_array().with_context(|| observed.to_string())?;
+        let volumes = groups.iter().map(|group| named(&group["volumes"])).collect::<Result<Vec<_>>>()?;
+        let volumes: BTreeMap<_, _> = volumes.into_iter().flatten().collect();
+        let headers = named(&observed["encrypted"])?;
+        let opened: Vec<&Value> = observed["encrypted"].as_array().into_iter().flatten().collect();
+        let sealed = opened.iter().find(|one| one["name"] == "sealed").map(|one| one["contents"].to_string());
+        ensure!(["books", "swap", "log", "sheet"].iter().all(|name| volumes.contains_key(*name)), "{observed}");
+        Ok(Inside { volumes, headers, sealed: sealed.filter(|it| it.contains("ext4")).context("a filesystem in it")? })
     }
 
     /// How many events of this kind there were.
@@ -216,6 +250,44 @@ impl Seen<'_> {
         machine.wait_off(BOOT)?;
         Ok(boot)
     }
+}
+
+/// What a reboot must not change: UUIDs by name.
+#[derive(Debug, PartialEq, Eq)]
+struct Inside {
+    volumes: BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
+    /// What the volume carries that the TPM opens.
+    sealed: String,
+}
+
+/// The group on this partition, as LVM tells it without making its volumes appear here, and what its linear volume carries.
+fn group_is_sound(partition: &str, folder: &Path) -> Result<()> {
+    let lvm = |command: &str, fields: &str| {
+        let options = ["--driverloaded", "n", "--devices", partition, "--noheadings", "--units", "b", "--nosuffix"];
+        output(Command::new("lvm").arg(command).args(options).args(["--separator", ",", "--options", fields]))
+    };
+    output(Command::new("lvm").args(["vgck", "--driverloaded", "n", "--devices", partition, "rows"]))?;
+    let told = lvm("lvs", "lv_name,lv_size,pool_lv,lv_layout")?;
+    for (name, mib, rest) in [("log", 64_u64, ",linear"), ("sheet", 256, "pool,thin,sparse")] {
+        let line = format!("{name},{},{rest}", mib << 20);
+        ensure!(told.lines().any(|told| told.trim() == line), "{line} is not in {told}");
+    }
+    ensure!(told.contains("pool,"), "{told}");
+    let number = |text: &str| text.trim().parse::<u64>().with_context(|| text.to_owned());
+    let (begins, extent) = (number(&lvm("pvs", "pe_start")?)?, number(&lvm("vgs", "vg_extent_size")?)?);
+    let told = lvm("lvs", "lv_name,seg_start_pe,seg_pe_ranges")?;
+    let range = told.lines().filter_map(|line| line.trim().strip_prefix("log,0,")).next().context("its extents")?;
+    let (_, extents) = range.rsplit_once(':').context("its extents")?;
+    let (first, last) = extents.split_once('-').context("its extents")?;
+    let mut bytes = vec![0; usize::try_from((number(last)? - number(first)? + 1) * extent)?];
+    File::open(partition)?.read_exact_at(&mut bytes, begins + number(first)? * extent)?;
+    let copy = folder.join("log.inside");
+    fs::write(&copy, bytes)?;
+    attached::is_sound(copy.to_str().context("UTF-8")?, "ext4")?;
+    let probed = output(Command::new("blkid").args(["--probe", "--output", "export"]).arg(&copy))?;
+    ensure!(probed.contains("LABEL=log"), "{probed}");
+    Ok(())
 }
 
 /// A partition as mdadm tells it.
