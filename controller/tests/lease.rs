@@ -15,12 +15,13 @@ use muster_agent::options::{Endpoint, Manage, Options, Pace, WhenRefused};
 use muster_agent::sim::SimMachine;
 use muster_controller::api::{Live, Presence};
 use muster_controller::config::Config;
+use muster_controller::documents;
 use muster_controller::fleet::record::{HubRule, Lifecycle, Location, Machine, PlaceRule, Subnet};
 use muster_controller::fleet::ticket::Grant;
 use muster_controller::fleet::{Author, Draft, Refusal, State, credential, lease, location, machine, subnet, ticket};
 use muster_controller::ial::{self, Envelope};
 use muster_controller::server::Server;
-use muster_protocol::observed::Contents;
+use muster_protocol::observed::{Contents, Layers, Volume};
 use muster_protocol::{BootId, Digest, DiskId, MachineId};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -240,6 +241,49 @@ async fn a_server_is_prepared_on_its_machine_restarted_and_wiped() {
     let next = road.provision("6516a1f2a6078e98982dbd92").await;
     assert_ne!(next, server);
     assert_eq!(road.identity(&next).await["initial_ips"], json!(["203.0.113.2"]));
+}
+
+/// What a lease's first disk carries, and on the second one a mirror of its partitions, encrypted, with a group in it.
+const STACK: &str = "storage:
+  disks:
+    - {device: 'serial:SIM00011A', partitions: [{number: 1, label: muster-data}]}
+    - {device: 'serial:SIM00011B', partitions: [{number: 1, label: left, size_mib: 1024}, {number: 2, label: right, size_mib: 1024}]}
+  raid:
+    - {name: pair, level: raid1, devices: [/dev/disk/by-partlabel/left, /dev/disk/by-partlabel/right]}
+  luks:
+    - {name: vault, device: /dev/md/pair}
+  volume_groups:
+    - {name: office, physical_volumes: [/dev/mapper/vault], logical_volumes: [{name: books, size_mib: 256}]}
+  filesystems:
+    - {device: /dev/disk/by-partlabel/muster-data, format: ext4, label: muster-data, path: /srv/data}
+    - {device: /dev/office/books, format: ext4, label: books, path: /srv/books}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stacked_on_the_disks_of_a_lease_is_taken_down_and_wiped_and_its_key_destroyed() {
+    let road = Road::open().await;
+    let sim = road.plug_in(11);
+    let id = road.admit(&sim).await;
+    let server = road.provision("6516a1f2a6078e98982dbd92").await;
+    road.identity(&server).await;
+    let stack = documents::parse(STACK).unwrap_or_else(|problems| panic!("{}", problems[0]));
+    road.change(move |draft| machine::set_desired(draft, id, stack, None, None)).await;
+    let layers = || sim.observe().expect("observed").layers;
+    let stands = |state: &State| {
+        let at = |volume: &Volume| volume.contents.as_ref()?.mounted_at().map(str::to_owned);
+        let is_mounted = |volume: &Volume| at(volume).as_deref() == Some("/srv/books");
+        let is_done = state.operations.iter().all(|operation| operation.state.is_ended());
+        (is_done && layers().volumes.iter().any(is_mounted)).then(|| state.volume_keys.iter().count())
+    };
+    assert_eq!(road.until("all of it stands", stands).await, 1, "of one encrypted volume");
+
+    assert_eq!(road.data("infrastructure/server/decommission", json!({ "server_id": server })).await, json!(true));
+    let free = |state: &State| (road.lifecycle(id) == Lifecycle::Available && state.leases.is_empty()).then_some(());
+    road.until("the machine is available again", free).await;
+    assert_eq!(layers(), Layers::default());
+    let disks = sim.observe().expect("observed").disks;
+    assert!(disks.iter().all(|disk| disk.contents == Contents::Blank && disk.partitions.is_empty()), "{disks:?}");
+    assert_eq!(road.server.fleet.state().volume_keys.iter().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

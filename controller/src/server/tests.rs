@@ -5,6 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use muster_protocol::to_controller::KeyUse;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
@@ -13,8 +16,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::fleet::Author;
+use crate::fleet::machine::keys;
 use crate::fleet::record::Role;
+use crate::fleet::{Author, Draft, access};
 use crate::pki::own_tests::ipxe;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -69,12 +73,12 @@ async fn a_first_start_needs_nothing_and_the_next_one_finds_everything() {
     let read = |name: &str| std::fs::read_to_string(data.join(name)).expect("there");
     let (token, ca) = (read("admin-token"), read("ca.crt"));
     assert_eq!(read("endpoint"), format!("https://{}\n", server.https[0]));
-    assert!(crate::fleet::access::check(&server.fleet.state(), token.trim(), 0).is_ok());
+    assert!(access::check(&server.fleet.state(), token.trim(), 0).is_ok());
     server.stop().await;
 
     let server = Server::start(config(&data)).await.expect("starts again");
     assert_eq!((read("admin-token"), read("ca.crt")), (token.clone(), ca));
-    assert!(crate::fleet::access::check(&server.fleet.state(), token.trim(), 0).is_ok());
+    assert!(access::check(&server.fleet.state(), token.trim(), 0).is_ok());
     server.stop().await;
 }
 
@@ -87,7 +91,7 @@ async fn an_audit_log_that_was_cut_is_told_at_the_next_start_and_does_not_keep_t
     let mut store = MemoryStore::new();
     for _ in 0..2 {
         let server = Server::start_on(store.clone(), config(data.path())).await.expect("starts");
-        let make = |draft: &mut crate::fleet::Draft| {
+        let make = |draft: &mut Draft| {
             draft.audit("location.set", "ber1", crate::fleet::Facts::none(), crate::fleet::Facts::none());
             Ok(())
         };
@@ -189,7 +193,7 @@ async fn metrics_are_for_viewers_and_say_who_was_refused_at_which_door() {
     let wait = boot("/boot/script?macs=52-54-00-12-34-56").await;
     assert!(wait.starts_with("HTTP/1.1 200"), "a script that waits, since there is no image: {wait}");
 
-    let viewer = |draft: &mut crate::fleet::Draft| crate::fleet::access::create(draft, "looks", Role::Viewer, None);
+    let viewer = |draft: &mut Draft| access::create(draft, "looks", Role::Viewer, None);
     let (_, token) = server.fleet.change(Author::controller(), viewer).await.expect("made");
     let text = ask(&format!("/metrics HTTP/1.1\r\nAuthorization: Bearer {token}\r\nX-Rest: ")).await;
     assert!(text.starts_with("HTTP/1.1 200") && text.contains("application/openmetrics-text"), "{text}");
@@ -212,6 +216,33 @@ async fn metrics_are_for_viewers_and_say_who_was_refused_at_which_door() {
     };
     assert!(value("process_start_time_seconds ") > 1_700_000_000);
     assert!(value("process_resident_memory_bytes ") > 1 << 20);
+    server.stop().await;
+}
+
+/// Of the operators' API `no_route_answers_with_the_key_of_a_volume` says the same.
+#[tokio::test]
+async fn metrics_show_nothing_of_the_key_of_a_volume() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(config(data.path())).await.expect("starts");
+    let seal = Pki::open(data.path()).expect("a CA").disks().expect("made");
+    let make = move |draft: &mut Draft| {
+        let id = keys::tests::member(draft);
+        keys::tests::describe(draft, id);
+        let key = keys::ask(draft, &seal, id, ("vault", [7; 16]), KeyUse::Make)?.expect("made");
+        Ok((key, access::create(draft, "looks", Role::Viewer, None)?.1))
+    };
+    let (key, token) = server.fleet.change(Author::controller(), make).await.expect("made");
+    let path = format!("/metrics HTTP/1.1\r\nAuthorization: Bearer {token}\r\nX-Rest: ");
+    let text = https(data.path(), server.https[0], "localhost", &[&version::TLS13], &path).await.expect("TLS");
+    assert!(text.contains("muster_machines{lifecycle=\"available\"} 1"), "{text}");
+    let hex: String = key.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let list = format!("{:?}", &key.bytes()[..8]);
+    for told in [&hex[..16], &STANDARD.encode(key.bytes())[..10], list.trim_matches(['[', ']'])] {
+        assert!(!text.to_lowercase().contains(&told.to_lowercase()), "{text}");
+    }
+    for word in ["vault", "07070707-0707-0707-0707-070707070707"] {
+        assert!(!text.contains(word), "nor is {word} a label, of which there would be one for each volume: {text}");
+    }
     server.stop().await;
 }
 

@@ -145,7 +145,7 @@ fn in_words(uuid: &[u8; 16]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use muster_protocol::desired::{self, DiskSelect, Existing, Luks, Place, Storage, Table, check};
     use muster_protocol::enroll::Identity;
 
@@ -163,14 +163,14 @@ mod tests {
         Pki::open(data.path()).expect("opens").disks().expect("made")
     }
 
-    fn member(draft: &mut Draft) -> MachineId {
+    pub fn member(draft: &mut Draft) -> MachineId {
         let id = enrolled(draft, Identity::default());
         machine::approve(draft, id).expect("approved");
         id
     }
 
     /// Its document has two encrypted volumes: `vault` with the controller's key, and `own` with one of the TPM's.
-    fn describe(draft: &mut Draft, id: MachineId) {
+    pub fn describe(draft: &mut Draft, id: MachineId) {
         let partition = |number| desired::Partition::new(number, "", Some(64));
         let disk = desired::Disk {
             select: DiskSelect::Id("serial:DISK1".parse().expect("a disk id")),
