@@ -187,14 +187,17 @@ impl Metadata {
 pub struct PhysicalVolume {
     /// Its own.
     pub uuid: LvmId,
-    /// The group that its own metadata tells of; `None` where it has none, or it cannot be read.
+    /// The group that its own metadata tells of.
     pub group: Option<GroupName>,
+    /// It would tell of a group, and what it tells does not hold or cannot be read: there may be volumes in it all the same.
+    pub is_damaged: bool,
 }
 
 impl fmt::Display for PhysicalVolume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.group {
             Some(group) => write!(f, "a physical volume of the volume group {:?}", group.name),
+            None if self.is_damaged => write!(f, "a physical volume of LVM whose metadata is damaged ({})", self.uuid),
             None => write!(f, "a physical volume of LVM that tells of no group ({})", self.uuid),
         }
     }

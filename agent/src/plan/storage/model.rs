@@ -467,7 +467,7 @@ fn extend_group(model: &mut Model, group: &Group, members: &[Over], random: [u8;
     for (i, over) in members.iter().enumerate() {
         let (device, name) = (model.name(&over.on).unwrap_or_default(), model.layers.groups[index].name.clone());
         let (uuid, size) = (lvm_id(random, 1 + i), model.size(&device));
-        model.put(&over.on, Contents::Lvm(PhysicalVolume { uuid, group: Some(name) }.into()));
+        model.put(&over.on, Contents::Lvm(PhysicalVolume { uuid, group: Some(name), is_damaged: false }.into()));
         let group = &mut model.layers.groups[index];
         let all = extents(size, group.extent_bytes);
         group.members.push(GroupMember { uuid, device, extents: all, free_extents: all });

@@ -122,7 +122,7 @@ fn raid_member() -> Contents {
 fn physical_volume() -> Contents {
     let id = |letter: u8| [letter; 32].try_into().expect("an id");
     let group = Some(GroupName { name: "vg0".into(), uuid: id(b'g') });
-    Contents::Lvm(Box::new(PhysicalVolume { uuid: id(b'p'), group }))
+    Contents::Lvm(Box::new(PhysicalVolume { uuid: id(b'p'), group, is_damaged: false }))
 }
 
 fn luks() -> Contents {

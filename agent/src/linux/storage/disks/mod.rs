@@ -338,9 +338,13 @@ impl Region<'_> {
         };
         let head = self.read(0, self.size.min(LABELS) as usize).unwrap_or_default();
         let label = lvm::label(Ends { head: &head, tail: &[], size: self.size });
-        if let Some(group) = label.and_then(|label| lvm::group(&label, &mut { bytes })) {
-            volume.group = Some(GroupName { name: group.name.clone(), uuid: group.uuid });
-            found.keep(group);
+        match label.map_or(Err(lvm::Damaged), |label| lvm::group(&label, &mut { bytes })) {
+            Ok(Some(group)) => {
+                volume.group = Some(GroupName { name: group.name.clone(), uuid: group.uuid });
+                found.keep(group);
+            }
+            Ok(None) => {}
+            Err(lvm::Damaged) => volume.is_damaged = true,
         }
         Contents::Lvm(volume)
     }

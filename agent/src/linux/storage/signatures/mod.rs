@@ -193,9 +193,8 @@ fn in_detail(name: &str, ends: Ends<'_>) -> Option<Contents> {
     match name {
         "crypto_LUKS" => luks::read(ends).map(|luks| Contents::Luks(Box::new(luks))),
         // Its group is told by metadata that may lie anywhere.
-        "LVM2_member" => {
-            lvm::label(ends).map(|label| Contents::Lvm(Box::new(PhysicalVolume { uuid: label.uuid, group: None })))
-        }
+        "LVM2_member" => lvm::label(ends)
+            .map(|label| Contents::Lvm(Box::new(PhysicalVolume { uuid: label.uuid, group: None, is_damaged: false }))),
         _ => None,
     }
 }

@@ -152,7 +152,10 @@ impl<'a> Planner<'a> {
                 _ => false,
             }),
             Contents::Luks(luks) => luks.subsystem == UNFINISHED_LAYER,
-            Contents::Lvm(volume) => volume.group.is_none() && volume.uuid.to_string().starts_with(UNFINISHED_PV),
+            // One that cannot tell what is in it may be of a group.
+            Contents::Lvm(volume) => {
+                volume.group.is_none() && !volume.is_damaged && volume.uuid.to_string().starts_with(UNFINISHED_PV)
+            }
             _ => false,
         }
     }

@@ -2,14 +2,14 @@
 
 use muster_protocol::desired::{
     self, Desired, DiskSelect, Entry, Existing, Format, Key, LogicalVolume, Luks, Place, Raid, RaidLevel, Storage,
-    Table, Use, VolumeGroup, VolumeKind, VolumeSize, check,
+    Table, UNFINISHED_PV, Use, VolumeGroup, VolumeKind, VolumeSize, check,
 };
-use muster_protocol::observed::{Contents, Layers, Observed};
+use muster_protocol::observed::{Contents, Layers, Observed, PhysicalVolume};
 use proptest::prelude::*;
 
 use super::super::stack::Ground;
 use super::super::{Impossible, Model, Step, apply_to_model, look_again, notices, plan, take_down};
-use super::{MIB, disk, id, part, seeded};
+use super::{MIB, disk, gpt, id, part, seeded, there};
 
 /// What is done with places, in turn: which layer, of how many of them, with which of its forms, and whether with leave.
 type Turns = Vec<(u8, u8, u8, bool)>;
@@ -177,6 +177,33 @@ fn a_member_whose_disk_is_gone_is_in_nobodys_way_before_the_kernel_has_noticed()
     storage.disks[1].select = DiskSelect::Id(id("serial:S2"));
     let refused = plan(&storage, &disks, &striped).expect_err("half of a stripe");
     assert!(refused.problem.ends_with("the array r0 cannot run without it"), "{refused}");
+}
+
+#[test]
+fn a_physical_volume_that_cannot_tell_what_is_in_it_is_not_taken_for_one_that_never_was_of_a_group() {
+    let group = VolumeGroup {
+        name: "office".into(),
+        members: vec![Place::Partition { disk: 0, partition: 0 }],
+        extent_mib: 1,
+        volumes: vec![],
+        existing: Existing::Keep,
+    };
+    let disks = vec![desired::Disk {
+        select: DiskSelect::Id(id("serial:S1")),
+        table: Table::Keep,
+        partitions: vec![part(1, "rows", 100)],
+    }];
+    let storage = Storage { disks, groups: vec![group], ..Storage::default() };
+    let planned = |is_damaged| {
+        let mut uuid = [b'a'; 32];
+        uuid[..UNFINISHED_PV.len()].copy_from_slice(UNFINISHED_PV.as_bytes());
+        let uuid = uuid.try_into().expect("an id");
+        let carries = Contents::Lvm(Box::new(PhysicalVolume { uuid, group: None, is_damaged }));
+        plan_on(&storage, &Model::new(vec![disk("S1", gpt(), vec![there(1, "rows", 1, 100, carries)])]))
+    };
+    assert!(planned(false).expect("it is ours").iter().all(|step| !step.is_destructive()));
+    let refused = planned(true).expect_err("there may be volumes in it").to_string();
+    assert!(refused.contains("metadata is damaged") && refused.contains("wipe_volume: true"), "{refused}");
 }
 
 proptest! {

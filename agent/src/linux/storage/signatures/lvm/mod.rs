@@ -60,39 +60,70 @@ fn label_in(bytes: &[u8], sector: u64) -> Option<Label> {
     Some(Label { uuid, areas })
 }
 
-/// The newest group that the metadata areas of one volume describe, as far as they can be read.
+/// What metadata areas would tell does not hold, or cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damaged;
+
+/// The newest group that the metadata areas of one volume describe, as far as they can be read; `None` where none was ever
+/// written there.
 /// `read` answers with bytes of the volume, from the first of them on, `None` where there are none.
-pub fn group(label: &Label, read: &mut dyn FnMut(u64, usize) -> Option<Vec<u8>>) -> Option<Group> {
-    let groups = label.areas.iter().filter_map(|area| group::read(&text_of(*area, read)?));
-    groups.max_by_key(|group| group.seqno)
+pub fn group(label: &Label, read: &mut dyn FnMut(u64, usize) -> Option<Vec<u8>>) -> Result<Option<Group>, Damaged> {
+    let (mut newest, mut all_hold) = (None, true);
+    for area in &label.areas {
+        match text_of(*area, read) {
+            Ok(None) => {}
+            Ok(Some(text)) => match group::read(&text) {
+                Some(group) if newest.as_ref().is_none_or(|newest: &Group| newest.seqno < group.seqno) => {
+                    newest = Some(group);
+                }
+                Some(_) => {}
+                None => all_hold = false,
+            },
+            Err(Damaged) => all_hold = false,
+        }
+    }
+    if newest.is_some() || all_hold { Ok(newest) } else { Err(Damaged) }
 }
 
-/// The text in use of one metadata area.
-fn text_of((start, size): (u64, u64), read: &mut dyn FnMut(u64, usize) -> Option<Vec<u8>>) -> Option<String> {
-    let header = read(start, AREA_HEADER)?;
-    let is_area = header.get(4..20)? == AREA_MAGIC
-        && u32_at(&header, 0)? == crc(&header[4..])
-        && u32_at(&header, 20)? == 1
-        && number::<8>(&header, 24).map(u64::from_le_bytes)? == start;
-    let (offset, len) = (u64_at(&header, 40)?, u64_at(&header, 48)?);
-    let (sum, flags) = (u32_at(&header, 56)?, u32_at(&header, 60)?);
+/// The text in use of one metadata area; `None` where there is none yet, or the area is not in use.
+fn text_of(
+    (start, size): (u64, u64),
+    read: &mut dyn FnMut(u64, usize) -> Option<Vec<u8>>,
+) -> Result<Option<String>, Damaged> {
+    let header = read(start, AREA_HEADER).ok_or(Damaged)?;
+    // The label is written first.
+    if header.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    let fields = || {
+        let is_area = header.get(4..20)? == AREA_MAGIC
+            && u32_at(&header, 0)? == crc(&header[4..])
+            && u32_at(&header, 20)? == 1
+            && number::<8>(&header, 24).map(u64::from_le_bytes)? == start;
+        let (sum, flags) = (u32_at(&header, 56)?, u32_at(&header, 60)?);
+        is_area.then_some((u64_at(&header, 40)?, u64_at(&header, 48)?, sum, flags))
+    };
+    let (offset, len, sum, flags) = fields().ok_or(Damaged)?;
     // An area that LVM was told to ignore is stale.
-    if !is_area || flags & 1 != 0 || len == 0 || len > TEXT || offset < AREA_HEADER as u64 || offset >= size {
-        return None;
+    if flags & 1 != 0 || (offset, len) == (0, 0) {
+        return Ok(None);
+    }
+    if len == 0 || len > TEXT || offset < AREA_HEADER as u64 || offset >= size {
+        return Err(Damaged);
     }
     let before_the_end = len.min(size - offset);
-    let mut bytes = read(start.checked_add(offset)?, before_the_end as usize)?;
+    let mut bytes = start.checked_add(offset).and_then(|at| read(at, before_the_end as usize)).ok_or(Damaged)?;
     if before_the_end < len {
         // The ring goes on behind its header.
-        bytes.extend(read(start + AREA_HEADER as u64, (len - before_the_end) as usize)?);
+        bytes.extend(read(start + AREA_HEADER as u64, (len - before_the_end) as usize).ok_or(Damaged)?);
     }
     if crc(&bytes) != sum {
-        return None;
+        return Err(Damaged);
     }
     while bytes.last() == Some(&0) {
         bytes.pop();
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).map(Some).map_err(|_| Damaged)
 }
 
 /// CRC-32 as LVM has it: not inverted, and not begun with ones.
@@ -160,7 +191,7 @@ pub(super) mod tests {
         bytes
     }
 
-    pub(in super::super) fn told(device: &[u8]) -> Option<(Label, Option<Group>)> {
+    pub(in super::super) fn told(device: &[u8]) -> Option<(Label, Result<Option<Group>, Damaged>)> {
         let label = label(Ends { head: device, tail: &[], size: device.len() as u64 })?;
         let mut read = |at: u64, len: usize| Some(device.get(usize::try_from(at).ok()?..)?.get(..len)?.to_vec());
         let group = group(&label, &mut read);
@@ -170,15 +201,40 @@ pub(super) mod tests {
     #[test]
     fn the_newest_copy_that_holds_wins() {
         let (old, new) = (text("vg0", 3), text("vg0", 4));
-        let seqno = |device: &[u8]| told(device).expect("a label").1.map(|group| group.seqno);
+        let seqno = |device: &[u8]| told(device).expect("a label").1.map(|group| group.map(|group| group.seqno));
         assert_eq!(told(&device(&old, &new)).expect("a label").0.areas, [(4096, 8192), (65536, 4096)]);
-        assert_eq!(seqno(&device(&old, &new)), Some(4));
-        assert_eq!(seqno(&device(&new, &old)), Some(4), "in the ring's end and its beginning");
+        assert_eq!(seqno(&device(&old, &new)), Ok(Some(4)));
+        assert_eq!(seqno(&device(&new, &old)), Ok(Some(4)), "in the ring's end and its beginning");
         let mut garbled = device(&old, &new);
         garbled[65536 + 600] ^= 1;
-        assert_eq!(seqno(&garbled), Some(3), "what does not hold is not believed");
+        assert_eq!(seqno(&garbled), Ok(Some(3)), "what does not hold is not believed");
         garbled[4096 + 512] ^= 1;
-        assert_eq!(seqno(&garbled), None);
+        assert_eq!(seqno(&garbled), Err(Damaged), "it has a group that nobody can tell");
+    }
+
+    #[test]
+    fn that_there_is_no_group_is_told_by_what_holds_alone() {
+        let told = |device: &[u8]| told(device).expect("a label").1;
+        let text = text("vg0", 3);
+        let areas = [4096, 65536];
+        // A header that says where the text lies, without the text: that was written first, and lost.
+        let mut lost = device(&text, &text);
+        lost[4096 + 512..12288].fill(0);
+        lost[65536 + 512..69632].fill(0);
+        assert_eq!(told(&lost), Err(Damaged));
+        let mut garbled = device(&text, &text);
+        areas.iter().for_each(|at| garbled[at + 44] ^= 1);
+        assert_eq!(told(&garbled), Err(Damaged), "where the text would lie is not known");
+        // As `pvcreate` leaves it, and between its label and its areas.
+        let mut fresh = device("", "");
+        for at in areas {
+            fresh[at + 40..at + 60].fill(0);
+            let sum = crc(&fresh[at + 4..at + AREA_HEADER]);
+            fresh[at..at + 4].copy_from_slice(&sum.to_le_bytes());
+        }
+        assert_eq!(told(&fresh), Ok(None));
+        areas.iter().for_each(|at| fresh[*at..at + AREA_HEADER].fill(0));
+        assert_eq!(told(&fresh), Ok(None));
     }
 
     #[test]
