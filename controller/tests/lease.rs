@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,6 +20,8 @@ use muster_controller::documents;
 use muster_controller::fleet::record::{HubRule, Lifecycle, Location, Machine, PlaceRule, Subnet};
 use muster_controller::fleet::ticket::Grant;
 use muster_controller::fleet::{Author, Draft, Refusal, State, credential, lease, location, machine, subnet, ticket};
+use muster_controller::ial::check::door::Door;
+use muster_controller::ial::check::{Check, Orders, Went};
 use muster_controller::ial::{self, Envelope};
 use muster_controller::server::Server;
 use muster_protocol::observed::{Contents, Layers, Volume};
@@ -35,7 +38,7 @@ struct Road {
     ial: Router,
     auth: Value,
     ca: Digest,
-    _data: tempfile::TempDir,
+    data_folder: tempfile::TempDir,
 }
 
 impl Road {
@@ -64,7 +67,7 @@ impl Road {
             auth: json!({ "api_key": record.key, "secret": secret }),
             ca: Digest::of(&ca),
             server,
-            _data: data,
+            data_folder: data,
         })
     }
 
@@ -307,4 +310,31 @@ async fn a_machine_whose_disk_carries_something_is_left_as_it_is_and_nothing_is_
     let answer = road.post("infrastructure/server/provision-status", json!({ "server_id": server })).await;
     assert_eq!(answer["error"]["code"], "422.max-exceeded", "{answer}");
     assert!(sim.observe().expect("observed").disks.iter().any(|d| matches!(d.contents, Contents::Filesystem(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mock_cycle_leases_real_agents_over_https_and_finds_nothing() {
+    let road = Road::open().await;
+    for number in [7, 8] {
+        let sim = road.plug_in(number);
+        road.admit(&sim).await;
+    }
+    let models = road.data("infrastructure/provider/server-models", Value::Null).await;
+    // Its disks are too small for Cycle, so it has to be named.
+    let model = models["models"][0]["provider"]["model_id"].as_str().map(str::to_owned);
+    let ca = CertificateDer::from_pem_file(road.data_folder.path().join("ca.crt")).expect("the CA's certificate");
+    let check = Check {
+        door: Door::new(&format!("https://{}", road.server.https[0]), vec![ca]).expect("a URL"),
+        auth: road.auth.clone(),
+        orders: Some(Orders { model, most: 3, ..Orders::default() }),
+        poll: Duration::from_millis(100),
+        wait: DEADLINE,
+    };
+    let run = move || check.run(&AtomicBool::new(false), &mut |_| {}).expect("random bytes");
+    let report = tokio::task::spawn_blocking(run).await.expect("no panic");
+    let held: Vec<_> = report.lines.iter().filter(|line| line.went != Went::Passed).collect();
+    let held: Vec<_> = held.iter().map(|line| (line.case.name, &line.went)).collect();
+    assert!(held.is_empty(), "{held:#?}");
+    let free = |state: &State| (state.leases.is_empty() && state.addresses.is_empty()).then_some(());
+    road.until("everything was given back", free).await;
 }

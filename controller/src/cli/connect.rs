@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use rustls::pki_types::CertificateDer;
 use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::typestate::AgentScope;
@@ -43,7 +44,7 @@ pub struct DataDir {
 }
 
 /// What the environment says; what is empty there says nothing.
-fn from_env(name: &str) -> Option<String> {
+pub fn from_env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
@@ -89,23 +90,42 @@ impl Connect {
     /// What was given, the CA in the data directory, or what this host trusts.
     fn roots(&self, data: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
         let own = data.join("ca.crt");
-        let file = match self.ca.clone().or_else(|| from_env("MUSTER_CA").map(PathBuf::from)) {
+        let file = match given_ca(self.ca.as_ref()) {
             Some(file) => file,
             None if own.exists() => own,
             None => SYSTEM_CAS.into(),
         };
-        let pem = std::fs::read(&file).map_err(|cause| CliError::File { verb: "read", path: file.clone(), cause })?;
-        let certificates: Vec<_> = parse_pem(&pem)
-            .filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            })
-            .collect();
-        if certificates.is_empty() {
-            return Err(CliError::Usage(format!("{} holds no certificate in PEM", file.display())));
-        }
-        Ok(certificates)
+        certificates(&file)
     }
+}
+
+fn given_ca(ca: Option<&PathBuf>) -> Option<PathBuf> {
+    ca.cloned().or_else(|| from_env("MUSTER_CA").map(PathBuf::from))
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
+    let pem = std::fs::read(file).map_err(|cause| CliError::File { verb: "read", path: file.to_owned(), cause })?;
+    let certificates: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        return Err(CliError::Usage(format!("{} holds no certificate in PEM", file.display())));
+    }
+    Ok(certificates)
+}
+
+/// Whom to trust for a server that may be anybody's: the CA that was given, or else what this host trusts and the controller
+/// on it.
+pub fn trusted(ca: Option<&PathBuf>, data: &DataDir) -> Result<Vec<CertificateDer<'static>>, CliError> {
+    let files = match given_ca(ca) {
+        Some(file) => vec![file],
+        None => [PathBuf::from(SYSTEM_CAS), data.path().join("ca.crt")].into_iter().filter(|f| f.exists()).collect(),
+    };
+    let all: Vec<_> = files.iter().map(|file| certificates(file)).collect::<Result<_, _>>()?;
+    Ok(all.concat().iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect())
 }
 
 /// For files of others, over HTTPS alone, by the certificate authorities that this host trusts; as for other programs,

@@ -26,6 +26,9 @@ pub enum CliError {
     /// It was begun and came to a bad end.
     #[error("{0}")]
     Failed(String),
+    /// Whoever gave the command has had enough of it; what it had begun is undone.
+    #[error("{0}")]
+    Interrupted(String),
     /// A file cannot be read or written.
     #[error("cannot {verb} {}", path.display())]
     File {
@@ -46,10 +49,11 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// 1 refused or failed, 2 wrong usage.
+    /// 1 refused or failed, 2 wrong usage, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::Interrupted(_) => super::interrupt::EXIT_CODE,
             // What was typed cannot be, and is found out by the controller.
             Self::Refused { code, .. } if matches!(code.as_str(), "invalid" | "malformed") => 2,
             Self::Connect(_)

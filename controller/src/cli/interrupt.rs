@@ -1,6 +1,8 @@
 //! Ctrl-C while something is followed: what was begun goes on without us, and whoever stops looking is told so.
+//! And while something is tried that has to be undone first: then it is only noted.
 
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
@@ -10,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::words::visible;
 
 /// As shells have it: 128 and the number of SIGINT.
-const EXIT_CODE: i32 = 130;
+pub const EXIT_CODE: u8 = 130;
 
 /// What goes on, and how to see more of it; empty while nothing is followed.
 static GOES_ON: Mutex<String> = Mutex::new(String::new());
@@ -38,6 +40,38 @@ fn said() -> MutexGuard<'static, String> {
     GOES_ON.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Becomes true when the command is interrupted or told to end (SIGINT, SIGTERM), once and for ever. From the return on
+/// neither of them ends it.
+pub fn noted() -> &'static AtomicBool {
+    static NOTED: AtomicBool = AtomicBool::new(false);
+    // Where nobody can listen, the command ends as every other one does.
+    let _ = note(&NOTED);
+    &NOTED
+}
+
+fn note(noted: &'static AtomicBool) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupts, mut ends) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let wait = async move {
+        // Both arms are cancel-safe.
+        tokio::select! {
+            _ = interrupts.recv() => {}
+            _ = ends.recv() => {}
+        }
+    };
+    thread::Builder::new().name("interrupts".into()).spawn(move || {
+        runtime.block_on(wait);
+        noted.store(true, Ordering::Relaxed);
+        eprintln!("\nmuster: interrupted; what was taken is given back first");
+        // The runtime stays, since with it the signals would go unheard, and be lost on nobody.
+        runtime.block_on(std::future::pending::<()>());
+    })?;
+    Ok(())
+}
+
 /// From the return on nothing is missed.
 fn listen() -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
@@ -51,7 +85,7 @@ fn listen() -> io::Result<()> {
             if !goes_on.is_empty() {
                 eprintln!("\nmuster: {}", visible(&goes_on));
             }
-            process::exit(EXIT_CODE);
+            process::exit(EXIT_CODE.into());
         }
     })?;
     Ok(())

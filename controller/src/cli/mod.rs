@@ -2,7 +2,7 @@
 //!
 //! `main.rs` calls [`main`]. `serve` runs the controller, `image` and `iso` work on this host's files, everything else
 //! asks a controller over its API and prints what it says.
-//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted while it followed something that goes on.
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted while it followed something that goes on, or tried something.
 
 mod ask;
 mod client;

@@ -16,11 +16,13 @@
 //! | `server` | provision, its status, restart, decommission |
 //! | `address` | allocate, release |
 //! | `keep` | looks after leases that wait |
+//! | `check` | the mock Cycle, which plays the platform against any IAL server |
 
 mod address;
 mod answer;
 mod call;
 mod catalog;
+pub mod check;
 mod keep;
 mod server;
 

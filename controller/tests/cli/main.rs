@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod fetch;
+mod ial;
 mod machine;
 mod outcome;
 mod usage;
@@ -119,7 +120,7 @@ impl Lab {
 async fn run(data: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
     command.args(arguments).env("MUSTER_DATA", data).stdin(Stdio::null());
-    for name in ["MUSTER_URL", "MUSTER_TOKEN", "MUSTER_CA"] {
+    for name in ["MUSTER_URL", "MUSTER_TOKEN", "MUSTER_CA", "MUSTER_IAL_KEY", "MUSTER_IAL_SECRET"] {
         command.env_remove(name);
     }
     let output = tokio::task::spawn_blocking(move || command.output()).await;

@@ -1,8 +1,10 @@
 //! The IAL as Cycle meets it: every call through the real router, over a fleet in memory whose machines are played here.
 
+mod check;
 mod golden;
 mod keep;
 mod limit;
 mod readings;
 mod refused;
 mod site;
+mod wrong;

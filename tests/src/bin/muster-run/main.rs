@@ -18,7 +18,7 @@ use serde_json::Value;
 use steps::Steps;
 
 /// Steps that [`play`] does.
-const STEPS: usize = 17;
+const STEPS: usize = 18;
 
 fn main() -> ExitCode {
     let once = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
@@ -86,11 +86,19 @@ fn play(steps: &mut Steps) -> Result<Stage> {
         let name = text(&lab.admit()?, "/name")?.to_owned();
         Ok((name.clone(), format!("muster machine approve {name}")))
     })?;
-    let cycle = steps.step("the location gets a subnet, Cycle gets a credential", || {
+    let (cycle, credential) = steps.step("the location gets a subnet, Cycle gets a credential", || {
         muster(&["subnet", "add", "10.0.2.0/24", "--location", LOCATION, "--gateway", "10.0.2.2"])?;
         let credential = lab.controller.muster_json(&["ial", "credential", "create", "cycle"])?;
         let (key, secret) = (text(&credential, "/key")?, text(&credential, "/secret")?);
-        Ok((Cycle::new(lab.controller.anonymous()?, key, secret), format!("API key {key}")))
+        let cycle = Cycle::new(lab.controller.anonymous()?, key, secret);
+        let said = format!("API key {key}");
+        Ok(((cycle, credential), said))
+    })?;
+    steps.step("muster ial check finds nothing wrong in what it may try without leasing anything", || {
+        let (key, secret) = (text(&credential, "/key")?, text(&credential, "/secret")?);
+        let url = format!("https://127.0.0.1:{PORT}");
+        let report = lab.controller.muster_json(&["ial", "check", &url, "--key", key, "--secret", secret])?;
+        Ok(((), format!("{} cases passed", report["passed"])))
     })?;
     play_cycle(steps, &lab, &cycle, &spec.disks, &machine_folder)?;
     Ok(Stage { machine, name, lab })

@@ -1,6 +1,7 @@
 //! `muster token`, `muster ticket`, `muster ial credential`.
 
 pub(super) mod ca;
+mod check;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -35,6 +36,11 @@ pub enum IalCommand {
     /// Credentials of Cycle's hubs
     #[command(subcommand)]
     Credential(CredentialCommand),
+    /// Play Cycle against an IAL server, of this controller or of anybody
+    ///
+    /// Reads, and sends what has to be refused; changes nothing unless --provision is given. Where Cycle's own documents
+    /// contradict each other, whatever one of them allows passes, with a note. Ends with 0 if nothing failed.
+    Check(Box<check::CheckArgs>),
 }
 
 /// `muster ial credential`
@@ -202,7 +208,10 @@ impl TicketCommand {
 
 impl IalCommand {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let Self::Credential(command) = self;
+        let command = match self {
+            Self::Check(check) => return check.run(),
+            Self::Credential(command) => command,
+        };
         match command {
             CredentialCommand::List(List { show, connect }) => {
                 show.list(&connect.client()?.all("/ial/credentials", &[])?, &CREDENTIALS[..5]);

@@ -1,0 +1,190 @@
+//! The mock Cycle: our own server passes it, so does another that is right, and each fault is found by its case.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use muster_controller::ial::Envelope;
+use muster_controller::ial::check::door::Door;
+use muster_controller::ial::check::{CASES, Check, Orders, Report, Takes, Went};
+use serde_json::{Value, json};
+
+use crate::site::Site;
+use crate::wrong::{self, Fault, SECRET};
+
+fn check(at: SocketAddr, auth: Value, orders: Option<Orders>) -> Check {
+    let door = Door::new(&format!("http://{at}/"), Vec::new()).expect("a URL");
+    Check { door, auth, orders, poll: Duration::from_millis(5), wait: Duration::from_secs(60) }
+}
+
+async fn run(check: Check) -> Report {
+    let run = move || check.run(&AtomicBool::new(false), &mut |_| {}).expect("random bytes");
+    tokio::task::spawn_blocking(run).await.expect("no panic")
+}
+
+/// Which cases failed, with what was expected and what came.
+fn failed(report: &Report) -> BTreeMap<&'static str, String> {
+    let failed = report.lines.iter().filter_map(|line| match &line.went {
+        Went::Failed(fault) => Some((line.case.name, format!("expected {}; got {}", fault.expected, fault.got))),
+        _ => None,
+    });
+    failed.collect()
+}
+
+fn left_out(report: &Report) -> BTreeSet<&'static str> {
+    report.lines.iter().filter(|line| matches!(line.went, Went::LeftOut(_))).map(|line| line.case.name).collect()
+}
+
+fn notes(report: &Report) -> Vec<String> {
+    report.lines.iter().flat_map(|line| line.notes.iter().map(|note| format!("{}: {note}", line.case.name))).collect()
+}
+
+/// Serves a site whose machines do at once what they are told to.
+async fn open(machines: u8, envelope: Envelope) -> (Arc<Site>, SocketAddr) {
+    let site = Arc::new(Site::serving(machines, envelope).await);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let router = site.router.clone();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let agents = Arc::clone(&site);
+    tokio::spawn(async move {
+        let mut states = agents.fleet.watch();
+        while states.changed().await.is_ok() {
+            // Looked at anew after each change, their own ones too: nothing that happens meanwhile is missed.
+            if states.borrow_and_update().operations.iter().any(|operation| !operation.state.is_ended()) {
+                agents.confirm().await;
+                agents.work().await;
+            }
+        }
+    });
+    (site, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_server_passes_every_case_and_needs_no_note() {
+    for envelope in [Envelope::Plain, Envelope::Superset] {
+        let (site, address) = open(3, envelope).await;
+        let report = run(check(address, site.auth.clone(), Some(Orders { most: 4, ..Orders::default() }))).await;
+        assert_eq!(failed(&report), BTreeMap::new());
+        assert_eq!((left_out(&report), notes(&report)), (BTreeSet::new(), Vec::new()));
+        assert_eq!(report.count("passed"), CASES.len());
+        let left = |state: &muster_controller::fleet::State| {
+            (state.leases.is_empty() && state.addresses.is_empty()).then_some(())
+        };
+        site.until(Duration::from_secs(60), left).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_leave_to_lease_nothing_is_changed() {
+    let (site, address) = open(1, Envelope::Plain).await;
+    let before = site.state().next_event();
+    let report = run(check(address, site.auth.clone(), None)).await;
+    assert_eq!(failed(&report), BTreeMap::new());
+    let leases: BTreeSet<_> = CASES.iter().filter(|case| case.takes == Takes::Machines).map(|case| case.name).collect();
+    assert_eq!(left_out(&report), leases);
+    assert_eq!(site.state().next_event(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_is_given_back_when_the_check_is_interrupted() {
+    let (site, address) = open(2, Envelope::Plain).await;
+    let check = check(address, site.auth.clone(), Some(Orders { most: 4, ..Orders::default() }));
+    let stopped = tokio::task::spawn_blocking(move || {
+        let stop = AtomicBool::new(false);
+        check.run(&stop, &mut |case| {
+            stop.store(case.name == "address/allocate" || stop.load(Ordering::Relaxed), Ordering::Relaxed)
+        })
+    });
+    let report = stopped.await.expect("no panic").expect("random bytes");
+    assert!(report.is_interrupted);
+    let of = |name: &str| report.lines.iter().find(|line| line.case.name == name).expect("a case").went.clone();
+    assert_eq!(of("server/stays-provisioned"), Went::Passed);
+    assert_eq!(of("address/allocate"), Went::LeftOut("interrupted".into()));
+    assert_eq!(of("server/given-back"), Went::Passed);
+    let left =
+        |state: &muster_controller::fleet::State| (state.leases.is_empty() && state.addresses.is_empty()).then_some(());
+    site.until(Duration::from_secs(60), left).await;
+}
+
+fn auth() -> Value {
+    let hub = json!({ "hub_name": "Check", "hub_id": "651586fca6078e98982dbd90" });
+    json!({ "api_key": "key", "secret": SECRET, "cycle": hub })
+}
+
+async fn find(fault: Fault, wait: Duration) -> Report {
+    let check = check(wrong::serve(fault).await, auth(), Some(Orders { most: 4, ..Orders::default() }));
+    run(Check { poll: Duration::from_millis(1), wait, ..check }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_that_is_right_passes_and_so_does_what_only_some_documents_have() {
+    for (fault, note) in [
+        (Fault::None, "ipv6 is not to be had"),
+        (Fault::Bare, "verify/good-credentials: answers are bare payloads"),
+        (Fault::FewReadings, "POST /v1/infrastructure/server/provision-check, wrapped is answered with 404"),
+    ] {
+        let report = find(fault, Duration::from_secs(60)).await;
+        assert_eq!((failed(&report), left_out(&report)), (BTreeMap::new(), BTreeSet::new()), "{fault:?}");
+        assert!(notes(&report).iter().any(|said| said.contains(note)), "{fault:?}: {:?}", notes(&report));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_is_found_by_the_case_that_is_there_for_it() {
+    let found = [
+        (Fault::RedirectsSlashes, "transport/slashes"),
+        (Fault::AnybodyIsValid, "verify/strangers"),
+        (Fault::RefusesUnknownKeys, "verify/unknown-keys"),
+        (Fault::LacksKey, "catalog/locations"),
+        (Fault::TwoLocationsOfOneId, "catalog/locations"),
+        (Fault::TextForNumber, "catalog/server-models"),
+        (Fault::NumberForThroughput, "catalog/server-models"),
+        (Fault::ModelsElsewhere, "catalog/server-models"),
+        (Fault::IdsChange, "catalog/resync"),
+        (Fault::EnvelopeNowAndThen, "verify/unknown-keys"),
+        (Fault::NoBodyLimit, "hostile/too-large"),
+        (Fault::DeepBodiesPanic, "hostile/too-deep"),
+        (Fault::ErrorsInAnotherShape, "refused/status-unknown"),
+        (Fault::ErrorsWithStatus200, "refused/status-unknown"),
+        (Fault::StrangersAreServed, "refused/strangers"),
+        (Fault::UnknownServerIsPending, "refused/status-unknown"),
+        (Fault::ConfigureChanges, "server/configure-again"),
+        (Fault::ListsWhatItHasNot, "server/provision"),
+        (Fault::OrdersAgainAreOthers, "server/provision-again"),
+        (Fault::ZeroIsAKey, "server/zero-id"),
+        (Fault::NeverReady, "server/provisioned"),
+        (Fault::FlipsBack, "server/stays-provisioned"),
+        (Fault::IdentityChanges, "server/stays-provisioned"),
+        (Fault::IpsWithPrefix, "server/identity"),
+        (Fault::NothingToKnowItBy, "server/identity"),
+        (Fault::ChecksAnotherServer, "server/status-readings"),
+        (Fault::RacesWithItself, "server/lost-answer"),
+        (Fault::DoubleLease, "server/last-machine"),
+        (Fault::RestartForgets, "server/restart"),
+        (Fault::DecommissionOnce, "server/decommission"),
+        (Fault::RisesAgain, "server/after-decommission"),
+        (Fault::KeepsMachines, "server/had-again"),
+        (Fault::PrefixMissing, "address/allocate"),
+        (Fault::OtherNetwork, "address/allocate"),
+        (Fault::DoubleAddress, "address/at-once"),
+        (Fault::PoolsHaveNoKey, "address/lost-answer"),
+        (Fault::ReleaseOnce, "address/release-readings"),
+        (Fault::LateReleaseTakes, "address/late-release"),
+    ];
+    for (fault, case) in found {
+        // What never comes is waited for to the end of the time, so that is short where nothing else can come.
+        let is_waited_for = match fault {
+            Fault::NeverReady | Fault::KeepsMachines => true,
+            // These lose machines.
+            Fault::ListsWhatItHasNot | Fault::OrdersAgainAreOthers | Fault::RacesWithItself => true,
+            _ => false,
+        };
+        let wait = Duration::from_millis(if is_waited_for { 100 } else { 60_000 });
+        let report = find(fault, wait).await;
+        let failed = failed(&report);
+        assert!(failed.contains_key(case), "{fault:?}: {case} passed; {failed:#?} {:?}", left_out(&report));
+    }
+}
