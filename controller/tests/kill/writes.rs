@@ -54,7 +54,7 @@ fn stored(folder: &Path) -> BTreeMap<String, u64> {
 
 fn run_and_kill(folder: &Path, patience: u64) -> Vec<(String, u64)> {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "acknowledged_writes_survive_kill", "--nocapture"])
+        .args(["--exact", "writes::acknowledged_writes_survive_kill", "--nocapture"])
         .env(CHILD, folder)
         .stdout(Stdio::piped())
         .spawn()
