@@ -12,7 +12,6 @@ mod operation;
 mod policy;
 mod power;
 mod serve;
-mod subnet;
 
 use clap::Subcommand;
 
@@ -69,10 +68,10 @@ pub enum Command {
     Model(model::ModelCommand),
     /// Subnets from which addresses are handed out
     #[command(subcommand)]
-    Subnet(subnet::SubnetCommand),
+    Subnet(location::subnet::SubnetCommand),
     /// Addresses that are handed out
     #[command(subcommand)]
-    Address(subnet::AddressCommand),
+    Address(location::subnet::AddressCommand),
     /// Leases: machines in the hands of Cycle's hubs
     #[command(subcommand)]
     Lease(lease::LeaseCommand),

@@ -1,4 +1,6 @@
-//! `muster location`.
+//! `muster location`, and what lies at one: subnets and addresses.
+
+pub mod subnet;
 
 use std::collections::BTreeMap;
 
@@ -129,7 +131,7 @@ const FACTS: &[Column] = &[
 ];
 
 impl LocationCommand {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(List { show, connect }) => {
                 show.list(&connect.client()?.all("/locations", &[])?, COLUMNS);

@@ -166,7 +166,7 @@ const ADDRESSES: &[Column] = &[
 ];
 
 impl SubnetCommand {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(List { location, show, connect }) => {
                 let subnets = connect.client()?.all("/subnets", &[("location", location.as_deref())])?;
@@ -204,7 +204,7 @@ impl SubnetCommand {
 }
 
 impl AddressCommand {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(AddressList { subnet, show, connect }) => {
                 let addresses = connect.client()?.all("/addresses", &[("subnet", subnet.as_deref())])?;
