@@ -217,6 +217,13 @@ impl TryFrom<String> for BootUrl {
     }
 }
 
+impl BootUrl {
+    /// Whether it is asked for by HTTPS.
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+}
+
 impl From<BootUrl> for String {
     fn from(url: BootUrl) -> String {
         url.0

@@ -11,10 +11,12 @@
 //! This file decides nothing: which script a machine gets is the controller's business.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
-use muster_protocol::Digest;
+use ipnet::Ipv4Net;
 use muster_protocol::cmdline;
 use muster_protocol::enroll::{SiteCredential, Ticket};
+use muster_protocol::{Digest, Mac};
 
 use crate::param::{BootUrl, Endpoint, Location, Site};
 
@@ -328,16 +330,86 @@ exit 0
     .to_owned()
 }
 
+/// The network that a machine has at a boot target, where it is not what its DHCP server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Static {
+    /// Of the NIC that gets it.
+    pub mac: Mac,
+    /// Its address.
+    pub address: Ipv4Net,
+    /// The router.
+    pub gateway: Option<Ipv4Addr>,
+    /// The resolver; iPXE asks one.
+    pub nameserver: Option<Ipv4Addr>,
+}
+
+/// How long a machine waits before it asks again what to start, after a boot target that it was not given.
+const HAND_OVER_PAUSE_S: u32 = 10;
+
 /// The script that gives the machine to somebody else's boot program, such as a lease holder's.
-/// Where that ends or cannot be had, [`dispatch`] asks again.
-pub fn hand_over(target: &BootUrl) -> String {
-    format!(
-        "#!ipxe
-imgfree
-echo Muster: handing over to {target}
-chain --autofree --timeout 600000 {target} ||
-echo Muster: that ended, asking again
-exit 1
+///
+/// Where that ends or is not given, the machine has the network again that it came with, and [`dispatch`] asks again: the
+/// controller's answer may be another one by then.
+pub fn hand_over(target: &BootUrl, network: Option<&Static>) -> String {
+    let mut script = "#!ipxe\nimgfree\n".to_owned();
+    if let Some(Static { mac, address, gateway, nameserver }) = network {
+        let (ip, netmask) = (address.addr(), address.netmask());
+        let _ = write!(
+            script,
+            "clear taken ||
+set nic:int32 0
+:nic
+isset ${{net${{nic:int32}}/mac}} || goto no_nic
+iseq ${{net${{nic:int32}}/mac}} {mac} && goto found ||
+inc nic
+goto nic
+:found
+echo Muster: net${{nic:int32}} takes the address of its lease, {address}
+ifclose ||
+set net${{nic:int32}}/ip {ip}
+set net${{nic:int32}}/netmask {netmask}
 "
-    )
+        );
+        for (name, address) in [("gateway", gateway), ("dns", nameserver)] {
+            if let Some(address) = address {
+                let _ = writeln!(script, "set net${{nic:int32}}/{name} {address}");
+            }
+        }
+        script.push_str(
+            "ifopen net${nic:int32} ||
+set taken yes
+goto start
+:no_nic
+echo Muster: iPXE does not know the NIC of the lease, going on with what it has
+:start
+",
+        );
+    }
+    let _ = write!(
+        script,
+        "echo Muster: this machine is leased, starting {target}
+chain --autofree --timeout 120000 {target} || echo Muster: it was not given; permission is denied until the lease holder has heard of this machine
+"
+    );
+    if network.is_some() {
+        script.push_str(
+            "isset ${taken} || goto again
+clear net${nic:int32}/ip ||
+clear net${nic:int32}/netmask ||
+clear net${nic:int32}/gateway ||
+clear net${nic:int32}/dns ||
+ifclose ||
+dhcp net${nic:int32} || ifconf --configurator ipv6 net${nic:int32} ||
+:again
+",
+        );
+    }
+    let _ = write!(
+        script,
+        "echo Muster: asking the controller again in {HAND_OVER_PAUSE_S} seconds
+sleep {HAND_OVER_PAUSE_S}
+exit 0
+"
+    );
+    script
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use muster_ipxe::param::{AGENTS_PORT, BOOT_PORT, BootUrl, Endpoint, Location, Site};
-use muster_ipxe::script::{self, Machine, Network, Scheme, Wait};
+use muster_ipxe::script::{self, Machine, Network, Scheme, Static, Wait};
 use muster_protocol::Digest;
 use muster_protocol::enroll::{SiteCredential, Ticket};
 
@@ -122,5 +122,15 @@ fn a_machine_that_has_its_system_starts_from_its_disk() {
 #[test]
 fn a_machine_is_handed_over_to_a_boot_target() {
     let target = BootUrl::try_from("http://192.0.2.9/cycle.ipxe?token=a%20b".to_owned()).expect("valid");
-    check("hand-over.ipxe", &script::hand_over(&target));
+    check("hand-over.ipxe", &script::hand_over(&target, None));
+    let network = Static {
+        mac: "52:54:00:12:34:56".parse().expect("a MAC"),
+        address: "203.0.113.2/28".parse().expect("an address"),
+        gateway: "203.0.113.1".parse().ok(),
+        nameserver: "192.0.2.53".parse().ok(),
+    };
+    check("hand-over-static.ipxe", &script::hand_over(&target, Some(&network)));
+    let alone = script::hand_over(&target, Some(&Static { gateway: None, nameserver: None, ..network }));
+    assert_well_formed(&alone);
+    assert!(!alone.contains("None") && !alone.contains("/gateway 2"), "{alone}");
 }

@@ -35,6 +35,7 @@ use muster_protocol::enroll::{Identity, Tpm};
 use crate::clock::now_unix_ms;
 use crate::config;
 use crate::fleet::identity::{self, Match};
+use crate::fleet::lease::handover;
 use crate::fleet::operation::confirmed;
 use crate::fleet::record::{Iso, Lifecycle};
 use crate::fleet::ticket::Grant;
@@ -215,6 +216,12 @@ impl Boot {
             may_join?;
         }
         let claimed = may_start(&state, &asker, may_join)?;
+        if let Claimed::Member(machine) = claimed
+            && let Some(handover) = handover::of(&state, machine)
+        {
+            tracing::info!(%from, %machine, target = %handover.target, "a leased machine is handed over");
+            return Ok(script::hand_over(handover.target, handover.network.as_ref()));
+        }
         if let Claimed::Member(machine) = claimed
             && confirmed::boots_from_disk(&state, machine)
         {

@@ -2,6 +2,7 @@
 
 use axum::body::{Body, to_bytes};
 use http::Request;
+use muster_ipxe::param::BootUrl;
 use muster_protocol::enroll::{Refusal as Refused, SiteCredential, Ticket, Tpm};
 use muster_protocol::handed::Handed;
 use muster_protocol::hello::{Progress, Times};
@@ -448,6 +449,50 @@ async fn a_machine_starts_from_its_disk_once_its_image_is_there_and_the_agent_wh
     assert_eq!(starts().await, script::from_disk());
     world.change(move |draft, id| want(draft, id, installed(desired::Boot::Agent))).await;
     assert!(starts().await.contains("muster.ticket"), "something else is desired by now");
+}
+
+#[tokio::test]
+async fn a_leased_machine_starts_its_locations_boot_target_until_the_lease_ends() {
+    use crate::fleet::record::{Lease, LeaseState, Location, Seat};
+
+    let world = world();
+    world.member(2).await;
+    let starts = async || world.get(&ask_from(2, None)).await.text();
+    let target: BootUrl = "http://192.0.2.9/cycle.ipxe".to_owned().try_into().expect("a URL");
+    let boot_target = Some(target.clone());
+    let lease = |state| Lease {
+        id: "srv-1".into(),
+        hub: "acme".into(),
+        cycle_server: String::new(),
+        hostname: String::new(),
+        model: String::new(),
+        location: "ber1".into(),
+        zone: String::new(),
+        created_unix_ms: 0,
+        tried: Vec::new(),
+        state,
+    };
+    world
+        .change(move |draft, id| {
+            draft.put(Location { code: "ber1".into(), boot_target, ..Location::default() });
+            let mac = Mac::from_bytes([0x52, 0x54, 0, 0x12, 0x34, 2]);
+            let seat = Seat { machine: id, uuid: None, mac, addresses: Vec::new() };
+            draft.put(lease(LeaseState::Ready { seat }));
+            let machine = draft.need(&id)?;
+            let held = Lifecycle::Leased { lease: "srv-1".into() };
+            machine::move_to(draft, machine, held, "machine.leased", "is leased").map(drop)
+        })
+        .await;
+    let before = world.tickets();
+    assert_eq!(starts().await, script::hand_over(&target, None), "it has no address: DHCP's word");
+    assert_eq!(world.tickets(), before, "nobody is to enroll by that");
+    world
+        .change(move |draft, id| {
+            draft.put(lease(LeaseState::Ending { machine: id }));
+            Ok(())
+        })
+        .await;
+    assert!(starts().await.contains("muster.ticket"), "it is to be wiped");
 }
 
 /// The file in a cpio archive of one file.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use muster_ipxe::param::BootUrl;
 use muster_protocol::desired::{Desired, Permit};
 use muster_protocol::enroll::Identity;
 use muster_protocol::hello::Progress;
@@ -152,6 +153,8 @@ pub struct Location {
     pub zones: Vec<String>,
     /// How thoroughly disks of machines here are wiped after a lease.
     pub wipe: WipeLevel,
+    /// What machines start while they are leased, in the agent's place; `None` where they go on with the agent.
+    pub boot_target: Option<BootUrl>,
     /// Operators' own words.
     pub annotations: BTreeMap<String, String>,
 }

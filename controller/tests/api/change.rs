@@ -147,6 +147,9 @@ async fn a_location_is_made_changed_and_removed() {
     put(json!({"altitude": 3})).send().await.refuses(422, "invalid", "altitude");
     put(json!({"zones": "a"})).send().await.refuses(422, "invalid", "zones");
     put(json!({"name": "Berlin 1"})).header("if-match", made.header("etag")).send().await.succeeds();
+    for url in ["ftp://192.0.2.9/x", "http://192.0.2.9/${ip}"] {
+        put(json!({"boot_target": url})).send().await.refuses(422, "invalid", "boot_target");
+    }
     lab.ask(Method::PUT, "/locations/Ber%201").json(json!({})).send().await.refuses(422, "invalid", "code");
 
     lab.enrolled("S1").await;

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use muster_ipxe::param::{BootUrl, ParamError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -14,6 +15,7 @@ use utoipa_axum::routes;
 use super::machines::wipe::WipeLevel;
 use crate::api::Api;
 use crate::api::http::{Body, Operator, Page, Params, Problem, Refused, Segment, Viewer, etag};
+use crate::fleet::lease::handover;
 use crate::fleet::record::{Geographic, Lifecycle, Location, Machine};
 use crate::fleet::{Refusal, location};
 
@@ -31,6 +33,8 @@ struct LocationView {
     about: LocationBody,
     /// Machines that stand there, retired ones left out.
     machines: usize,
+    /// Those of them whose boot media cannot hand them over to the boot target: they are not leased while there is one.
+    held_by_media: usize,
 }
 
 /// What is said of a location. What is left out is empty.
@@ -53,6 +57,9 @@ struct LocationBody {
     region: String,
     /// How thoroughly disks of machines here are wiped when a lease ends; `full` where nothing else is said.
     wipe: WipeLevel,
+    /// What machines here start while they are leased, in the agent's place: an `http` or `https` URL of a boot script or
+    /// program for iPXE, such as Cycle's. Empty where they go on with the agent.
+    boot_target: String,
     /// Degrees, north is positive.
     latitude: f64,
     /// Degrees, east is positive.
@@ -65,8 +72,10 @@ fn micro(degrees: f64) -> i32 {
     (degrees * 1e6).round() as i32
 }
 
-fn record(code: String, body: LocationBody) -> Location {
-    Location {
+fn record(code: String, body: LocationBody) -> Result<Location, Refusal> {
+    let target = Some(body.boot_target).filter(|url| !url.is_empty());
+    let wrong = |error: ParamError| Refusal::invalid("boot_target", error.to_string());
+    Ok(Location {
         code,
         name: body.name,
         geographic: Geographic {
@@ -80,21 +89,26 @@ fn record(code: String, body: LocationBody) -> Location {
         abbreviation: body.abbreviation,
         zones: body.zones,
         wipe: body.wipe.into(),
+        boot_target: target.map(BootUrl::try_from).transpose().map_err(wrong)?,
         annotations: body.annotations,
-    }
+    })
 }
 
 fn view(api: &Api, record: &Location) -> LocationView {
+    let state = api.fleet.state();
     let here = |m: &&Machine| m.location == record.code && m.lifecycle != Lifecycle::Retired;
-    let Location { code, name, geographic, abbreviation, zones, wipe, annotations } = record.clone();
+    let held = |m: &&Machine| handover::held_by(&state, record, m).is_some();
+    let Location { code, name, geographic, abbreviation, zones, wipe, boot_target, annotations } = record.clone();
     LocationView {
-        machines: api.fleet.state().machines.iter().filter(here).count(),
+        machines: state.machines.iter().filter(here).count(),
+        held_by_media: state.machines.iter().filter(here).filter(held).count(),
         code,
         about: LocationBody {
             name,
             abbreviation,
             zones,
             wipe: wipe.into(),
+            boot_target: boot_target.map(String::from).unwrap_or_default(),
             city: geographic.city,
             state: geographic.state,
             country: geographic.country,
@@ -151,7 +165,7 @@ async fn put(
         .change(caller.author, move |draft| {
             let before = draft.get::<Location>(&code).map(etag::of);
             caller.condition.check("location", before.as_deref())?;
-            location::put(draft, record(code, about))
+            location::put(draft, record(code, about)?)
         })
         .await?;
     Ok((etag::header(&etag::of(&record)), Json(view(&api, &record))))

@@ -11,9 +11,12 @@
 //!                        └─ Seeking ──▶ Failed ─── provision again, or decommission ┘
 //! ```
 //!
+//! Where the location has a boot target, a machine that is ready reboots, and is handed over: see [`handover`].
+//!
 //! An address stays with its machine until that machine cannot use it any more: given back only after the agent said
 //! that it undid the change, or after another boot.
 
+pub mod handover;
 pub mod model;
 mod place;
 pub mod primary;
@@ -374,7 +377,11 @@ fn prepared(
     let why = match how {
         OperationState::Succeeded => {
             draft.event("lease.ready", &lease.id, format!("{} has its server", lease.hub));
+            let machine = draft.need::<Machine>(&seat.machine)?;
             enter(draft, &mut lease, LeaseState::Ready { seat });
+            if handover::of(draft.state(), machine.id).is_some() {
+                machine::power(draft, machine.id, PowerAction::Reboot, place::running_boot(&machine))?;
+            }
             return Ok(());
         }
         OperationState::Failed { why } => why.clone(),

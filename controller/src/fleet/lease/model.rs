@@ -266,7 +266,7 @@ pub fn list(state: &State, online: &dyn Fn(MachineId) -> bool, now_unix_ms: u64)
         let count = model.places.entry(machine.location.clone()).or_default();
         if machine.maintenance == Maintenance::Off {
             count.total += 1;
-            count.free += u64::from(place::standing(machine, record, online) == Standing::Free);
+            count.free += u64::from(place::standing(state, machine, record, online) == Standing::Free);
         }
     }
     for (location, count) in models.values_mut().flat_map(|model| &mut model.places) {

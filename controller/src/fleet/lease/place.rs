@@ -6,7 +6,7 @@ use muster_protocol::hello::Progress;
 use muster_protocol::{BootId, MachineId};
 
 use super::model::{self, Hardware};
-use super::{primary, wish};
+use super::{handover, primary, wish};
 use crate::fleet::record::{Lease, Lifecycle, Machine, MachineInventory, Maintenance};
 use crate::fleet::{Refusal, State, location, machine};
 use crate::words::counted;
@@ -25,6 +25,7 @@ struct Passed {
     offline: usize,
     zone: usize,
     unfit: usize,
+    held: usize,
     tried: usize,
 }
 
@@ -49,13 +50,14 @@ pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result
         }
         total += 1;
         let elsewhere = machine.labels.get(ZONE_LABEL).is_some_and(|zone| !zone.is_empty() && *zone != lease.zone);
-        match standing(machine, record, online) {
+        match standing(state, machine, record, online) {
             Standing::Maintenance => passed.maintenance += 1,
             Standing::Leased => passed.leased += 1,
             _ if !lease.zone.is_empty() && elsewhere => passed.zone += 1,
             _ if lease.tried.contains(&machine.id) => passed.tried += 1,
             Standing::Offline => passed.offline += 1,
             Standing::Unfit => passed.unfit += 1,
+            Standing::Held => passed.held += 1,
             Standing::Free if best.is_none_or(|(other, _)| rank(machine) < rank(other)) => {
                 best = Some((machine, record));
             }
@@ -79,10 +81,14 @@ pub(super) enum Standing {
     Leased,
     Offline,
     Unfit,
+    /// What it starts from cannot hand it over to its location's boot target.
+    Held,
 }
 
 /// Asked for whoever orders, and for the number of machines that are said to be free, which is the same thing.
-pub(super) fn standing(machine: &Machine, record: &MachineInventory, online: Online<'_>) -> Standing {
+pub(super) fn standing(state: &State, machine: &Machine, record: &MachineInventory, online: Online<'_>) -> Standing {
+    let held =
+        || state.locations.get(&machine.location).is_some_and(|at| handover::held_by(state, at, machine).is_some());
     if machine.maintenance == Maintenance::On {
         Standing::Maintenance
     } else if !machine::is_leasable(machine) {
@@ -91,6 +97,8 @@ pub(super) fn standing(machine: &Machine, record: &MachineInventory, online: Onl
         Standing::Offline
     } else if wish::fixed_disks(&record.inventory).is_err() || primary::cabled(record).is_err() {
         Standing::Unfit
+    } else if held() {
+        Standing::Held
     } else {
         Standing::Free
     }
@@ -113,6 +121,7 @@ impl Passed {
             (self.offline, "offline"),
             (self.zone, "in another zone"),
             (self.unfit, "with no carrier or with a disk that nothing names"),
+            (self.held, "on boot media that cannot hand over to the boot target"),
             (self.tried, "that could not be prepared"),
         ];
         let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();

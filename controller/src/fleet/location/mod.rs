@@ -3,6 +3,7 @@
 pub mod address;
 pub mod free;
 pub mod pool;
+pub mod reservation;
 pub mod subnet;
 
 use super::draft::cut;
@@ -45,7 +46,7 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
 }
 
 fn facts(location: &Location) -> Facts {
-    let Location { code, name, geographic, abbreviation, zones, wipe, annotations } = location;
+    let Location { code, name, geographic, abbreviation, zones, wipe, boot_target, annotations } = location;
     let degrees = |micro: i32| if micro == 0 { String::new() } else { (f64::from(micro) / 1e6).to_string() };
     let own = [
         ("code", code.clone()),
@@ -53,6 +54,7 @@ fn facts(location: &Location) -> Facts {
         ("abbreviation", abbreviation.clone()),
         ("zones", zones.join(", ")),
         ("wipe", super::operation::wipe::word(*wipe).to_owned()),
+        ("boot_target", boot_target.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("latitude", degrees(geographic.latitude_micro)),
         ("longitude", degrees(geographic.longitude_micro)),
         ("city", geographic.city.clone()),

@@ -323,6 +323,13 @@ pub fn expire(draft: &mut Draft) -> Result<(), Refusal> {
         if !draft.has_room() {
             break;
         }
+        if operation.state == OperationState::Running
+            && super::lease::handover::of(draft.state(), operation.machine).is_some()
+        {
+            // No agent comes back from there.
+            end(draft, operation, OperationState::Succeeded, "the machine left, for its location's boot target")?;
+            continue;
+        }
         let why = match operation.state {
             OperationState::Running => "the machine accepted it and did not come back in time; look at its console",
             _ => "the machine was not reached in time; ask again when it is online",

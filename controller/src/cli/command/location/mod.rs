@@ -13,6 +13,7 @@ use crate::cli::client::{escape, object, or_null};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::show::{Column, Show, joined, lines, print, text};
+use crate::words::counted;
 
 /// `muster location`
 #[derive(Debug, Subcommand)]
@@ -75,6 +76,10 @@ pub struct About {
     /// How thoroughly disks are wiped when a lease ends; see `muster machine wipe --help`
     #[arg(long, value_name = "LEVEL", value_enum)]
     wipe: Option<WipeLevel>,
+    /// What machines start while they are leased, in the agent's place: an http or https URL, such as that of Cycle's iPXE
+    /// script; '' for none
+    #[arg(long, value_name = "URL")]
+    boot_target: Option<String>,
     /// City
     #[arg(long)]
     city: Option<String>,
@@ -120,6 +125,7 @@ const FACTS: &[Column] = &[
     Column("abbreviation", |l| text(l, "/abbreviation")),
     Column("zones", |l| joined(l, "/zones")),
     Column("wipe", |l| text(l, "/wipe")),
+    Column("boot target", |l| text(l, "/boot_target")),
     Column("city", |l| text(l, "/city")),
     Column("state", |l| text(l, "/state")),
     Column("country", |l| text(l, "/country")),
@@ -150,7 +156,7 @@ impl LocationCommand {
                     )),
                     other => other,
                 })?;
-                print(&format!("{} is a location\n", text(&made, "/code")));
+                print(&format!("{} is a location\n{}", text(&made, "/code"), held(&made)));
                 Ok(())
             }
             Self::Set(about) => about.set(),
@@ -167,6 +173,18 @@ fn path(code: &str) -> String {
     format!("/locations/{}", escape(code))
 }
 
+/// What an operator who sets a boot target has to know of machines that cannot go there.
+fn held(location: &Value) -> String {
+    match location["held_by_media"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(count) => format!(
+            "{} started from media that start the agent and nothing else, and will not be leased: a sealed ISO, or for an \
+             https target a UEFI machine whose ISO pins its controller; start them from others\n",
+            counted(count as usize, "machine")
+        ),
+    }
+}
+
 impl About {
     fn body(&self) -> Value {
         let annotations: Option<BTreeMap<_, _>> = self.annotations.clone().map(|list| list.into_iter().collect());
@@ -175,6 +193,7 @@ impl About {
             ("abbreviation", or_null(self.abbreviation.as_ref())),
             ("zones", or_null(self.zones.as_ref())),
             ("wipe", or_null(self.wipe.map(WipeLevel::word))),
+            ("boot_target", or_null(self.boot_target.as_ref())),
             ("city", or_null(self.city.as_ref())),
             ("state", or_null(self.state.as_ref())),
             ("country", or_null(self.country.as_ref())),
@@ -192,12 +211,12 @@ impl About {
         let mut body = before.body;
         if let (Value::Object(body), Value::Object(changes)) = (&mut body, self.body()) {
             // What the location is found by, and what is only counted, is not said anew.
-            body.retain(|key, _| !matches!(key.as_str(), "code" | "machines"));
+            body.retain(|key, _| !matches!(key.as_str(), "code" | "machines" | "held_by_media"));
             body.extend(changes);
         }
         let tag = format!("\"{}\"", before.etag.trim_matches('"'));
         let changed = client.put(&path(&self.code), json!(body), &[("if-match", &tag)])?;
-        print(&format!("{} is changed\n", text(&changed, "/code")));
+        print(&format!("{} is changed\n{}", text(&changed, "/code"), held(&changed)));
         Ok(())
     }
 }
