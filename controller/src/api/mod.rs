@@ -29,7 +29,7 @@ use crate::pki::Pki;
 use http::door::{self, Door};
 use http::{Caller, Problem};
 pub use live::{Alive, CallError, Live, Presence, Session, contacts};
-pub use resource::{WipeLevel, openapi};
+pub use resource::{ReservationView, WipeLevel, openapi};
 
 /// Where the API lives.
 pub const PREFIX: &str = "/api/v1";

@@ -24,6 +24,7 @@ use super::http::problem::ProblemView;
 use super::{Api, PREFIX};
 
 pub use machines::wipe::WipeLevel;
+pub use subnets::ReservationView;
 
 /// All routes, without the prefix, and what they are.
 pub(super) fn router() -> (Router<Api>, OpenApi) {

@@ -1,12 +1,12 @@
 //! Subnets, and the addresses that are handed out from them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,6 +17,7 @@ use crate::api::view::Time;
 use crate::api::{Api, PREFIX};
 use crate::clock::now_unix_ms;
 use crate::fleet::answered::Outcome;
+use crate::fleet::location::reservation::{self, Reservation};
 use crate::fleet::record::{Address, AddressHolder, AddressRange, NatRange, Subnet};
 use crate::fleet::{Refusal, State as FleetState, address, free, location, machine, subnet};
 
@@ -26,6 +27,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(show, remove))
         .routes(routes!(addresses, assign))
         .routes(routes!(reclaim))
+        .routes(routes!(reservations))
 }
 
 /// Addresses that may be handed out at one location.
@@ -129,6 +131,71 @@ fn view(state: &FleetState, subnet: &Subnet) -> SubnetView {
         quarantined: short(usage.quarantined),
         free: short(usage.free),
     }
+}
+
+/// What a DHCP server is to tell one NIC of a machine: the IPv4 address that it has, of a lease or assigned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Reservation)]
+pub struct ReservationView {
+    /// Address.
+    #[schema(value_type = String)]
+    pub address: Ipv4Addr,
+    /// Prefix of its subnet.
+    #[schema(value_type = String)]
+    pub net: Ipv4Net,
+    /// Code of the location.
+    pub location: String,
+    /// Whose it is.
+    pub machine: String,
+    /// Permanent MAC of the NIC.
+    pub mac: String,
+    /// The lease's host name or the machine's own, in lower case; `null` where neither could be a host's.
+    pub hostname: Option<String>,
+    /// Router.
+    #[schema(value_type = Option<String>)]
+    pub gateway: Option<Ipv4Addr>,
+    /// Resolvers.
+    #[schema(value_type = Vec<String>)]
+    pub nameservers: Vec<Ipv4Addr>,
+    /// For how many seconds the address is nobody's once it was given back: the most that a DHCP server should lease it for.
+    pub quarantine_s: u32,
+}
+
+impl From<Reservation> for ReservationView {
+    fn from(reserved: Reservation) -> Self {
+        let Reservation { machine, mac, address, net, location, hostname, gateway, nameservers, quarantine_s } =
+            reserved;
+        let (machine, mac) = (machine.to_string(), mac.to_string());
+        Self { address, net, location, machine, mac, hostname, gateway, nameservers, quarantine_s }
+    }
+}
+
+/// What a DHCP server is to tell machines of the addresses that they have, by address.
+#[utoipa::path(get, path = "/reservations", tag = "addresses",
+    params(
+        ("limit" = Option<usize>, Query, description = "1 to 1000, 100 by default"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("location" = Option<String>, Query, description = "only those at the location with this code"),
+    ),
+    responses((status = 200, body = Page<ReservationView>), Refused))]
+async fn reservations(
+    _: Viewer,
+    State(api): State<Api>,
+    mut params: Params,
+) -> Result<Json<Page<ReservationView>>, Problem> {
+    let limit = params.limit()?;
+    let cursor: Option<Ipv4Addr> = params.cursor()?;
+    let state = api.fleet.state();
+    let location = params.text("location");
+    if let Some(code) = &location {
+        location::choose(&state, "location", code)?;
+    }
+    params.finish()?;
+    let wanted = |r: &Reservation| {
+        cursor.is_none_or(|cursor| r.address > cursor) && location.as_deref().is_none_or(|code| code == r.location)
+    };
+    let all: Vec<Reservation> = reservation::list(&state).filter(wanted).collect();
+    Ok(Json(Page::take(all.iter(), limit, |r| r.address.to_string(), |r| r.clone().into())))
 }
 
 /// All subnets, by prefix.

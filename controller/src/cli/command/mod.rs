@@ -72,6 +72,9 @@ pub enum Command {
     /// Addresses that are handed out
     #[command(subcommand)]
     Address(location::subnet::AddressCommand),
+    /// DHCP: what a server is to tell machines of their addresses
+    #[command(subcommand)]
+    Dhcp(location::dhcp::DhcpCommand),
     /// Leases: machines in the hands of Cycle's hubs
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -120,6 +123,7 @@ impl Command {
             Self::Model(command) => command.run(),
             Self::Subnet(command) => command.run(),
             Self::Address(command) => command.run(),
+            Self::Dhcp(command) => command.run(),
             Self::Lease(command) => command.run(),
             Self::Iso(command) => command.run(),
             Self::Image(command) => command.run(),

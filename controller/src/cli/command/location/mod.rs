@@ -1,5 +1,6 @@
-//! `muster location`, and what lies at one: subnets and addresses.
+//! `muster location`, and what lies at one: subnets, addresses, DHCP.
 
+pub mod dhcp;
 pub mod subnet;
 
 use std::collections::BTreeMap;
