@@ -38,6 +38,8 @@ pub struct Config {
     pub https: Https,
     /// The audit log.
     pub audit: Audit,
+    /// DHCP.
+    pub dhcp: Dhcp,
 }
 
 /// `[listen]`: one address or a list of them, each with its port; an empty list switches that listener off.
@@ -89,6 +91,19 @@ pub struct Audit {
     pub keep: Keep,
 }
 
+/// `[dhcp]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dhcp {
+    /// Names of the interfaces on which machines are told the addresses that they have; nowhere by default.
+    pub interfaces: Vec<String>,
+    /// UDP port of the server, and of relays.
+    pub port: u16,
+    /// UDP port of clients.
+    pub client_port: u16,
+    /// For how long an address is told at most; no longer than its subnet's quarantine in any case.
+    pub lease_time: Duration,
+}
+
 /// How long something is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -117,6 +132,7 @@ impl Config {
             },
             https: Https { names: Vec::new() },
             audit: Audit { keep: Keep::All },
+            dhcp: Dhcp { interfaces: Vec::new(), port: 67, client_port: 68, lease_time: Duration::from_secs(10 * 60) },
             data,
             overridden: None,
         }
@@ -181,6 +197,13 @@ impl Config {
         if let Some(mut audit) = top.section("audit")? {
             audit.set("keep", &mut config.audit.keep, keep)?;
             audit.finish()?;
+        }
+        if let Some(mut dhcp) = top.section("dhcp")? {
+            dhcp.set("interfaces", &mut config.dhcp.interfaces, |v| texts(v)?.into_iter().map(interface).collect())?;
+            dhcp.set("port", &mut config.dhcp.port, port)?;
+            dhcp.set("client_port", &mut config.dhcp.client_port, port)?;
+            dhcp.set("lease_time", &mut config.dhcp.lease_time, |v| duration(v, 120, 24 * 3600))?;
+            dhcp.finish()?;
         }
         top.finish()?;
         Ok(config)
@@ -399,6 +422,26 @@ fn controllers(value: &Value<'_>) -> Result<Vec<Endpoint>, String> {
     texts(value)?.iter().map(one).collect()
 }
 
+/// As the kernel takes it (`dev_valid_name`).
+fn interface(text: String) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':');
+    match (1..16).contains(&text.len()) && text.chars().all(legal) && text != "." && text != ".." {
+        true => Ok(text),
+        false => Err(format!("{text:?} is no interface's name, like \"eth0\"")),
+    }
+}
+
+fn port(value: &Value<'_>) -> Result<u16, String> {
+    let wrong = || "a port is a number from 1 to 65535".to_owned();
+    match value {
+        DeValue::Integer(number) => match number.as_str().parse() {
+            Ok(0) | Err(_) => Err(wrong()),
+            Ok(port) => Ok(port),
+        },
+        _ => Err(wrong()),
+    }
+}
+
 /// A DNS name or an address without a port.
 fn host(text: String) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
@@ -439,6 +482,10 @@ mod tests {
                 && text.contains("\ndrift = ")
                 && text.contains("\nnames = ")
                 && text.contains("\nkeep = ")
+                && text.contains("\ninterfaces = ")
+                && text.contains("\nport = ")
+                && text.contains("\nclient_port = ")
+                && text.contains("\nlease_time = ")
         );
     }
 
@@ -462,6 +509,11 @@ mod tests {
             names = ["muster.example.net", "2001:db8::1"]
             [audit]
             keep = "400d"
+            [dhcp]
+            interfaces = ["lan", "br0.42"]
+            port = 6767
+            client_port = 6868
+            lease_time = "5m"
         "#;
         let config = Config::parse(text, None).expect("all keys are known");
         assert_eq!(config.data, Path::new("/srv/muster"));
@@ -476,6 +528,9 @@ mod tests {
         assert_eq!(config.agents.drift, OnDrift::Report);
         assert_eq!(config.https.names.len(), 2);
         assert_eq!(config.audit.keep, Keep::For(Duration::from_secs(400 * 24 * 3600)));
+        let Dhcp { interfaces, port, client_port, lease_time } = config.dhcp;
+        assert_eq!((interfaces.join(" ").as_str(), port, client_port), ("lan br0.42", 6767, 6868));
+        assert_eq!(lease_time, Duration::from_secs(300));
     }
 
     #[test]
@@ -518,6 +573,12 @@ mod tests {
             ("data = \"\"", "names nothing"),
             ("audit.keep = \"1h\"", "86400 to"),
             ("audit.keep = \"some\"", "or \"all\""),
+            ("dhcp.interfaces = \"a/b\"", "no interface's name"),
+            ("dhcp.interfaces = \"sixteen-letters-\"", "no interface's name"),
+            ("dhcp.port = 0", "from 1 to 65535"),
+            ("dhcp.port = 65536", "from 1 to 65535"),
+            ("dhcp.client_port = \"68\"", "from 1 to 65535"),
+            ("dhcp.lease_time = \"1m\"", "120 to 86400"),
         ] {
             assert!(wrong(text).1.contains(part), "{text}: {}", wrong(text).1);
         }

@@ -1,4 +1,4 @@
-//! What DHCP and NTP servers answer: the first byte says which of them, the rest is their datagram.
+//! What DHCP and NTP servers answer, and what DHCP clients ask: the first byte says which, the rest is their datagram.
 #![no_main]
 
 use std::net::Ipv6Addr;
@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use muster_agent::linux::network::dhcp6::{Client, Identity};
 use muster_agent::linux::network::ntp::packet;
 use muster_agent::linux::network::{dhcp, dhcp6};
+use muster_controller::boot::dhcp::packet::{Kind, Reply, Request};
 use muster_fuzz::plant;
 use muster_protocol::Mac;
 
@@ -16,15 +17,16 @@ const NONCE: u64 = 7;
 
 fuzz_target!(
     init: {
-        let seeds = [offer(), reply(), time()];
+        let seeds = [offer(), reply(), time(), request()];
         assert!(dhcp::message::Reply::decode(&seeds[0][1..]).is_some(), "a seed that is no offer leads nowhere");
         assert!(dhcp6::message::Reply::decode(&seeds[1][1..]).is_some(), "a seed that is no reply leads nowhere");
         assert!(packet::read(&seeds[2][1..], NONCE, 0, Duration::ZERO).is_ok(), "a seed without a time leads nowhere");
+        assert!(Request::decode(&seeds[3][1..]).is_some(), "a seed that is no request leads nowhere");
         plant("leases", seeds)
     },
     |data: &[u8]| {
         let Some((which, bytes)) = data.split_first() else { return };
-        match which % 3 {
+        match which % 4 {
             0 => {
                 dhcp::message::Reply::decode(bytes);
             }
@@ -43,6 +45,11 @@ fuzz_target!(
                     client.handle(&reply, Ipv6Addr::LOCALHOST, now);
                     client.deadline();
                 }
+            }
+            3 => {
+                let Some(request) = Request::decode(bytes) else { return };
+                let reply = Reply { kind: Kind::Ack, server: request.client, address: request.relay, options: Vec::new() };
+                assert!(reply.encode(&request).len() <= 1024, "what goes back is bounded");
             }
             _ => {
                 let _ = packet::read(bytes, NONCE, 0, Duration::from_millis(9));
@@ -103,4 +110,21 @@ fn time() -> Vec<u8> {
         bytes[at..at + 4].copy_from_slice(&3_155_673_600_u32.to_be_bytes());
     }
     bytes
+}
+
+/// A DHCPv4 request with every option that is read.
+fn request() -> Vec<u8> {
+    let mut bytes = vec![0; 240];
+    bytes[..3].copy_from_slice(&[1, 1, 6]);
+    bytes[28..34].copy_from_slice(MAC.as_bytes());
+    bytes[236..].copy_from_slice(&[99, 130, 83, 99]);
+    let options: [&[u8]; 6] = [
+        &[53, 1, 3],
+        &[54, 4, 192, 0, 2, 1],
+        &[50, 4, 192, 0, 2, 100],
+        &[61, 3, 1, 2, 5],
+        &[82, 2, 1, 0],
+        &[255],
+    ];
+    [&[3], &bytes[..], &options.concat()].concat()
 }

@@ -7,6 +7,7 @@
 //! `server` mounts [`plain`] and [`secure`]; the scripts' texts are [`muster_ipxe::script`]'s.
 
 mod asker;
+pub mod dhcp;
 mod handed;
 mod media;
 #[cfg(test)]

@@ -41,6 +41,20 @@ pub enum PortError {
         /// `tcp` or `udp`.
         protocol: &'static str,
     },
+    /// DHCP, on an interface that is not there or not ours to use.
+    #[error(
+        "dhcp.interfaces: cannot serve DHCP on {interface:?}, port {port}/udp; is it one of this computer's interfaces, and does \
+         the controller run as root, or with CAP_NET_RAW and CAP_NET_BIND_SERVICE?"
+    )]
+    Interface {
+        /// Its name.
+        interface: String,
+        /// What was tried there.
+        port: u16,
+        /// What the kernel says.
+        #[source]
+        cause: Error,
+    },
     /// Something else.
     #[error("{key}: cannot listen on {address}/{protocol}; is that address one of this computer's?")]
     Other {

@@ -208,6 +208,12 @@ impl Server {
         let (udp, https, boot) =
             (udp?, tcp("listen.https", &config.listen.https)?, tcp("listen.boot", &config.listen.boot)?);
 
+        let dhcp = |name: &String| {
+            let (interface, port) = (name.clone(), config.dhcp.port);
+            boot::dhcp::open(name, port).map_err(|cause| PortError::Interface { interface, port, cause })
+        };
+        let dhcp: Vec<_> = config.dhcp.interfaces.iter().map(dhcp).collect::<Result<_, _>>()?;
+
         let metrics = Metrics::default();
         let files = config.boot.images.join(muster_ipxe::image::tools::FOLDER);
         let sessions = Sessions::start(fleet.clone(), pki.clone(), config.agents.clone(), files, metrics.clone());
@@ -257,6 +263,11 @@ impl Server {
                 server.serve(listener, http::Transport::Plain, media.clone(), &metrics, &stopped).map_err(in_data)?;
             tracing::info!(%address, protocol = "HTTP", "listening for machines that boot");
             server.boot.push(address);
+        }
+        for (open, interface) in dhcp.into_iter().zip(&config.dhcp.interfaces) {
+            let serves = boot::dhcp::serve(open, server.fleet.clone(), config.dhcp.clone(), stopped.clone());
+            server.listeners.push(tokio::spawn(serves));
+            tracing::info!(interface, port = config.dhcp.port, protocol = "DHCP", "telling machines their addresses");
         }
         let endpoint = config.data.join(first::ENDPOINT_FILE);
         match server.https.first() {
