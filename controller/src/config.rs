@@ -51,6 +51,8 @@ pub struct Listen {
     pub https: Vec<SocketAddr>,
     /// HTTP for boot media, TCP.
     pub boot: Vec<SocketAddr>,
+    /// HTTP for what leased machines are told of themselves, TCP; off by default.
+    pub metadata: Vec<SocketAddr>,
 }
 
 /// `[boot]`
@@ -118,7 +120,7 @@ impl Config {
     pub fn with_data(data: PathBuf) -> Self {
         let any = |port| vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
         Self {
-            listen: Listen { agents: any(AGENTS_PORT), https: any(8443), boot: any(8080) },
+            listen: Listen { agents: any(AGENTS_PORT), https: any(8443), boot: any(8080), metadata: Vec::new() },
             boot: Boot {
                 images: data.join("images"),
                 controllers: Vec::new(),
@@ -170,6 +172,7 @@ impl Config {
             listen.set("agents", &mut config.listen.agents, addresses)?;
             listen.set("https", &mut config.listen.https, addresses)?;
             listen.set("boot", &mut config.listen.boot, addresses)?;
+            listen.set("metadata", &mut config.listen.metadata, addresses)?;
             listen.finish()?;
         }
         if let Some(mut boot) = top.section("boot")? {
@@ -482,6 +485,7 @@ mod tests {
                 && text.contains("\ndrift = ")
                 && text.contains("\nnames = ")
                 && text.contains("\nkeep = ")
+                && text.contains("\nmetadata = ")
                 && text.contains("\ninterfaces = ")
                 && text.contains("\nport = ")
                 && text.contains("\nclient_port = ")
@@ -496,6 +500,7 @@ mod tests {
             listen.agents = "192.0.2.1:8443"
             listen.https = ["192.0.2.1:443", "[2001:db8::1]:443"]
             listen.boot = []
+            listen.metadata = "169.254.169.254:80"
             [boot]
             images = "/srv/images"
             controllers = ["192.0.2.1:8443", "[2001:db8::1]:8443", "muster.example.net:8443"]
@@ -519,6 +524,7 @@ mod tests {
         assert_eq!(config.data, Path::new("/srv/muster"));
         assert_eq!(config.listen.https.len(), 2);
         assert_eq!(config.listen.boot, []);
+        assert_eq!(config.listen.metadata, [SocketAddr::from(([169, 254, 169, 254], 80))]);
         assert_eq!(config.boot.images, Path::new("/srv/images"));
         assert_eq!(config.boot.controllers.len(), 3);
         assert_eq!(config.boot.ticket_lifetime, Duration::from_secs(300));

@@ -10,6 +10,7 @@ mod asker;
 pub mod dhcp;
 mod handed;
 mod media;
+pub mod metadata;
 #[cfg(test)]
 mod tests;
 

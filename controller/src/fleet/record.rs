@@ -155,6 +155,10 @@ pub struct Location {
     pub wipe: WipeLevel,
     /// What machines start while they are leased, in the agent's place; `None` where they go on with the agent.
     pub boot_target: Option<BootUrl>,
+    /// OpenSSH public keys that leased machines here are told of.
+    pub ssh_keys: Vec<String>,
+    /// What they are told beside that, for the first boot of whatever they start; may hold secrets.
+    pub user_data: String,
     /// Operators' own words.
     pub annotations: BTreeMap<String, String>,
 }

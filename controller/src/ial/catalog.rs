@@ -47,7 +47,7 @@ fn known(state: &State) -> Vec<Location> {
 }
 
 fn location_view(location: &Location) -> Value {
-    let Location { code, name, geographic, abbreviation, zones, annotations, wipe: _, boot_target: _ } = location;
+    let Location { code, name, geographic, abbreviation, zones, annotations, .. } = location;
     let or_code = |text: &String| if text.is_empty() { code.to_uppercase() } else { text.clone() };
     json!({
         "name": if name.is_empty() { code } else { name },

@@ -207,6 +207,7 @@ impl Server {
         // All ports are opened before the first is served: a controller starts whole or not at all.
         let (udp, https, boot) =
             (udp?, tcp("listen.https", &config.listen.https)?, tcp("listen.boot", &config.listen.boot)?);
+        let metadata = tcp("listen.metadata", &config.listen.metadata)?;
 
         let dhcp = |name: &String| {
             let (interface, port) = (name.clone(), config.dhcp.port);
@@ -263,6 +264,12 @@ impl Server {
                 server.serve(listener, http::Transport::Plain, media.clone(), &metrics, &stopped).map_err(in_data)?;
             tracing::info!(%address, protocol = "HTTP", "listening for machines that boot");
             server.boot.push(address);
+        }
+        let told = metrics.count(Door::Boot, boot::metadata::router(server.fleet.clone()));
+        for listener in metadata {
+            let plain = http::Transport::Plain;
+            let address = server.serve(listener, plain, told.clone(), &metrics, &stopped).map_err(in_data)?;
+            tracing::info!(%address, protocol = "HTTP", "telling leased machines of themselves");
         }
         for (open, interface) in dhcp.into_iter().zip(&config.dhcp.interfaces) {
             let serves = boot::dhcp::serve(open, server.fleet.clone(), config.dhcp.clone(), stopped.clone());

@@ -96,6 +96,7 @@ async fn changes(lab: &Lab) -> Vec<Change> {
         post("/machines/{machine}/write-off", machine(gone, "/write-off"), json!({})),
         put("/locations/{code}", "/locations/ham1", json!({"name": "Hamburg"})),
         put("/locations/{code}", "/locations/ham1", json!({"name": "Harburg"})),
+        put("/locations/{code}/metadata", "/locations/ham1/metadata", json!({"user_data": "#cloud-config"})),
         post("/subnets", "/subnets", json!({"net": "192.0.2.0/24", "location": "ham1"})),
         delete("/subnets/{net}", "/subnets/192.0.2.0%2F24"),
         delete("/locations/{code}", "/locations/ham1"),

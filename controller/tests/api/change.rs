@@ -150,6 +150,15 @@ async fn a_location_is_made_changed_and_removed() {
     for url in ["ftp://192.0.2.9/x", "http://192.0.2.9/${ip}"] {
         put(json!({"boot_target": url})).send().await.refuses(422, "invalid", "boot_target");
     }
+    let tell = |body| lab.ask(Method::PUT, "/locations/ber1/metadata").json(body).send();
+    let key = "ssh-ed25519 AAAA ops";
+    tell(json!({"ssh_keys": [key], "user_data": "#cloud-config"})).await.succeeds();
+    tell(json!({"ssh_keys": [key, "AAAA"]})).await.refuses(422, "invalid", "ssh_keys[1]");
+    tell(json!({"user_data": "x".repeat(16_385)})).await.refuses(422, "invalid", "user_data");
+    put(json!({"name": "Berlin 2", "boot_target": "http://192.0.2.9/x"})).send().await.succeeds();
+    let told = lab.get("/locations/ber1/metadata").await.succeeds().body;
+    assert_eq!(told, json!({"ssh_keys": [key], "user_data": "#cloud-config"}), "saying what it is leaves that");
+    assert!(!lab.get("/locations/ber1").await.succeeds().body.to_string().contains("cloud-config"), "viewers see this");
     lab.ask(Method::PUT, "/locations/Ber%201").json(json!({})).send().await.refuses(422, "invalid", "code");
 
     lab.enrolled("S1").await;

@@ -20,7 +20,10 @@ use crate::fleet::record::{Geographic, Lifecycle, Location, Machine};
 use crate::fleet::{Refusal, location};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, put, remove))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show, put, remove))
+        .routes(routes!(metadata, set_metadata))
 }
 
 /// A site.
@@ -72,7 +75,19 @@ fn micro(degrees: f64) -> i32 {
     (degrees * 1e6).round() as i32
 }
 
-fn record(code: String, body: LocationBody) -> Result<Location, Refusal> {
+/// What leased machines of a location are told, by the metadata service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = LocationMetadata)]
+#[serde(default, deny_unknown_fields)]
+struct MetadataBody {
+    /// OpenSSH public keys, 8 at most.
+    ssh_keys: Vec<String>,
+    /// For the first boot of whatever they start: cloud-init's `user-data`, 16 KiB at most.
+    user_data: String,
+}
+
+/// What is said of a location; what its machines are told stays as it was.
+fn record(code: String, body: LocationBody, told: MetadataBody) -> Result<Location, Refusal> {
     let target = Some(body.boot_target).filter(|url| !url.is_empty());
     let wrong = |error: ParamError| Refusal::invalid("boot_target", error.to_string());
     Ok(Location {
@@ -90,6 +105,8 @@ fn record(code: String, body: LocationBody) -> Result<Location, Refusal> {
         zones: body.zones,
         wipe: body.wipe.into(),
         boot_target: target.map(BootUrl::try_from).transpose().map_err(wrong)?,
+        ssh_keys: told.ssh_keys,
+        user_data: told.user_data,
         annotations: body.annotations,
     })
 }
@@ -98,7 +115,7 @@ fn view(api: &Api, record: &Location) -> LocationView {
     let state = api.fleet.state();
     let here = |m: &&Machine| m.location == record.code && m.lifecycle != Lifecycle::Retired;
     let held = |m: &&Machine| handover::held_by(&state, record, m).is_some();
-    let Location { code, name, geographic, abbreviation, zones, wipe, boot_target, annotations } = record.clone();
+    let Location { code, name, geographic, abbreviation, zones, wipe, boot_target, annotations, .. } = record.clone();
     LocationView {
         machines: state.machines.iter().filter(here).count(),
         held_by_media: state.machines.iter().filter(here).filter(held).count(),
@@ -163,12 +180,49 @@ async fn put(
     let record = api
         .fleet
         .change(caller.author, move |draft| {
-            let before = draft.get::<Location>(&code).map(etag::of);
-            caller.condition.check("location", before.as_deref())?;
-            location::put(draft, record(code, about)?)
+            let before = draft.get::<Location>(&code).cloned();
+            caller.condition.check("location", before.as_ref().map(etag::of).as_deref())?;
+            let told = before.map(told).unwrap_or_default();
+            location::put(draft, record(code, about, told)?)
         })
         .await?;
     Ok((etag::header(&etag::of(&record)), Json(view(&api, &record))))
+}
+
+fn told(record: Location) -> MetadataBody {
+    MetadataBody { ssh_keys: record.ssh_keys, user_data: record.user_data }
+}
+
+/// What leased machines of a location are told. For operators: user data may hold secrets.
+#[utoipa::path(get, path = "/locations/{code}/metadata", tag = "locations",
+    params(("code" = String, Path)),
+    responses((status = 200, body = MetadataBody), Refused))]
+async fn metadata(_: Operator, State(api): State<Api>, Segment(code): Segment) -> Result<impl IntoResponse, Problem> {
+    let state = api.fleet.state();
+    let record = state.locations.get(&code).ok_or(Refusal::NotFound { kind: "location", name: code })?;
+    Ok((etag::header(&etag::of(record)), Json(told(record.clone()))))
+}
+
+/// Says anew what leased machines of a location are told.
+#[utoipa::path(put, path = "/locations/{code}/metadata", tag = "locations", request_body = MetadataBody,
+    params(("code" = String, Path), ("If-Match" = Option<String>, Header, description = "the `ETag` that was seen")),
+    responses((status = 200, body = MetadataBody), Refused))]
+async fn set_metadata(
+    Operator(caller): Operator,
+    State(api): State<Api>,
+    Segment(code): Segment,
+    body: Body<MetadataBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let MetadataBody { ssh_keys, user_data } = body.value;
+    let record = api
+        .fleet
+        .change(caller.author, move |draft| {
+            let before = draft.need::<Location>(&code)?;
+            caller.condition.check("location", Some(&etag::of(&before)))?;
+            location::put(draft, Location { ssh_keys, user_data, ..before })
+        })
+        .await?;
+    Ok((etag::header(&etag::of(&record)), Json(told(record))))
 }
 
 /// Removes a location at which nothing stands.

@@ -6,6 +6,8 @@ pub mod pool;
 pub mod reservation;
 pub mod subnet;
 
+use muster_protocol::Digest;
+
 use super::draft::cut;
 use std::collections::BTreeSet;
 
@@ -38,6 +40,7 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
     if location.annotations.len() > 64 || location.annotations.iter().any(too_long) {
         return Err(Refusal::invalid("annotations", "at most 64, with keys of 63 bytes and values of 255 at most"));
     }
+    check_told(&location)?;
     let before = draft.get::<Location>(&location.code).map(facts).unwrap_or_default();
     draft.audit("location.set", &location.code, before, facts(&location));
     draft.event("location.set", &location.code, format!("{} is a location", location.code));
@@ -45,8 +48,34 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
     Ok(location)
 }
 
+/// What EC2 takes of user data.
+const USER_DATA: usize = 16 * 1024;
+
+/// What leased machines are told beside their addresses.
+fn check_told(location: &Location) -> Result<(), Refusal> {
+    let is_key = |key: &String| {
+        let mut words = key.split(' ');
+        let (kind, bytes) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let known = ["ssh-", "ecdsa-sha2-", "sk-"].iter().any(|start| kind.starts_with(start));
+        known && !bytes.is_empty() && key.len() <= 2048 && !key.contains(char::is_control)
+    };
+    if let Some(place) = location.ssh_keys.iter().position(|key| !is_key(key)) {
+        let problem = "this is no OpenSSH public key in one line, like \"ssh-ed25519 AAAA… name\"";
+        return Err(Refusal::invalid(format!("ssh_keys[{place}]"), problem));
+    }
+    if location.ssh_keys.len() > 8 {
+        return Err(Refusal::invalid("ssh_keys", "at most 8"));
+    }
+    if location.user_data.len() > USER_DATA {
+        let problem = format!("at most {} KiB; have the machine fetch the rest: #include", USER_DATA >> 10);
+        return Err(Refusal::invalid("user_data", problem));
+    }
+    Ok(())
+}
+
 fn facts(location: &Location) -> Facts {
-    let Location { code, name, geographic, abbreviation, zones, wipe, boot_target, annotations } = location;
+    let Location { code, name, geographic, abbreviation, zones, wipe, boot_target, ssh_keys, user_data, annotations } =
+        location;
     let degrees = |micro: i32| if micro == 0 { String::new() } else { (f64::from(micro) / 1e6).to_string() };
     let own = [
         ("code", code.clone()),
@@ -57,6 +86,12 @@ fn facts(location: &Location) -> Facts {
         ("boot_target", boot_target.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("latitude", degrees(geographic.latitude_micro)),
         ("longitude", degrees(geographic.longitude_micro)),
+        ("ssh_keys", ssh_keys.join(", ")),
+        // It may hold secrets.
+        (
+            "user_data",
+            if user_data.is_empty() { String::new() } else { format!("sha256 {}", Digest::of(user_data.as_bytes())) },
+        ),
         ("city", geographic.city.clone()),
         ("state", geographic.state.clone()),
         ("country", geographic.country.clone()),

@@ -28,6 +28,11 @@ pub enum LocationCommand {
     Add(About),
     /// Change what is said of a location; what is left out stays
     Set(About),
+    /// Say what leased machines are told by the metadata service, or show it
+    ///
+    /// With nothing to change it shows what is told. User data may hold secrets: it is shown to operators, and told to leased
+    /// machines of this location by plain HTTP on their own wire.
+    Metadata(Metadata),
     /// Remove a location at which nothing stands
     #[command(visible_alias = "rm")]
     Remove(Remove),
@@ -45,6 +50,22 @@ pub struct List {
 pub struct One {
     /// Code of the location
     code: String,
+    #[command(flatten)]
+    show: Show,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub struct Metadata {
+    /// Code of the location
+    code: String,
+    /// cloud-init's user-data, from this file; - for standard input, '' for none
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<String>,
+    /// An OpenSSH public key in one line; may be given more than once, and takes the place of all there are; '' for none
+    #[arg(long = "ssh-key", value_name = "KEY")]
+    ssh_keys: Option<Vec<String>>,
     #[command(flatten)]
     show: Show,
     #[command(flatten)]
@@ -161,6 +182,7 @@ impl LocationCommand {
                 Ok(())
             }
             Self::Set(about) => about.set(),
+            Self::Metadata(metadata) => metadata.run(),
             Self::Remove(Remove { code, connect }) => {
                 connect.client()?.delete(&path(&code))?;
                 print(&format!("{code} is gone\n"));
@@ -172,6 +194,39 @@ impl LocationCommand {
 
 fn path(code: &str) -> String {
     format!("/locations/{}", escape(code))
+}
+
+impl Metadata {
+    fn run(self) -> Result<(), CliError> {
+        let client = self.connect.client()?;
+        let path = format!("{}/metadata", path(&self.code));
+        let mut before = client.send(Method::GET, &path, None, &[])?;
+        if self.user_data.is_none() && self.ssh_keys.is_none() {
+            self.show.one(&before.body, |told| {
+                lines(
+                    told,
+                    &[Column("ssh keys", |t| joined(t, "/ssh_keys")), Column("user data", |t| text(t, "/user_data"))],
+                )
+            });
+            return Ok(());
+        }
+        if let Some(file) = self.user_data {
+            let read = match &*file {
+                "" => Ok(String::new()),
+                "-" => std::io::read_to_string(std::io::stdin()),
+                file => std::fs::read_to_string(file),
+            };
+            let read = read.map_err(|error| CliError::Failed(format!("cannot read {file}: {error}")))?;
+            before.body["user_data"] = json!(read);
+        }
+        if let Some(keys) = self.ssh_keys {
+            before.body["ssh_keys"] = keys.into_iter().filter(|key| !key.is_empty()).collect();
+        }
+        let tag = format!("\"{}\"", before.etag.trim_matches('"'));
+        client.put(&path, before.body, &[("if-match", &tag)])?;
+        print(&format!("leased machines of {} are told something else\n", self.code));
+        Ok(())
+    }
 }
 
 /// What an operator who sets a boot target has to know of machines that cannot go there.
