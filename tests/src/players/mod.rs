@@ -1,6 +1,7 @@
 //! Who talks to a controller in tests, beside operators: Cycle, machines that are simulated, and strangers.
 
 pub mod cycle;
+pub mod image;
 pub mod peer;
 pub mod simulated;
 pub mod stalled;

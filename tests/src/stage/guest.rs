@@ -54,7 +54,7 @@ const END_OF_ONE: &str = "=== ended:";
 /// Written after the last one.
 const END_OF_ALL: &str = "=== all have ended";
 
-/// PID 1. In `modules.dep`, what a module needs stands behind it, last things first; what is loaded already is no matter.
+/// PID 1; what is in the file `/main`, where there is one, it does itself. In `modules.dep`, what a module needs stands behind it, last things first; what is loaded already is no matter.
 const SCRIPT: &str = r#"#!/bin/sh
 export PATH=/bin HOME=/
 mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t devtmpfs dev /dev
@@ -71,6 +71,7 @@ for module in MODULES; do
     done <modules.dep
 done
 cd /tmp
+[ ! -e /main ] || . /main
 for program in /tests/*; do
     $program ARGUMENTS 2>&1
     status=$?
@@ -82,8 +83,8 @@ while :; do sleep 1000; done
 "#;
 
 impl Guest<'_> {
-    /// Boots it and waits until every program has ended; disks, console and log lie in `folder`.
-    pub fn run(&self, folder: &Path, deadline: Duration) -> Result<Vec<Ended>> {
+    /// Writes kernel and initramfs into `folder`; `rdinit=/guest` starts it.
+    pub fn build(&self, folder: &Path) -> Result<[PathBuf; 2]> {
         std::fs::create_dir_all(folder)?;
         let mut archive = Archive::default();
         let [kernel, initramfs] = ["kernel", "initramfs"].map(|name| folder.join(name));
@@ -93,7 +94,12 @@ impl Guest<'_> {
             archive.file(place.to_str().context("the path is UTF-8")?, 0o644, std::fs::read(file)?);
         }
         std::fs::write(&initramfs, archive.to_bytes())?;
+        Ok([kernel, initramfs])
+    }
 
+    /// Boots it and waits until every program has ended; disks, console and log lie in `folder`.
+    pub fn run(&self, folder: &Path, deadline: Duration) -> Result<Vec<Ended>> {
+        let [kernel, initramfs] = self.build(folder)?;
         // What the kernel has to say would stand in the middle of the programs' lines.
         let cmdline = "console=ttyS0 rdinit=/guest loglevel=1 panic=0".to_owned();
         let boot = Boot::Kernel { kernel, initramfs, cmdline };

@@ -57,10 +57,19 @@ impl Lab {
         Self::open_with(folder, dialed, &artifacts::image()?, slot)
     }
 
+    /// The same, with more in the controller's configuration.
+    pub fn configured(folder: &Path, more: &str, slot: Slot) -> Result<Self> {
+        Self::open_as(folder, &[], &artifacts::image()?, more, slot)
+    }
+
     fn open_with(folder: &Path, dialed: &[&str], images: &Path, slot: Slot) -> Result<Self> {
+        Self::open_as(folder, dialed, images, "", slot)
+    }
+
+    fn open_as(folder: &Path, dialed: &[&str], images: &Path, more: &str, slot: Slot) -> Result<Self> {
         let dialed = if dialed.is_empty() { String::new() } else { format!("controllers = {dialed:?}\n") };
         let confirm = CONFIRM_WITHIN.as_secs();
-        let config = format!("[boot]\nimages = {images:?}\n{dialed}[agents]\nconfirm_within = \"{confirm}s\"\n");
+        let config = format!("[boot]\nimages = {images:?}\n{dialed}[agents]\nconfirm_within = \"{confirm}s\"\n{more}");
         let controller = Controller::start(folder, &config)?;
         controller.muster(&["location", "add", LOCATION, "--name", "The lab"])?;
         Ok(Self { folder: folder.to_owned(), controller, _slot: slot })
@@ -68,8 +77,13 @@ impl Lab {
 
     /// Builds the site's ISO, reached by machines in QEMU's own network.
     pub fn iso(&self) -> Result<PathBuf> {
+        self.iso_for("10.0.2.2")
+    }
+
+    /// The same for machines that reach the controller at this address.
+    pub fn iso_for(&self, controller: &str) -> Result<PathBuf> {
         let iso = self.folder.join("site.iso");
-        let boot = format!("10.0.2.2:{BOOT_PORT}");
+        let boot = format!("{controller}:{BOOT_PORT}");
         let path = iso.to_str().context("the path is UTF-8")?;
         self.controller.muster(&["iso", "build", "--location", LOCATION, "--controller", &boot, "--output", path])?;
         Ok(iso)

@@ -78,7 +78,7 @@ impl Site {
 
 /// Starts dnsmasq in this thread's namespace with `options`, words without blanks in them, and waits until it serves; its
 /// log and its leases lie in `folder`.
-pub(super) fn serve_dhcp(options: &str, folder: &Path) -> Result<Process> {
+pub fn serve_dhcp(options: &str, folder: &Path) -> Result<Process> {
     let log = folder.join("dnsmasq.log");
     let mut dhcp = Command::new("dnsmasq");
     dhcp.args(

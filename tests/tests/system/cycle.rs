@@ -1,21 +1,64 @@
 //! Cycle's part: a server is provisioned, restarted and decommissioned on a real machine, and its disks are looked at
-//! from outside before and after.
+//! from outside before and after; another one starts Cycle's image and comes back.
+//!
+//! ```text
+//! machine ── NIC 1 ── 10.77.0.0/24 ── tap `wire`, 10.77.0.1: the controller, its DHCP and metadata, Cycle's image
+//!         └─ NIC 2 ── QEMU's own network
+//! ```
+//!
+//! Somebody else's DHCP server is on the wire until the machine is known; from then on the controller's is alone.
+
+use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
+use muster_protocol::VlanTag;
 use muster_tests::cycle::{self, Cycle};
+use muster_tests::image::Image;
 use muster_tests::lab::{self, BOOT, Lab, SOON, WIPE, text};
 use muster_tests::qemu::{Boot, Firmware, Machine};
-use muster_tests::{disks, eventually};
+use muster_tests::slot::Slot;
+use muster_tests::switch::{Port, Switch, Tap};
+use muster_tests::{disks, eventually, namespace, scratch, site};
 use serde_json::json;
 
+const WIRE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+const METADATA: &str = "10.77.0.1:8091";
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE ops@example.net";
+
 #[test]
-fn cycle_provisions_restarts_and_decommissions_a_machine_and_nothing_of_it_is_left_on_its_disks() -> Result<()> {
-    let lab = Lab::open("cycle", &[])?;
-    let spec = lab::machine(Firmware::Bios, Boot::Cd(lab.iso()?))?;
+fn nothing_is_left_of_a_server_of_cycles_on_its_machine_and_the_next_one_starts_cycles_own_image() -> Result<()> {
+    let slot = Slot::take()?;
+    namespace::enter()?;
+    let folder = scratch::scratch("cycle")?;
+    let untagged = VlanTag::try_from(1)?;
+    let tap = Tap { name: "wire".into(), vlan: untagged, addresses: vec![format!("{WIRE}/24")] };
+    let switch = Switch::start(&[Port { untagged, tagged: vec![] }], &[tap])?;
+    let elsewhere = "--interface=wire --dhcp-range=10.77.0.100,10.77.0.200,255.255.255.0,2m";
+    let elsewhere = site::serve_dhcp(elsewhere, &folder)?;
+    let more = format!("[dhcp]\ninterfaces = \"wire\"\n[listen]\nmetadata = {METADATA:?}\n");
+    let lab = Lab::configured(&folder, &more, slot)?;
+    let mut spec = lab::machine(Firmware::Bios, Boot::Cd(lab.iso_for(&WIRE.to_string())?))?;
+    spec.nics[0].net = switch.net(0);
     let folder = lab.folder.join("machine");
-    let _machine = Machine::start(&spec, &folder)?;
+    let machine = Machine::start(&spec, &folder)?;
     let approved = lab.admit()?;
-    lab.controller.muster(&["subnet", "add", "10.0.2.0/24", "--location", lab::LOCATION, "--gateway", "10.0.2.2"])?;
+    // Its addresses are the controller's to tell from now on.
+    drop(elsewhere);
+    lab.controller.muster(&[
+        "subnet",
+        "add",
+        "10.77.0.0/24",
+        "--location",
+        lab::LOCATION,
+        "--gateway",
+        "10.77.0.1",
+        "--nameserver",
+        "10.77.0.1",
+        "--reserve",
+        "10.77.0.100-10.77.0.200",
+    ])?;
     let credential = lab.controller.muster_json(&["ial", "credential", "create", "cycle"])?;
     let cycle = Cycle::new(lab.controller.anonymous()?, text(&credential, "/key")?, text(&credential, "/secret")?);
 
@@ -102,11 +145,56 @@ fn cycle_provisions_restarts_and_decommissions_a_machine_and_nothing_of_it_is_le
         ensure!(left.is_none(), "{} carries data at byte {left:?}", disk.serial);
     }
 
-    // And once more: what was given back can be had again.
+    // And once more, with an image of Cycle's own: what was given back can be had again.
+    let metadata = format!("http://{METADATA}");
+    let paths =
+        ["nocloud/meta-data", "nocloud/user-data", "latest/meta-data/local-ipv4", "openstack/latest/network_data.json"];
+    let image = Image::serve(&lab.folder.join("image"), WIRE, &metadata, &paths)?;
+    let user_data = lab.folder.join("user-data");
+    std::fs::write(&user_data, "#cloud-config\nfinal_message: there\n")?;
+    let file = user_data.to_str().context("the path is UTF-8")?;
+    lab.controller.muster(&["location", "set", lab::LOCATION, "--boot-target", &Image::url(WIRE)])?;
+    lab.controller.muster(&["location", "metadata", lab::LOCATION, "--user-data", file, "--ssh-key", KEY])?;
     let next = cycle.provision(model, lab::LOCATION, &configuration, 2)?;
     ensure!(next.id != server.id, "another server");
-    eventually(BOOT, "the next server is provisioned", || {
-        cycle.provision_status(&next)?.context("it is not provisioned yet")
+
+    // It goes there by itself, is not let in before Cycle has read of it, and asks again.
+    let denied = eventually(BOOT, "the machine asks for Cycle's image", || {
+        image.heard().denied.first().copied().context("it has not asked yet")
     })?;
+    eventually(SOON, "the machine says so", || {
+        let screen = machine.text_screen()?;
+        ensure!(screen.contains("asking the controller again in 10 seconds"), "{screen}");
+        Ok(())
+    })?;
+    let identity = cycle.provision_status(&next)?.context("it is provisioned by then")?;
+    ensure!(identity.initial_ips == [denied.ip().to_string()], "Cycle knows whence it asks: {identity:?}, {denied}");
+    image.authorize();
+    let said = eventually(BOOT, "Cycle's image calls home", || {
+        image.heard().calls.into_iter().next().context("it has not called yet")
+    })?;
+    let own = denied.ip();
+    let dhcp = format!(
+        "dhcp: ip={own} mask=255.255.255.0 router=10.77.0.1 dns=10.77.0.1 hostname=srv-2.lab.example.net lease=600"
+    );
+    for expected in [
+        dhcp.as_str(),
+        &format!("\"instance-id\": \"{}\"", next.id),
+        KEY,
+        "final_message: there",
+        &format!("local-ipv4: {own}"),
+        "\"ethernet_mac_address\": \"52:54:00:4c:41:01\"",
+    ] {
+        ensure!(said.contains(expected), "{expected} is not in {said}");
+    }
+    // Nobody else is told, be he on this very host.
+    let stranger = muster_tests::http::Http::plain(&metadata).send("GET", "/nocloud/user-data", &[], None)?;
+    ensure!(stranger.status == 404, "{}", stranger.text());
+    ensure!(lab.machine()?["presence"]["state"] == "offline", "no agent is there");
+
+    // The lease ends; a reset, as a BMC would do it, and the agent is back to wipe what was left.
+    cycle.decommission(&next)?;
+    machine.reset()?;
+    lab.until(BOOT, "the agent is back", |m| m["lifecycle"] != "leased" && m["presence"]["state"] == "online")?;
     Ok(())
 }
