@@ -9,7 +9,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use muster_protocol::hello::Progress;
-use muster_protocol::to_agent::{Answer, Apply, Call, PowerAction, Refusal};
+use muster_protocol::to_agent::{Answer, Apply, Call, Refusal};
 use muster_protocol::{BootId, Generation, MachineId, OperationId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -226,14 +226,14 @@ impl Pace {
     }
 }
 
-/// Finds the machines that took a power-off on and have gone.
+/// Finds the machines that accepted to leave and have gone.
 struct Departures {
     since: Instant,
     seen: HashMap<MachineId, BootId>,
 }
 
 impl Departures {
-    /// Machines whose power-off is done, with the boot that ended.
+    /// Machines whose leaving is done, with the boot that ended.
     ///
     /// A controller that has just started has seen nobody yet: it gives everyone [`SETTLE`] to dial in before it takes
     /// absence for departure.
@@ -241,9 +241,7 @@ impl Departures {
         let here: HashMap<MachineId, BootId> = online.iter().map(|o| (o.machine, o.boot)).collect();
         let settled = self.since.elapsed() > SETTLE;
         let leaving = state.all_unfinished().filter_map(|o| match o.kind {
-            OperationKind::Power { action: PowerAction::Off, boot } if o.state == OperationState::Running => {
-                Some((o.machine, boot))
-            }
+            OperationKind::Power { boot, .. } if operation::ends_by_leaving(state, o) => Some((o.machine, boot)),
             _ => None,
         });
         let gone = |(machine, boot): &(MachineId, BootId)| {
@@ -258,6 +256,7 @@ impl Departures {
 #[cfg(test)]
 mod tests {
     use muster_protocol::hello::{Reason, Times};
+    use muster_protocol::to_agent::PowerAction;
     use std::sync::{Arc, Mutex};
 
     use super::*;

@@ -169,6 +169,9 @@ fn nothing_is_left_of_a_server_of_cycles_on_its_machine_and_the_next_one_starts_
     })?;
     let identity = cycle.provision_status(&next)?.context("it is provisioned by then")?;
     ensure!(identity.initial_ips == [denied.ip().to_string()], "Cycle knows whence it asks: {identity:?}, {denied}");
+    let export = lab.controller.muster(&["dhcp", "export", "--format", "dnsmasq", "--location", lab::LOCATION])?;
+    let host = format!("dhcp-host=52:54:00:4c:41:01,{},srv-2\n", denied.ip());
+    ensure!(export.ends_with(&host), "what another DHCP server would say: {export}");
     image.authorize();
     let said = eventually(BOOT, "Cycle's image calls home", || {
         image.heard().calls.into_iter().next().context("it has not called yet")

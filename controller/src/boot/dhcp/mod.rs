@@ -42,16 +42,12 @@ pub fn answer(
         (Kind::Discover, _) => says(Kind::Offer, own.as_ref()?),
         // 4.3.2: it has chosen another server's offer.
         (Kind::Request, Some(chosen)) if chosen != server => None,
-        (Kind::Request, chosen) => {
+        (Kind::Request, _) => {
             let asks = request.requested.or(Some(request.client).filter(|client| !client.is_unspecified()))?;
-            match own {
-                Some(reserved) if reserved.address == asks => says(Kind::Ack, &reserved),
-                // It holds what another server gave it, or what it had before: it is to ask anew.
-                Some(_) => nak(),
-                None if chosen.is_some() => nak(),
-                // Of whom nothing is known nothing is said: another server may know it.
-                None => None,
-            }
+            // Of whom nothing is known nothing is said: another server may know it, on this very host and by this address.
+            let reserved = own?;
+            // What it holds by another server, or had before, is no more its own: it is to ask anew.
+            if reserved.address == asks { says(Kind::Ack, &reserved) } else { nak() }
         }
         // 4.3.5: it has an address, and asks for the rest.
         (Kind::Inform, _) => {
@@ -159,7 +155,11 @@ mod tests {
         assert_eq!(said(&asks(OURS, ADDRESS, None)), ack, "it starts anew, and had it before");
         assert_eq!(said(&asks(OURS, another, None)), nak, "it holds what it had before it was leased");
         assert_eq!(said(&asks(OURS, ADDRESS, Some(another))), None, "it has chosen another server");
-        assert_eq!(said(&asks(OTHERS, another, Some(SERVER))), nak, "it was ours until now");
+        assert_eq!(
+            said(&asks(OTHERS, another, Some(SERVER))),
+            None,
+            "another server has our address, on the same host"
+        );
         assert_eq!(said(&asks(OTHERS, another, None)), None, "it may be another server's");
         assert_eq!(said(&request(Kind::Request, OURS)), None, "it asks for nothing");
         for kind in [Kind::Decline, Kind::Release] {

@@ -2,6 +2,7 @@
 
 use std::io::Error;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::UdpSocket;
@@ -10,6 +11,8 @@ use tokio::sync::watch;
 use super::packet::{Kind, Request};
 use crate::config;
 use crate::fleet::Fleet;
+use crate::fleet::location::reservation;
+use crate::sessions::limit;
 
 /// More than any client sends (RFC 2131, section 2: 576 bytes are what everybody takes).
 const LARGEST: usize = 2048;
@@ -52,6 +55,7 @@ pub async fn serve(open: Open, fleet: Fleet, config: config::Dhcp, mut stop: wat
         Err(error) => return tracing::error!(interface, %error, "no DHCP here"),
     };
     let mut buffer = vec![0; LARGEST];
+    let mut failures = limit::failures();
     loop {
         // Both arms are cancel-safe: a datagram that was not taken stays with the kernel.
         let received = tokio::select! {
@@ -63,7 +67,7 @@ pub async fn serve(open: Open, fleet: Fleet, config: config::Dhcp, mut stop: wat
             Err(error) => {
                 // Such as an interface that is down for a while.
                 tracing::warn!(interface, %error, "DHCP cannot receive");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
         };
@@ -73,9 +77,14 @@ pub async fn serve(open: Open, fleet: Fleet, config: config::Dhcp, mut stop: wat
             Ok(Some((kind, bytes, to))) => {
                 let sent = socket.send_to(&bytes, SocketAddr::V4(to)).await;
                 let (mac, error) = (request.mac, sent.err().map(tracing::field::display));
-                tracing::info!(interface, %mac, ?kind, %to, error, "DHCP");
+                // Renewals come every few minutes, of every machine.
+                tracing::debug!(interface, %mac, ?kind, %to, error, "DHCP");
             }
-            Err(error) => tracing::warn!(interface, %from, %error, "DHCP has no address of its own to answer from"),
+            Err(problem) => {
+                if let Some(left_out) = failures.draw(from.ip(), Instant::now()) {
+                    tracing::warn!(interface, %from, mac = %request.mac, %problem, left_out, "DHCP is not answered");
+                }
+            }
         }
     }
 }
@@ -85,23 +94,11 @@ type Told = (Kind, Vec<u8>, SocketAddrV4);
 fn told(interface: &str, fleet: &Fleet, config: &config::Dhcp, request: &Request) -> Result<Option<Told>, Error> {
     let state = fleet.state();
     // Most that is heard is of others: they cost nothing more.
-    let Some(reserved) = crate::fleet::location::reservation::of_mac(&state, request.mac).next() else {
-        let is_released = request.kind == Kind::Request && request.server.is_some();
-        if !is_released {
-            return Ok(None);
-        }
-        let server = own_address(interface, request.requested.unwrap_or(request.client))?;
-        return Ok(spoken(super::answer(&state, config, request, server), request));
-    };
+    let Some(reserved) = reservation::of_mac(&state, request.mac).next() else { return Ok(None) };
     if request.kind == Kind::Decline {
-        let (mac, address) = (request.mac, reserved.address);
-        tracing::warn!(interface, %mac, %address, "a machine finds its address used by somebody else");
+        return Err(Error::other(format!("the machine finds {} used by somebody else", reserved.address)));
     }
     let toward = if request.relay.is_unspecified() { reserved.address } else { request.relay };
-    let server = own_address(interface, toward)?;
-    Ok(spoken(super::answer(&state, config, request, server), request))
-}
-
-fn spoken(answer: Option<(super::Reply, SocketAddrV4)>, request: &Request) -> Option<Told> {
-    answer.map(|(reply, to)| (reply.kind, reply.encode(request), to))
+    let answer = super::answer(&state, config, request, own_address(interface, toward)?);
+    Ok(answer.map(|(reply, to)| (reply.kind, reply.encode(request), to)))
 }

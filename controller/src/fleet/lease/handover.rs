@@ -81,3 +81,116 @@ pub fn by_address(state: &State, address: IpAddr) -> Option<(&Machine, &Lease)> 
     let machine = state.machines.get(&id)?;
     Some((machine, ready(state, machine)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_protocol::Digest;
+    use muster_protocol::to_agent::PowerAction;
+
+    use super::*;
+    use crate::fleet::draft::tests::draft;
+    use crate::fleet::enrollment::iso::tests::{built, built_sealed};
+    use crate::fleet::lease::model::tests::box_with;
+    use crate::fleet::lease::model::{self, Hardware};
+    use crate::fleet::lease::tests::{confirm, everyone, now, order, provisioned, ready, seat, site};
+    use crate::fleet::lease::{Order, decommission, provision};
+    use crate::fleet::record::{Iso, Operation, OperationKind, OperationState};
+    use crate::fleet::{Draft, Refusal, location, machine, operation};
+
+    /// The location with something else to start while machines are leased, or without.
+    fn set_target(draft: &mut Draft, target: Option<&str>) {
+        let location = draft.need::<Location>(&"ber1".to_owned()).expect("a location");
+        let boot_target = target.map(|url| url.to_owned().try_into().expect("a URL"));
+        location::put(draft, Location { boot_target, ..location }).expect("changed");
+    }
+
+    #[test]
+    fn a_machine_is_handed_over_from_the_end_of_its_preparation_to_the_end_of_its_lease() {
+        let mut draft = draft();
+        let [id] = site(&mut draft, 1, "203.0.113.0/29")[..] else { panic!("one machine") };
+        set_target(&mut draft, Some("http://192.0.2.9/cycle.ipxe"));
+        assert_eq!(of(draft.state(), id), None, "it is nobody's");
+        let lease = provisioned(&mut draft, "c1");
+        assert_eq!(of(draft.state(), id), None, "it is being prepared");
+        confirm(&mut draft, id);
+        let handed = of(draft.state(), id).expect("it is the hub's");
+        assert_eq!(handed.target.to_string(), "http://192.0.2.9/cycle.ipxe");
+        let network = handed.network.expect("it has an address");
+        assert_eq!(
+            (network.mac, network.address.to_string()),
+            (seat(&now(&draft, &lease)).mac, "203.0.113.1/29".into())
+        );
+        assert_eq!((network.gateway, network.nameserver), (None, None), "the subnet has none");
+
+        let reboots = |draft: &Draft| -> Vec<Operation> {
+            let reboot = |o: &&Operation| matches!(o.kind, OperationKind::Power { action: PowerAction::Reboot, .. });
+            draft.state().unfinished(id).filter(reboot).cloned().collect()
+        };
+        let [reboot] = &reboots(&draft)[..] else { panic!("it starts anew, once") };
+        operation::accepted(&mut draft, reboot.id).expect("noted");
+        let running = draft.need::<Machine>(&id).expect("there").boot.expect("a boot");
+        operation::gone(&mut draft, id, running).expect("noted");
+        let left = draft.need::<Operation>(&reboot.id).expect("there");
+        assert_eq!(left.state, OperationState::Succeeded, "no agent is to come back from there");
+
+        machine::maintain(&mut draft, id, Maintenance::On).expect("an operator wants the agent");
+        assert_eq!(of(draft.state(), id), None);
+        machine::maintain(&mut draft, id, Maintenance::Off).expect("no more");
+        assert!(of(draft.state(), id).is_some());
+        assert!(by_address(draft.state(), "203.0.113.1".parse().expect("an address")).is_some());
+        decommission(&mut draft, &lease.id).expect("accepted");
+        assert_eq!(of(draft.state(), id), None, "it comes back to be wiped");
+        assert_eq!(by_address(draft.state(), "203.0.113.1".parse().expect("an address")), None);
+    }
+
+    #[test]
+    fn without_a_boot_target_a_machine_that_is_ready_goes_on_with_the_agent() {
+        let mut draft = draft();
+        site(&mut draft, 1, "203.0.113.0/29");
+        let (_, id) = ready(&mut draft, "c1");
+        assert_eq!(of(draft.state(), id), None);
+        assert_eq!(draft.state().unfinished(id).count(), 0, "nothing is asked of it");
+        set_target(&mut draft, Some("http://192.0.2.9/cycle.ipxe"));
+        assert!(of(draft.state(), id).is_some(), "from its next boot on");
+    }
+
+    #[test]
+    fn a_machine_whose_medium_cannot_hand_it_over_is_not_leased_where_there_is_a_boot_target() {
+        let mut draft = draft();
+        let [id] = site(&mut draft, 1, "203.0.113.0/29")[..] else { panic!("one machine") };
+        let sealed = built_sealed(&mut draft, b"sealed").id;
+        let pinning = Iso { boot_ca: Some(Digest::of(b"a boot CA")), ..built(&mut draft, b"network") };
+        draft.put(pinning.clone());
+        let mut inventory = box_with("DISK1", 1);
+        inventory.firmware.kind = FirmwareKind::Uefi;
+        let model = Hardware::of(&inventory).id();
+        machine::inventory(&mut draft, id, inventory).expect("stored");
+        for (iso, target, is_held) in [
+            (&sealed, None, false),
+            (&sealed, Some("http://192.0.2.9/"), true),
+            (&sealed, Some("https://cycle.example/"), true),
+            (&pinning.id, Some("http://192.0.2.9/"), false),
+            (&pinning.id, Some("https://cycle.example/"), true),
+            (&String::new(), Some("https://cycle.example/"), false),
+        ] {
+            let machine = draft.need::<Machine>(&id).expect("there");
+            draft.put(Machine { iso: iso.clone(), ..machine });
+            set_target(&mut draft, target);
+            let order = Order { model: model.clone(), ..order("c1") };
+            let leased = draft.attempt(|draft| {
+                let lease = provision(draft, order, &everyone)?;
+                decommission(draft, &lease.id)?;
+                Err::<(), _>(Refusal::Internal)
+            });
+            match leased {
+                Err(Refusal::Exhausted(why)) if is_held => {
+                    assert!(why.contains("1 on boot media that cannot"), "{why}")
+                }
+                Err(Refusal::Internal) if !is_held => {}
+                other => panic!("{iso} to {target:?}: {other:?}"),
+            }
+            let free = model::list(draft.state(), &everyone, draft.now_unix_ms())[0].places["ber1"].free;
+            assert_eq!(free, u64::from(!is_held), "as many as can be leased are told of");
+        }
+    }
+}

@@ -15,14 +15,14 @@ use super::model::tests::{box_with, disk};
 use super::*;
 use crate::fleet::draft::tests::draft;
 use crate::fleet::enrollment::tests::enrolled;
-use crate::fleet::record::{Address, Iso, Maintenance, Subnet};
+use crate::fleet::record::{Address, Maintenance, Subnet};
 use crate::fleet::{Author, Fleet, location, subnet};
 use crate::store::MemoryStore;
 
 const HUB: &str = "acme";
 
 /// A site with this many machines of one model, and as many addresses as the subnet has.
-fn site(draft: &mut Draft, machines: u8, net: &str) -> Vec<MachineId> {
+pub(super) fn site(draft: &mut Draft, machines: u8, net: &str) -> Vec<MachineId> {
     location::put(draft, Location { code: "ber1".into(), ..Location::default() }).expect("a location");
     // Without quarantine: these tests count who has an address, to the last one.
     let subnet = Subnet { quarantine_s: 0, ..Subnet::new(net.parse().expect("a prefix"), "ber1") };
@@ -44,7 +44,7 @@ fn boot(draft: &mut Draft, id: MachineId, n: u8) {
     machine::hello(draft, id, BootId::from_bytes([n; 16]), Progress::Idle).expect("hello");
 }
 
-fn order(cycle_server: &str) -> Order {
+pub(super) fn order(cycle_server: &str) -> Order {
     Order {
         hub: HUB.into(),
         cycle_server: cycle_server.into(),
@@ -55,27 +55,27 @@ fn order(cycle_server: &str) -> Order {
     }
 }
 
-fn everyone(_: MachineId) -> bool {
+pub(super) fn everyone(_: MachineId) -> bool {
     true
 }
 
-fn provisioned(draft: &mut Draft, cycle_server: &str) -> Lease {
+pub(super) fn provisioned(draft: &mut Draft, cycle_server: &str) -> Lease {
     provision(draft, order(cycle_server), &everyone).expect("a lease")
 }
 
-fn seat(lease: &Lease) -> Seat {
+pub(super) fn seat(lease: &Lease) -> Seat {
     match &lease.state {
         LeaseState::Preparing { seat, .. } | LeaseState::Ready { seat } => seat.clone(),
         state => panic!("no machine: {state:?}"),
     }
 }
 
-fn now(draft: &Draft, lease: &Lease) -> Lease {
+pub(super) fn now(draft: &Draft, lease: &Lease) -> Lease {
     draft.need(&lease.id).expect("the lease is there")
 }
 
 /// The machine's agent proves what is desired of it, and keeps it.
-fn confirm(draft: &mut Draft, id: MachineId) {
+pub(super) fn confirm(draft: &mut Draft, id: MachineId) {
     let DesiredState { generation, digest, .. } = draft.need(&id).expect("something is desired");
     machine::confirm(draft, id, generation, digest, Times::default()).expect("answered");
     machine::progress(draft, id, &Progress::Confirmed { generation }).expect("noted");
@@ -112,7 +112,7 @@ fn held(draft: &Draft) -> Vec<String> {
     draft.state().addresses.iter().map(|a: &Address| a.block.to_string()).collect()
 }
 
-fn ready(draft: &mut Draft, cycle_server: &str) -> (Lease, MachineId) {
+pub(super) fn ready(draft: &mut Draft, cycle_server: &str) -> (Lease, MachineId) {
     let lease = provisioned(draft, cycle_server);
     let machine = seat(&lease).machine;
     confirm(draft, machine);
@@ -587,99 +587,4 @@ async fn a_controller_that_is_killed_at_any_point_of_a_lease_goes_on_with_it() {
     let state = fleet.state();
     assert_eq!((state.leases.len(), state.addresses.len()), (0, 0));
     assert!(state.machines.iter().all(|m| m.lifecycle == Lifecycle::Available));
-}
-
-/// The location with something else to start while machines are leased, or without.
-fn set_target(draft: &mut Draft, target: Option<&str>) {
-    let location = draft.need::<Location>(&"ber1".to_owned()).expect("a location");
-    let boot_target = target.map(|url| url.to_owned().try_into().expect("a URL"));
-    location::put(draft, Location { boot_target, ..location }).expect("changed");
-}
-
-#[test]
-fn a_machine_is_handed_over_from_the_end_of_its_preparation_to_the_end_of_its_lease() {
-    let mut draft = draft();
-    let [id] = site(&mut draft, 1, "203.0.113.0/29")[..] else { panic!("one machine") };
-    set_target(&mut draft, Some("http://192.0.2.9/cycle.ipxe"));
-    assert_eq!(handover::of(draft.state(), id), None, "it is nobody's");
-    let lease = provisioned(&mut draft, "c1");
-    assert_eq!(handover::of(draft.state(), id), None, "it is being prepared");
-    confirm(&mut draft, id);
-    let handed = handover::of(draft.state(), id).expect("it is the hub's");
-    assert_eq!(handed.target.to_string(), "http://192.0.2.9/cycle.ipxe");
-    let network = handed.network.expect("it has an address");
-    assert_eq!((network.mac, network.address.to_string()), (seat(&now(&draft, &lease)).mac, "203.0.113.1/29".into()));
-    assert_eq!((network.gateway, network.nameserver), (None, None), "the subnet has none");
-
-    let reboots = |draft: &Draft| -> Vec<Operation> {
-        let reboot = |o: &&Operation| matches!(o.kind, OperationKind::Power { action: PowerAction::Reboot, .. });
-        draft.state().unfinished(id).filter(reboot).cloned().collect()
-    };
-    let [reboot] = &reboots(&draft)[..] else { panic!("it starts anew, once") };
-    operation::accepted(&mut draft, reboot.id).expect("noted");
-    draft.advance_ms(24 * 3_600_000);
-    operation::expire(&mut draft).expect("looked at");
-    let left = draft.need::<Operation>(&reboot.id).expect("there");
-    assert_eq!(left.state, OperationState::Succeeded, "no agent is to come back from there");
-
-    machine::maintain(&mut draft, id, Maintenance::On).expect("an operator wants the agent");
-    assert_eq!(handover::of(draft.state(), id), None);
-    machine::maintain(&mut draft, id, Maintenance::Off).expect("no more");
-    assert!(handover::of(draft.state(), id).is_some());
-    assert!(handover::by_address(draft.state(), "203.0.113.1".parse().expect("an address")).is_some());
-    decommission(&mut draft, &lease.id).expect("accepted");
-    assert_eq!(handover::of(draft.state(), id), None, "it comes back to be wiped");
-    assert_eq!(handover::by_address(draft.state(), "203.0.113.1".parse().expect("an address")), None);
-}
-
-#[test]
-fn without_a_boot_target_a_machine_that_is_ready_goes_on_with_the_agent() {
-    let mut draft = draft();
-    site(&mut draft, 1, "203.0.113.0/29");
-    let (_, id) = ready(&mut draft, "c1");
-    assert_eq!(handover::of(draft.state(), id), None);
-    assert_eq!(draft.state().unfinished(id).count(), 0, "nothing is asked of it");
-    set_target(&mut draft, Some("http://192.0.2.9/cycle.ipxe"));
-    assert!(handover::of(draft.state(), id).is_some(), "from its next boot on");
-}
-
-#[test]
-fn a_machine_whose_medium_cannot_hand_it_over_is_not_leased_where_there_is_a_boot_target() {
-    use crate::fleet::enrollment::iso::tests::{built, built_sealed};
-    use muster_protocol::inventory::FirmwareKind;
-
-    let mut draft = draft();
-    let [id] = site(&mut draft, 1, "203.0.113.0/29")[..] else { panic!("one machine") };
-    let sealed = built_sealed(&mut draft, b"sealed").id;
-    let pinning = Iso { boot_ca: Some(Digest::of(b"a boot CA")), ..built(&mut draft, b"network") };
-    draft.put(pinning.clone());
-    let mut inventory = box_with("DISK1", 1);
-    inventory.firmware.kind = FirmwareKind::Uefi;
-    let model = Hardware::of(&inventory).id();
-    machine::inventory(&mut draft, id, inventory).expect("stored");
-    for (iso, target, is_held) in [
-        (&sealed, None, false),
-        (&sealed, Some("http://192.0.2.9/"), true),
-        (&sealed, Some("https://cycle.example/"), true),
-        (&pinning.id, Some("http://192.0.2.9/"), false),
-        (&pinning.id, Some("https://cycle.example/"), true),
-        (&String::new(), Some("https://cycle.example/"), false),
-    ] {
-        let machine = draft.need::<Machine>(&id).expect("there");
-        draft.put(Machine { iso: iso.clone(), ..machine });
-        set_target(&mut draft, target);
-        let order = Order { model: model.clone(), ..order("c1") };
-        let leased = draft.attempt(|draft| {
-            let lease = provision(draft, order, &everyone)?;
-            decommission(draft, &lease.id)?;
-            Err::<(), _>(Refusal::Internal)
-        });
-        match leased {
-            Err(Refusal::Exhausted(why)) if is_held => assert!(why.contains("1 on boot media that cannot"), "{why}"),
-            Err(Refusal::Internal) if !is_held => {}
-            other => panic!("{iso} to {target:?}: {other:?}"),
-        }
-        let free = model::list(draft.state(), &everyone, draft.now_unix_ms())[0].places["ber1"].free;
-        assert_eq!(free, u64::from(!is_held), "as many as can be leased are told of");
-    }
 }

@@ -229,11 +229,23 @@ pub fn stayed(draft: &mut Draft, machine: MachineId, boot: BootId) -> Result<(),
     Ok(())
 }
 
-/// A machine that accepted a power-off has been seen to go.
+/// Whether this is done as soon as its machine has gone: a power-off, and a reboot to where no agent comes back from.
+pub fn ends_by_leaving(state: &State, operation: &Operation) -> bool {
+    operation.state == OperationState::Running
+        && match &operation.kind {
+            OperationKind::Power { action: PowerAction::Off, .. } => true,
+            OperationKind::Power { action: PowerAction::Reboot, .. } => {
+                super::lease::handover::of(state, operation.machine).is_some()
+            }
+            _ => false,
+        }
+}
+
+/// A machine that accepted to leave, as [`ends_by_leaving`] says, has been seen to go.
 pub fn gone(draft: &mut Draft, machine: MachineId, was: BootId) -> Result<(), Refusal> {
     for operation in unfinished(draft, machine) {
-        if operation.kind == (OperationKind::Power { action: PowerAction::Off, boot: was })
-            && operation.state == OperationState::Running
+        if ends_by_leaving(draft.state(), &operation)
+            && matches!(operation.kind, OperationKind::Power { boot, .. } if boot == was)
         {
             end(draft, operation, OperationState::Succeeded, "the machine left after it accepted")?;
         }
@@ -322,13 +334,6 @@ pub fn expire(draft: &mut Draft) -> Result<(), Refusal> {
     for operation in overdue {
         if !draft.has_room() {
             break;
-        }
-        if operation.state == OperationState::Running
-            && super::lease::handover::of(draft.state(), operation.machine).is_some()
-        {
-            // No agent comes back from there.
-            end(draft, operation, OperationState::Succeeded, "the machine left, for its location's boot target")?;
-            continue;
         }
         let why = match operation.state {
             OperationState::Running => "the machine accepted it and did not come back in time; look at its console",
