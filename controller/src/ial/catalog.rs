@@ -1,12 +1,14 @@
 //! What there is to be had: verify, locations, server models, configure. Changes nothing.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::Ial;
 use super::answer::{Answer, Error};
 use super::call::{Call, Caller};
 use crate::clock::now_unix_ms;
-use crate::fleet::model::{self, Hypervisor, Model};
+use crate::fleet::model::{self, Hypervisor, Model, Place};
 use crate::fleet::record::{Geographic, Lifecycle, Location};
 use crate::fleet::{State, location};
 
@@ -73,7 +75,8 @@ fn geographic_view(geographic: &Geographic) -> Value {
     })
 }
 
-/// All models. `extra.available` says how many of each are free, by location.
+/// All models. `extra.available` says how many of each are free, by location, and `extra.available_in_zones` how many in each
+/// zone of it; both are ours, and Cycle passes them over.
 pub(super) fn models(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let caller = call.caller(&state)?;
@@ -83,19 +86,30 @@ pub(super) fn models(ial: &Ial, call: &Call) -> Answer {
         !model.places.is_empty()
     });
     let available: Map<String, Value> = models.iter().map(|model| (model.id.clone(), free_view(model))).collect();
+    let in_zones: Map<String, Value> = models.iter().map(|model| (model.id.clone(), zones_view(model))).collect();
     let views: Vec<Value> = models.iter().map(|model| model_view(&state, model)).collect();
-    Ok(json!({ "models": views, "extra": { "available": available } }))
+    Ok(json!({ "models": views, "extra": { "available": available, "available_in_zones": in_zones } }))
 }
 
 fn free_view(model: &Model) -> Value {
-    model.places.iter().map(|(location, count)| (location.clone(), json!(count.free))).collect::<Map<_, _>>().into()
+    model.places.iter().map(|(location, at)| (location.clone(), json!(at.count.free))).collect::<Map<_, _>>().into()
+}
+
+fn zones_view(model: &Model) -> Value {
+    let free = |at: &Place| -> Map<_, _> { at.zones.iter().map(|(zone, n)| (zone.clone(), json!(n.free))).collect() };
+    model.places.iter().map(|(location, at)| (location.clone(), free(at).into())).collect::<Map<_, _>>().into()
 }
 
 fn model_view(state: &State, model: &Model) -> Value {
     let Model { id, hardware, memory_kind, hypervisor, card, places } = model;
-    let places: Vec<&String> = places.iter().filter(|(_, count)| count.total > 0).map(|(code, _)| code).collect();
-    let zones = |code: &String| state.locations.get(code).map(|l| l.zones.clone()).unwrap_or_default();
-    let zones: Map<String, Value> = places.iter().map(|code| ((*code).clone(), json!(zones(code)))).collect();
+    let places: BTreeMap<&String, &Place> = places.iter().filter(|(_, at)| at.count.total > 0).collect();
+    // Those with machines of the model, in the operator's order.
+    let zones = |code: &String, at: &Place| -> Vec<&String> {
+        let all = state.locations.get(code).map_or(&[][..], |location| &location.zones);
+        all.iter().filter(|zone| at.zones.contains_key(*zone)).collect()
+    };
+    let zones: Map<String, Value> = places.iter().map(|(code, at)| ((*code).clone(), json!(zones(code, at)))).collect();
+    let places: Vec<&String> = places.into_keys().collect();
     let or_unknown = |text: &String| if text.is_empty() { "unknown".to_owned() } else { text.clone() };
     let per = |whole: u16, parts: u16| (whole > 0 && parts > 0).then(|| parts / whole);
     let storage = hardware

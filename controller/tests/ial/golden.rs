@@ -97,11 +97,14 @@ async fn server_models_are_listed_with_the_types_that_cycle_decodes() {
             "pricing": { "hourly": 0, "monthly": 0 },
             "compatible": true,
         }],
-        "extra": { "available": { id.as_str().expect("a text"): { "ber1": 1 } } },
+        "extra": {
+            "available": { id.as_str().expect("a text"): { "ber1": 1 } },
+            "available_in_zones": { id.as_str().expect("a text"): { "ber1": { "ber1-a": 1 } } },
+        },
     });
     assert_eq!(data, expected);
     let empty = Site::with(0).await.data("/v1/infrastructure/provider/server-models", Value::Null).await;
-    assert_eq!(empty, json!({ "models": [], "extra": { "available": {} } }));
+    assert_eq!(empty, json!({ "models": [], "extra": { "available": {}, "available_in_zones": {} } }));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use crate::api::http::{Body, Operator, Page, Params, Problem, Refused, Segment, Viewer, etag};
 use crate::api::{Api, Presence};
 use crate::clock::now_unix_ms;
-use crate::fleet::model::{self, CardChange, Hypervisor, Model};
+use crate::fleet::model::{self, CardChange, Count, Hypervisor, Model, Place};
 use crate::fleet::record::ModelCard;
 use crate::fleet::{Refusal, State as FleetState};
 
@@ -53,14 +53,30 @@ struct ModelView {
 struct PlaceView {
     /// Approved, not retired, not in maintenance.
     total: u64,
-    /// Of them, free and online.
+    /// Of them, those that an order would get now.
+    free: u64,
+    /// The same in those zones of the location that have any. A machine without a zone can be had in each, and counts in each.
+    zones: BTreeMap<String, ZoneView>,
+}
+
+/// Machines of one model in one zone.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Zone)]
+struct ZoneView {
+    /// Approved, not retired, not in maintenance.
+    total: u64,
+    /// Of them, those that an order would get now.
     free: u64,
 }
 
 impl From<Model> for ModelView {
     fn from(model: Model) -> Self {
         let ModelCard { name, description, category, class, hourly_mils, monthly_mils, .. } = model.card;
-        let place = |(code, count): (String, model::Count)| (code, PlaceView { total: count.total, free: count.free });
+        let zone = |(name, Count { total, free }): (String, Count)| (name, ZoneView { total, free });
+        let place = |(code, at): (String, Place)| {
+            let Place { count: Count { total, free }, zones } = at;
+            (code, PlaceView { total, free, zones: zones.into_iter().map(zone).collect() })
+        };
         Self {
             id: model.id,
             name,

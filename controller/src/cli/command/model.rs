@@ -70,15 +70,25 @@ const COLUMNS: &[Column] = &[
     Column("id", |m| text(m, "/id")),
     Column("name", |m| text(m, "/name")),
     Column("free/all", |m| {
-        let places = m["places"].as_object().cloned().unwrap_or_default();
-        let place =
-            |(code, count): (&String, &Value)| format!("{code} {}/{}", text(count, "/free"), text(count, "/total"));
-        places.iter().map(place).collect::<Vec<_>>().join(", ")
+        let place = |(code, at): (&String, &Value)| match counts(&at["zones"], &count) {
+            zones if zones.is_empty() => count((code, at)),
+            zones => format!("{} ({zones})", count((code, at))),
+        };
+        counts(&m["places"], &place)
     }),
     Column("fits cycle", |m| if m["compatible"] == true { "yes".into() } else { "no".into() }),
     Column("hourly", |m| text(m, "/hourly_mils")),
     Column("monthly", |m| text(m, "/monthly_mils")),
 ];
+
+/// `ber1 2/3`
+fn count((name, at): (&String, &Value)) -> String {
+    format!("{name} {}/{}", text(at, "/free"), text(at, "/total"))
+}
+
+fn counts(all: &Value, each: &dyn Fn((&String, &Value)) -> String) -> String {
+    all.as_object().into_iter().flatten().map(each).collect::<Vec<_>>().join(", ")
+}
 
 const FACTS: &[Column] = &[
     Column("id", |m| text(m, "/id")),

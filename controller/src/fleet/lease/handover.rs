@@ -189,7 +189,7 @@ mod tests {
                 Err(Refusal::Internal) if !is_held => {}
                 other => panic!("{iso} to {target:?}: {other:?}"),
             }
-            let free = model::list(draft.state(), &everyone, draft.now_unix_ms())[0].places["ber1"].free;
+            let free = model::list(draft.state(), &everyone, draft.now_unix_ms())[0].places["ber1"].count.free;
             assert_eq!(free, u64::from(!is_held), "as many as can be leased are told of");
         }
     }

@@ -96,7 +96,7 @@ pub struct Model {
     /// Operator's words, completed from the hardware.
     pub card: ModelCard,
     /// Machines by location.
-    pub places: BTreeMap<String, Count>,
+    pub places: BTreeMap<String, Place>,
 }
 
 /// Whether virtual machines can run.
@@ -109,6 +109,15 @@ pub enum Hypervisor {
 }
 
 /// Machines of one model at one location.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// At all of it.
+    pub count: Count,
+    /// In those of its zones that have any. A machine that was put into none can be had in each, and counts in each.
+    pub zones: BTreeMap<String, Count>,
+}
+
+/// Machines of one model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
     /// Approved, not retired, not in maintenance.
@@ -116,6 +125,14 @@ pub struct Count {
     /// Of them, those that an order would get now: free, online, with a cabled NIC, disks that can be named, and addresses to
     /// be given.
     pub free: u64,
+}
+
+impl Count {
+    /// One more machine, with 1 if it is free, else 0.
+    fn add(&mut self, free: u64) {
+        self.total += 1;
+        self.free += free;
+    }
 }
 
 impl Hardware {
@@ -263,14 +280,20 @@ pub fn list(state: &State, online: &dyn Fn(MachineId) -> bool, now_unix_ms: u64)
         if model.memory_kind.is_empty() {
             model.memory_kind = inventory.memory.dimms.first().map(|d| d.kind.clone()).unwrap_or_default();
         }
-        let count = model.places.entry(machine.location.clone()).or_default();
+        let at = model.places.entry(machine.location.clone()).or_default();
         if machine.maintenance == Maintenance::Off {
-            count.total += 1;
-            count.free += u64::from(place::standing(state, machine, record, online) == Standing::Free);
+            let free = u64::from(place::standing(state, machine, record, online) == Standing::Free);
+            at.count.add(free);
+            for zone in place::zones(state, machine) {
+                at.zones.entry(zone.clone()).or_default().add(free);
+            }
         }
     }
-    for (location, count) in models.values_mut().flat_map(|model| &mut model.places) {
-        count.free = count.free.min(room(location));
+    for (location, at) in models.values_mut().flat_map(|model| &mut model.places) {
+        let room = room(location);
+        for count in at.zones.values_mut().chain([&mut at.count]) {
+            count.free = count.free.min(room);
+        }
     }
     models.into_values().collect()
 }
@@ -505,7 +528,7 @@ pub(crate) mod tests {
         // No more is free than there are addresses for.
         location::put(&mut draft, Location { code: "ber1".into(), ..Location::default() }).expect("a location");
         let free = |draft: &Draft| -> Vec<u64> {
-            list(draft.state(), &|_| true, draft.now_unix_ms()).iter().map(|m| m.places["ber1"].free).collect()
+            list(draft.state(), &|_| true, draft.now_unix_ms()).iter().map(|m| m.places["ber1"].count.free).collect()
         };
         assert_eq!(free(&draft), [0, 0]);
         let net = "192.0.2.0/30".parse().expect("a prefix");
@@ -517,11 +540,40 @@ pub(crate) mod tests {
         assert_eq!(free(&draft), [0, 0], "every machine gets one of each family");
         subnet::remove(&mut draft, six).expect("removed");
         let models = list(draft.state(), &|_| true, draft.now_unix_ms());
-        let counts = |m: &Model| (m.hardware.is_compatible(), m.places["ber1"]);
+        let counts = |m: &Model| (m.hardware.is_compatible(), m.places["ber1"].count);
         let mut seen: Vec<_> = models.iter().map(counts).collect();
         seen.sort_by_key(|(compatible, _)| *compatible);
         assert_eq!(seen, [(false, Count { total: 1, free: 1 }), (true, Count { total: 1, free: 1 })]);
-        assert!(list(draft.state(), &|_| false, draft.now_unix_ms()).iter().all(|m| m.places["ber1"].free == 0));
+        assert!(list(draft.state(), &|_| false, draft.now_unix_ms()).iter().all(|m| m.places["ber1"].count.free == 0));
+    }
+
+    #[test]
+    fn machines_are_counted_in_the_zones_that_an_order_may_name_to_get_them() {
+        let mut draft = draft();
+        let zones = ["b", "a", "empty"].map(str::to_owned).to_vec();
+        location::put(&mut draft, Location { code: "ber1".into(), zones, ..Location::default() }).expect("a location");
+        subnet::add(&mut draft, Subnet::new("192.0.2.0/28".parse().expect("a prefix"), "ber1")).expect("added");
+        for (n, zone) in (1..).zip(["a", "a", "b", "nowhere"]) {
+            let identity = Identity { macs: vec![Mac::from_bytes([2, 0, 0, 0, 0, n])], ..Identity::default() };
+            let id = enrolled(&mut draft, identity);
+            machine::inventory(&mut draft, id, box_with("S", n)).expect("stored");
+            machine::approve(&mut draft, id).expect("approved");
+            let record = draft.need::<Machine>(&id).expect("there");
+            draft.put(Machine { labels: [("zone".to_owned(), zone.to_owned())].into(), ..record });
+        }
+        let now = |draft: &Draft| {
+            let models = list(draft.state(), &|_| true, draft.now_unix_ms());
+            let at = &models[0].places["ber1"];
+            let zones =
+                at.zones.iter().map(|(zone, count)| (zone.clone(), count.total, count.free)).collect::<Vec<_>>();
+            (at.count, zones)
+        };
+        let expected = vec![("a".to_owned(), 2, 2), ("b".to_owned(), 1, 1)];
+        assert_eq!(now(&draft), (Count { total: 4, free: 4 }, expected));
+        let first = draft.state().machines.iter().find(|m| m.labels["zone"] == "nowhere").cloned().expect("there");
+        draft.put(Machine { labels: [].into(), ..first });
+        let expected = vec![("a".to_owned(), 3, 3), ("b".to_owned(), 2, 2), ("empty".to_owned(), 1, 1)];
+        assert_eq!(now(&draft), (Count { total: 4, free: 4 }, expected), "one without a zone is in all of them");
     }
 
     #[test]

@@ -49,11 +49,10 @@ pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result
             continue;
         }
         total += 1;
-        let elsewhere = machine.labels.get(ZONE_LABEL).is_some_and(|zone| !zone.is_empty() && *zone != lease.zone);
         match standing(state, machine, record, online) {
             Standing::Maintenance => passed.maintenance += 1,
             Standing::Leased => passed.leased += 1,
-            _ if !lease.zone.is_empty() && elsewhere => passed.zone += 1,
+            _ if !lease.zone.is_empty() && !is_in(machine, &lease.zone) => passed.zone += 1,
             _ if lease.tried.contains(&machine.id) => passed.tried += 1,
             Standing::Offline => passed.offline += 1,
             Standing::Unfit => passed.unfit += 1,
@@ -71,6 +70,17 @@ pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result
         }
         None => Err(Refusal::Exhausted(passed.text(&lease.location, total))),
     }
+}
+
+/// The zones of its location that an order may name and get this machine.
+pub(super) fn zones<'a>(state: &'a State, machine: &'a Machine) -> impl Iterator<Item = &'a String> {
+    let all = state.locations.get(&machine.location).map_or(&[][..], |location| &location.zones);
+    all.iter().filter(|zone| is_in(machine, zone))
+}
+
+/// A machine that was put into no zone is in each.
+fn is_in(machine: &Machine, zone: &str) -> bool {
+    machine.labels.get(ZONE_LABEL).is_none_or(|own| own.is_empty() || own == zone)
 }
 
 /// Whether a machine that is in could be leased now, and why not.
