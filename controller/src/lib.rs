@@ -17,4 +17,4 @@ pub mod server;
 pub mod sessions;
 pub mod store;
 
-pub use base::{clock, disk_image, files, metrics, source, words};
+pub use base::{clock, disk_image, files, metrics, power, source, words};
