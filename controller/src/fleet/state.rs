@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::enrollment::marks::{self, Marks};
+use super::machine::controls::Controls;
 use super::machine::keys::{KeyOf, VolumeKey};
+
 use super::operation::confirmed::Confirmed;
 use super::operation::proven::Proven;
 use super::record::{
@@ -224,6 +226,8 @@ tables! {
     proven: Proven by MachineId = |r| r.machine, "proven/", "proven state";
     /// Keys of their encrypted volumes.
     volume_keys: VolumeKey by KeyOf = |r| r.of, "volume-key/", "key of an encrypted volume";
+    /// What switches them from outside.
+    controls: Controls by MachineId = |r| r.machine, "controls/", "power controls";
     /// Work, done and to be done.
     operations: Operation by OperationId = |r| r.id, "operation/", "operation", indexed by State::index_operation;
     /// Sites.

@@ -2,8 +2,9 @@
 //!
 //! Everything it keeps lies in one folder, `pki` in the data directory: `ca.pem` (the CAs in force, for the controller
 //! alone), `boot.pem` (the boot CA, where there is one: [`boot`]), `disks.key` (what the keys of machines' encrypted volumes
-//! are sealed with, where there are any: [`disks`]) and `reset.key` (QUIC's stateless reset key, kept so that agents notice
-//! a restart at once). Where the operator gives a passphrase, all of them are encrypted ([`vault`]).
+//! and the passwords of their BMCs are sealed with, where there are any: [`disks`]) and `reset.key` (QUIC's stateless reset
+//! key, kept so that agents notice a restart at once). Where the operator gives a passphrase, all of them are encrypted
+//! ([`vault`]).
 //! The certificates for people and `curl --cacert` are `ca.crt` in the data directory itself.
 //! It does not decide who gets a certificate (`sessions`), and keeps no list of those it made: a machine's record holds
 //! the key that is in force.
@@ -31,7 +32,7 @@ use tokio::sync::watch;
 pub use agents::{AgentCertificate, AgentRequest, AgentVerifier, RequestError};
 pub use authority::{Authority, Described};
 pub use boot::BootAuthority;
-pub use disks::{DiskSeal, Sealed};
+pub use disks::{DiskSeal, Sealed, SealedText};
 pub use own::{ForBooting, Hosts, OwnCertificate};
 pub use vault::{PassphraseError, Vault};
 
@@ -300,7 +301,7 @@ impl Pki {
         self.boot.get()
     }
 
-    /// What keys of machines' encrypted volumes are sealed with, made when it is first asked for.
+    /// What keys of machines' encrypted volumes and passwords of their BMCs are sealed with, made when it is first asked for.
     ///
     /// Errors: it cannot be written; then there is none.
     pub fn disks(&self) -> Result<Arc<DiskSeal>, PkiError> {

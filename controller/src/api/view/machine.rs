@@ -9,6 +9,7 @@ use muster_protocol::inventory::{Array, Inventory};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::controls::ControlsView;
 use super::drive::DriveView;
 use super::inventory::InventoryView;
 use super::{Time, uuid};
@@ -86,6 +87,9 @@ pub struct MachineView {
     pub uuid: Option<String>,
     /// What its TPM said of itself.
     pub tpm: TpmView,
+    /// What switches it from outside; absent where nothing was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controls: Option<ControlsView>,
     /// First enrollment.
     #[schema(value_type = String, format = DateTime)]
     pub created: Time,
@@ -214,6 +218,7 @@ impl MachineView {
             serial: system.map_or_else(|| machine.identity.system_serial.clone(), |s| s.serial.clone()),
             uuid: machine.identity.uuid.map(uuid),
             tpm: machine.identity.tpm.into(),
+            controls: state.controls.get(&machine.id).and_then(ControlsView::of),
             created: Time(machine.created_unix_ms),
             version: machine.version,
             presence: PresenceView::of(presence, machine),

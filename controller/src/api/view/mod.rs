@@ -3,6 +3,7 @@
 //! Wire and stored types carry no JSON attributes; these do, and they are read back by the command line.
 //! Enumerations become lower-case words, ids and addresses their text forms, times RFC 3339 in UTC.
 
+pub mod controls;
 pub mod drive;
 pub mod inventory;
 pub mod machine;

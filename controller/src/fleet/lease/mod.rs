@@ -330,6 +330,7 @@ pub fn write_off(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
     }
     confirmed::forget(draft, id);
     address::release_machine(draft, id);
+    machine::controls::forget(draft, id);
     end_operations(draft, id, "the machine was written off", |_| true)?;
     Ok(machine)
 }

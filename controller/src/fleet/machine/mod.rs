@@ -3,6 +3,7 @@
 //! Called by the sessions (what agents say) and the operator API (what people want), inside [`super::Fleet::change`].
 
 mod arrays;
+pub mod controls;
 pub mod health;
 pub mod keys;
 
@@ -163,6 +164,7 @@ pub fn retire(draft: &mut Draft, id: MachineId) -> Result<Machine, Refusal> {
             let open: Vec<_> = draft.state().unfinished(id).map(|operation| operation.id).collect();
             open.into_iter().try_for_each(|o| operation::refused(draft, o, "the machine was retired"))?;
             address::release_assigned(draft, id);
+            controls::forget(draft, id);
             move_to(draft, machine, Lifecycle::Retired, "machine.retired", "was retired")
         }
     }

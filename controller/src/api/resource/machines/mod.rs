@@ -1,5 +1,6 @@
 //! Machines: who is there, and what operators decide about them.
 
+mod controls;
 mod disks;
 mod power;
 pub(super) mod wipe;
@@ -32,6 +33,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(reject))
         .routes(routes!(retire))
         .routes(routes!(resolve))
+        .merge(controls::router())
         .merge(disks::router())
         .merge(power::router())
         .merge(wipe::router())

@@ -1,5 +1,6 @@
 //! `muster machine`.
 
+mod controls;
 mod decide;
 mod disk;
 mod sheet;
@@ -50,6 +51,14 @@ pub enum MachineCommand {
     /// Disks of a machine: how they are and were, and another one in place of one
     #[command(subcommand)]
     Disk(disk::DiskCommand),
+    /// The BMC that switches a machine from outside, by Redfish or IPMI
+    #[command(subcommand)]
+    Bmc(controls::BmcCommand),
+    /// The smart outlet that a machine's plug is in
+    #[command(subcommand)]
+    Outlet(controls::OutletCommand),
+    /// Say whether a magic packet (Wake-on-LAN) switches a machine on
+    Wake(controls::Wake),
     /// Destroy what disks of a machine carry
     ///
     /// The machine must be available and online. Cannot be undone.
@@ -283,6 +292,9 @@ impl MachineCommand {
             Self::Reject(reject) => reject.run(),
             Self::Retire(retire) => retire.run(),
             Self::Disk(disk) => disk.run(),
+            Self::Bmc(bmc) => bmc.run(),
+            Self::Outlet(outlet) => outlet.run(),
+            Self::Wake(wake) => wake.run(),
             Self::Wipe(wipe) => wipe.run(),
             Self::Resolve(resolve) => resolve.run(),
             Self::Label(Label { machine, labels, connect }) => {

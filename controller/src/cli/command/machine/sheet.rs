@@ -72,6 +72,9 @@ const FACTS: &[Column] = &[
         let labels = m["labels"].as_object().cloned().unwrap_or_default();
         labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect::<Vec<_>>().join(" ")
     }),
+    Column("BMC", |m| words(m, &["/controls/bmc/protocol", "/controls/bmc/address", "/controls/bmc/port"])),
+    Column("outlet", |m| text(m, "/controls/outlet")),
+    Column("wakes", |m| if m["controls"]["wake_on_lan"] == true { "on a magic packet".into() } else { String::new() }),
     Column("model", |m| text(m, "/model")),
     Column("system", |m| words(m, &["/inventory/system/vendor", "/inventory/system/product"])),
     Column("serial", |m| text(m, "/serial")),
