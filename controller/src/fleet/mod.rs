@@ -66,6 +66,15 @@ pub enum Refusal {
     /// The machine would have to be asked, and is not there.
     #[error("the machine is offline, and only its agent can carry this out")]
     Offline,
+    /// No agent can do this to the machine now, and nothing was named that could from outside.
+    #[error(
+        "no agent can {} the machine now, and nothing was named that could from outside; `muster machine bmc set` names its \
+         BMC, `muster machine outlet set` its outlet", wish.word()
+    )]
+    Unswitchable {
+        /// What was to be done.
+        wish: machine::controls::Switch,
+    },
     /// There is none left.
     #[error("{0}")]
     Exhausted(String),

@@ -121,6 +121,9 @@ impl Error {
             }
             Refusal::Conflict(why) => return Self::new("403.invalid-state", why),
             Refusal::Offline => Self::new("503.not-ready", "The machine is offline now"),
+            Refusal::Unswitchable { .. } => {
+                Self::new("504.not-available", "The machine is not online, so it cannot be told")
+            }
             Refusal::Exhausted(why) => return Self::new("422.max-exceeded", why),
             Refusal::Outdated { .. } => Self::new("409.duplicate-found", "Somebody else changed this at the same time"),
             Refusal::StoreRefused(_) => Self::new("503.not-ready", "The controller takes no changes now"),

@@ -12,6 +12,7 @@ use super::Ial;
 use super::answer::{Answer, Error};
 use super::call::{Call, Fields, Hub};
 use crate::fleet::lease::{self, Order};
+use crate::fleet::machine::controls::{self, Switch};
 use crate::fleet::record::{Lease, LeaseState, OperationKind, Seat};
 use crate::fleet::{Draft, Refusal, State};
 
@@ -82,7 +83,7 @@ fn status_view(id: &str, seat: Option<&Seat>) -> Value {
     })
 }
 
-/// Reboots the machine, once per boot however often it is asked.
+/// Reboots the machine, once per boot however often it is asked: by its agent, or by what switches it from outside.
 pub(super) async fn restart(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let hub = call.hub(&state)?;
@@ -92,11 +93,14 @@ pub(super) async fn restart(ial: &Ial, call: &Call) -> Answer {
     if let LeaseState::Ready { seat } = &lease.state
         && !(ial.online)(seat.machine)
         && !is_rebooting(&state, seat.machine)
+        && !controls::can(&state, seat.machine, Switch::Restart)
     {
         let error = Error::new("504.not-available", "The machine is not online, so it cannot be told to restart");
+        let error = error.detail("It has no session, and no BMC and no outlet was named that could restart it");
         return Err(error.source(fields.pointer("server_id")));
     }
-    ial.change(&hub.name, call, move |draft| lease::restart(draft, &id)).await?;
+    let online = Arc::clone(&ial.online);
+    ial.change(&hub.name, call, move |draft| lease::restart(draft, &id, &*online)).await?;
     Ok(json!(true))
 }
 

@@ -36,6 +36,7 @@ use crate::clock::now_unix_ms;
 use crate::config::Config;
 use crate::files;
 use crate::fleet::converge::Agents;
+use crate::fleet::operation::switch;
 use crate::fleet::state::Table;
 use crate::fleet::{Ended, Fleet, Refusal, converge, iso, rollout};
 use crate::ial;
@@ -166,8 +167,8 @@ pub struct Server {
     pub sessions: Sessions,
     ports: Vec<Port>,
     listeners: Vec<JoinHandle<()>>,
-    /// The converge loop, and those that look after leases and rollouts.
-    loops: [JoinHandle<()>; 3],
+    /// The converge loop, those that look after leases and rollouts, and the one that switches machines from outside.
+    loops: [JoinHandle<()>; 4],
     witness: JoinHandle<()>,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<Ended>,
@@ -224,6 +225,7 @@ impl Server {
         let contacts = api::contacts(Arc::new(sessions.clone()), now_unix_ms());
         let rollouts = rollout::keep::keep(fleet.clone(), contacts, sessions.changes());
         let rollouts = tokio::spawn(rollouts);
+        let switching = tokio::spawn(switch::keep::keep(fleet.clone(), pki.clone(), switch::keep::carry()));
         let witness = tokio::spawn(witness::daily(fleet.clone(), config.audit.keep));
         let (stop, stopped) = watch::channel(false);
         let mut server = Self {
@@ -234,7 +236,7 @@ impl Server {
             sessions,
             ports: Vec::new(),
             listeners: Vec::new(),
-            loops: [converge, leases, rollouts],
+            loops: [converge, leases, rollouts, switching],
             witness,
             stop,
             ended,
@@ -305,13 +307,14 @@ impl Server {
 
     /// Resolves when the controller cannot go on: then the process must end, and its next start recovers.
     pub async fn failed(&mut self) -> ServeError {
-        let [converge, leases, rollouts] = &mut self.loops;
+        let [converge, leases, rollouts, switching] = &mut self.loops;
         // The loops end with the writer, whose word is the better one; by themselves they end only where they panic.
         let alone = async {
             let part = tokio::select! {
                 _ = converge => "converge loop",
                 _ = leases => "lease keeper",
                 _ = rollouts => "rollout keeper",
+                _ = switching => "loop that switches machines",
             };
             tokio::time::sleep(Duration::from_secs(1)).await;
             part

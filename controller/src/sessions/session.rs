@@ -490,7 +490,10 @@ pub fn refused(machine: MachineId, error: &fleet::Refusal) -> Answer {
     tracing::warn!(%machine, %error, "what a machine told was not taken");
     Answer::Refused(match error {
         fleet::Refusal::NotFound { .. } => Refusal::UnknownMachine,
-        fleet::Refusal::Conflict(_) | fleet::Refusal::Offline | fleet::Refusal::Outdated { .. } => Refusal::Outdated,
+        fleet::Refusal::Conflict(_)
+        | fleet::Refusal::Offline
+        | fleet::Refusal::Unswitchable { .. }
+        | fleet::Refusal::Outdated { .. } => Refusal::Outdated,
         fleet::Refusal::Invalid { .. } | fleet::Refusal::Enrollment(_) => Refusal::BadRequest,
         fleet::Refusal::Exhausted(_)
         | fleet::Refusal::StoreRefused(_)

@@ -6,7 +6,7 @@ use muster_protocol::desired::{Desired, Link, LinkKind};
 use muster_protocol::hello::{Progress, Reason, Times};
 use muster_protocol::to_agent::{Answer, Call, Impact, Plan, Refusal, Step};
 use muster_protocol::{Digest, DiskId, Generation};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::lab::Lab;
 use crate::lease::leased;
@@ -14,7 +14,7 @@ use crate::lease::leased;
 const NETWORK: &str = "network:\n  version: 2\n  ethernets:\n    eth0:\n      addresses: [192.0.2.7/24]\n";
 const STORAGE: &str = "storage:\n  disks:\n    - device: serial:D1\n      partitions: [{number: 1, label: data}]\n";
 
-fn document(text: &str) -> serde_json::Value {
+fn document(text: &str) -> Value {
     json!({"document": text})
 }
 
@@ -224,6 +224,67 @@ async fn power_acts_on_the_boot_that_is_up_and_only_where_it_can() {
     power(gone, "on").await.refuses(409, "cannot-switch-on", "action");
     power(gone, "off").await.refuses(409, "machine-offline", "machine");
     power(there, "explode").await.refuses(422, "invalid", "action");
+}
+
+#[tokio::test]
+async fn what_has_no_session_is_switched_by_what_was_named_for_it() {
+    let lab = Lab::new().await;
+    let (there, gone) = (lab.online("S1").await, lab.enrolled("S2").await);
+    lab.post(format!("/machines/{gone}/approve"), json!({})).await.succeeds();
+    let put = |id, what: &str, body: Value| lab.ask(Method::PUT, format!("/machines/{id}/{what}")).json(body).send();
+    let power = |id, action: &str| lab.post(format!("/machines/{id}/power"), json!({"action": action}));
+    let fingerprint = "AB:".repeat(31) + "AB";
+    let redfish =
+        json!({"redfish": "https://10.0.9.7/", "user": "admin", "password": "hunter2", "fingerprint": fingerprint});
+    let shown = put(gone, "bmc", redfish.clone()).await.succeeds();
+    assert_eq!(shown.text("/controls/bmc/address"), "https://10.0.9.7");
+    assert_eq!(shown.text("/controls/bmc/fingerprint"), "ab".repeat(32));
+    put(gone, "outlet", json!({"on": "http://u:hunter2@10.0.9.9/on", "off": "http://10.0.9.9/off"})).await.succeeds();
+    put(gone, "wake", json!({"on_lan": true})).await.succeeds();
+    let whole = lab.get(format!("/machines/{gone}")).await.succeeds();
+    assert_eq!(
+        (whole.text("/controls/outlet"), &whole.body["controls"]["wake_on_lan"]),
+        ("http://10.0.9.9", &json!(true))
+    );
+    for path in [format!("/machines/{gone}"), "/machines".into(), "/audit".into(), "/events".into()] {
+        let body = lab.get(path.clone()).await.body.to_string();
+        assert!(!body.contains("hunter2"), "{path}: {body}");
+    }
+    for (action, kind) in [("reboot", "reboot"), ("off", "power-off"), ("on", "power-on"), ("cycle", "power-cycle")] {
+        assert_eq!(power(gone, action).await.succeeds().text("/kind"), kind);
+    }
+    put(there, "bmc", redfish.clone()).await.succeeds();
+    assert!(power(there, "reboot").await.succeeds().text("/description").starts_with("reboot"), "its agent does it");
+    power(there, "on").await.refuses(409, "conflict", "action");
+    assert_eq!(power(there, "cycle").await.succeeds().text("/kind"), "power-cycle");
+
+    let with = |key: &str, value: Value| {
+        let mut body = redfish.clone();
+        body[key] = value;
+        body
+    };
+    for (body, field) in [
+        (with("fingerprint", Value::Null), "fingerprint"),
+        (with("fingerprint", json!("abc")), "fingerprint"),
+        (with("system_cas", json!(true)), "fingerprint"),
+        (with("ipmi", json!("10.0.9.7")), "redfish"),
+        (with("redfish", json!("http://10.0.9.7")), "redfish"),
+        (with("password", json!("")), "password"),
+        (with("port", json!(623)), "port"),
+        (json!({"ipmi": "10.0.9.7", "user": "u", "password": "p", "system_cas": true}), "ipmi"),
+    ] {
+        put(gone, "bmc", body).await.refuses(422, "invalid", field);
+    }
+    put(gone, "outlet", json!({"on": "file:///etc/passwd", "off": "http://h/off"})).await.refuses(422, "invalid", "on");
+    for what in ["bmc", "outlet"] {
+        let forget = lab.ask(Method::DELETE, format!("/machines/{gone}/{what}")).send().await;
+        assert_eq!(forget.status.as_u16(), 204);
+    }
+    let left = lab.get(format!("/machines/{gone}")).await.succeeds();
+    assert_eq!(left.body["controls"], json!({"wake_on_lan": true}));
+    let url = "/bmc/certificate?url=http%3A%2F%2F10.0.9.7";
+    lab.get(url).await.refuses(422, "invalid", "url");
+    lab.get("/bmc/certificate?url=https%3A%2F%2F127.0.0.1%3A1").await.refuses(504, "machine-unanswered", "url");
 }
 
 #[tokio::test]

@@ -201,7 +201,7 @@ async fn a_document_is_applied_compared_and_refused_with_its_lines() {
     let offline = lab.refuses(1, &["plan", "-m", &id, "-f", &good]).await;
     assert!(offline.contains("offline"), "{offline}");
     assert!(lab.refuses(1, &["apply", "-m", &id, "-f", "/nowhere.yaml"]).await.contains("/nowhere.yaml"));
-    assert!(lab.refuses(1, &["power", "cycle", &id]).await.contains("nothing here can switch"));
+    assert!(lab.refuses(1, &["power", "cycle", &id]).await.contains("nothing was named"));
     lab.server.stop().await;
 }
 

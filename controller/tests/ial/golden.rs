@@ -1,8 +1,10 @@
 //! The exact answers of the ten calls, in the order in which Cycle makes them.
 
 use axum::http::StatusCode;
-use muster_controller::fleet::record::{Lifecycle, Subnet};
+use muster_controller::fleet::machine::controls::{self, BmcAddress, Switch};
+use muster_controller::fleet::record::{Lifecycle, OperationKind, Subnet};
 use muster_controller::fleet::{Draft, subnet};
+use muster_controller::pki::Pki;
 use serde_json::{Value, json};
 
 use crate::site::{Site, allocation, cycle};
@@ -173,6 +175,27 @@ async fn a_server_is_provisioned_restarted_and_decommissioned() {
     assert_eq!(site.data("/v1/infrastructure/server/decommission", act).await, json!(true), "it is gone already");
     assert_eq!(site.post(path, request).await.body["error"]["code"], "404.infrastructure.server");
     assert_eq!((site.state().leases.len(), site.state().addresses.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_server_without_an_agent_is_restarted_by_its_bmc_and_no_call_waits_for_that() {
+    let site = Site::with(1).await;
+    let (id, machine) = (site.server(SERVER).await, site.machines[0]);
+    site.leave(machine);
+    site.change(move |draft| {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let seal = Pki::open(data.path()).expect("opens").disks().expect("made");
+        let address = BmcAddress::Ipmi { host: "10.0.9.8".into(), port: 623 };
+        controls::set_bmc(draft, &seal, machine, address, "admin", "secret")
+    })
+    .await;
+    let act =
+        json!({ "server_id": id, "hostname": "h", "model_id": "m", "location_id": "ber1", "cycle": cycle(SERVER) });
+    for _ in 0..2 {
+        assert_eq!(site.data("/v1/infrastructure/server/restart", act.clone()).await, json!(true));
+    }
+    let open: Vec<_> = site.state().unfinished(machine).map(|operation| operation.kind.clone()).collect();
+    assert!(matches!(open[..], [OperationKind::Switch { action: Switch::Restart, .. }]), "{open:?}");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use super::request::RequestId;
 use crate::api::live::CallError;
 use crate::documents::DocumentProblem;
 use crate::fleet::Refusal;
+use crate::fleet::machine::controls::Switch;
 
 /// How a token may be shown (RFC 9110, section 11.6.1).
 const CHALLENGE: &str = "Bearer realm=\"muster\", Basic realm=\"muster\", charset=\"UTF-8\"";
@@ -241,6 +242,8 @@ impl From<Refusal> for Problem {
             Refusal::Invalid { field, problem } => Self::invalid(field, problem),
             Refusal::Conflict(_) => Self::conflict("state", detail),
             Refusal::Offline => Self::offline("machine", detail),
+            Refusal::Unswitchable { wish: Switch::On | Switch::Cycle } => Self::cannot_switch_on("action", detail),
+            Refusal::Unswitchable { wish: Switch::Off | Switch::Restart } => Self::offline("machine", detail),
             Refusal::Exhausted(_) => Self::exhausted("state", detail),
             Refusal::Outdated { .. } => Self::outdated("If-Match", detail),
             Refusal::Enrollment(_) => Self::conflict("ticket", detail),

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::Time;
 use crate::fleet::State;
+use crate::fleet::machine::controls::Switch;
 use crate::fleet::operation::{self, outcome};
 use crate::fleet::record::{Operation, OperationKind, OperationState};
 
@@ -16,7 +17,7 @@ use crate::fleet::record::{Operation, OperationKind, OperationState};
 pub struct OperationView {
     /// Its name.
     pub id: String,
-    /// `apply`, `reboot`, `power-off`, `wipe`, `provision` or `decommission`.
+    /// `apply`, `reboot`, `power-off`, `power-on`, `power-cycle`, `wipe`, `provision` or `decommission`.
     pub kind: String,
     /// What it does, in words.
     pub description: String,
@@ -119,6 +120,10 @@ impl OperationView {
             OperationKind::Wipe { disks, .. } => ("wipe", None, &disks[..], None),
             OperationKind::Provision { generation, lease } => ("provision", Some(generation), &[][..], Some(lease)),
             OperationKind::Decommission { lease, disks, .. } => ("decommission", None, &disks[..], Some(lease)),
+            OperationKind::Switch { action: Switch::On, .. } => ("power-on", None, &[][..], None),
+            OperationKind::Switch { action: Switch::Off, .. } => ("power-off", None, &[][..], None),
+            OperationKind::Switch { action: Switch::Restart, .. } => ("reboot", None, &[][..], None),
+            OperationKind::Switch { action: Switch::Cycle, .. } => ("power-cycle", None, &[][..], None),
         };
         Self {
             id: record.id.to_string(),

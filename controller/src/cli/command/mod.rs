@@ -54,7 +54,7 @@ pub enum Command {
     /// Rollouts: one template over many machines, wave after wave
     #[command(subcommand)]
     Rollout(desired::rollout::RolloutCommand),
-    /// Reboot a machine or power it off
+    /// Switch machines on and off, and start them anew
     #[command(subcommand)]
     Power(power::PowerCommand),
     /// Operations: what is being done, and what was

@@ -12,13 +12,13 @@ use crate::cli::show::{print, text};
 /// `muster power`
 #[derive(Debug, Subcommand)]
 pub enum PowerCommand {
-    /// Switch a machine on: refused, for nothing here can do that yet
+    /// Switch a machine on, by its BMC, its outlet or a magic packet
     On(Target),
-    /// Power a machine off
+    /// Power a machine off: by its agent, or from outside where that has no session
     Off(Target),
-    /// Start a machine anew, through its firmware
+    /// Start a machine anew, through its firmware: by its agent, or from outside where that has no session
     Reboot(Target),
-    /// Off and on again: refused, for nothing here can switch a machine on yet
+    /// Cut a machine's power and give it back, by its BMC or its outlet, whatever runs on it
     Cycle(Target),
 }
 

@@ -16,6 +16,7 @@
 //! An address stays with its machine until that machine cannot use it any more: given back only after the agent said
 //! that it undid the change, or after another boot.
 
+mod back;
 pub mod handover;
 pub mod model;
 mod place;
@@ -34,6 +35,7 @@ use muster_protocol::{DiskId, Generation, MachineId};
 pub use place::Online;
 
 use super::address::{self, Family};
+use super::machine::controls::Switch;
 use super::operation::{self, confirmed};
 use super::record::{
     AddressHolder, Decommission, DesiredState, Lease, LeaseState, Lifecycle, Location, Machine, Operation,
@@ -188,10 +190,11 @@ fn offered(state: &State, location: &str) -> Result<Vec<Family>, Refusal> {
     Ok(families)
 }
 
-/// Reboots a leased machine. Asking again within one boot is one wish.
+/// Reboots a leased machine: by its agent where that has a session, else by what switches it from outside. Asking again
+/// within one boot is one wish.
 ///
-/// Errors: no such lease; the machine is not ready, or is on its way out.
-pub fn restart(draft: &mut Draft, id: &str) -> Result<Operation, Refusal> {
+/// Errors: no such lease; the machine is not ready, or is on its way out; it has no session, and nothing else restarts it.
+pub fn restart(draft: &mut Draft, id: &str, online: Online<'_>) -> Result<Operation, Refusal> {
     let lease = draft.need::<Lease>(&id.to_owned())?;
     let machine = match &lease.state {
         LeaseState::Ready { seat } => draft.need::<Machine>(&seat.machine)?,
@@ -200,11 +203,19 @@ pub fn restart(draft: &mut Draft, id: &str) -> Result<Operation, Refusal> {
         }
         LeaseState::Ending { .. } => return Err(Refusal::Conflict("this server is being decommissioned".into())),
     };
+    let is_reboot = |o: &&Operation| matches!(o.kind, OperationKind::Power { action: PowerAction::Reboot, .. });
+    // A repeated one finds its machine away because of the first.
+    if let Some(running) = draft.state().unfinished(machine.id).find(is_reboot) {
+        return Ok(running.clone());
+    }
+    if !online(machine.id) {
+        return operation::switch::ask(draft, machine.id, Switch::Restart);
+    }
     let boot = place::running_boot(&machine);
     machine::power(draft, machine.id, PowerAction::Reboot, boot)
 }
 
-/// Ends a lease: the machine is wiped, now or when it is back, and is available afterwards. A lease that is unknown has
+/// Ends a lease: the machine is wiped, now or when it is back ([`reconcile`] has it started anew), and is available afterwards. A lease that is unknown has
 /// ended already. Where an earlier wipe failed it is tried again.
 pub fn decommission(draft: &mut Draft, id: &str) -> Result<(), Refusal> {
     let Some(lease) = draft.get::<Lease>(&id.to_owned()).cloned() else { return Ok(()) };
@@ -364,7 +375,10 @@ pub fn ended(draft: &mut Draft, operation: &Operation) -> Result<(), Refusal> {
                 Ok(())
             }
         }
-        OperationKind::Apply { .. } | OperationKind::Power { .. } | OperationKind::Wipe { .. } => Ok(()),
+        OperationKind::Apply { .. }
+        | OperationKind::Power { .. }
+        | OperationKind::Wipe { .. }
+        | OperationKind::Switch { .. } => Ok(()),
     }
 }
 
@@ -465,7 +479,8 @@ pub fn is_due(state: &State) -> bool {
 }
 
 /// Looks after leases: gives up on machines that left while they were being prepared, puts the next machine in the place of
-/// one that could not be, and asks ready machines again for what they lost with a reboot; as many as one batch takes.
+/// one that could not be, asks ready machines again for what they lost with a reboot, and brings back those that are to be
+/// cleaned and have no agent; as many as one batch takes.
 /// Call it when [`is_due`] says so, and every few seconds for the sake of time limits.
 ///
 /// `online` must be settled: a controller that has just started does not know yet who is there.
@@ -491,7 +506,7 @@ pub fn reconcile(draft: &mut Draft, online: Online<'_>) -> Result<(), Refusal> {
             LeaseState::Ready { .. } | LeaseState::Failed { .. } | LeaseState::Ending { .. } => {}
         }
     }
-    Ok(())
+    back::bring(draft, online)
 }
 
 /// Asks once more for what a ready machine has proved before and could not prove after a later boot: that boot may have

@@ -376,18 +376,18 @@ fn a_restart_is_one_wish_per_boot_and_only_for_a_server_that_is_ready() {
     let mut draft = draft();
     site(&mut draft, 1, "203.0.113.0/30");
     let lease = provisioned(&mut draft, "c1");
-    assert!(matches!(restart(&mut draft, &lease.id), Err(Refusal::Conflict(_))));
+    assert!(matches!(restart(&mut draft, &lease.id, &|_| true), Err(Refusal::Conflict(_))));
     confirm(&mut draft, seat(&lease).machine);
-    let first = restart(&mut draft, &lease.id).expect("asked");
-    assert_eq!(restart(&mut draft, &lease.id).expect("asked").id, first.id);
+    let first = restart(&mut draft, &lease.id, &|_| true).expect("asked");
+    assert_eq!(restart(&mut draft, &lease.id, &|_| true).expect("asked").id, first.id);
     operation::accepted(&mut draft, first.id).expect("running");
-    assert_eq!(restart(&mut draft, &lease.id).expect("asked").id, first.id);
+    assert_eq!(restart(&mut draft, &lease.id, &|_| true).expect("asked").id, first.id);
     boot(&mut draft, seat(&lease).machine, 5);
     assert_eq!(draft.need::<Operation>(&first.id).expect("there").state, OperationState::Succeeded);
-    assert_ne!(restart(&mut draft, &lease.id).expect("asked").id, first.id);
-    assert!(matches!(restart(&mut draft, "srv-unknown"), Err(Refusal::NotFound { kind: "lease", .. })));
+    assert_ne!(restart(&mut draft, &lease.id, &|_| true).expect("asked").id, first.id);
+    assert!(matches!(restart(&mut draft, "srv-unknown", &|_| true), Err(Refusal::NotFound { kind: "lease", .. })));
     decommission(&mut draft, &lease.id).expect("accepted");
-    assert!(matches!(restart(&mut draft, &lease.id), Err(Refusal::Conflict(_))));
+    assert!(matches!(restart(&mut draft, &lease.id, &|_| true), Err(Refusal::Conflict(_))));
 }
 
 #[test]
@@ -587,4 +587,100 @@ async fn a_controller_that_is_killed_at_any_point_of_a_lease_goes_on_with_it() {
     let state = fleet.state();
     assert_eq!((state.leases.len(), state.addresses.len()), (0, 0));
     assert!(state.machines.iter().all(|m| m.lifecycle == Lifecycle::Available));
+}
+
+/// Its NICs switch it on, and its BMC does the rest.
+fn name_bmc(draft: &mut Draft, id: MachineId) {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let seal = crate::pki::Pki::open(data.path()).expect("opens").disks().expect("made");
+    let address = machine::controls::BmcAddress::Ipmi { host: "10.0.9.8".into(), port: 623 };
+    machine::controls::set_bmc(draft, &seal, id, address, "admin", "secret").expect("named");
+}
+
+fn switches(draft: &Draft, id: MachineId) -> Vec<Operation> {
+    draft.state().unfinished(id).filter(|o| matches!(o.kind, OperationKind::Switch { .. })).cloned().collect()
+}
+
+fn nobody(_: MachineId) -> bool {
+    false
+}
+
+#[test]
+fn a_server_without_an_agent_is_restarted_from_outside_or_not_at_all() {
+    let mut draft = draft();
+    site(&mut draft, 1, "203.0.113.0/30");
+    let (lease, id) = ready(&mut draft, "c1");
+    let refused = restart(&mut draft, &lease.id, &nobody).expect_err("nothing can");
+    assert!(refused.to_string().contains("no agent can restart the machine"), "{refused}");
+    name_bmc(&mut draft, id);
+    let first = restart(&mut draft, &lease.id, &nobody).expect("asked");
+    assert_eq!(restart(&mut draft, &lease.id, &nobody).expect("asked").id, first.id, "it is one wish");
+    assert_eq!(switches(&draft, id).len(), 1);
+    let lease_now = now(&draft, &lease);
+    assert!(matches!(lease_now.state, LeaseState::Ready { .. }));
+}
+
+#[test]
+fn a_machine_that_is_to_be_wiped_and_has_no_agent_is_started_anew_a_few_times_and_never_for_ever() {
+    let mut draft = draft();
+    site(&mut draft, 1, "203.0.113.0/30");
+    let (lease, id) = ready(&mut draft, "c1");
+    name_bmc(&mut draft, id);
+    decommission(&mut draft, &lease.id).expect("accepted");
+    reconcile(&mut draft, &nobody).expect("looked");
+    assert_eq!(switches(&draft, id).len(), 0, "an agent that is about to dial in again is waited for");
+    for time in 1..=3 {
+        draft.advance_ms(16 * 60 * 1000);
+        reconcile(&mut draft, &nobody).expect("looked");
+        reconcile(&mut draft, &nobody).expect("looked");
+        let [one] = &switches(&draft, id)[..] else { panic!("one at a time: {time}") };
+        operation::refused(&mut draft, one.id, "the BMC is silent").expect("ended");
+        reconcile(&mut draft, &nobody).expect("looked");
+        assert_eq!(switches(&draft, id).len(), 0, "it is given time to come up");
+    }
+    draft.advance_ms(24 * 3600 * 1000);
+    reconcile(&mut draft, &nobody).expect("looked");
+    reconcile(&mut draft, &nobody).expect("looked");
+    assert_eq!(switches(&draft, id).len(), 0);
+    let steps = cleaning(&draft, id).steps;
+    assert_eq!(steps.len(), 4, "{steps:?}");
+    assert!(steps.last().is_some_and(|step| step.text.contains("waits for the machine's next boot")), "{steps:?}");
+    boot(&mut draft, id, 5);
+    clean_up(&mut draft, id, 6);
+    assert_eq!(lifecycle(&draft, id), Lifecycle::Available, "whoever brings it about");
+}
+
+#[test]
+fn a_machine_that_is_to_be_wiped_and_that_nothing_restarts_says_what_it_waits_for() {
+    let mut draft = draft();
+    site(&mut draft, 1, "203.0.113.0/30");
+    let (lease, id) = ready(&mut draft, "c1");
+    decommission(&mut draft, &lease.id).expect("accepted");
+    for _ in 0..3 {
+        draft.advance_ms(3600 * 1000);
+        reconcile(&mut draft, &nobody).expect("looked");
+    }
+    let operation = cleaning(&draft, id);
+    let texts: Vec<_> = operation.steps.iter().map(|step| step.text.as_str()).collect();
+    assert!(matches!(texts[..], [only] if only.contains("nothing was named that could restart it")), "{texts:?}");
+    assert_eq!(operation.state, OperationState::Queued);
+}
+
+#[test]
+fn an_agent_that_is_wiping_and_whose_network_is_away_is_not_reset() {
+    let mut draft = draft();
+    site(&mut draft, 1, "203.0.113.0/30");
+    let (lease, id) = ready(&mut draft, "c1");
+    name_bmc(&mut draft, id);
+    decommission(&mut draft, &lease.id).expect("accepted");
+    let began = cleaning(&draft, id).id;
+    operation::accepted(&mut draft, began).expect("noted");
+    draft.advance_ms(10 * 60 * 1000);
+    reconcile(&mut draft, &nobody).expect("looked");
+    assert_eq!(switches(&draft, id).len(), 0);
+    draft.advance_ms(25 * 60 * 1000);
+    reconcile(&mut draft, &everyone).expect("looked");
+    assert_eq!(switches(&draft, id).len(), 0, "it has a session");
+    reconcile(&mut draft, &nobody).expect("looked");
+    assert_eq!(switches(&draft, id).len(), 1);
 }

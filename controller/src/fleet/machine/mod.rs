@@ -340,14 +340,7 @@ fn desired_facts(record: &DesiredState) -> Facts {
 ///
 /// `boot` is the boot that the asker saw, from the session that is up.
 pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId) -> Result<Operation, Refusal> {
-    let machine = draft.need::<Machine>(&id)?;
-    match machine.lifecycle {
-        Lifecycle::Pending | Lifecycle::Rejected => {
-            return Err(Refusal::Conflict(format!("{} is not approved; approve it first", machine.name)));
-        }
-        Lifecycle::Retired => return Err(Refusal::Conflict(format!("{} is retired", machine.name))),
-        Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => {}
-    }
+    needs_in(draft, id)?;
     // Asking twice for the same end of the same boot is one wish.
     let kind = OperationKind::Power { action, boot };
     if let Some(running) = draft.state().unfinished(id).find(|o| o.kind == kind) {
@@ -360,6 +353,18 @@ pub fn power(draft: &mut Draft, id: MachineId, action: PowerAction, boot: BootId
     draft.audit("machine.power", id, Facts::one("boot", boot), Facts::one("power", word));
     let begin_by = draft.now_unix_ms() + operation::BEGIN_WITHIN_MS;
     operation::open(draft, id, kind, Some(begin_by))
+}
+
+/// Errors: the machine is not in.
+pub(super) fn needs_in(draft: &Draft, id: MachineId) -> Result<(), Refusal> {
+    let machine = draft.need::<Machine>(&id)?;
+    match machine.lifecycle {
+        Lifecycle::Pending | Lifecycle::Rejected => {
+            Err(Refusal::Conflict(format!("{} is not approved; approve it first", machine.name)))
+        }
+        Lifecycle::Retired => Err(Refusal::Conflict(format!("{} is retired", machine.name))),
+        Lifecycle::Available | Lifecycle::Leased { .. } | Lifecycle::Cleaning { .. } => Ok(()),
+    }
 }
 
 /// Finds a machine by id, by name, by the claim code that its screen shows or showed, by a prefix of its id that no other

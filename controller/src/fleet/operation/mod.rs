@@ -10,6 +10,7 @@ pub mod proven;
 pub mod record;
 #[cfg(test)]
 mod stored;
+pub mod switch;
 pub mod wipe;
 
 use muster_protocol::hello::{Progress, Times};
@@ -18,9 +19,11 @@ use muster_protocol::to_controller::{WipeReceipt, Work};
 use muster_protocol::{BootId, Generation, MachineId, OperationId};
 
 use super::draft::cut;
+use super::machine::controls::Switch;
 use super::record::{Decommission, Operation, OperationKind, OperationState, OperationStep};
 use super::{Draft, Facts, Refusal, State};
 use outcome::{Ending, Outcome};
+use record::Switching;
 
 /// A reboot, a power-off or a wipe that no agent took on within this time fails: nobody wants one of last week.
 pub const BEGIN_WITHIN_MS: u64 = 10 * 60 * 1000;
@@ -88,6 +91,7 @@ pub fn describe(kind: &OperationKind) -> String {
         }
         OperationKind::Provision { lease, .. } => format!("provision for lease {lease}"),
         OperationKind::Decommission { lease, .. } => format!("decommission lease {lease}"),
+        OperationKind::Switch { action, .. } => format!("{} the machine from outside", action.word()),
     }
 }
 
@@ -100,7 +104,7 @@ pub fn next_call(operation: &Operation) -> Option<Call> {
         return None;
     }
     match &operation.kind {
-        OperationKind::Apply { .. } | OperationKind::Provision { .. } => None,
+        OperationKind::Apply { .. } | OperationKind::Provision { .. } | OperationKind::Switch { .. } => None,
         OperationKind::Power { action, boot } => {
             Some(Call::Power(Power { operation: id, boot: *boot, action: *action }))
         }
@@ -209,6 +213,10 @@ pub fn booted(draft: &mut Draft, machine: MachineId, now: BootId) -> Result<(), 
             OperationKind::Decommission { stage: Decommission::Reboot { boot }, .. } if *boot != now => {
                 end(draft, operation, OperationState::Succeeded, &format!("disks wiped, clean agent with boot {now}"))?;
             }
+            // Also where nobody was told, or nobody knows what came of that: it is what was wanted.
+            OperationKind::Switch { action: Switch::On | Switch::Restart | Switch::Cycle, .. } => {
+                end(draft, operation, OperationState::Succeeded, &format!("the machine is back with boot {now}"))?;
+            }
             // A wipe that a reboot interrupted begins again: it is the same wish, and wiping twice does no harm.
             _ => {}
         }
@@ -304,8 +312,13 @@ fn describe_receipt(receipt: &WipeReceipt) -> String {
 pub fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Refusal> {
     let operation = draft.need::<Operation>(&id)?;
     match (&operation.state, &operation.kind) {
-        (OperationState::Queued, OperationKind::Power { .. } | OperationKind::Wipe { .. }) => {
-            draft.audit("operation.cancelled", id, Facts::one("state", "queued"), Facts::one("state", "cancelled"));
+        (
+            OperationState::Queued | OperationState::Running,
+            OperationKind::Switch { stage: Switching::Waiting { .. }, .. },
+        )
+        | (OperationState::Queued, OperationKind::Power { .. } | OperationKind::Wipe { .. }) => {
+            let word = if operation.state == OperationState::Queued { "queued" } else { "running" };
+            draft.audit("operation.cancelled", id, Facts::one("state", word), Facts::one("state", "cancelled"));
             end(draft, operation, OperationState::Cancelled, "")
         }
         (OperationState::Queued, OperationKind::Apply { .. }) => {
@@ -411,6 +424,16 @@ fn note(draft: &Draft, operation: &mut Operation, text: &str) {
     let step = OperationStep { at_unix_ms: draft.now_unix_ms(), text: cut(text.to_owned(), STEP_BYTES) };
     operation.steps.truncate(STEPS_KEPT - 1);
     operation.steps.push(step);
+}
+
+/// Adds a step to one that has not ended, where its last step is another one.
+pub(super) fn note_once(draft: &mut Draft, id: OperationId, text: &str) -> Result<(), Refusal> {
+    let mut operation = draft.need::<Operation>(&id)?;
+    if !operation.state.is_ended() && operation.steps.last().is_none_or(|last| last.text != text) {
+        note(draft, &mut operation, text);
+        draft.put(operation);
+    }
+    Ok(())
 }
 
 fn end(draft: &mut Draft, mut operation: Operation, state: OperationState, receipt: &str) -> Result<(), Refusal> {

@@ -5,6 +5,7 @@ use muster_protocol::{BootId, DiskId, Generation, MachineId, OperationId};
 use serde::{Deserialize, Serialize};
 
 use super::outcome::Outcome;
+use crate::fleet::machine::controls::Switch;
 
 /// A durable piece of work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +76,27 @@ pub enum OperationKind {
         /// How far it is.
         stage: Decommission,
     },
+    /// Switch the machine from outside, by what was named for that.
+    Switch {
+        /// What is to be done.
+        action: Switch,
+        /// How often it was tried.
+        tries: u8,
+        /// How far it is.
+        stage: Switching,
+    },
+}
+
+/// Stages of a try to switch a machine from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Switching {
+    /// The next try begins at this time.
+    Waiting {
+        /// Milliseconds since 1970 UTC.
+        until_unix_ms: u64,
+    },
+    /// Somebody is being told; what comes of it nobody knows yet.
+    Telling,
 }
 
 /// Stages of a decommission.

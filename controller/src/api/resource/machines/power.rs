@@ -1,4 +1,4 @@
-//! Power: reboot and off, from inside the running machine.
+//! Power: from inside the running machine where its agent has a session, else from outside.
 
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -12,7 +12,9 @@ use crate::api::http::{Body, Operator, Problem, Refused, Segment};
 use crate::api::resource::desired::accepted;
 use crate::api::view::operation::OperationView;
 use crate::api::{Api, Presence};
-use crate::fleet::{Refusal, machine};
+use crate::fleet::machine;
+use crate::fleet::machine::controls::Switch;
+use crate::fleet::operation::switch;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(power))
@@ -35,10 +37,11 @@ enum Wish {
     Cycle,
 }
 
-/// Reboots or powers off, at most once for the boot that is up now.
+/// Reboots or powers off, at most once for the boot that is up now; or switches the machine from outside.
 ///
-/// `on` and `cycle` need something outside of the machine that can switch it on, which Muster cannot speak with yet;
-/// they are refused with `cannot-switch-on`.
+/// `reboot` and `off` go to the agent where it has a session. Where it has none, and for `on` and `cycle`, the machine's BMC is
+/// told, else its outlet; `on` is sent to its NICs where neither can be. Where none of them was named, `on` and `cycle` are
+/// refused with `cannot-switch-on`, the others with `offline`.
 #[utoipa::path(post, path = "/machines/{machine}/power", tag = "power", request_body = PowerBody,
     params(
         ("machine" = String, Path, description = "id, unique beginning of an id, or name"),
@@ -53,35 +56,25 @@ async fn power(
 ) -> Result<impl IntoResponse, Problem> {
     let state = api.fleet.state();
     let id = machine::lookup(&state, &name)?;
-    let presence = api.live.presence(id);
-    let action = match (body.value.action, &presence) {
-        (Wish::Reboot, _) => PowerAction::Reboot,
-        (Wish::Off, _) => PowerAction::Off,
-        (Wish::On, Presence::Online(_)) => {
-            return Err(Problem::conflict("action", "the machine is on already"));
-        }
-        (Wish::On, Presence::Offline { .. }) => {
-            return Err(Problem::cannot_switch_on(
-                "action",
-                "a machine that is off hears nobody; press its button, or use its management controller",
-            ));
-        }
-        (Wish::Cycle, _) => {
-            return Err(Problem::cannot_switch_on(
-                "action",
-                "once it is off, nothing here can switch the machine on again; \"reboot\" restarts it without \
-                 cutting its power",
-            ));
-        }
-    };
-    let boot = match presence {
+    let boot = match api.live.presence(id) {
         Presence::Online(session) => Some(session.boot),
         Presence::Offline { .. } => None,
     };
+    let wish = body.value.action;
+    if matches!(wish, Wish::On) && boot.is_some() {
+        return Err(Problem::conflict("action", "the machine is on already"));
+    }
     let outcome = api
         .once(&caller, body.digest, move |draft| {
             // Only here, because a repeated request may well find its machine rebooting.
-            let operation = machine::power(draft, id, action, boot.ok_or(Refusal::Offline)?)?;
+            let operation = match (wish, boot) {
+                (Wish::Reboot, Some(boot)) => machine::power(draft, id, PowerAction::Reboot, boot)?,
+                (Wish::Off, Some(boot)) => machine::power(draft, id, PowerAction::Off, boot)?,
+                (Wish::Reboot, None) => switch::ask(draft, id, Switch::Restart)?,
+                (Wish::Off, None) => switch::ask(draft, id, Switch::Off)?,
+                (Wish::On, _) => switch::ask(draft, id, Switch::On)?,
+                (Wish::Cycle, _) => switch::ask(draft, id, Switch::Cycle)?,
+            };
             Ok((operation.id.to_string(), operation.id.to_string()))
         })
         .await?;
