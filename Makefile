@@ -54,7 +54,7 @@ test: test-programs test-systems
 
 # Every test program but one; `[!s]*` and its like say so to cargo, which can only choose. By `make -j2` they run beside
 # the machines: many of them wait more than they work.
-test-programs: lint fuzz-briefly image
+test-programs: lint fuzz-briefly image build/bmc/venv/installed
 	@$(AS_ROOT) $(CARGO) test $(TESTS) --lib --bins --test '[!s]*' --test 's[!y]*'
 
 # The one that boots machines.
@@ -103,6 +103,10 @@ build/packages: | debug
 	@mkdir -p build
 	@$(BUILD)/debug/muster iso build --location lab1 --controller 10.0.2.2 --without-credential --output build/lab.iso
 	@touch $@
+
+# BMCs that tests talk to.
+build/bmc/venv/installed: scripts/bmc-requirements.txt | setup
+	@scripts/setup bmc
 
 # netplan's own examples, which documents are tested with.
 build/netplan: | debug
