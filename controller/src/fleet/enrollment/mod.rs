@@ -186,6 +186,7 @@ fn tell(draft: &mut Draft, machine: &Machine, identity: &Identity, like: &Match)
 fn forget(draft: &mut Draft, id: MachineId) {
     draft.delete::<MachineInventory>(&id);
     machine::health::forget(draft, id);
+    machine::controls::forget(draft, id);
     draft.delete::<Machine>(&id);
 }
 

@@ -145,18 +145,18 @@ pub fn tried(draft: &mut Draft, id: OperationId, told: &[Told]) -> Result<(), Re
     }
 }
 
-/// Tries that a controller before this one began and never ended.
-pub fn left_over(draft: &mut Draft) -> Result<(), Refusal> {
+/// Ends tries that a controller before this one began and never ended. Answers whether there are more than a batch takes.
+pub fn left_over(draft: &mut Draft) -> Result<bool, Refusal> {
     let telling = |o: &&Operation| matches!(o.kind, OperationKind::Switch { stage: Switching::Telling, .. });
     let all: Vec<OperationId> = draft.state().all_unfinished().filter(telling).map(|o| o.id).collect();
     for id in all {
         if !draft.has_room() {
-            break;
+            return Ok(true);
         }
         let why = Failure::Unknown("the controller ended while it was being told".into());
         tried(draft, id, &[("nobody knows".into(), Err(why))])?;
     }
-    Ok(())
+    Ok(false)
 }
 
 #[cfg(test)]

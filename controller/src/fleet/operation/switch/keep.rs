@@ -137,8 +137,16 @@ pub async fn keep(fleet: Fleet, pki: Arc<Pki>, carry: Carry) {
     let (done, mut finished) = mpsc::channel::<MachineId>(AT_ONCE);
     let mut states = fleet.watch();
     let mut busy = HashSet::new();
-    if let Err(refusal) = fleet.change(Author::controller(), left_over).await {
-        tracing::warn!(%refusal, "what a controller before this one was switching could not be noted");
+    loop {
+        match fleet.change(Author::controller(), left_over).await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(Refusal::StoreFailed) => return,
+            Err(refusal) => {
+                tracing::warn!(%refusal, "what a controller before this one was switching could not be noted yet");
+                tokio::time::sleep(AFTER_REFUSAL).await;
+            }
+        }
     }
     loop {
         let looked_at = Instant::now();
