@@ -91,6 +91,9 @@ impl Machine for LinuxMachine {
     }
 
     fn inventory(&self) -> Inventory {
+        if self.role == Role::Owner {
+            inventory::bmc::open();
+        }
         inventory::read()
     }
 

@@ -6,6 +6,8 @@
 
 pub mod health;
 
+use std::net::Ipv4Addr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,8 @@ pub struct Inventory {
     pub home: Option<Home>,
     /// What runs on it.
     pub software: Software,
+    /// What switches it from outside, as it looks from inside; `None` where there is none, or none that is told of.
+    pub bmc: Option<Bmc>,
 }
 
 impl Inventory {
@@ -117,6 +121,15 @@ pub struct System {
     pub board_serial: String,
     /// System UUID in the byte order in which it is printed.
     pub uuid: Option<[u8; 16]>,
+}
+
+/// A baseboard management controller, as SMBIOS type 38 or IPMI's own driver tells of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bmc {
+    /// Where it can be reached; `None` where it does not say, or has no address.
+    pub address: Option<Ipv4Addr>,
+    /// Of its own NIC.
+    pub mac: Option<Mac>,
 }
 
 /// SMBIOS type 0, and how the machine was started.

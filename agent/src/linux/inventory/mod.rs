@@ -3,6 +3,7 @@
 //! Called by the glue of the real machine. Reads only, never fails: what cannot be read is empty.
 //! The same hardware in the same state gives the same value every time, because its digest decides whether it is sent.
 
+pub mod bmc;
 mod cpu;
 mod links;
 mod nics;
@@ -15,7 +16,7 @@ use std::path::Path;
 
 use muster_protocol::DiskId;
 use muster_protocol::enroll::{IDENTITY_DISKS, Identity, Tpm, shows};
-use muster_protocol::inventory::{Attachment, Disk, FirmwareKind, Inventory, Memory, Software};
+use muster_protocol::inventory::{Attachment, Bmc, Disk, FirmwareKind, Inventory, Memory, Software};
 
 use self::nics::Links;
 use crate::linux::storage::disks;
@@ -38,10 +39,11 @@ fn links() -> Links {
 }
 
 fn gather(root: &Path, links: &Links) -> Inventory {
-    let Tables { system, mut firmware, dimms } = tables(root);
+    let Tables { system, mut firmware, dimms, has_bmc } = tables(root);
     if root.join("sys/firmware/efi").exists() {
         firmware.kind = FirmwareKind::Uefi;
     }
+    let asked = bmc::read(&root.join("dev/ipmi0"));
     Inventory {
         system,
         firmware,
@@ -53,6 +55,7 @@ fn gather(root: &Path, links: &Links) -> Inventory {
         links: links::links(links),
         // Only whoever speaks with a controller knows.
         home: None,
+        bmc: asked.or_else(|| has_bmc.then(Bmc::default)),
         software: Software {
             kernel: sysfs::text(root.join("proc/sys/kernel/osrelease")).unwrap_or_default(),
             agent: env!("CARGO_PKG_VERSION").into(),

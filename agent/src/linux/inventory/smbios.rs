@@ -1,6 +1,6 @@
 //! SMBIOS tables (DMTF DSP0134, 3.7) out of /sys/firmware/dmi: what the board says of itself and of its memory.
 //!
-//! Called by `inventory`; pure. Only types 0, 1, 2 and 17 are read.
+//! Called by `inventory`; pure. Only types 0, 1, 2, 17 and 38 are read.
 //! What vendors leave in their tables in place of an answer counts as none.
 
 use muster_protocol::bounded::DIMMS;
@@ -18,6 +18,8 @@ pub struct Tables {
     pub firmware: Firmware,
     /// Type 17, populated slots only.
     pub dimms: Vec<Dimm>,
+    /// Type 38.
+    pub has_bmc: bool,
 }
 
 /// Reads the contents of `smbios_entry_point` and `DMI`. Whatever is malformed is skipped.
@@ -41,6 +43,7 @@ pub fn decode(entry_point: &[u8], table: &[u8]) -> Tables {
                 tables.system.uuid = structure.uuid(8, uuid_is_mixed_endian);
             }
             2 if is_first => tables.system.board_serial = structure.text(7),
+            38 => tables.has_bmc = true,
             17 if tables.dimms.len() < DIMMS => tables.dimms.extend(dimm(&structure)),
             _ => {}
         }

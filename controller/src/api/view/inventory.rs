@@ -42,6 +42,21 @@ pub struct InventoryView {
     pub kernel: String,
     /// The agent's version.
     pub agent: String,
+    /// Its BMC, as it looks from inside; absent where there is none, or none that is told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc: Option<SeenBmcView>,
+}
+
+/// A BMC as it looks from inside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = SeenBmc)]
+pub struct SeenBmcView {
+    /// Where it can be reached, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// MAC of its own NIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
 }
 
 /// The box; texts are empty where the firmware says nothing.
@@ -209,7 +224,8 @@ pub struct HomeView {
 
 impl From<&MachineInventory> for InventoryView {
     fn from(record: &MachineInventory) -> Self {
-        let Inventory { system, firmware, cpu, memory, disks, arrays, nics, links, home, software } = &record.inventory;
+        let Inventory { system, firmware, cpu, memory, disks, arrays, nics, links, home, software, bmc } =
+            &record.inventory;
         Self {
             system: system.into(),
             firmware: firmware.into(),
@@ -223,6 +239,10 @@ impl From<&MachineInventory> for InventoryView {
             primary: primary::nic(record).ok().map(|nic| nic.name.clone()),
             kernel: software.kernel.clone(),
             agent: software.agent.clone(),
+            bmc: bmc.as_ref().map(|bmc| SeenBmcView {
+                address: bmc.address.map(|address| address.to_string()),
+                mac: bmc.mac.map(|mac| mac.to_string()),
+            }),
         }
     }
 }

@@ -73,6 +73,11 @@ const FACTS: &[Column] = &[
         labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect::<Vec<_>>().join(" ")
     }),
     Column("BMC", |m| words(m, &["/controls/bmc/protocol", "/controls/bmc/address", "/controls/bmc/port"])),
+    Column("BMC inside", |m| match (&m["inventory"]["bmc"], text(m, "/inventory/bmc/address")) {
+        (bmc, _) if !bmc.is_object() => String::new(),
+        (_, address) if address.is_empty() => "there is one, which tells no address".into(),
+        (_, address) => format!("at {address}"),
+    }),
     Column("outlet", |m| text(m, "/controls/outlet")),
     Column("wakes", |m| if m["controls"]["wake_on_lan"] == true { "on a magic packet".into() } else { String::new() }),
     Column("model", |m| text(m, "/model")),
