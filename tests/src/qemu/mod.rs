@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::child::Process;
 pub use console::Console;
 use qmp::Qmp;
-pub use spec::{Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Place, Spec};
+pub use spec::{Bmc, Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Place, Spec};
 pub use tpm::Tpm;
 
 /// A running machine. It is unplugged when this is dropped.

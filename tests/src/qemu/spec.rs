@@ -41,6 +41,17 @@ pub struct Spec {
     pub nics: Vec<Nic>,
     /// A security chip.
     pub tpm: Option<Tpm>,
+    /// A management controller.
+    pub bmc: Bmc,
+}
+
+/// What manages a machine from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bmc {
+    /// Nothing.
+    Absent,
+    /// QEMU's own, which the machine reaches over a keyboard-style port (KCS), and which has no network.
+    Ipmi,
 }
 
 /// What a hardware clock says.
@@ -261,6 +272,9 @@ impl Spec {
         if let Some(Tpm { model, .. }) = &self.tpm {
             line.add(&format!("-chardev socket,id=tpm,path={}", text(&sockets.join(TPM))?));
             line.add(&format!("-tpmdev emulator,id=tpm0,chardev=tpm -device {model},tpmdev=tpm0"));
+        }
+        if self.bmc == Bmc::Ipmi {
+            line.add("-device ipmi-bmc-sim,id=bmc -device isa-ipmi-kcs,bmc=bmc");
         }
         let any = |is_it: fn(&DiskKind) -> bool| self.disks.iter().any(|disk| is_it(&disk.kind));
         if any(|kind| matches!(kind, DiskKind::Scsi { .. })) {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::controller::{BOOT_PORT, Controller};
-use crate::qemu::{Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Place, Spec};
+use crate::qemu::{Bmc, Boot, Disk, DiskKind, Firmware, HardwareClock, Net, Nic, Place, Spec};
 use crate::slot::Slot;
 use crate::{artifacts, eventually, namespace, scratch};
 
@@ -202,6 +202,7 @@ pub fn machine(firmware: Firmware, boot: Boot) -> Result<Spec> {
             Nic { mac: "52:54:00:4c:41:02".parse()?, model: "e1000e", net: user(3), place: Place::Board },
         ],
         tpm: None,
+        bmc: Bmc::Absent,
     })
 }
 
@@ -230,6 +231,8 @@ pub fn check_inventory(spec: &Spec, machine: &Value) -> Result<()> {
     expect("the cores", &inventory["cpu"]["cores"], spec.cpus.into());
     expect("the threads", &inventory["cpu"]["threads"], spec.cpus.into());
     expect("the DIMMs' size", &sum(&inventory["memory"]["dimms"]), (u64::from(spec.memory_mib) << 20).into());
+
+    expect("whether there is a BMC", &inventory["bmc"].is_object().into(), (spec.bmc == Bmc::Ipmi).into());
 
     let mut disks = named(&inventory["disks"], "serial");
     for disk in &spec.disks {
