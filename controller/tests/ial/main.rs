@@ -1,7 +1,7 @@
 //! The IAL as Cycle meets it: every call through the real router, over a fleet in memory whose machines are played here.
 
-mod check;
 mod bmc;
+mod check;
 mod golden;
 mod keep;
 mod limit;
