@@ -35,7 +35,8 @@ fn document(lab: &Lab, partition_mib: u64, more: bool, volumes: [(&str, u64, For
         uuid: Some(UUID),
         key: Key::Controller,
         discard: false,
-        options: options.clone(),
+        // AES with the shorter key: all that is looked at in the volumes is decrypted by emulated instructions.
+        options: vec!["--key-size=256".into()],
         existing,
     };
     let filesystem = |(at, (name, _, format)): (usize, &(&str, u64, Format))| {
@@ -112,8 +113,8 @@ fn what_is_mounted_grows_with_all_that_is_below_it_and_is_seen_to_have_grown() {
     assert_eq!(did(&larger), expected);
     assert_eq!(left(&larger), Vec::<String>::new());
 
-    let wider = document(&lab, 638, true, sized(352, 56, 288));
-    assert_eq!(did(&wider), ["group", "volume", "volume", "filesystem", "filesystem"]);
+    let wider = document(&lab, 638, true, sized(328, 56, 288));
+    assert_eq!(did(&wider), ["group", "volume", "filesystem"]);
     assert_eq!(left(&wider), Vec::<String>::new());
     names.iter().for_each(|name| assert_eq!(fs::read_to_string(page(name)).expect("read"), *name));
 

@@ -169,8 +169,20 @@ fn what_the_programs_of_a_cgroup_read_is_limited_in_bytes_and_in_requests_until_
     let free = bytes() / BYTES as f64;
     assert!(free > 0.75, "bytes are not limited any more: {free}");
 
+    // By hand another one, and then none: both are what drift is made of, and what the agent repairs.
+    let number = fs::read_to_string(Path::new("/sys/block").join(device.file_name().expect("a name")).join("dev"));
+    let number = number.expect("it has one").trim().to_owned();
+    assert_eq!(limits::lost(&disks), []);
+    for rate in ["riops=49", "riops=max"] {
+        fs::write(root.join("muster-test/deep/io.max"), format!("{number} {rate}")).expect("changed");
+        assert_eq!(limits::lost(&disks), std::slice::from_ref(&few), "{rate}");
+        does(Step::Limit { limit: few.clone() });
+        assert_eq!(limits::lost(&disks), [], "{rate}");
+    }
+
     does(Step::Unlimit { limit: few.clone() });
     does(Step::Unlimit { limit: few });
+    assert_eq!(limits::lost(&disks), []);
     assert_eq!(limits::observe(&disks), []);
     let free = requests() / f64::from(REQUESTS);
     assert!(free > 2.0, "{free} of what was the limit");
