@@ -4,6 +4,7 @@
 //! For the guest of tests/tests/system/kernel.rs, which has the image at `/tools.image` and nothing else of what the image
 //! brings; elsewhere these tests are left out, and say why.
 
+mod cuts;
 mod grow;
 mod layers;
 mod steps;

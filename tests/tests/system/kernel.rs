@@ -98,10 +98,10 @@ fn the_kernel_of_machines_mounts_the_tools_and_runs_them() -> Result<()> {
     let guest = Guest {
         programs: &programs,
         arguments: "--include-ignored --test-threads=1",
-        commands: &["losetup"],
-        // What the initramfs has, as far as it is needed here.
-        modules: &["loop", "squashfs", "crc32c_generic", "ext4", "libcrc32c", "8139cp"],
-        memory_mib: 512,
+        commands: &["losetup", "dmsetup"],
+        // What the initramfs has, as far as it is needed here, and what logs writes.
+        modules: &["loop", "squashfs", "crc32c_generic", "ext4", "libcrc32c", "dm-log-writes", "8139cp"],
+        memory_mib: 1024,
         cpus: 1,
         files: &[(Path::new("tools.image"), &tools)],
         nic: "rtl8139",
