@@ -106,7 +106,7 @@ impl Seat {
         let mut spec = lab::machine(Firmware::Bios, Boot::Network)?;
         spec.uuid = format!("4c4c4544-0042-3510-8052-b4c04f4e{number:04}");
         (spec.serial, spec.board_serial) = (format!("LAB-{number:04}"), format!("LAB-BOARD-{number:04}"));
-        (spec.memory_mib, spec.cpus, spec.disks) = (256, 1, vec![]);
+        (spec.memory_mib, spec.disks) = (256, vec![]);
         spec.nics = Vec::new();
         for (port, model) in ["virtio-net-pci", "e1000e", "virtio-net-pci"].into_iter().enumerate() {
             let mac = mac(number, port + 1).parse()?;

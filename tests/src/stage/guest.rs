@@ -28,9 +28,6 @@ pub struct Guest<'a> {
     pub modules: &'a [&'a str],
     /// Memory, in MiB.
     pub memory_mib: u32,
-    /// Processors. A second one costs more than it does where processors are emulated and one program runs after the other:
-    /// they wait for each other's locks and answer each other's interrupts.
-    pub cpus: u16,
     /// Files of this host, by where they are to be.
     pub files: &'a [(&'a Path, &'a Path)],
     /// Its only NIC, as QEMU calls the model; the driver is one of the modules.
@@ -109,7 +106,7 @@ impl Guest<'_> {
         let boot = Boot::Kernel { kernel, initramfs, cmdline };
         let mut spec = lab::machine(Firmware::Bios, boot)?;
         spec.disks.clear();
-        (spec.memory_mib, spec.cpus) = (self.memory_mib, self.cpus);
+        spec.memory_mib = self.memory_mib;
         spec.nics.truncate(1);
         spec.nics.iter_mut().for_each(|nic| nic.model = self.nic);
         let machine = Machine::start(&spec, folder)?;

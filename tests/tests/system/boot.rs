@@ -16,7 +16,7 @@ const OFFLINE_WITHIN: Duration = Duration::from_secs(30);
 #[test]
 fn a_machine_on_cd_and_bios_is_inventoried_reboots_outlives_its_controller_and_is_missed() -> Result<()> {
     let mut lab = Lab::open("bios-cd", &[])?;
-    let spec = Spec { bmc: Bmc::Ipmi, ..lab::machine(Firmware::Bios, Boot::Cd(lab.iso()?))? };
+    let spec = Spec { cpus: 2, bmc: Bmc::Ipmi, ..lab::machine(Firmware::Bios, Boot::Cd(lab.iso()?))? };
     let mut machine = Machine::start(&spec, &lab.folder.join("machine"))?;
 
     let online = lab.until_inventoried(&spec)?;

@@ -57,7 +57,6 @@ fn what_the_kernel_of_machines_stacks_on_disks_is_read_as_its_tools_tell_it() ->
         ],
         files: &[],
         memory_mib: 1024,
-        cpus: 2,
         nic: "rtl8139",
     };
     for ended in guest.run(&scratch::scratch("layers-kernel")?, DEADLINE)? {
@@ -78,7 +77,6 @@ fn the_kernel_of_machines_does_what_the_agent_asks_of_it() -> Result<()> {
         commands: &["ip", "bridge", "dnsmasq", "ethtool"],
         modules: &["8021q", "bonding", "bridge", "veth", "dummy", "macvlan", "vrf", "8139cp"],
         memory_mib: 512,
-        cpus: 2,
         files: &[],
         // It knows magic packets.
         nic: "rtl8139",
@@ -102,7 +100,6 @@ fn the_kernel_of_machines_mounts_the_tools_and_runs_them() -> Result<()> {
         // What the initramfs has, as far as it is needed here, and what logs writes.
         modules: &["loop", "squashfs", "crc32c_generic", "ext4", "libcrc32c", "dm-log-writes", "8139cp"],
         memory_mib: 1024,
-        cpus: 1,
         files: &[(Path::new("tools.image"), &tools)],
         nic: "rtl8139",
     };

@@ -153,7 +153,7 @@ fn stays_online(lab: &Lab, kernel: &Path, initramfs: &Path, memory_mib: u32) -> 
 
 fn spec(kernel: &Path, initramfs: &Path, cmdline: String, memory_mib: u32) -> Result<Spec> {
     let boot = Boot::Kernel { kernel: kernel.to_owned(), initramfs: initramfs.to_owned(), cmdline };
-    Ok(Spec { memory_mib, cpus: 1, ..lab::machine(Firmware::Bios, boot)? })
+    Ok(Spec { memory_mib, ..lab::machine(Firmware::Bios, boot)? })
 }
 
 fn median(all: &[Times], which: impl Fn(&Times) -> Duration) -> Duration {

@@ -22,7 +22,7 @@ fn a_small_machine_takes_the_tools_of_its_image_and_no_others_and_writes_nothing
     let right = std::fs::read(&file)?;
 
     let mut spec = lab::machine(Firmware::Bios, Boot::Network)?;
-    (spec.memory_mib, spec.cpus) = (192, 1);
+    spec.memory_mib = 192;
     let (cmdline, kernel, initramfs) = (lab.command_line(&spec)?, images.join("kernel"), images.join("initramfs"));
     spec.boot = Boot::Kernel { kernel, initramfs, cmdline };
     let folder = lab.folder.join("machine");

@@ -29,7 +29,7 @@ fn a_machine_whose_only_way_home_is_a_vlan_on_a_bond_comes_home_after_a_reboot_a
     let (path, controller) = (iso.display().to_string(), "10.99.0.1");
     lab.controller.muster(&["iso", "build", "--location", LOCATION, "--controller", controller, "--output", &path])?;
     let mut spec = lab::machine(Firmware::Uefi, Boot::Cd(iso))?;
-    (spec.disks, spec.cpus) = (vec![], 1);
+    spec.disks = vec![];
     (spec.nics[0].net, spec.nics[1].net) = (site.port(), site.spare());
     // Named in the order in which they are plugged in.
     spec.nics[1].model = spec.nics[0].model;
