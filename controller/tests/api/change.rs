@@ -260,12 +260,12 @@ async fn a_model_is_named_and_priced() {
     let lab = Lab::new().await;
     lab.online("S1").await;
     let list = lab.get("/models").await.succeeds();
-    assert_eq!(list.body["items"][0]["places"], json!({"ber1": {"total": 1, "free": 0}}), "there is no address for it");
+    assert_eq!(list.body["items"][0]["places"], json!({"ber1": {"total": 1, "free": 0, "zones": {}}}), "no address");
     lab.ask(Method::PUT, "/locations/ber1").json(json!({})).send().await.succeeds();
     lab.post("/subnets", json!({"net": "192.0.2.0/24", "location": "ber1"})).await.succeeds();
     let list = lab.get("/models").await.succeeds();
     let path = format!("/models/{}", list.text("/items/0/id"));
-    assert_eq!(list.body["items"][0]["places"], json!({"ber1": {"total": 1, "free": 1}}));
+    assert_eq!(list.body["items"][0]["places"], json!({"ber1": {"total": 1, "free": 1, "zones": {}}}));
     let seen = lab.get(&*path).await.succeeds().header("etag").to_owned();
     let change = |body| lab.ask(Method::PATCH, &*path).header("if-match", &*seen).json(body).send();
     let named = change(json!({"name": "small", "hourly_mils": 120})).await.succeeds();

@@ -38,7 +38,7 @@ async fn a_credential_for_one_location_sees_and_touches_nothing_elsewhere() {
     let codes: Vec<&Value> = locations.body["data"]["locations"].as_array().expect("a list").iter().collect();
     assert_eq!(codes.iter().map(|l| &l["provider"]["location_id"]).collect::<Vec<_>>(), ["ham1"]);
     let models = ask(&site, &hamburg, "/v1/infrastructure/provider/server-models", Value::Null).await;
-    assert_eq!(models.body["data"], json!({ "models": [], "extra": { "available": {} } }));
+    assert_eq!(models.body["data"], json!({ "models": [], "extra": { "available": {}, "available_in_zones": {} } }));
     assert!(!site.data("/v1/infrastructure/provider/server-models", Value::Null).await["models"][0].is_null());
 
     let there = json!({ "location_id": "ber1" });

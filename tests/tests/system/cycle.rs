@@ -68,7 +68,7 @@ fn nothing_is_left_of_a_server_of_cycles_on_its_machine_and_the_next_one_starts_
     ensure!(locations.iter().any(|l| l["provider"]["location_id"] == lab::LOCATION), "our location: {locations:?}");
     let models = cycle.models()?;
     let model = models.first().context("one machine is one model")?;
-    ensure!(model["specs"]["cpu"]["cores"] == json!(2), "the model is what the machine is: {model}");
+    ensure!(model["specs"]["cpu"]["cores"] == json!(spec.cpus), "the model is what the machine is: {model}");
 
     // Provision: again and again the same server, ready once the machine really is.
     let configuration = cycle.configure(lab::LOCATION)?;
