@@ -15,6 +15,8 @@ use muster_protocol::drift::OnDrift;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::pki::PublicFiles;
+
 /// Where the configuration is looked for when no file is named.
 pub const SYSTEM_FILE: &str = "/etc/muster/muster.toml";
 
@@ -84,6 +86,8 @@ pub struct Agents {
 pub struct Https {
     /// Names and addresses for the certificate, beside the host's own.
     pub names: Vec<String>,
+    /// A certificate of another CA for the public name.
+    pub files: Option<PublicFiles>,
 }
 
 /// `[audit]`
@@ -132,7 +136,7 @@ impl Config {
                 confirm_within: Duration::from_secs(20),
                 drift: OnDrift::Repair,
             },
-            https: Https { names: Vec::new() },
+            https: Https { names: Vec::new(), files: None },
             audit: Audit { keep: Keep::All },
             dhcp: Dhcp { interfaces: Vec::new(), port: 67, client_port: 68, lease_time: Duration::from_secs(10 * 60) },
             data,
@@ -195,6 +199,17 @@ impl Config {
         }
         if let Some(mut https) = top.section("https")? {
             https.set("names", &mut config.https.names, |v| texts(v)?.into_iter().map(host).collect())?;
+            let (certificate, key) = (https.take("certificate", path)?, https.take("key", path)?);
+            let mut lacks = |there: &'static str, lacks: &str| {
+                let what = format!("https.{there}: https.{lacks} is missing; a certificate is nothing without its key");
+                Err(Problem::at(text, https.find(there).map(|value| value.span()), what))
+            };
+            config.https.files = match (certificate, key) {
+                (Some(certificate), Some(key)) => Some(PublicFiles { certificate, key }),
+                (Some(_), None) => return lacks("certificate", "key"),
+                (None, Some(_)) => return lacks("key", "certificate"),
+                (None, None) => None,
+            };
             https.finish()?;
         }
         if let Some(mut audit) = top.section("audit")? {
@@ -490,6 +505,8 @@ mod tests {
                 && text.contains("\nport = ")
                 && text.contains("\nclient_port = ")
                 && text.contains("\nlease_time = ")
+                && text.contains("\n# certificate = ")
+                && text.contains("\n# key = ")
         );
     }
 
@@ -512,6 +529,8 @@ mod tests {
             drift = "report"
             [https]
             names = ["muster.example.net", "2001:db8::1"]
+            certificate = "/srv/tls/fullchain.pem"
+            key = "/srv/tls/privkey.pem"
             [audit]
             keep = "400d"
             [dhcp]
@@ -533,6 +552,8 @@ mod tests {
         assert_eq!(config.agents.confirm_within, Duration::from_secs(90));
         assert_eq!(config.agents.drift, OnDrift::Report);
         assert_eq!(config.https.names.len(), 2);
+        let files = ["fullchain.pem", "privkey.pem"].map(|name| Path::new("/srv/tls").join(name));
+        assert_eq!(config.https.files.map(|files| [files.certificate, files.key]), Some(files));
         assert_eq!(config.audit.keep, Keep::For(Duration::from_secs(400 * 24 * 3600)));
         let Dhcp { interfaces, port, client_port, lease_time } = config.dhcp;
         assert_eq!((interfaces.join(" ").as_str(), port, client_port), ("lan br0.42", 6767, 6868));
@@ -576,6 +597,8 @@ mod tests {
             ("boot.controllers = [\"192.0.2.1:0\"]", "no controller's address"),
             ("boot.controllers = \"a b\"", "no controller's address"),
             ("https.names = [\"a b\"]", "neither a DNS name"),
+            ("https.certificate = \"a.pem\"", "https.certificate: https.key is missing"),
+            ("https.key = \"a.pem\"", "https.key: https.certificate is missing"),
             ("data = \"\"", "names nothing"),
             ("audit.keep = \"1h\"", "86400 to"),
             ("audit.keep = \"some\"", "or \"all\""),

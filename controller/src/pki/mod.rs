@@ -14,6 +14,7 @@ mod authority;
 mod boot;
 mod disks;
 mod own;
+mod public;
 mod vault;
 
 use std::io::ErrorKind;
@@ -34,6 +35,7 @@ pub use authority::{Authority, Described};
 pub use boot::BootAuthority;
 pub use disks::{DiskSeal, Sealed, SealedText};
 pub use own::{ForBooting, Hosts, OwnCertificate};
+pub use public::{PublicCertificate, PublicFiles};
 pub use vault::{PassphraseError, Vault};
 
 #[cfg(test)]
@@ -152,6 +154,14 @@ pub enum PkiError {
     /// Two at once.
     #[error("the CA was changed by somebody else meanwhile; look at it with muster ca show")]
     Overtaken,
+    /// A file that an operator named cannot be used.
+    #[error("cannot use {}: {why}", file.display())]
+    Unusable {
+        /// Which one.
+        file: PathBuf,
+        /// Which key of the configuration names it, and why not.
+        why: String,
+    },
     /// A certificate that was made is not taken by TLS.
     #[error("cannot use a certificate")]
     Tls(#[source] rustls::Error),

@@ -146,7 +146,7 @@ pub(crate) mod tests {
     use rustls::pki_types::{CertificateDer, UnixTime};
     use x509_parser::extensions::GeneralName;
 
-    fn own() -> (tempfile::TempDir, Arc<OwnCertificate>) {
+    pub(crate) fn own() -> (tempfile::TempDir, Arc<OwnCertificate>) {
         let data = tempfile::tempdir().expect("a temporary folder");
         let pki = Arc::new(Pki::open(data.path()).expect("a CA"));
         let names = ["muster.example.net".to_owned(), "192.0.2.9".to_owned()];

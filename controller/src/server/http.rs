@@ -26,7 +26,7 @@ use tower::ServiceExt;
 use super::idle::Idle;
 use crate::boot::LocalAddress;
 use crate::metrics::{Door, Metrics, Reason};
-use crate::pki::{self, ForBooting, OwnCertificate};
+use crate::pki::{self, ForBooting, OwnCertificate, PublicCertificate};
 use crate::sessions::places::Places;
 
 /// A TLS handshake that takes longer is given up.
@@ -63,13 +63,13 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// TLS 1.2 and 1.3 with the controller's certificate; `starts` is what machines that start are served.
-    pub fn new(own: Arc<OwnCertificate>, starts: Router) -> Result<Self, rustls::Error> {
+    /// TLS 1.2 and 1.3 with the controller's certificate, or the public one; `starts` is what machines that start are served.
+    pub fn new(own: Arc<OwnCertificate>, public: PublicCertificate, starts: Router) -> Result<Self, rustls::Error> {
         let config = |versions: &[_], resolver: Arc<dyn ResolvesServerCert>| -> Result<_, rustls::Error> {
             let config = ServerConfig::builder_with_provider(pki::provider()).with_protocol_versions(versions)?;
             Ok(config.with_no_client_auth().with_cert_resolver(resolver))
         };
-        let mut operators = config(&[&TLS13, &TLS12], own.clone())?;
+        let mut operators = config(&[&TLS13, &TLS12], Arc::new(public))?;
         operators.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let starting = config(&[&TLS12], Arc::new(ForBooting(own.clone())))?;
         Ok(Self { own, operators: operators.into(), starting: starting.into(), starts })

@@ -41,7 +41,7 @@ use crate::fleet::state::Table;
 use crate::fleet::{Ended, Fleet, Refusal, converge, iso, rollout};
 use crate::ial;
 use crate::metrics::{Door, Metrics};
-use crate::pki::{Hosts, OwnCertificate, Pki, PkiError, Vault};
+use crate::pki::{Hosts, OwnCertificate, Pki, PkiError, PublicCertificate, Vault};
 use crate::sessions::{ListenError, Port, Sessions};
 use crate::store::{SledStore, Store, StoreError};
 
@@ -200,6 +200,7 @@ impl Server {
         let pki = Arc::new(Pki::open_with(&config.data, Vault::from_env().map_err(PkiError::from)?)?);
         first::admin_token(&fleet, &config.data).await?;
         let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names, hosts(fleet.clone()))?);
+        let public = PublicCertificate::open(own.clone(), config.https.files.clone())?;
 
         let udp: Result<Vec<_>, _> = config.listen.agents.iter().map(|at| listen::udp("listen.agents", *at)).collect();
         let tcp = |key, addresses: &[SocketAddr]| -> Result<Vec<_>, PortError> {
@@ -254,7 +255,7 @@ impl Server {
         let media = metrics.count(Door::Boot, boot::plain(starts.clone()));
         let starts = metrics.count(Door::Boot, boot::secure(starts));
         let operators = operators(&server, &config, &metrics, pki.clone(), agents_port);
-        let tls = http::Transport::Tls(Arc::new(http::Tls::new(own, starts)?));
+        let tls = http::Transport::Tls(Arc::new(http::Tls::new(own, public, starts)?));
         for listener in https {
             let address =
                 server.serve(listener, tls.clone(), operators.clone(), &metrics, &stopped).map_err(in_data)?;

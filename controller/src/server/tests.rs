@@ -19,6 +19,7 @@ use super::*;
 use crate::fleet::machine::keys;
 use crate::fleet::record::Role;
 use crate::fleet::{Author, Draft, access};
+use crate::pki::PublicCertificate;
 use crate::pki::own_tests::ipxe;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -123,7 +124,8 @@ async fn a_site_whose_machines_all_start_at_once_leaves_operators_their_places()
     let address = listener.local_addr().expect("bound");
     let (metrics, (_stop, stopped)) = (Metrics::default(), watch::channel(false));
     let starts = Router::new().route("/", axum::routing::get(|| async { "a boot script" }));
-    let tls = http::Transport::Tls(Arc::new(http::Tls::new(own, starts).expect("TLS")));
+    let public = PublicCertificate::open(own.clone(), None).expect("nothing to open");
+    let tls = http::Transport::Tls(Arc::new(http::Tls::new(own, public, starts).expect("TLS")));
     tokio::spawn(http::serve(listener, tls, page::router(), metrics.clone(), 8, stopped));
 
     let machine = TlsConnector::from(Arc::new(ipxe(boot.certificate(), 0)));
