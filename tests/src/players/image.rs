@@ -53,8 +53,9 @@ pub struct Heard {
 }
 
 impl Image {
-    /// Makes it in `folder` and serves it at this address; what it starts asks for each of `paths` at `metadata`.
-    pub fn serve(folder: &Path, address: Ipv4Addr, metadata: &str, paths: &[&str]) -> Result<Self> {
+    /// Makes it in `folder`, to be served at this address; what it starts asks for each of `paths` at `metadata`.
+    /// Packages that are not there yet are fetched, so this is for before a namespace is entered.
+    pub fn make(folder: &Path, address: Ipv4Addr, metadata: &str, paths: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let home = format!("http://{address}:{PORT}");
         let main = MAIN.replace("PATHS", &paths.join(" ")).replace("METADATA", metadata).replace("HOME", &home);
@@ -76,9 +77,13 @@ impl Image {
              initrd --name initramfs {home}/initramfs\nboot\n"
         );
         let files = Arc::new([script.into_bytes(), std::fs::read(kernel)?, std::fs::read(initramfs)?]);
-        let image = Self { heard: Arc::default(), files };
+        Ok(Self { heard: Arc::default(), files })
+    }
+
+    /// Serves it at this address.
+    pub fn serve(&self, address: Ipv4Addr) -> Result<()> {
         let listener = TcpListener::bind((address, PORT)).context("listening for machines")?;
-        let server = image.clone();
+        let server = self.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let server = server.clone();
@@ -86,7 +91,7 @@ impl Image {
                 std::thread::spawn(move || server.converse(&stream));
             }
         });
-        Ok(image)
+        Ok(())
     }
 
     /// What a location's boot target is to be.

@@ -30,6 +30,10 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE ops@example.net";
 #[test]
 fn nothing_is_left_of_a_server_of_cycles_on_its_machine_and_the_next_one_starts_cycles_own_image() -> Result<()> {
     let slot = Slot::take()?;
+    let metadata = format!("http://{METADATA}");
+    let paths =
+        ["nocloud/meta-data", "nocloud/user-data", "latest/meta-data/local-ipv4", "openstack/latest/network_data.json"];
+    let cycles_own = Image::make(&scratch::scratch("cycle-image")?, WIRE, &metadata, &paths)?;
     namespace::enter()?;
     let folder = scratch::scratch("cycle")?;
     let untagged = VlanTag::try_from(1)?;
@@ -146,10 +150,8 @@ fn nothing_is_left_of_a_server_of_cycles_on_its_machine_and_the_next_one_starts_
     }
 
     // And once more, with an image of Cycle's own: what was given back can be had again.
-    let metadata = format!("http://{METADATA}");
-    let paths =
-        ["nocloud/meta-data", "nocloud/user-data", "latest/meta-data/local-ipv4", "openstack/latest/network_data.json"];
-    let image = Image::serve(&lab.folder.join("image"), WIRE, &metadata, &paths)?;
+    let image = cycles_own;
+    image.serve(WIRE)?;
     let user_data = lab.folder.join("user-data");
     std::fs::write(&user_data, "#cloud-config\nfinal_message: there\n")?;
     let file = user_data.to_str().context("the path is UTF-8")?;
