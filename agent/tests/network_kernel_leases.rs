@@ -160,6 +160,27 @@ fn a_link_that_gets_another_mac_asks_by_that_one() {
     assert!(!addresses.iter().any(|address| address.net == by_old.address), "{addresses:?}");
 }
 
+/// What is built on it before would go with it: the kernel forgets every route by a link that has lost its last address.
+#[test]
+fn a_lease_that_was_had_before_is_waited_for_until_a_server_stands_by_it() {
+    let mut lab = lab_with_dhcp();
+    let network = lab.network(None);
+    let had = lease(&network, Family::V4, LeaseUse::default());
+    apply(&network, Change::StopDhcp { link: "eth0".into(), family: Family::V4 });
+    assert_eq!(lease(&network, Family::V4, LeaseUse::default()).address, had.address, "its server stands by it");
+
+    apply(&network, Change::StopDhcp { link: "eth0".into(), family: Family::V4 });
+    lab.stop_servers();
+    assert_eq!(lease(&network, Family::V4, LeaseUse::default()).address, had.address, "nobody says no");
+
+    apply(&network, Change::StopDhcp { link: "eth0".into(), family: Family::V4 });
+    lab.dnsmasq("--dhcp-authoritative --dhcp-range=192.0.2.200,192.0.2.210,255.255.255.0,120s");
+    let now = lease(&network, Family::V4, LeaseUse::default()).address;
+    assert_ne!(now, had.address, "another server does not know of it");
+    let addresses = eth0(&network).addresses;
+    assert!(addresses.iter().any(|address| address.net == now), "{addresses:?}");
+}
+
 #[test]
 fn another_use_of_a_lease_takes_effect_at_once_and_never_leaves_it_without_a_route() {
     let lab = lab_with_dhcp();

@@ -202,6 +202,11 @@ impl Client {
         self.held.as_ref()
     }
 
+    /// Whether it asks if the lease still holds, and nobody has answered yet.
+    pub fn is_in_doubt(&self) -> bool {
+        self.phase == Phase::Rebooting
+    }
+
     /// When to call [`Self::poll`] next.
     pub fn deadline(&self) -> Instant {
         self.held.as_ref().map_or(self.next, |lease| self.next.min(lease.ends_at))

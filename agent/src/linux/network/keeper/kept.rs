@@ -169,6 +169,14 @@ impl Client {
         }
     }
 
+    /// Whether it asks if the lease that is installed still holds, and nobody has answered yet.
+    pub fn is_in_doubt(&self) -> bool {
+        match self {
+            Self::V4(client) => client.is_in_doubt(),
+            Self::V6(client) => client.is_in_doubt(),
+        }
+    }
+
     /// When to call [`Self::poll`] next.
     pub fn deadline(&self) -> Instant {
         match self {

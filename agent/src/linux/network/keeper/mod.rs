@@ -28,10 +28,13 @@ use crate::options;
 use crate::plan::network::{Change, Family};
 use crate::{info, warn};
 use install::Effects;
-use kept::{Action, Kept, Lease, Socket};
+use kept::{Action, Client, Kept, Lease, Socket};
 
 /// How long the NIC of a lease that was handed over may take to appear, before DHCP is tried on all that are there.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a server may take to say whether a lease from before still holds, asked a second time after 2.5 s at most: what is
+/// built on one that does not is lost with it.
+const DOUBT: Duration = Duration::from_secs(4);
 /// Answers that are read at a stretch before others get their turn.
 const AT_ONCE: usize = 32;
 /// No wait is longer, however far the next deadline.
@@ -49,8 +52,8 @@ pub(super) struct Keeper {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// A lease was installed.
-    bound: Condvar,
+    /// A client did something: it may have a lease by now, or know that a server stands by it.
+    changed: Condvar,
     /// The thread is to look again.
     wake: OwnedFd,
 }
@@ -91,7 +94,7 @@ impl Keeper {
         let state =
             State { effects, clients: Vec::new(), stopped: Vec::new(), boot: Boot::Off, thread: Thread::NotStarted };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { shared: Arc::new(Shared { state: Mutex::new(state), bound: Condvar::new(), wake }) })
+        Ok(Self { shared: Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), wake }) })
     }
 
     /// Brings all NICs up, now and when they appear, and takes the lease over or starts DHCP, until [`Self::configured`].
@@ -129,12 +132,17 @@ impl Keeper {
         }
     }
 
-    /// Waits until a client has a lease. Returns whether it has.
+    /// Waits until a client has a lease that a server stands by, or, where none answers, one from before that has not ended.
+    /// Returns whether it has.
     pub(super) fn await_lease(&self, link: &str, family: Family, patience: Duration) -> bool {
-        let has_none = |state: &mut State| state.client(link, family).is_none_or(|kept| kept.client.lease().is_none());
-        let waited = self.shared.bound.wait_timeout_while(self.shared.lock(), patience, has_none);
-        let (_state, result) = waited.unwrap_or_else(PoisonError::into_inner);
-        !result.timed_out()
+        let wait = |most: Duration, is_good: fn(&Client) -> bool| {
+            let is_awaited = |state: &mut State| state.client(link, family).is_none_or(|kept| !is_good(&kept.client));
+            let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), most, is_awaited);
+            !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        };
+        let first = patience.min(DOUBT);
+        wait(first, |client| client.lease().is_some() && !client.is_in_doubt())
+            || wait(patience - first, |client| client.lease().is_some())
     }
 
     /// What the clients of each link do; links without are off.
@@ -196,7 +204,7 @@ impl Shared {
             let (sockets, wait) = {
                 let mut state = self.lock();
                 let now = Instant::now();
-                state.tend(now, &self.bound);
+                state.tend(now, &self.changed);
                 let sockets: Vec<Arc<Socket>> = state.clients.iter().filter_map(|kept| kept.socket.clone()).collect();
                 let wait = state.deadline().map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now));
                 (sockets, wait.min(LONGEST_WAIT))
@@ -221,7 +229,7 @@ impl Shared {
                     let still_asks = |kept: &Kept| kept.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, socket));
                     if let Some(at) = state.clients.iter().position(still_asks) {
                         let actions = state.clients[at].client.handle(&heard, now);
-                        state.perform(at, actions, now, &self.bound);
+                        state.perform(at, actions, now, &self.changed);
                     }
                 }
             }
@@ -240,7 +248,7 @@ impl State {
     }
 
     /// Does what is due.
-    fn tend(&mut self, now: Instant, bound: &Condvar) {
+    fn tend(&mut self, now: Instant, changed: &Condvar) {
         if let Boot::Lease { lease, until, .. } = &self.boot
             && now >= *until
         {
@@ -250,7 +258,7 @@ impl State {
         }
         for at in 0..self.clients.len() {
             let actions = self.clients[at].client.poll(now);
-            self.perform(at, actions, now, bound);
+            self.perform(at, actions, now, changed);
         }
     }
 
@@ -354,7 +362,7 @@ impl State {
         self.stopped.extend(kept.client.lease().map(|lease| (kept.of.clone(), lease)));
     }
 
-    fn perform(&mut self, at: usize, actions: Vec<Action>, now: Instant, bound: &Condvar) {
+    fn perform(&mut self, at: usize, actions: Vec<Action>, now: Instant, changed: &Condvar) {
         let kept = &mut self.clients[at];
         for action in actions {
             let name = kept.of.0.clone();
@@ -367,7 +375,6 @@ impl State {
                         None => info!("{name}: learned what DHCPv6 servers tell without an address"),
                     }
                     self.effects.install(kept, &lease, now);
-                    bound.notify_all();
                 }
                 Action::Withdraw => {
                     warn!("{name}: its lease has ended");
@@ -378,6 +385,7 @@ impl State {
         if !kept.client.awaits_answer() {
             kept.socket = None;
         }
+        changed.notify_all();
     }
 }
 
