@@ -58,7 +58,7 @@ test-programs: lint fuzz-briefly image build/bmc/venv/installed
 	@$(AS_ROOT) $(CARGO) test $(TESTS) --lib --bins --test '[!s]*' --test 's[!y]*'
 
 # The one that boots machines.
-test-systems: lint fuzz-briefly image
+test-systems: lint fuzz-briefly image build/bmc/venv/installed
 	@$(AS_ROOT) $(CARGO) test $(TESTS) --test system || \
 		{ echo 'consoles, logs and disks of every machine that was booted: build/tests/*/'; exit 1; }
 
@@ -105,7 +105,7 @@ build/packages: | debug
 	@touch $@
 
 # BMCs that tests talk to.
-build/bmc/venv/installed: scripts/bmc-requirements.txt | setup
+build/bmc/venv/installed: scripts/bmc-requirements.txt scripts/setup | setup
 	@scripts/setup bmc
 
 # netplan's own examples, which documents are tested with.

@@ -12,6 +12,6 @@ pub mod stage;
 
 pub use host::eventually::eventually;
 pub use host::{child, http, namespace, scratch, slot, switch};
-pub use players::{cycle, image, peer, simulated, stalled};
+pub use players::{bmc, cycle, image, peer, simulated, stalled};
 pub use qemu::{attached, disks, writes};
 pub use stage::{controller, ground, guest, lab, site};

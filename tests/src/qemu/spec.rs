@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use muster_protocol::Mac;
 
 use super::Tpm;
+use crate::bmc::INSIDE;
 
 /// The name of QEMU's control socket.
 pub(super) const CONTROL: &str = "qmp";
@@ -52,6 +53,8 @@ pub enum Bmc {
     Absent,
     /// QEMU's own, which the machine reaches over a keyboard-style port (KCS), and which has no network.
     Ipmi,
+    /// One that is there already, and has an address; see [`bmc`](crate::bmc).
+    OnLan,
 }
 
 /// What a hardware clock says.
@@ -273,8 +276,13 @@ impl Spec {
             line.add(&format!("-chardev socket,id=tpm,path={}", text(&sockets.join(TPM))?));
             line.add(&format!("-tpmdev emulator,id=tpm0,chardev=tpm -device {model},tpmdev=tpm0"));
         }
-        if self.bmc == Bmc::Ipmi {
-            line.add("-device ipmi-bmc-sim,id=bmc -device isa-ipmi-kcs,bmc=bmc");
+        match self.bmc {
+            Bmc::Absent => {}
+            Bmc::Ipmi => line.add("-device ipmi-bmc-sim,id=bmc -device isa-ipmi-kcs,bmc=bmc"),
+            Bmc::OnLan => {
+                line.add(&format!("-chardev socket,id=bmc-port,host=127.0.0.1,port={INSIDE},reconnect=1"));
+                line.add("-device ipmi-bmc-extern,id=bmc,chardev=bmc-port -device isa-ipmi-kcs,bmc=bmc");
+            }
         }
         let any = |is_it: fn(&DiskKind) -> bool| self.disks.iter().any(|disk| is_it(&disk.kind));
         if any(|kind| matches!(kind, DiskKind::Scsi { .. })) {

@@ -233,7 +233,7 @@ pub fn check_inventory(spec: &Spec, machine: &Value) -> Result<()> {
     expect("the threads", &inventory["cpu"]["threads"], spec.cpus.into());
     expect("the DIMMs' size", &sum(&inventory["memory"]["dimms"]), (u64::from(spec.memory_mib) << 20).into());
 
-    expect("whether there is a BMC", &inventory["bmc"].is_object().into(), (spec.bmc == Bmc::Ipmi).into());
+    expect("whether there is a BMC", &inventory["bmc"].is_object().into(), (spec.bmc != Bmc::Absent).into());
 
     let mut disks = named(&inventory["disks"], "serial");
     for disk in &spec.disks {

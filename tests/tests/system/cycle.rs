@@ -1,9 +1,10 @@
 //! Cycle's part: a server is provisioned, restarted and decommissioned on a real machine, and its disks are looked at
-//! from outside before and after; another one starts Cycle's image and comes back.
+//! from outside before and after; another one starts Cycle's image, is restarted by its BMC, and comes back.
 //!
 //! ```text
 //! machine ── NIC 1 ── 10.77.0.0/24 ── tap `wire`, 10.77.0.1: the controller, its DHCP and metadata, Cycle's image
-//!         └─ NIC 2 ── QEMU's own network
+//!         ├─ NIC 2 ── QEMU's own network
+//!         └─ KCS ──── a BMC, which is 10.77.0.9 on the controller's side
 //! ```
 //!
 //! Somebody else's DHCP server is on the wire until the machine is known; from then on the controller's is alone.
@@ -15,13 +16,16 @@ use muster_protocol::VlanTag;
 use muster_tests::cycle::{self, Cycle};
 use muster_tests::image::Image;
 use muster_tests::lab::{self, BOOT, Lab, SOON, WIPE, text};
-use muster_tests::qemu::{Boot, Firmware, Machine};
+use muster_tests::qemu::{Bmc, Boot, Firmware, Machine};
 use muster_tests::slot::Slot;
 use muster_tests::switch::{Port, Switch, Tap};
-use muster_tests::{disks, eventually, namespace, scratch, site};
+use muster_tests::{bmc, disks, eventually, namespace, scratch, site};
 use serde_json::json;
 
 const WIRE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+const BMC: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
+const BMC_MAC: &str = "02:00:5e:00:77:09";
 
 const METADATA: &str = "10.77.0.1:8091";
 
@@ -43,11 +47,15 @@ fn nothing_is_left_of_a_server_of_cycles_on_its_machine_and_the_next_one_starts_
     let elsewhere = site::serve_dhcp(elsewhere, &folder)?;
     let more = format!("[dhcp]\ninterfaces = \"wire\"\n[listen]\nmetadata = {METADATA:?}\n");
     let lab = Lab::configured(&folder, &more, slot)?;
+    let _bmc = bmc::start(&folder.join("bmc"), BMC, BMC_MAC)?;
     let mut spec = lab::machine(Firmware::Bios, Boot::Cd(lab.iso_for(&WIRE.to_string())?))?;
-    spec.nics[0].net = switch.net(0);
+    (spec.nics[0].net, spec.bmc) = (switch.net(0), Bmc::OnLan);
     let folder = lab.folder.join("machine");
     let machine = Machine::start(&spec, &folder)?;
     let approved = lab.admit()?;
+    lab.until(SOON, "the agent has asked the BMC where it is", |m| {
+        m["inventory"]["bmc"] == json!({ "address": BMC.to_string(), "mac": BMC_MAC })
+    })?;
     // Its addresses are the controller's to tell from now on.
     drop(elsewhere);
     lab.controller.muster(&[
@@ -197,9 +205,34 @@ fn nothing_is_left_of_a_server_of_cycles_on_its_machine_and_the_next_one_starts_
     ensure!(stranger.status == 404, "{}", stranger.text());
     ensure!(lab.machine()?["presence"]["state"] == "offline", "no agent is there");
 
-    // The lease ends; a reset, as a BMC would do it, and the agent is back to wipe what was left.
+    // Nobody can restart it, and Cycle hears that; once its BMC is named, the controller can.
+    let name = text(&approved, "/name")?;
+    let refused = cycle.restart(&next).err().context("nothing is there that could restart it")?;
+    ensure!(format!("{refused:#}").contains("BMC"), "{refused:#}");
+    let password = lab.folder.join("bmc-password");
+    std::fs::write(&password, format!("{}\n", bmc::PASSWORD))?;
+    let password = password.to_str().context("the path is UTF-8")?;
+    let address = BMC.to_string();
+    lab.controller.muster(&[
+        "machine",
+        "bmc",
+        "set",
+        name,
+        "--ipmi",
+        &address,
+        "--user",
+        bmc::USER,
+        "--password-file",
+        password,
+    ])?;
+    cycle.restart(&next)?;
+    eventually(BOOT, "Cycle's image calls home from another boot", || {
+        ensure!(image.heard().calls.len() > 1, "it has not called again");
+        Ok(())
+    })?;
+
+    // The lease ends, its BMC restarts the machine, and the agent is back to wipe what was left.
     cycle.decommission(&next)?;
-    machine.reset()?;
     lab.until(BOOT, "the agent is back", |m| m["lifecycle"] != "leased" && m["presence"]["state"] == "online")?;
     Ok(())
 }
