@@ -15,6 +15,7 @@ use muster_protocol::drift::OnDrift;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::ial::Envelope;
 use crate::pki::PublicFiles;
 
 /// Where the configuration is looked for when no file is named.
@@ -42,6 +43,8 @@ pub struct Config {
     pub audit: Audit,
     /// DHCP.
     pub dhcp: Dhcp,
+    /// Cycle.
+    pub ial: Ial,
 }
 
 /// `[listen]`: one address or a list of them, each with its port; an empty list switches that listener off.
@@ -110,6 +113,13 @@ pub struct Dhcp {
     pub lease_time: Duration,
 }
 
+/// `[ial]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ial {
+    /// How answers are wrapped.
+    pub envelope: Envelope,
+}
+
 /// How long something is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -139,6 +149,7 @@ impl Config {
             https: Https { names: Vec::new(), files: None },
             audit: Audit { keep: Keep::All },
             dhcp: Dhcp { interfaces: Vec::new(), port: 67, client_port: 68, lease_time: Duration::from_secs(10 * 60) },
+            ial: Ial { envelope: Envelope::default() },
             data,
             overridden: None,
         }
@@ -222,6 +233,10 @@ impl Config {
             dhcp.set("client_port", &mut config.dhcp.client_port, port)?;
             dhcp.set("lease_time", &mut config.dhcp.lease_time, |v| duration(v, 120, 24 * 3600))?;
             dhcp.finish()?;
+        }
+        if let Some(mut ial) = top.section("ial")? {
+            ial.set("envelope", &mut config.ial.envelope, envelope)?;
+            ial.finish()?;
         }
         top.finish()?;
         Ok(config)
@@ -431,6 +446,14 @@ fn on_drift(value: &Value<'_>) -> Result<OnDrift, String> {
     }
 }
 
+fn envelope(value: &Value<'_>) -> Result<Envelope, String> {
+    match text(value)? {
+        "plain" => Ok(Envelope::Plain),
+        "superset" => Ok(Envelope::Superset),
+        other => Err(format!("{other:?} is neither \"plain\" nor \"superset\"")),
+    }
+}
+
 fn controllers(value: &Value<'_>) -> Result<Vec<Endpoint>, String> {
     let one = |text: &String| {
         Endpoint::parse("controllers", text, AGENTS_PORT).map_err(|_| {
@@ -505,6 +528,7 @@ mod tests {
                 && text.contains("\nport = ")
                 && text.contains("\nclient_port = ")
                 && text.contains("\nlease_time = ")
+                && text.contains("\nenvelope = ")
                 && text.contains("\n# certificate = ")
                 && text.contains("\n# key = ")
         );
@@ -538,6 +562,8 @@ mod tests {
             port = 6767
             client_port = 6868
             lease_time = "5m"
+            [ial]
+            envelope = "superset"
         "#;
         let config = Config::parse(text, None).expect("all keys are known");
         assert_eq!(config.data, Path::new("/srv/muster"));
@@ -558,6 +584,7 @@ mod tests {
         let Dhcp { interfaces, port, client_port, lease_time } = config.dhcp;
         assert_eq!((interfaces.join(" ").as_str(), port, client_port), ("lan br0.42", 6767, 6868));
         assert_eq!(lease_time, Duration::from_secs(300));
+        assert_eq!(config.ial.envelope, Envelope::Superset);
     }
 
     #[test]
@@ -608,6 +635,7 @@ mod tests {
             ("dhcp.port = 65536", "from 1 to 65535"),
             ("dhcp.client_port = \"68\"", "from 1 to 65535"),
             ("dhcp.lease_time = \"1m\"", "120 to 86400"),
+            ("ial.envelope = \"none\"", "neither \"plain\" nor \"superset\""),
         ] {
             assert!(wrong(text).1.contains(part), "{text}: {}", wrong(text).1);
         }

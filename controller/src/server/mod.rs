@@ -374,7 +374,7 @@ fn operators(server: &Server, config: &Config, metrics: &Metrics, pki: Arc<Pki>,
         started_unix_ms: now_unix_ms(),
     };
     let api = Api { fleet: server.fleet.clone(), live: Arc::new(server.sessions.clone()), pki, site: Arc::new(site) };
-    let ial = ial::router(server.fleet.clone(), ial::presence(server.sessions.clone()), ial::Envelope::default());
+    let ial = ial::router(server.fleet.clone(), ial::presence(server.sessions.clone()), config.ial.envelope);
     let scrape = scrape::router(api.clone(), server.sessions.clone(), metrics.clone());
     let api = metrics.count(Door::Api, api::router(api).merge(scrape));
     page::router().merge(api).merge(metrics.count(Door::Ial, ial)).layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
