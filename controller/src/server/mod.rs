@@ -5,6 +5,7 @@
 //! On first start it makes the CA, an admin token and the database, and needs nothing else.
 
 mod first;
+mod heard;
 mod http;
 mod idle;
 mod listen;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -377,7 +379,8 @@ fn operators(server: &Server, config: &Config, metrics: &Metrics, pki: Arc<Pki>,
     let ial = ial::router(server.fleet.clone(), ial::presence(server.sessions.clone()), config.ial.envelope);
     let scrape = scrape::router(api.clone(), server.sessions.clone(), metrics.clone());
     let api = metrics.count(Door::Api, api::router(api).merge(scrape));
-    page::router().merge(api).merge(metrics.count(Door::Ial, ial)).layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
+    let all = page::router().merge(api).merge(metrics.count(Door::Ial, ial)).layer(from_fn(heard::hear));
+    all.layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
 }
 
 /// Why the database of this data directory cannot be used: where it failed, it is damaged or the disk is.
