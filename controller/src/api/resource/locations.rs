@@ -32,8 +32,31 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 struct LocationView {
     /// Short and stable: `ber1`.
     code: String,
-    #[serde(flatten)]
-    about: LocationBody,
+    /// For people.
+    name: String,
+    /// For maps, such as `BER`.
+    abbreviation: String,
+    /// Availability zones.
+    zones: Vec<String>,
+    /// City.
+    city: String,
+    /// State or province.
+    state: String,
+    /// Country.
+    country: String,
+    /// Region, such as `europe`.
+    region: String,
+    /// How thoroughly disks of machines here are wiped when a lease ends; `full` where nothing else is said.
+    wipe: WipeLevel,
+    /// What machines here start while they are leased, in the agent's place: an `http` or `https` URL of a boot script or
+    /// program for iPXE, such as Cycle's. Empty where they go on with the agent.
+    boot_target: String,
+    /// Degrees, north is positive.
+    latitude: f64,
+    /// Degrees, east is positive.
+    longitude: f64,
+    /// Operators' own words.
+    annotations: BTreeMap<String, String>,
     /// Machines that stand there, retired ones left out.
     machines: usize,
     /// Those of them whose boot media cannot hand them over to the boot target: they are not leased while there is one.
@@ -41,7 +64,7 @@ struct LocationView {
 }
 
 /// What is said of a location. What is left out is empty.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 struct LocationBody {
     /// For people.
@@ -120,20 +143,18 @@ fn view(api: &Api, record: &Location) -> LocationView {
         machines: state.machines.iter().filter(here).count(),
         held_by_media: state.machines.iter().filter(here).filter(held).count(),
         code,
-        about: LocationBody {
-            name,
-            abbreviation,
-            zones,
-            wipe: wipe.into(),
-            boot_target: boot_target.map(String::from).unwrap_or_default(),
-            city: geographic.city,
-            state: geographic.state,
-            country: geographic.country,
-            region: geographic.region,
-            latitude: f64::from(geographic.latitude_micro) / 1e6,
-            longitude: f64::from(geographic.longitude_micro) / 1e6,
-            annotations,
-        },
+        name,
+        abbreviation,
+        zones,
+        wipe: wipe.into(),
+        boot_target: boot_target.map(String::from).unwrap_or_default(),
+        city: geographic.city,
+        state: geographic.state,
+        country: geographic.country,
+        region: geographic.region,
+        latitude: f64::from(geographic.latitude_micro) / 1e6,
+        longitude: f64::from(geographic.longitude_micro) / 1e6,
+        annotations,
     }
 }
 
