@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::Ial;
 use super::answer::{Answer, Error};
-use super::call::{Call, Caller, Fields};
+use super::call::{Call, Caller};
 use super::server::{ELSEWHERE, no_such_server, of_hub};
+use super::takes;
 use crate::fleet::address::{self, Family};
 use crate::fleet::location;
 use crate::fleet::pool::{self, PoolOrder};
@@ -20,8 +21,8 @@ pub(super) async fn allocate(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let hub = call.hub(&state)?;
     let fields = call.fields();
-    check_unused(&fields)?;
-    let family = kind(&fields)?;
+    fields.check(takes::ALLOCATE)?;
+    let family = fields.family("kind")?;
     let order = PoolOrder {
         hub: hub.name.clone(),
         pool: fields.inner("cycle")?.cycle_id("pool_id")?.unwrap_or_default().to_owned(),
@@ -79,9 +80,8 @@ pub(super) async fn release(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let caller = if call.is_flat() { call.caller(&state)? } else { Caller::Hub(call.hub(&state)?) };
     let fields = call.fields();
-    check_unused(&fields)?;
-    fields.texts(&["nat_private_ip", "server_id", "location_id"])?;
-    let family = kind(&fields)?;
+    fields.check(takes::RELEASE)?;
+    let family = fields.family("kind")?;
     let ip: IpAddr = fields.text("ip_id")?.parse().map_err(|_| {
         Error::new("404.infrastructure.ips.pool", "This names no address of ours").source(fields.pointer("ip_id"))
     })?;
@@ -114,18 +114,5 @@ pub(super) async fn release(ial: &Ial, call: &Call) -> Answer {
             ial.change(&owner, call, move |draft| pool::release(draft, block, &assignment)).await?;
             Ok(json!(true))
         }
-    }
-}
-
-fn check_unused(fields: &Fields<'_>) -> Result<(), Error> {
-    fields.texts(&["zone_id"])?;
-    fields.objects(&["location_configuration", "cycle"])
-}
-
-fn kind(fields: &Fields<'_>) -> Result<Family, Error> {
-    match fields.text("kind")? {
-        "ipv4" => Ok(Family::V4),
-        "ipv6" => Ok(Family::V6),
-        _ => Err(Error::new("422.invalid-argument", "kind is ipv4 or ipv6").source(fields.pointer("kind"))),
     }
 }

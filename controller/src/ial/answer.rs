@@ -6,6 +6,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::OPENAPI;
 use crate::fleet::Refusal;
 
 /// The `data` of an answer, or why there is none.
@@ -80,7 +81,7 @@ impl Error {
 
     pub(super) fn no_such_path(path: &str) -> Self {
         let path: String = path.chars().take(120).collect();
-        Self::new("404.uri", format!("There is nothing at {path}"))
+        Self::new("404.uri", format!("There is nothing at {path}")).detail(format!("see {OPENAPI} for what there is"))
     }
 
     /// A hub asks for what another hub has.

@@ -16,20 +16,22 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 use super::answer::Error;
+use super::takes::{self, Field, Kind};
 use crate::api::http::body::{Unread, collect};
 use crate::api::http::{RequestId, caller};
+use crate::fleet::address::Family;
 use crate::fleet::credential::{self, Shown, Wrong};
 use crate::fleet::record::PlaceRule;
 use crate::fleet::{Author, State};
 
 /// The most bytes of a body. The largest real request has about one thousand.
-const BODY_LIMIT: usize = 64 * 1024;
+pub(super) const BODY_LIMIT: usize = 64 * 1024;
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// The longest text that is taken as a name of something.
-const TEXT_LIMIT: usize = 256;
+pub(super) const TEXT_LIMIT: usize = 256;
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -182,6 +184,7 @@ fn read_auth(auth: Value) -> Result<Option<Auth>, Error> {
         _ => return Err(wrong_type("/auth", "an object or null")),
     };
     let fields = Fields { map: Some(&map), at: "/auth".into() };
+    fields.check(takes::AUTH)?;
     let text = |key: &str| fields.text_or_none(key).map(|text| text.unwrap_or_default().to_owned());
     let hub_id = fields.inner("cycle")?.text_or_none("hub_id")?.unwrap_or_default().to_owned();
     let auth = Auth { key: text("api_key")?, secret: text("secret")?, hub_id };
@@ -264,13 +267,23 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Checks what is not used here: these are objects, or absent.
-    pub(super) fn objects(&self, keys: &[&str]) -> Result<(), Error> {
-        keys.iter().try_for_each(|key| self.inner(key).map(drop))
+    /// Whether they are what a call takes; those that are not used here too.
+    pub(super) fn check(&self, takes: &[Field]) -> Result<(), Error> {
+        takes.iter().try_for_each(|field| match field.kind {
+            Kind::Needed => self.text(field.name).map(drop),
+            Kind::Family => self.family(field.name).map(drop),
+            Kind::Text => self.text_or_none(field.name).map(drop),
+            Kind::Any => self.inner(field.name).map(drop),
+            Kind::Inner(takes) => self.inner(field.name)?.check(takes),
+        })
     }
 
-    /// Checks what is not used here: these are texts, or absent.
-    pub(super) fn texts(&self, keys: &[&str]) -> Result<(), Error> {
-        keys.iter().try_for_each(|key| self.text_or_none(key).map(drop))
+    /// A family of addresses.
+    pub(super) fn family(&self, key: &str) -> Result<Family, Error> {
+        match self.text(key)? {
+            "ipv4" => Ok(Family::V4),
+            "ipv6" => Ok(Family::V6),
+            _ => Err(Error::new("422.invalid-argument", format!("{key} is ipv4 or ipv6")).source(self.pointer(key))),
+        }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Ial;
 use super::answer::{Answer, Error};
 use super::call::{Call, Caller};
+use super::takes;
 use crate::clock::now_unix_ms;
 use crate::fleet::model::{self, Hypervisor, Model, Place};
 use crate::fleet::record::{Geographic, Lifecycle, Location};
@@ -157,9 +158,8 @@ pub(super) fn configure(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let hub = call.hub(&state)?;
     let fields = call.fields();
+    fields.check(takes::CONFIGURE)?;
     let code = fields.text("location_id")?;
-    fields.texts(&["version"])?;
-    fields.objects(&["configuration_current", "cycle"])?;
     hub.need(code, &fields)?;
     location::need(&state, code).map_err(|refusal| Error::of(refusal, call.at()))?;
     Ok(json!({ "configured": true, "version": CONFIGURATION, "configuration_latest": {} }))

@@ -15,6 +15,8 @@
 //! | `catalog` | verify, locations, server models, configure |
 //! | `server` | provision, its status, restart, decommission |
 //! | `address` | allocate, release |
+//! | `takes` | what each call takes: the fields of its request |
+//! | `openapi` | the OpenAPI document, made of `takes` and of the paths here |
 //! | `keep` | looks after leases that wait |
 //! | `check` | the mock Cycle, which plays the platform against any IAL server |
 
@@ -24,7 +26,9 @@ mod call;
 mod catalog;
 pub mod check;
 mod keep;
+mod openapi;
 mod server;
+mod takes;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,6 +39,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use bytes::Bytes;
 use muster_protocol::MachineId;
 
 pub use answer::Envelope;
@@ -75,9 +80,12 @@ struct Ial {
     envelope: Envelope,
     refusals: Refusals,
     failures: Failures,
+    openapi: Bytes,
 }
 
 /// Everything under `/v1`. Answers other paths there with Cycle's own 404.
+///
+/// The OpenAPI document of it is there too, without credentials: it tells nothing of the fleet.
 pub fn router(fleet: Fleet, online: Presence, envelope: Envelope) -> Router {
     // Paths are matched by hand, since the matcher of axum takes slashes at their word. A base URL that ends in a slash
     // gives a path that begins with two.
@@ -86,7 +94,34 @@ pub fn router(fleet: Fleet, online: Presence, envelope: Envelope) -> Router {
         router = router.route(path, any(serve));
     }
     let refusals = Refusals::new(fleet.clone());
-    router.with_state(Ial { fleet, online, envelope, refusals, failures: Failures::default() })
+    let openapi = openapi::openapi(envelope).to_string().into();
+    router.with_state(Ial { fleet, online, envelope, refusals, failures: Failures::default(), openapi })
+}
+
+/// Where each call is: under each of the names that Cycle's documents give it.
+const PATHS: &[(&str, Endpoint)] = &[
+    ("/v1/auth/verify", Endpoint::Verify),
+    ("/v1/infrastructure/provider/locations", Endpoint::Locations),
+    ("/v1/infrastructure/provider/server-models", Endpoint::Models),
+    ("/v1/location/configure", Endpoint::Configure),
+    ("/v1/infrastructure/location/configure", Endpoint::Configure),
+    ("/v1/infrastructure/server/provision", Endpoint::Provision),
+    ("/v1/infrastructure/server/provision-status", Endpoint::ProvisionStatus),
+    ("/v1/infrastructure/server/provision-check", Endpoint::ProvisionStatus),
+    ("/v1/infrastructure/server/restart", Endpoint::Restart),
+    ("/v1/infrastructure/server/decommission", Endpoint::Decommission),
+    ("/v1/infrastructure/ip/allocate", Endpoint::Allocate),
+    ("/v1/infrastructure/ip/release", Endpoint::Release),
+];
+
+/// Where the OpenAPI document is.
+const OPENAPI: &str = "/v1/openapi.json";
+
+fn is_at(uri: &Uri, path: &str) -> bool {
+    fn parts(path: &str) -> impl Iterator<Item = &str> {
+        path.split('/').filter(|part| !part.is_empty())
+    }
+    parts(uri.path()).eq(parts(path))
 }
 
 /// The ten calls.
@@ -107,22 +142,12 @@ enum Endpoint {
 impl Endpoint {
     /// By its path, whatever slashes are too many in it.
     fn at(uri: &Uri) -> Option<Self> {
-        let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
-        match parts[..] {
-            ["v1", "auth", "verify"] => Some(Self::Verify),
-            ["v1", "location", "configure"] | ["v1", "infrastructure", "location", "configure"] => {
-                Some(Self::Configure)
-            }
-            ["v1", "infrastructure", "provider", "locations"] => Some(Self::Locations),
-            ["v1", "infrastructure", "provider", "server-models"] => Some(Self::Models),
-            ["v1", "infrastructure", "server", "provision"] => Some(Self::Provision),
-            ["v1", "infrastructure", "server", "provision-status" | "provision-check"] => Some(Self::ProvisionStatus),
-            ["v1", "infrastructure", "server", "restart"] => Some(Self::Restart),
-            ["v1", "infrastructure", "server", "decommission"] => Some(Self::Decommission),
-            ["v1", "infrastructure", "ip", "allocate"] => Some(Self::Allocate),
-            ["v1", "infrastructure", "ip", "release"] => Some(Self::Release),
-            _ => None,
-        }
+        PATHS.iter().find(|(path, _)| is_at(uri, path)).map(|(_, endpoint)| *endpoint)
+    }
+
+    /// By which it is served.
+    fn verbs(self) -> &'static [&'static str] {
+        if self.may_be_read() { &["GET", "POST"] } else { &["POST"] }
     }
 
     /// Whether it is served by GET too.
@@ -143,6 +168,11 @@ async fn serve(State(ial): State<Ial>, mut request: Request<Body>) -> Response {
     let id = RequestId::read(request.headers());
     request.extensions_mut().insert(id.clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    if method == Method::GET && is_at(request.uri(), OPENAPI) {
+        let headers =
+            [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (request::HEADER, id.header())];
+        return (headers, ial.openapi).into_response();
+    }
     let answer = ial.answer(request).await;
     match &answer {
         Ok(_) => tracing::debug!(request = %id, %method, path, "served to Cycle"),

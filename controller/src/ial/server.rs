@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Ial;
 use super::answer::{Answer, Error};
 use super::call::{Call, Fields, Hub};
+use super::takes;
 use crate::fleet::lease::{self, Order};
 use crate::fleet::machine::controls::{self, Switch};
 use crate::fleet::record::{Lease, LeaseState, OperationKind, Seat};
@@ -24,7 +25,7 @@ pub(super) const ELSEWHERE: &str =
 pub(super) async fn provision(ial: &Ial, call: &Call) -> Answer {
     let hub = call.hub(&ial.fleet.state())?;
     let fields = call.fields();
-    fields.objects(&["model_features", "provision_options", "location_configuration"])?;
+    fields.check(takes::PROVISION)?;
     let text = |key| fields.text_or_none(key).map(|text| text.unwrap_or_default().to_owned());
     let order = Order {
         hub: hub.name.clone(),
@@ -54,7 +55,8 @@ pub(super) fn provision_status(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let hub = call.hub(&state)?;
     let fields = call.fields();
-    let id = server_id(&fields)?;
+    fields.check(takes::STATUS)?;
+    let id = fields.text("server_id")?;
     let Some(lease) = of_hub(&state, &hub, id, &fields)? else { return Err(no_such_server(&fields)) };
     match &lease.state {
         LeaseState::Seeking { .. } | LeaseState::Preparing { .. } => Ok(status_view(id, None)),
@@ -88,7 +90,8 @@ pub(super) async fn restart(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let hub = call.hub(&state)?;
     let fields = call.fields();
-    let id = server_id(&fields)?.to_owned();
+    fields.check(takes::ACT)?;
+    let id = fields.text("server_id")?.to_owned();
     let Some(lease) = of_hub(&state, &hub, &id, &fields)? else { return Err(no_such_server(&fields)) };
     if let LeaseState::Ready { seat } = &lease.state
         && !(ial.online)(seat.machine)
@@ -115,19 +118,13 @@ pub(super) async fn decommission(ial: &Ial, call: &Call) -> Answer {
     let state = ial.fleet.state();
     let hub = call.hub(&state)?;
     let fields = call.fields();
-    let id = server_id(&fields)?.to_owned();
+    fields.check(takes::ACT)?;
+    let id = fields.text("server_id")?.to_owned();
     // Unknown is over and done with: an error would keep Cycle from ever forgetting the server.
     if of_hub(&state, &hub, &id, &fields)?.is_some() {
         ial.change(&hub.name, call, move |draft| lease::decommission(draft, &id)).await?;
     }
     Ok(json!(true))
-}
-
-/// What all three that name a server have in common.
-fn server_id<'a>(fields: &Fields<'a>) -> Result<&'a str, Error> {
-    fields.texts(&["hostname", "model_id", "location_id", "zone_id"])?;
-    fields.objects(&["extra", "model_features", "provision_options", "location_configuration", "cycle"])?;
-    fields.text("server_id")
 }
 
 /// The lease of this id; `None` where there is none. A lease's hub never changes, so any state tells it.

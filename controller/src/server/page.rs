@@ -19,7 +19,7 @@ const PAGE: &str = "<!doctype html>
 <p>This is a Muster controller: it turns x86 machines into managed ones without installing anything on them.</p>
 <ul>
 <li>Operators: <code>muster machine list</code>, or the API at <a href=\"/api/v1/openapi.json\">/api/v1/openapi.json</a>.</li>
-<li>Cycle: the Infrastructure Abstraction Layer is at <code>/v1/</code>.</li>
+<li>Cycle: the Infrastructure Abstraction Layer is at <code>/v1/</code>; <a href=\"/v1/openapi.json\">/v1/openapi.json</a> describes it.</li>
 <li>Machines boot from here where their ISO asks by HTTPS, and from the HTTP port, 8080 unless it was configured otherwise.</li>
 </ul>
 ";

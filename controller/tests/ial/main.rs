@@ -2,6 +2,7 @@
 
 mod bmc;
 mod check;
+mod described;
 mod golden;
 mod keep;
 mod limit;

@@ -26,6 +26,8 @@ use muster_protocol::{BootId, Mac, MachineId};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::described;
+
 pub const HUB_ID: &str = "651586fca6078e98982dbd90";
 
 /// See the module.
@@ -34,6 +36,8 @@ pub struct Site {
     pub router: Router,
     pub machines: Vec<MachineId>,
     pub auth: Value,
+    /// What the router says of itself; every answer is held against it.
+    pub openapi: Value,
     offline: Arc<Mutex<BTreeSet<MachineId>>>,
     boots: Mutex<u8>,
 }
@@ -71,14 +75,17 @@ impl Site {
         let offline = Arc::new(Mutex::new(BTreeSet::new()));
         let seen = Arc::clone(&offline);
         let online: ial::Presence = Arc::new(move |id| !seen.lock().expect("no panics").contains(&id));
-        Self {
+        let mut site = Self {
             router: ial::router(fleet.clone(), online, envelope),
             fleet,
+            openapi: Value::Null,
             machines,
             auth: json!({ "api_key": key, "secret": secret, "cycle": { "hub_name": "Acme", "hub_id": HUB_ID } }),
             offline,
             boots: Mutex::new(100),
-        }
+        };
+        site.openapi = site.ask("GET", "/v1/openapi.json", &[], "").await.body;
+        site
     }
 
     pub fn state(&self) -> Arc<State> {
@@ -98,6 +105,14 @@ impl Site {
 
     /// Any request.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+        let reply = self.ask(method, path, headers, body).await;
+        if reply.body != self.openapi {
+            described::hold(&self.openapi, method, path, None, &reply);
+        }
+        reply
+    }
+
+    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).expect("a verb")).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -116,7 +131,9 @@ impl Site {
     }
 
     pub async fn json(&self, method: &str, path: &str, body: &Value) -> Reply {
-        self.send(method, path, &[("content-type", "application/json")], body.to_string()).await
+        let reply = self.ask(method, path, &[("content-type", "application/json")], body.to_string()).await;
+        described::hold(&self.openapi, method, path, Some(body), &reply);
+        reply
     }
 
     /// The `data` of a call that must succeed.
