@@ -1,10 +1,13 @@
 //! The exact answers of the ten calls, in the order in which Cycle makes them.
 
 use axum::http::StatusCode;
+use muster_controller::fleet::machine;
 use muster_controller::fleet::machine::controls::{self, BmcAddress, Switch};
+use muster_controller::fleet::model::{self, CardChange};
 use muster_controller::fleet::record::{Lifecycle, OperationKind, Subnet};
 use muster_controller::fleet::{Draft, subnet};
 use muster_controller::pki::Pki;
+use muster_protocol::inventory::{Cpu, Memory};
 use serde_json::{Value, json};
 
 use crate::site::{Site, allocation, cycle};
@@ -107,6 +110,124 @@ async fn server_models_are_listed_with_the_types_that_cycle_decodes() {
     assert_eq!(data, expected);
     let empty = Site::with(0).await.data("/v1/infrastructure/provider/server-models", Value::Null).await;
     assert_eq!(empty, json!({ "models": [], "extra": { "available": {}, "available_in_zones": {} } }));
+}
+
+#[tokio::test]
+async fn a_model_is_listed_as_the_operator_describes_it_and_one_below_cycles_floor_as_not_compatible() {
+    let site = Site::with(1).await;
+    let machine = site.machines[0];
+    let mut small = site.state().inventories.get(&machine).expect("it has one").inventory.clone();
+    small.cpu = Cpu { model: String::new(), sockets: 0, cores: 0, threads: 0, flags: Vec::new() };
+    small.memory = Memory { total_bytes: 2 << 30, dimms: Vec::new() };
+    small.disks.clear();
+    small.nics.truncate(1);
+    site.change(move |draft| machine::inventory(draft, machine, small)).await;
+    let id = site.model().await;
+    let card = CardChange {
+        name: Some("m1.small".into()),
+        description: Some("For trying things out".into()),
+        category: Some("bare".into()),
+        class: Some("small".into()),
+        hourly_mils: Some(450),
+        monthly_mils: Some(299_000),
+    };
+    let described = id.clone();
+    site.change(move |draft| model::describe(draft, &described, card)).await;
+    let data = site.data("/v1/infrastructure/provider/server-models", Value::Null).await;
+    let expected = json!([{
+        "name": "m1.small",
+        "drivers": [],
+        "description": "For trying things out",
+        "specs": {
+            "cpu": { "count": 1, "cores": null, "threads": null, "type": "unknown", "shared": false, "extra": {} },
+            "gpu": null,
+            "memory": { "size_gb": 2, "type": "unknown", "extra": {} },
+            "storage": [],
+            "network": [{ "scope": "public", "type": "ethernet", "throughput": "10 Gbps" }],
+            "features": { "raid": null, "hypervisor": false, "extra": {} },
+        },
+        "provider": {
+            "category": "bare", "class": "small", "model_id": id, "locations": ["ber1"],
+            "availability_zones": { "ber1": ["ber1-a"] },
+        },
+        "pricing": { "hourly": 450, "monthly": 299_000 },
+        "compatible": false,
+    }]);
+    assert_eq!(data["models"], expected);
+    // Said to be nothing, it is called by what it is again.
+    let [name, category, class] = [(); 3].map(|()| Some(String::new()));
+    let blank = CardChange { name, category, class, ..CardChange::default() };
+    site.change(move |draft| model::describe(draft, &id, blank)).await;
+    let model = &site.data("/v1/infrastructure/provider/server-models", Value::Null).await["models"][0];
+    assert_eq!([&model["provider"]["category"], &model["provider"]["class"]], ["bare-metal", "general"]);
+}
+
+#[tokio::test]
+async fn what_a_machine_and_its_network_lack_is_null() {
+    let site = Site::with(1).await;
+    let machine = site.machines[0];
+    let mut nameless = site.state().inventories.get(&machine).expect("it has one").inventory.clone();
+    nameless.system.uuid = None;
+    let lack = move |draft: &mut Draft| {
+        machine::inventory(draft, machine, nameless)?;
+        for net in ["203.0.113.0/28", "2001:db8:1::/64"] {
+            subnet::remove(draft, net.parse().expect("a prefix"))?;
+        }
+        subnet::add(draft, Subnet::new("203.0.113.0/28".parse().expect("a prefix"), "ber1"))
+    };
+    site.change(lack).await;
+    let id = site.server(SERVER).await;
+    let status = site.data("/v1/infrastructure/server/provision-status", json!({ "server_id": id })).await;
+    let auth = json!({ "uuid": null, "initial_ips": ["203.0.113.1"], "mac_addr": "3c:ec:ef:12:34:01" });
+    assert_eq!(status, json!({ "server_id": id, "provisioned": true, "auth": auth, "extra": null }));
+    let pool = site.data("/v1/infrastructure/ip/allocate", allocation(&id, "ipv4", json!(POOL))).await;
+    let expected = json!({
+        "ip_id": "203.0.113.2", "ip_assignment_id": pool["ip_assignment_id"], "cidr": "203.0.113.2/32",
+        "gateway": null, "netmask": "255.255.255.240", "network": "203.0.113.0/28", "nat_private_ip": null,
+    });
+    assert_eq!(pool, expected);
+}
+
+#[tokio::test]
+async fn errors_are_said_as_cycles_own_api_says_them() {
+    let site = Site::with(1).await;
+    let order = site.order(SERVER).await;
+    site.provision("6516a1f2a6078e98982dbd99").await;
+    let full = site.post("/v1/infrastructure/server/provision", order).await;
+    let title = full.body["error"]["title"].as_str().expect("a text").to_owned();
+    assert!(title.contains("1 leased"), "{title}");
+    let expected = json!({
+        "data": null,
+        "error": { "status": 422, "code": "422.max-exceeded", "title": title, "source": "/request/model_id" },
+    });
+    assert_eq!(full.body, expected);
+    let missing = site.post("/v1/location/configure", json!({})).await;
+    let expected = json!({
+        "data": null,
+        "error": {
+            "status": 422, "code": "422.missing-argument", "title": "location_id is missing",
+            "source": "/request/location_id",
+        },
+    });
+    assert_eq!(missing.body, expected);
+    let nowhere = site.post("/v1/location/configure", json!({ "location_id": "par1" })).await;
+    let expected = json!({
+        "data": null,
+        "error": {
+            "status": 404, "code": "404.infrastructure.location", "title": "There is no such location",
+            "detail": "there is no location \"par1\"", "source": "/request/location_id",
+        },
+    });
+    assert_eq!((nowhere.status.as_u16(), nowhere.body), (404, expected));
+    let anonymous = site.json("POST", "/v1/location/configure", &json!({ "location_id": "ber1" })).await;
+    let expected = json!({
+        "data": null,
+        "error": {
+            "status": 401, "code": "401.auth-invalid", "title": "This call needs credentials",
+            "detail": "put api_key and secret into auth", "source": "/auth",
+        },
+    });
+    assert_eq!((anonymous.status.as_u16(), anonymous.body), (401, expected));
 }
 
 #[tokio::test]
@@ -215,7 +336,7 @@ async fn a_machine_that_is_off_when_its_server_is_decommissioned_is_wiped_when_i
 
 #[tokio::test]
 async fn an_order_that_failed_for_good_is_an_error_with_its_reason() {
-    use muster_controller::fleet::{lease, machine};
+    use muster_controller::fleet::lease;
     use muster_protocol::hello::Progress;
     let site = Site::with(1).await;
     let id = site.provision(SERVER).await;

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use base64::Engine;
 use muster_controller::ial::Envelope;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::site::{Site, allocation, cycle};
 
@@ -163,6 +163,88 @@ async fn the_superset_envelope_serves_those_who_read_the_bare_payload_too() {
     assert_eq!(body, json!({ "data": true, "error": null }));
     let body = site.post("/v1/infrastructure/server/decommission", Value::Null).await.body;
     assert_eq!(body["data"], Value::Null);
+}
+
+/// One request in each form that is served: wrapped and flat; with what may be null as null, and without it.
+fn forms(site: &Site, request: &Value, needed: &[&str]) -> Vec<Value> {
+    let fields = request.as_object().cloned().unwrap_or_default();
+    let keep = |key: &String| needed.contains(&key.as_str());
+    let null = |(key, value): (&String, &Value)| (key.clone(), if keep(key) { value.clone() } else { Value::Null });
+    let nulls: Map<_, _> = fields.iter().map(null).collect();
+    let least: Map<_, _> = fields.clone().into_iter().filter(|(key, _)| keep(key)).collect();
+    let mut more = fields.clone();
+    more.insert("unheard_of".into(), json!([{ "a": 2.5 }]));
+    let mut bodies = Vec::new();
+    for fields in [fields, nulls, least, more] {
+        bodies.push(json!({ "auth": site.auth, "request": fields, "unheard_of": 1 }));
+        let mut flat = Value::Object(fields);
+        flat["auth"] = site.auth.clone();
+        bodies.push(flat);
+    }
+    bodies
+}
+
+#[tokio::test]
+async fn every_call_answers_the_same_to_each_form_of_its_body_by_each_of_its_names_in_either_envelope() {
+    for envelope in [Envelope::Plain, Envelope::Superset] {
+        let site = Site::serving(1, envelope).await;
+        let order = site.order(SERVER).await;
+        let id = site.server(SERVER).await;
+        let pool = allocation(&id, "ipv4", json!("6516b3a4a6078e98982dbd94"));
+        let taken = site.data("/v1/infrastructure/ip/allocate", pool.clone()).await;
+        let mut release = pool.clone();
+        for key in ["ip_id", "ip_assignment_id", "cidr", "nat_private_ip"] {
+            release[key] = taken[key].clone();
+        }
+        let status = json!({
+            "server_id": id, "location_id": "ber1", "zone_id": "ber1-a", "model_features": { "raid": null },
+            "provision_options": { "storage_size": 60 }, "location_configuration": {}, "extra": {},
+            "cycle": cycle(SERVER),
+        });
+        let act = json!({
+            "server_id": id, "hostname": "h", "model_id": "m", "location_id": "ber1", "zone_id": "ber1-a",
+            "extra": {}, "cycle": cycle(SERVER),
+        });
+        let configure = json!({
+            "location_id": "ber1", "version": "1", "configuration_current": {},
+            "cycle": { "location_id": "6516a0d1a6078e98982dbd91" },
+        });
+        let calls: [(&[&str], Value, &[&str]); 10] = [
+            (&["auth/verify"], Value::Null, &[]),
+            (&["infrastructure/provider/locations"], Value::Null, &[]),
+            (&["infrastructure/provider/server-models"], Value::Null, &[]),
+            (&["location/configure", "infrastructure/location/configure"], configure, &["location_id"]),
+            (&["infrastructure/server/provision"], order, &["model_id", "location_id", "cycle"]),
+            (
+                &["infrastructure/server/provision-status", "infrastructure/server/provision-check"],
+                status,
+                &["server_id"],
+            ),
+            (&["infrastructure/server/restart"], act.clone(), &["server_id"]),
+            (&["infrastructure/ip/allocate"], pool, &["kind", "server_id", "location_id", "cycle"]),
+            (&["infrastructure/ip/release"], release, &["kind", "ip_id", "ip_assignment_id"]),
+            (&["infrastructure/server/decommission"], act, &["server_id"]),
+        ];
+        for (names, request, needed) in calls {
+            let expected = site.post(&format!("/v1/{}", names[0]), request.clone()).await;
+            assert_eq!(expected.status, StatusCode::OK, "{names:?}: {}", expected.body);
+            let mut wrapped = match (&expected.body["data"], envelope) {
+                (Value::Object(fields), Envelope::Superset) => fields.clone(),
+                _ => Map::new(),
+            };
+            wrapped.extend([("data".into(), expected.body["data"].clone()), ("error".into(), Value::Null)]);
+            assert_eq!(expected.body, Value::Object(wrapped), "{names:?}");
+            for name in names {
+                let path = format!("/v1/{name}");
+                let verbs = site.openapi["paths"][&path].as_object().expect("described").keys();
+                for verb in verbs.map(|verb| verb.to_uppercase()) {
+                    for body in forms(&site, &request, needed) {
+                        assert_eq!(site.json(&verb, &path, &body).await, expected, "{verb} {path} {body}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]
