@@ -54,11 +54,11 @@ test: test-programs test-systems
 
 # Every test program but one; `[!s]*` and its like say so to cargo, which can only choose. By `make -j2` they run beside
 # the machines: many of them wait more than they work.
-test-programs: lint fuzz-briefly image build/bmc/venv/installed
+test-programs: lint fuzz-briefly image build/python/venv/installed
 	@$(AS_ROOT) $(CARGO) test $(TESTS) --lib --bins --test '[!s]*' --test 's[!y]*'
 
 # The one that boots machines.
-test-systems: lint fuzz-briefly image build/bmc/venv/installed
+test-systems: lint fuzz-briefly image build/python/venv/installed
 	@$(AS_ROOT) $(CARGO) test $(TESTS) --test system || \
 		{ echo 'consoles, logs and disks of every machine that was booted: build/tests/*/'; exit 1; }
 
@@ -104,9 +104,9 @@ build/packages: | debug
 	@$(BUILD)/debug/muster iso build --location lab1 --controller 10.0.2.2 --without-credential --output build/lab.iso
 	@touch $@
 
-# BMCs that tests talk to.
-build/bmc/venv/installed: scripts/bmc-requirements.txt scripts/setup | setup
-	@scripts/setup bmc
+# Programs of others that tests are held against: BMCs, and schemathesis.
+build/python/venv/installed: scripts/python-requirements.txt scripts/setup | setup
+	@scripts/setup python
 
 # netplan's own examples, which documents are tested with.
 build/netplan: | debug

@@ -1,5 +1,5 @@
 //! BMCs of others' making: sushy-tools for Redfish and virtualbmc for IPMI, in front of a QEMU machine of libvirt's, switched
-//! as a machine is that has no agent. `scripts/setup bmc` installs them, `scripts/bmc-lab` runs them.
+//! as a machine is that has no agent. `scripts/setup python` installs them, `scripts/bmc-lab` runs them.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -35,8 +35,8 @@ struct Lab {
 impl Lab {
     fn start() -> Self {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-        let venv = top.join("build/bmc/venv");
-        assert!(venv.join("installed").exists(), "run scripts/setup bmc first");
+        let venv = top.join("build/python/venv");
+        assert!(venv.join("installed").exists(), "run scripts/setup python first");
         let work = tempfile::tempdir().expect("a temporary folder");
         let tcp = || TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port").port();
         let ipmi = UdpSocket::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port").port();

@@ -8,5 +8,10 @@ mod keep;
 mod limit;
 mod readings;
 mod refused;
+mod schemathesis;
 mod site;
 mod wrong;
+
+#[path = "../kill/stand.rs"]
+#[allow(dead_code)]
+mod stand;

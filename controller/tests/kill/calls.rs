@@ -14,7 +14,7 @@ use muster_controller::fleet::record::{AddressHolder, LeaseState, Lifecycle};
 use muster_controller::fleet::{Fleet, State};
 use muster_controller::ial::check::caller::post;
 use muster_controller::ial::check::calls::{
-    ALLOCATE, DECOMMISSION, MODELS, PROVISION, Place, RELEASE, RESTART, STATUS, Server, wrapped,
+    ALLOCATE, DECOMMISSION, PROVISION, Place, RELEASE, RESTART, STATUS, Server, wrapped,
 };
 use muster_controller::ial::check::door::Door;
 use muster_controller::store::SledStore;
@@ -186,41 +186,12 @@ fn status(common: &Common, server: &Server, told: &mut Told) {
     }
 }
 
-/// A site with machines that are in, one model of them, and a hub.
-fn prepare(stand: &mut Stand) -> (Value, Place) {
-    stand.muster(&["location", "add", "ber1"]);
-    stand.muster(&[
-        "subnet",
-        "add",
-        "203.0.113.0/26",
-        "--location",
-        "ber1",
-        "--gateway",
-        "203.0.113.1",
-        "--quarantine",
-        "0s",
-    ]);
-    stand.muster(&["policy", "create", "all", "--machines", "100", "--until", "1d", "--output", "json"]);
-    let credential = stand.muster(&["ial", "credential", "create", "acme", "--output", "json"]);
-    let auth = json!({ "api_key": credential["key"], "secret": credential["secret"] });
-    stand.plug_in(MACHINES);
-    let door = stand.door().expect("it serves");
-    let model = until("every machine is in", || {
-        let reply = door.ask(&post(MODELS, &wrapped(&auth, &Value::Null))).ok()?;
-        let answer: Value = serde_json::from_slice(&reply.body).ok()?;
-        let model = answer["data"]["models"][0].clone();
-        let id = model["provider"]["model_id"].as_str()?;
-        (answer["data"]["extra"]["available"][id]["ber1"] == MACHINES).then_some(model)
-    });
-    (auth, Place { location: "ber1".into(), zone: Value::Null, model, configuration: json!({}) })
-}
-
 #[test]
 fn no_address_and_no_machine_is_lost_or_had_twice_and_nothing_is_stuck_when_the_controller_is_killed() {
     let seed = std::env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_123);
     println!("{SEED}={seed}");
     let mut stand = Stand::start();
-    let (auth, place) = prepare(&mut stand);
+    let (auth, place) = stand.prepare(MACHINES);
     let common = Common {
         door: stand.door().expect("it serves"),
         auth,

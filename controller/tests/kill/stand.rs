@@ -11,6 +11,8 @@ use muster_agent::dial::Ended;
 use muster_agent::keep::Keep;
 use muster_agent::options::{self, Options, Pace, WhenRefused};
 use muster_agent::sim::SimMachine;
+use muster_controller::ial::check::caller::post;
+use muster_controller::ial::check::calls::{MODELS, Place, wrapped};
 use muster_controller::ial::check::door::{Ask, Door};
 use muster_protocol::BootId;
 use rustls::pki_types::CertificateDer;
@@ -77,8 +79,25 @@ impl Stand {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("looked at"));
             assert!(ended.is_none(), "it ended: {}", self.log());
             let door = self.door()?;
+            // The last thing that a first start writes.
+            std::fs::metadata(self.data().join("endpoint")).ok()?;
             door.ask(&Ask { method: "GET", path: "/v1".into(), ..Ask::default() }).ok()
         });
+    }
+
+    /// Starts it anew with this in its configuration, beside what is there.
+    #[allow(dead_code, reason = "not every program of tests that starts one does")]
+    pub fn configure(&mut self, more: &str) {
+        let file = self.folder.path().join("muster.toml");
+        let text = std::fs::read_to_string(&file).expect("written before");
+        std::fs::write(file, text + more).expect("written");
+        self.kill();
+        self.start_again();
+    }
+
+    /// Where its HTTPS is.
+    pub fn url(&self) -> String {
+        format!("https://{}:{PORT}", self.address)
     }
 
     /// What it has said.
@@ -89,7 +108,7 @@ impl Stand {
     /// Its HTTPS; `None` before it has made its CA.
     pub fn door(&self) -> Option<Door> {
         let ca = CertificateDer::from_pem_file(self.data().join("ca.crt")).ok()?;
-        Door::new(&format!("https://{}:{PORT}", self.address), vec![ca]).ok()
+        Door::new(&self.url(), vec![ca]).ok()
     }
 
     /// Runs `muster` as the operator on its host, and reads what it says in JSON.
@@ -104,6 +123,26 @@ impl Stand {
     /// Asks its operator API; `None` where nobody answers.
     pub fn api(&self, method: &'static str, path: &str, body: &Value) -> Option<Value> {
         api(&self.door()?, &self.data(), method, path, body)
+    }
+
+    /// Makes a site of it, with machines that are in, all of one model, and a hub.
+    pub fn prepare(&mut self, machines: u16) -> (Value, Place) {
+        self.muster(&["location", "add", "ber1"]);
+        let gateway = ["--gateway", "203.0.113.1", "--quarantine", "0s"];
+        self.muster(&[&["subnet", "add", "203.0.113.0/26", "--location", "ber1"], &gateway[..]].concat());
+        self.muster(&["policy", "create", "all", "--machines", "100", "--until", "1d", "--output", "json"]);
+        let credential = self.muster(&["ial", "credential", "create", "acme", "--output", "json"]);
+        let auth = json!({ "api_key": credential["key"], "secret": credential["secret"] });
+        self.plug_in(machines);
+        let door = self.door().expect("it serves");
+        let model = until("every machine is in", || {
+            let reply = door.ask(&post(MODELS, &wrapped(&auth, &Value::Null))).ok()?;
+            let answer: Value = serde_json::from_slice(&reply.body).ok()?;
+            let model = answer["data"]["models"][0].clone();
+            let id = model["provider"]["model_id"].as_str()?;
+            (answer["data"]["extra"]["available"][id]["ber1"] == machines).then_some(model)
+        });
+        (auth, Place { location: "ber1".into(), zone: Value::Null, model, configuration: json!({}) })
     }
 
     /// Plugs machines in, which boot whenever they are told to.
