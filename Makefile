@@ -23,7 +23,7 @@ TESTS := --workspace --locked --offline --no-fail-fast
 # Tests enter network namespaces: root may, and so may anyone in a user namespace of his own.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 
-.PHONY: help run test test-programs test-systems install-test lint bench fuzz fuzz-briefly build image agent debug setup
+.PHONY: help run test test-programs test-systems install-test lint bench release fuzz fuzz-briefly build image agent debug setup
 
 # What strangers, hardware, disks, publishers of images, and servers on a machine's network say is read by these; see
 # fuzz/fuzz_targets.
@@ -41,7 +41,7 @@ help:
 	@echo 'make install-test installs a Debian on a virtual machine and starts it from its disk by either firmware; minutes'
 	@echo 'make lint         format and lints alone'
 	@echo 'make fuzz         arbitrary bytes for every decoder, 10 minutes each; SECONDS=60 is another time'
-	@echo 'make bench        sizes, memory and times, each beside its floor'
+	@echo 'make bench        sizes, memory and times, each beside its floor; PARTS=ial measures that part alone'
 	@echo 'make build        $(BUILD)/release/muster and the agent'
 	@echo 'make image        build/image: kernel and initramfs'
 
@@ -78,8 +78,12 @@ fuzz fuzz-briefly: setup
 			-rss_limit_mb=512 -timeout=10 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
 
-bench: image
+# Calls of Cycle's are timed in the controller as it is released, with clients and bare servers that are as fast.
+bench: image $(if $(filter ial,$(or $(PARTS),ial)),release)
 	@$(BUILD)/debug/muster-bench $(PARTS)
+
+release: setup
+	@$(CARGO) build --release --locked -p muster-controller -p muster-load
 
 build: agent
 	$(CARGO) build --release --locked -p muster-controller

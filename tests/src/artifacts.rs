@@ -22,6 +22,16 @@ pub fn muster() -> Result<PathBuf> {
     bail!("there is no muster program in {}; run `make build` first", folder.display())
 }
 
+/// A program as it is released: what is slow in one for tests says nothing.
+pub fn released(name: &str) -> Result<PathBuf> {
+    let target = muster()?.ancestors().nth(2).map(PathBuf::from).context("a program lies in target/PROFILE")?;
+    let program = target.join("release").join(name);
+    if !program.is_file() {
+        bail!("there is no {}; run `make bench PARTS=ial`, which builds it", program.display());
+    }
+    Ok(program)
+}
+
 /// The folder with `kernel` and `initramfs`.
 pub fn image() -> Result<PathBuf> {
     let folder = scratch::build().join("image");

@@ -6,7 +6,7 @@
 
 mod first;
 mod heard;
-mod http;
+pub mod http;
 mod idle;
 mod listen;
 mod page;

@@ -41,10 +41,16 @@ impl Machines {
 
     /// The same, with numbers that begin with `first`.
     pub fn plug_from(first: u16, count: u16, location: &str) -> Result<Self> {
+        Self::plug_built(first, count, location, |_, _| ())
+    }
+
+    /// The same, each built as `build` says before it starts, by its number.
+    pub fn plug_built(first: u16, count: u16, location: &str, build: impl Fn(u16, &SimMachine)) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let mut machines = Self { runtime, all: Vec::new() };
         for number in first..first + count {
             let machine = Arc::new(SimMachine::new(number));
+            build(number, &machine);
             let task = machines.start(&machine, location);
             machines.all.push(Simulated { machine, task });
         }

@@ -26,6 +26,7 @@ const START: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub struct Controller {
+    program: PathBuf,
     folder: PathBuf,
     process: Option<Process>,
 }
@@ -33,9 +34,14 @@ pub struct Controller {
 impl Controller {
     /// Starts one with its data and log in `folder`, and with `config` as its configuration file.
     pub fn start(folder: &Path, config: &str) -> Result<Self> {
+        Self::start_program(artifacts::muster()?, folder, config)
+    }
+
+    /// The same with another build of `muster`. Its operator has the one of the tests.
+    pub fn start_program(program: PathBuf, folder: &Path, config: &str) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         std::fs::write(folder.join("muster.toml"), config)?;
-        let mut controller = Self { folder: folder.to_owned(), process: None };
+        let mut controller = Self { program, folder: folder.to_owned(), process: None };
         controller.start_again()?;
         Ok(controller)
     }
@@ -47,7 +53,7 @@ impl Controller {
 
     /// Starts it on what the last one left, and waits until it answers.
     pub fn start_again(&mut self) -> Result<()> {
-        let mut command = Command::new(artifacts::muster()?);
+        let mut command = Command::new(&self.program);
         command.arg("serve").arg("--config").arg(self.folder.join("muster.toml")).arg("--data").arg(self.data());
         let log = self.folder.join("controller.log");
         let mut process = Process::start("muster serve", &mut command, &log)?;
@@ -163,7 +169,8 @@ impl Controller {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
-    fn pid(&self) -> Result<u32> {
+    /// The number of its process.
+    pub fn pid(&self) -> Result<u32> {
         Ok(self.process.as_ref().context("it runs")?.id())
     }
 

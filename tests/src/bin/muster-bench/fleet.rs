@@ -6,6 +6,7 @@
 //! loopback: such a way is proven afterwards and never beside the present one.
 //! The floor is the same road without a change: every machine is asked for the plan of the same document.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +15,7 @@ use muster_tests::controller::Controller;
 use muster_tests::http::Http;
 use muster_tests::lab::{CONFIRM_WITHIN, LOCATION, text};
 use muster_tests::simulated::Machines;
-use muster_tests::{eventually, namespace, scratch};
+use muster_tests::{artifacts, eventually, namespace, scratch};
 use serde_json::{Value, json};
 
 use super::row;
@@ -37,7 +38,8 @@ const GATEWAY: &str = "10.77.0.1";
 
 /// Starts them, and pushes to all.
 pub fn measure() -> Result<()> {
-    let controller = start()?;
+    let controller = start("bench-fleet", artifacts::muster()?)?;
+    controller.muster(&["location", "add", LOCATION, "--name", "The bench"])?;
     let began = Instant::now();
     let api = controller.api()?;
     let (mut machines, mut all) = (Vec::new(), Vec::new());
@@ -72,9 +74,10 @@ fn document(n: usize, first: usize, gateway: &str) -> String {
     )
 }
 
-fn start() -> Result<Controller> {
+/// This build of the controller, in a network and a folder of its own, with simulated machines in mind.
+pub fn start(folder: &str, program: PathBuf) -> Result<Controller> {
     namespace::enter()?;
-    let folder = scratch::scratch("bench-fleet")?;
+    let folder = scratch::scratch(folder)?;
     // Boot scripts are given only where there is an image; simulated machines load nothing.
     let images = folder.join("images");
     std::fs::create_dir_all(&images)?;
@@ -83,13 +86,11 @@ fn start() -> Result<Controller> {
     }
     let confirm = CONFIRM_WITHIN.as_secs();
     let config = format!("[boot]\nimages = {images:?}\n[agents]\nconfirm_within = \"{confirm}s\"\n");
-    let controller = Controller::start(&folder, &config)?;
-    controller.muster(&["location", "add", LOCATION, "--name", "The bench"])?;
-    Ok(controller)
+    Controller::start_program(program, &folder, &config)
 }
 
 /// The ids of all machines, once so many are in: whoever is there is approved.
-fn let_in(api: &Http, count: usize) -> Result<Vec<String>> {
+pub fn let_in(api: &Http, count: usize) -> Result<Vec<String>> {
     eventually(ALL_IN, "all are available and online", || {
         let list = api.get("/api/v1/machines?limit=1000")?;
         let machines: Vec<&Value> = list["items"].as_array().into_iter().flatten().collect();

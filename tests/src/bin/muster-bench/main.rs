@@ -1,10 +1,11 @@
 //! `make bench`: sizes, memory and times, each beside its floor or its budget, measured in this run.
 //!
 //! It asserts nothing about them: under emulation and beside other work, times say something only beside each other.
-//! `muster-bench pushes` measures that part alone; there are `boots`, `pushes` and `fleet`.
+//! `muster-bench pushes` measures that part alone; there are `boots`, `pushes`, `fleet` and `ial`.
 
 mod fleet;
 mod floor;
+mod ial;
 mod pushes;
 mod took;
 
@@ -38,7 +39,8 @@ const RESIDENT: &str = "the agent takes ";
 type Part = fn() -> Result<()>;
 
 /// Each has a thread of its own, since each moves into a network namespace.
-const PARTS: [(&str, Part); 3] = [("boots", boots), ("pushes", pushes::measure), ("fleet", fleet::measure)];
+const PARTS: [(&str, Part); 4] =
+    [("boots", boots), ("pushes", pushes::measure), ("fleet", fleet::measure), ("ial", ial::measure)];
 
 fn main() -> Result<()> {
     let asked: Vec<String> = std::env::args().skip(1).collect();
