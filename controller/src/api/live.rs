@@ -63,6 +63,9 @@ pub trait Live: Send + Sync + 'static {
     /// Whether the machine is there; never waits.
     fn presence(&self, machine: MachineId) -> Presence;
 
+    /// Counts comings and goings: while it stays the same, nobody came and nobody went.
+    fn moves(&self) -> u64;
+
     /// Whether the machine lives; never waits, so that it may be asked inside a change of the fleet.
     fn alive(&self, machine: MachineId) -> Alive;
 

@@ -12,14 +12,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::enrollment::marks::{self, Marks};
+use super::location::address::Family;
 use super::machine::controls::Controls;
 use super::machine::keys::{KeyOf, VolumeKey};
-
 use super::operation::confirmed::Confirmed;
 use super::operation::proven::Proven;
 use super::record::{
-    Address, Answered, AuditHead, Credential, DesiredState, DriveKey, DriveRecord, Event, Iso, Lease, Location,
-    Machine, MachineInventory, ModelCard, Operation, Policy, Subnet, Ticket, Token,
+    Address, AddressHolder, Answered, AuditHead, Credential, DesiredState, DriveKey, DriveRecord, Event, Iso, Lease,
+    Location, Machine, MachineInventory, ModelCard, Operation, Policy, Subnet, Ticket, Token,
 };
 use super::rollout::record::{Member, MemberKey, Rollout};
 
@@ -173,6 +173,7 @@ macro_rules! tables {
             unfinished: OrdSet<(MachineId, OperationId)>,
             ended: OrdSet<(u64, OperationId)>,
             rolling: OrdMap<MachineId, MemberKey>,
+            pools: OrdMap<Arc<str>, IpNet>,
             marks: Marks,
         }
 
@@ -196,6 +197,11 @@ macro_rules! tables {
         })*
 
         impl State {
+            /// Whether nothing was changed in any table between the one and the other; see [`Table::is_same`].
+            pub fn is_same(&self, other: &Self) -> bool {
+                true $(&& self.$field.is_same(&other.$field))*
+            }
+
             /// Reads what a store holds.
             pub(super) fn load(entries: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, LoadError> {
                 let mut state = Self::default();
@@ -243,7 +249,7 @@ tables! {
     /// What may be handed out, by prefix.
     subnets: Subnet by IpNet = |r| r.net, "subnet/", "subnet";
     /// What is handed out, by the block.
-    addresses: Address by IpNet = |r| r.block, "address/", "address";
+    addresses: Address by IpNet = |r| r.block, "address/", "address", indexed by State::index_address;
     /// What operators say of server models, by the model's id.
     models: ModelCard by String = |r| r.id.clone(), "model/", "server model";
     /// What hubs of Cycle's show, by the public part.
@@ -263,6 +269,37 @@ tables! {
 }
 
 impl State {
+    /// Nothing but what machines are counted from, by model and place. Whoever looks at it sees nothing else, and what he
+    /// found out holds for as long as [this is the same](Self::is_same).
+    pub fn machines_alone(&self) -> Self {
+        Self {
+            machines: self.machines.clone(),
+            inventories: self.inventories.clone(),
+            models: self.models.clone(),
+            locations: self.locations.clone(),
+            isos: self.isos.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing was changed that machines are told from: addresses come to them in desired states, and what happened
+    /// and who did it are no business of theirs.
+    pub fn is_same_for_machines(&self, other: &Self) -> bool {
+        let told_from = |state: &Self| Self {
+            addresses: Table::default(),
+            answered: Table::default(),
+            events: Table::default(),
+            audit_head: Table::default(),
+            ..state.clone()
+        };
+        told_from(self).is_same(&told_from(other))
+    }
+
+    /// Nothing but subnets and what is handed out of them, for the same purpose.
+    pub fn addresses_alone(&self) -> Self {
+        Self { subnets: self.subnets.clone(), addresses: self.addresses.clone(), ..Self::default() }
+    }
+
     /// The sequence number that the next event gets; 1 for the first.
     pub fn next_event(&self) -> u64 {
         self.events.last_key().map_or(1, |last| last + 1)
@@ -295,6 +332,11 @@ impl State {
         self.rolling.get(&machine).copied()
     }
 
+    /// What a hub has under its own name of a pool; unnamed pools are found by nothing.
+    pub fn pool(&self, hub: &str, pool: &str, family: Family) -> Option<&Address> {
+        self.addresses.get(self.pools.get(&pool_name(hub, pool, family))?)
+    }
+
     /// What machines are found by.
     pub fn marks(&self) -> &Marks {
         &self.marks
@@ -311,6 +353,18 @@ impl State {
             (false, false) => drop(self.unfinished.remove(&unfinished)),
             (true, true) => drop(self.ended.insert((ended, operation.id))),
             (true, false) => drop(self.ended.remove(&(ended, operation.id))),
+        }
+    }
+
+    fn index_address(&mut self, address: &Address, is_there: bool) {
+        let AddressHolder::Pool { hub, pool, .. } = &address.holder else { return };
+        if pool.is_empty() {
+            return;
+        }
+        let named = pool_name(hub, pool, Family::of(address.block.addr()));
+        match is_there {
+            true => drop(self.pools.insert(named, address.block)),
+            false => drop(self.pools.remove(&named)),
         }
     }
 
@@ -352,6 +406,11 @@ impl State {
             None => Err(LoadError::Value { kind: R::KIND, key: String::from_utf8_lossy(key).into_owned() }),
         }
     }
+}
+
+/// A hub's own name for a pool, in one text: hubs' names have no line breaks.
+fn pool_name(hub: &str, pool: &str, family: Family) -> Arc<str> {
+    format!("{hub}\n{family}\n{pool}").into()
 }
 
 /// Why a store's contents cannot be used.
@@ -400,6 +459,10 @@ pub(super) fn stored_value<R: Serialize>(record: &R) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::draft::tests::draft;
+    use crate::fleet::enrollment::tests::enrolled;
+    use crate::fleet::{Draft, Facts, machine};
+    use muster_protocol::enroll::Identity;
 
     #[test]
     fn what_was_touched_between_two_versions_is_what_is_new_other_or_gone() {
@@ -414,6 +477,53 @@ mod tests {
         later.0.remove(&9);
         assert_eq!(later.touched_since(&earlier).collect::<Vec<_>>(), [&7, &9, &5_000]);
         assert_eq!(later.touched_since(&later).count(), 0);
+    }
+
+    #[test]
+    fn machines_are_told_again_for_what_concerns_them_and_not_for_addresses_or_news() {
+        let mut draft = draft();
+        let id = enrolled(&mut draft, Identity::default());
+        let before = draft.state().clone();
+        draft.event("bench.passed", id, "somebody passed by");
+        draft.audit("bench.passed", id, Facts::none(), Facts::none());
+        let holder = AddressHolder::Machine { machine: id, lease: "l1".into() };
+        let block = "203.0.113.5/32".parse().expect("a block");
+        draft.put(Address { block, subnet: block, holder, since_unix_ms: 0 });
+        assert!(!draft.state().is_same(&before) && draft.state().is_same_for_machines(&before));
+        machine::approve(&mut draft, id).expect("approved");
+        assert!(!draft.state().is_same_for_machines(&before));
+    }
+
+    #[test]
+    fn a_pool_is_found_by_its_hubs_name_for_it_until_it_is_given_back() {
+        let mut draft = draft();
+        let pool = |block: &str, hub: &str, pool: &str| {
+            let block = block.parse().expect("a block");
+            let (hub, pool, assignment) = (hub.into(), pool.into(), "a".into());
+            let holder = AddressHolder::Pool { hub, pool, lease: "l1".into(), assignment };
+            Address { block, subnet: block, holder, since_unix_ms: 0 }
+        };
+        for (block, hub, name) in [
+            ("203.0.113.5/32", "acme", "p1"),
+            ("2001:db8::5/128", "acme", "p1"),
+            ("203.0.113.6/32", "other", "p1"),
+            ("203.0.113.7/32", "acme", ""),
+        ] {
+            draft.put(pool(block, hub, name));
+        }
+        let found = |draft: &Draft, hub, name, family| {
+            draft.state().pool(hub, name, family).map(|address| address.block.to_string())
+        };
+        assert_eq!(found(&draft, "acme", "p1", Family::V4).as_deref(), Some("203.0.113.5/32"));
+        assert_eq!(found(&draft, "acme", "p1", Family::V6).as_deref(), Some("2001:db8::5/128"));
+        assert_eq!(found(&draft, "other", "p1", Family::V4).as_deref(), Some("203.0.113.6/32"));
+        assert_eq!(found(&draft, "acme", "", Family::V4), None, "what has no name is found by none");
+        let given_back =
+            Address { holder: AddressHolder::Quarantine { until_unix_ms: 1 }, ..pool("203.0.113.5/32", "acme", "p1") };
+        draft.put(given_back);
+        assert_eq!(found(&draft, "acme", "p1", Family::V4), None);
+        draft.delete::<Address>(&"2001:db8::5/128".parse().expect("a block"));
+        assert_eq!(found(&draft, "acme", "p1", Family::V6), None);
     }
 
     /// Whoever is passed over is not woken: a machine that was approved went on to wait, one that was retired stayed.

@@ -1,9 +1,9 @@
 //! What Cycle gets back: `{data, error}`, and errors in the shape and with the codes of Cycle's own API.
 
-use axum::Json;
 use axum::http::StatusCode;
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::OPENAPI;
@@ -11,6 +11,14 @@ use crate::fleet::Refusal;
 
 /// The `data` of an answer, or why there is none.
 pub(super) type Answer = Result<Value, Error>;
+
+/// What a call is told that is not refused.
+pub(super) enum Told {
+    /// Its `data`.
+    Data(Value),
+    /// The whole body, wrapped once for many calls.
+    Body(Bytes),
+}
 
 /// How `data` is wrapped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,31 +32,39 @@ pub enum Envelope {
 }
 
 impl Envelope {
-    pub(super) fn wrap(self, answer: Answer) -> Wrapped {
+    pub(super) fn wrap(self, answer: Result<Told, Error>) -> Wrapped {
         match answer {
-            Ok(data) => {
-                let mut body = match (&data, self) {
-                    (Value::Object(fields), Self::Superset) => fields.clone(),
-                    _ => serde_json::Map::new(),
-                };
-                body.insert("data".into(), data);
-                body.insert("error".into(), Value::Null);
-                Wrapped(StatusCode::OK, Value::Object(body))
-            }
+            Ok(Told::Body(body)) => Wrapped(StatusCode::OK, body),
+            Ok(Told::Data(data)) => Wrapped(StatusCode::OK, self.body(data)),
             Err(error) => {
                 let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                Wrapped(status, json!({ "data": null, "error": error.view() }))
+                Wrapped(status, text(&json!({ "data": null, "error": error.view() })))
             }
         }
     }
+
+    /// The body of an answer with this `data`.
+    pub(super) fn body(self, data: Value) -> Bytes {
+        let mut body = match (&data, self) {
+            (Value::Object(fields), Self::Superset) => fields.clone(),
+            _ => serde_json::Map::new(),
+        };
+        body.insert("data".into(), data);
+        body.insert("error".into(), Value::Null);
+        text(&Value::Object(body))
+    }
+}
+
+fn text(body: &Value) -> Bytes {
+    body.to_string().into()
 }
 
 /// An answer on its way out.
-pub(super) struct Wrapped(StatusCode, Value);
+pub(super) struct Wrapped(StatusCode, Bytes);
 
 impl IntoResponse for Wrapped {
     fn into_response(self) -> Response {
-        (self.0, [(CACHE_CONTROL, "no-store")], Json(self.1)).into_response()
+        (self.0, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], self.1).into_response()
     }
 }
 

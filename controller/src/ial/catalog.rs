@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::Ial;
-use super::answer::{Answer, Error};
+use super::answer::{Answer, Error, Told};
 use super::call::{Call, Caller};
 use super::takes;
-use crate::clock::now_unix_ms;
 use crate::fleet::model::{self, Hypervisor, Model, Place};
-use crate::fleet::record::{Geographic, Lifecycle, Location};
+use crate::fleet::record::{Geographic, Lifecycle, Location, PlaceRule};
 use crate::fleet::{State, location};
 
 /// Bumped when locations need work of ours before servers can be had there; there is none.
@@ -22,16 +21,41 @@ pub(super) fn verify(ial: &Ial, call: &Call) -> Answer {
     Ok(json!({ "valid": valid }))
 }
 
-/// Declared locations, and those that only the machines there tell of. The catalog is no secret: a call without
-/// credentials is served, since a GET may have no place for them; wrong ones are refused.
-pub(super) fn locations(ial: &Ial, call: &Call) -> Answer {
-    let state = ial.fleet.state();
-    let caller = call.caller(&state)?;
-    let locations: Vec<Value> = known(&state).iter().filter(|l| caller.sees(&l.code)).map(location_view).collect();
-    Ok(json!({ "locations": locations, "extra": {} }))
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum List {
+    Locations,
+    Models,
 }
 
-fn known(state: &State) -> Vec<Location> {
+/// Declared locations, and those that only the machines there tell of. The catalog is no secret: a call without
+/// credentials is served, since a GET may have no place for them; wrong ones are refused.
+pub(super) async fn locations(ial: &Ial, call: &Call) -> Result<Told, Error> {
+    list(ial, call, List::Locations).await
+}
+
+/// All models. `extra.available` says how many of each are free, by location, and `extra.available_in_zones` how many in each
+/// zone of it; both are ours, and Cycle passes them over.
+pub(super) async fn models(ial: &Ial, call: &Call) -> Result<Told, Error> {
+    list(ial, call, List::Models).await
+}
+
+async fn list(ial: &Ial, call: &Call, list: List) -> Result<Told, Error> {
+    let places = match call.caller(&ial.fleet.state())? {
+        Caller::Nobody => PlaceRule::Anywhere,
+        Caller::Hub(hub) => hub.places,
+    };
+    Ok(Told::Body(ial.kept.body(ial, list, &places).await))
+}
+
+/// The `data` that a credential for these places is told.
+pub(super) fn locations_view(locations: &[Location], places: &PlaceRule) -> Value {
+    let seen = locations.iter().filter(|location| places.allows(&location.code));
+    json!({ "locations": seen.map(location_view).collect::<Vec<_>>(), "extra": {} })
+}
+
+/// All locations, as far as machines tell of them.
+pub(super) fn known(state: &State) -> Vec<Location> {
     let mut locations: Vec<Location> = state.locations.iter().cloned().collect();
     for machine in state.machines.iter() {
         let counts = match machine.lifecycle {
@@ -76,20 +100,17 @@ fn geographic_view(geographic: &Geographic) -> Value {
     })
 }
 
-/// All models. `extra.available` says how many of each are free, by location, and `extra.available_in_zones` how many in each
-/// zone of it; both are ours, and Cycle passes them over.
-pub(super) fn models(ial: &Ial, call: &Call) -> Answer {
-    let state = ial.fleet.state();
-    let caller = call.caller(&state)?;
-    let mut models = model::list(&state, &*ial.online, now_unix_ms());
+/// The `data` that a credential for these places is told.
+pub(super) fn models_view(state: &State, models: &[Model], places: &PlaceRule) -> Value {
+    let mut models = models.to_vec();
     models.retain_mut(|model| {
-        model.places.retain(|code, _| caller.sees(code));
+        model.places.retain(|code, _| places.allows(code));
         !model.places.is_empty()
     });
     let available: Map<String, Value> = models.iter().map(|model| (model.id.clone(), free_view(model))).collect();
     let in_zones: Map<String, Value> = models.iter().map(|model| (model.id.clone(), zones_view(model))).collect();
-    let views: Vec<Value> = models.iter().map(|model| model_view(&state, model)).collect();
-    Ok(json!({ "models": views, "extra": { "available": available, "available_in_zones": in_zones } }))
+    let views: Vec<Value> = models.iter().map(|model| model_view(state, model)).collect();
+    json!({ "models": views, "extra": { "available": available, "available_in_zones": in_zones } })
 }
 
 fn free_view(model: &Model) -> Value {

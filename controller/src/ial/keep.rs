@@ -21,7 +21,8 @@ pub async fn keep(fleet: Fleet, online: Presence) {
     let mut limits = tokio::time::interval(EVERY);
     loop {
         let online = Arc::clone(&online);
-        let done = fleet.change(Author::controller(), move |draft| lease::reconcile(draft, &*online)).await;
+        let done =
+            fleet.change(Author::controller(), move |draft| lease::reconcile(draft, &|id| online.there(id).is)).await;
         if let Err(refusal) = done {
             tracing::warn!(%refusal, "leases could not be looked after; the next look finds the same");
             limits.tick().await;

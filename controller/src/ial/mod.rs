@@ -13,6 +13,8 @@
 //! | `call` | a request as it arrives: body, credentials, fields and their checks |
 //! | `answer` | the envelope and Cycle's error shape |
 //! | `catalog` | verify, locations, server models, configure |
+//! | `kept` | what the catalog told last, for as long as it holds |
+//! | `presence` | who can be had now |
 //! | `server` | provision, its status, restart, decommission |
 //! | `address` | allocate, release |
 //! | `takes` | what each call takes: the fields of its request |
@@ -26,12 +28,13 @@ mod call;
 mod catalog;
 pub mod check;
 mod keep;
+mod kept;
 mod openapi;
+mod presence;
 mod server;
 mod takes;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -43,34 +46,16 @@ use bytes::Bytes;
 use muster_protocol::MachineId;
 
 pub use answer::Envelope;
-use answer::{Answer, Error};
+use answer::{Error, Told};
 use call::{Call, Caller};
 pub use keep::keep;
+use kept::Kept;
+pub use presence::{Presence, Present, There, presence};
 
-use crate::api::Live;
-use crate::api::Presence::{Offline, Online};
 use crate::api::http::failures::{Failures, RETRY_AFTER_S};
 use crate::api::http::refusals::Refusals;
 use crate::api::http::{RequestId, request};
 use crate::fleet::{Draft, Fleet, Refusal};
-
-/// Says whether a machine can be had now; never waits.
-pub type Presence = Arc<dyn Fn(MachineId) -> bool + Send + Sync>;
-
-/// A machine whose session ended this short a time ago is taken to be there: it dials again after every change of its
-/// network and of its standing, and what it is told waits for it anyway.
-const REDIAL: Duration = Duration::from_secs(15);
-
-/// The [`Presence`] that the live sessions tell of.
-pub fn presence(sessions: impl Live) -> Presence {
-    Arc::new(move |machine| match sessions.presence(machine) {
-        Online(_) => true,
-        Offline { since_unix_ms } => since_unix_ms.is_some_and(|since| {
-            let since = UNIX_EPOCH + Duration::from_millis(since);
-            SystemTime::now().duration_since(since).is_ok_and(|gone| gone < REDIAL)
-        }),
-    })
-}
 
 /// The IAL of a fleet.
 #[derive(Clone)]
@@ -81,6 +66,7 @@ struct Ial {
     refusals: Refusals,
     failures: Failures,
     openapi: Bytes,
+    kept: Arc<Kept>,
 }
 
 /// Everything under `/v1`. Answers other paths there with Cycle's own 404.
@@ -95,7 +81,8 @@ pub fn router(fleet: Fleet, online: Presence, envelope: Envelope) -> Router {
     }
     let refusals = Refusals::new(fleet.clone());
     let openapi = openapi::openapi(envelope).to_string().into();
-    router.with_state(Ial { fleet, online, envelope, refusals, failures: Failures::default(), openapi })
+    let (failures, kept) = (Failures::default(), Arc::default());
+    router.with_state(Ial { fleet, online, envelope, refusals, failures, openapi, kept })
 }
 
 /// Where each call is: under each of the names that Cycle's documents give it.
@@ -189,7 +176,7 @@ async fn serve(State(ial): State<Ial>, mut request: Request<Body>) -> Response {
 }
 
 impl Ial {
-    async fn answer(&self, request: Request<Body>) -> Answer {
+    async fn answer(&self, request: Request<Body>) -> Result<Told, Error> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let endpoint = Endpoint::at(request.uri()).ok_or_else(|| Error::no_such_path(&path))?;
         if method != Method::POST && !(method == Method::GET && endpoint.may_be_read()) {
@@ -212,11 +199,11 @@ impl Ial {
         answer
     }
 
-    async fn act(&self, endpoint: Endpoint, call: &Call) -> Answer {
-        match endpoint {
+    async fn act(&self, endpoint: Endpoint, call: &Call) -> Result<Told, Error> {
+        let data = match endpoint {
+            Endpoint::Locations => return catalog::locations(self, call).await,
+            Endpoint::Models => return catalog::models(self, call).await,
             Endpoint::Verify => catalog::verify(self, call),
-            Endpoint::Locations => catalog::locations(self, call),
-            Endpoint::Models => catalog::models(self, call),
             Endpoint::ProvisionStatus => server::provision_status(self, call),
             Endpoint::Release => address::release(self, call).await,
             Endpoint::Configure => catalog::configure(self, call),
@@ -224,7 +211,14 @@ impl Ial {
             Endpoint::Restart => server::restart(self, call).await,
             Endpoint::Decommission => server::decommission(self, call).await,
             Endpoint::Allocate => address::allocate(self, call).await,
-        }
+        };
+        data.map(Told::Data)
+    }
+
+    /// Whether a machine can be had now.
+    fn is_there(&self) -> impl Fn(MachineId) -> bool + Send + use<> {
+        let online = Arc::clone(&self.online);
+        move |machine| online.there(machine).is
     }
 
     /// Runs a change in the fleet on behalf of a hub; refusals point into the request.

@@ -2,8 +2,6 @@
 //!
 //! No call waits for a machine: each is answered when what it changes is durable.
 
-use std::sync::Arc;
-
 use muster_protocol::MachineId;
 use muster_protocol::to_agent::PowerAction;
 use serde_json::{Value, json};
@@ -35,12 +33,12 @@ pub(super) async fn provision(ial: &Ial, call: &Call) -> Answer {
         location: fields.text("location_id")?.to_owned(),
         zone: text("zone_id")?,
     };
-    let online = Arc::clone(&ial.online);
+    let online = ial.is_there();
     hub.need(&order.location, &fields)?;
     let places = hub.places.clone();
     let provision = move |draft: &mut Draft| {
         // A repeated order is the server that it was, wherever that stands.
-        let lease = lease::provision(draft, order, &*online)?;
+        let lease = lease::provision(draft, order, &online)?;
         if places.allows(&lease.location) { Ok(lease) } else { Err(Refusal::Conflict(ELSEWHERE.into())) }
     };
     let lease = ial.change(&hub.name, call, provision).await.map_err(|error| match error.code {
@@ -94,7 +92,7 @@ pub(super) async fn restart(ial: &Ial, call: &Call) -> Answer {
     let id = fields.text("server_id")?.to_owned();
     let Some(lease) = of_hub(&state, &hub, &id, &fields)? else { return Err(no_such_server(&fields)) };
     if let LeaseState::Ready { seat } = &lease.state
-        && !(ial.online)(seat.machine)
+        && !ial.online.there(seat.machine).is
         && !is_rebooting(&state, seat.machine)
         && !controls::can(&state, seat.machine, Switch::Restart)
     {
@@ -102,8 +100,8 @@ pub(super) async fn restart(ial: &Ial, call: &Call) -> Answer {
         let error = error.detail("It has no session, and no BMC and no outlet was named that could restart it");
         return Err(error.source(fields.pointer("server_id")));
     }
-    let online = Arc::clone(&ial.online);
-    ial.change(&hub.name, call, move |draft| lease::restart(draft, &id, &*online)).await?;
+    let online = ial.is_there();
+    ial.change(&hub.name, call, move |draft| lease::restart(draft, &id, &online)).await?;
     Ok(json!(true))
 }
 

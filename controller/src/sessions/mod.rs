@@ -155,6 +155,10 @@ impl Live for Sessions {
         self.0.registry.presence(machine)
     }
 
+    fn moves(&self) -> u64 {
+        self.0.registry.moves()
+    }
+
     fn alive(&self, machine: MachineId) -> Alive {
         match self.0.registry.newest(machine) {
             Some(_) => Alive::Yes,

@@ -280,6 +280,7 @@ pub struct Registry {
     entries: Mutex<HashMap<MachineId, Entry>>,
     arriving: Mutex<BTreeSet<(MachineId, u64)>>,
     number: AtomicU64,
+    moves: AtomicU64,
     changes: watch::Sender<u64>,
 }
 
@@ -289,6 +290,7 @@ impl Default for Registry {
             entries: Mutex::default(),
             arriving: Mutex::default(),
             number: AtomicU64::new(1),
+            moves: AtomicU64::new(0),
             changes: watch::Sender::new(0),
         }
     }
@@ -330,7 +332,7 @@ impl Registry {
         if let Some(Entry::Online(older)) = before {
             older.close(close::REPLACED, "a newer session of this machine took its place");
         }
-        self.changed();
+        self.moved();
         Ok(())
     }
 
@@ -347,7 +349,7 @@ impl Registry {
             }
         };
         if gone {
-            self.changed();
+            self.moved();
         }
         gone
     }
@@ -369,7 +371,7 @@ impl Registry {
             is_offline && entries.remove(&machine).is_some()
         };
         if gone {
-            self.changed();
+            self.moved();
         }
     }
 
@@ -415,6 +417,17 @@ impl Registry {
     /// Counts comings, goings and progress; whoever watches it looks again.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Counts comings and goings alone: while it stays the same, so does who is there.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+
+    /// Somebody came or went, and was entered.
+    fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Release);
+        self.changed();
     }
 
     /// Tells those who watch that something is different now.

@@ -61,6 +61,11 @@ impl Live for Machines {
         online.get(&machine).cloned().map_or(Presence::Offline { since_unix_ms: None }, Presence::Online)
     }
 
+    fn moves(&self) -> u64 {
+        // They only come.
+        self.online.lock().expect("no test panics inside").len() as u64
+    }
+
     fn alive(&self, machine: MachineId) -> Alive {
         match self.presence(machine) {
             Presence::Online(_) => Alive::Yes,

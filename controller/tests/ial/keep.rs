@@ -13,7 +13,7 @@ use muster_protocol::hello::Progress;
 use muster_protocol::to_agent::{Answer, Call};
 use muster_protocol::{Generation, MachineId};
 
-use crate::site::Site;
+use crate::site::{Offline, Site};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 async fn a_lease_whose_machine_refused_gets_the_next_one_by_itself_and_fails_when_there_is_none() {
     let site = Site::with(2).await;
     let id = site.provision("6516a1f2a6078e98982dbd92").await;
-    let keeper = tokio::spawn(ial::keep(site.fleet.clone(), Arc::new(|_| true)));
+    let keeper = tokio::spawn(ial::keep(site.fleet.clone(), Arc::new(Offline::default())));
     // A controller that has just started waits a minute for its machines: it passes at once here.
     tokio::task::yield_now().await;
     tokio::time::pause();
@@ -55,6 +55,10 @@ impl Live for Gone {
         Presence::Offline { since_unix_ms: self.0 }
     }
 
+    fn moves(&self) -> u64 {
+        0
+    }
+
     fn alive(&self, _: MachineId) -> Alive {
         Alive::No
     }
@@ -69,6 +73,6 @@ fn a_machine_that_dials_again_is_not_gone() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
     let id = MachineId::from_bytes([1; 16]);
     for (since, there) in [(Some(now - 1_000), true), (Some(now - 60_000), false), (None, false), (Some(0), false)] {
-        assert_eq!(ial::presence(Gone(since))(id), there, "{since:?}");
+        assert_eq!(ial::presence(Gone(since)).there(id).is, there, "{since:?}");
     }
 }

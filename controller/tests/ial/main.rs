@@ -5,6 +5,7 @@ mod check;
 mod described;
 mod golden;
 mod keep;
+mod kept;
 mod limit;
 mod readings;
 mod refused;

@@ -1,6 +1,7 @@
 //! A site with machines that do what their agents would, and a client that sends what Cycle might.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -14,7 +15,7 @@ use muster_controller::fleet::record::{
 use muster_controller::fleet::ticket::{self, Grant};
 use muster_controller::fleet::{Author, Draft, Fleet, Refusal, State};
 use muster_controller::fleet::{credential, location, machine, operation, subnet};
-use muster_controller::ial::{self, Envelope};
+use muster_controller::ial::{self, Envelope, Present, There};
 use muster_controller::store::MemoryStore;
 use muster_protocol::enroll::Identity;
 use muster_protocol::hello::{Progress, Times};
@@ -38,8 +39,39 @@ pub struct Site {
     pub auth: Value,
     /// What the router says of itself; every answer is held against it.
     pub openapi: Value,
-    offline: Arc<Mutex<BTreeSet<MachineId>>>,
+    pub offline: Arc<Offline>,
     boots: Mutex<u8>,
+}
+
+/// Who is not there; everybody else is.
+#[derive(Default)]
+pub struct Offline {
+    gone: Mutex<BTreeSet<MachineId>>,
+    moves: AtomicU64,
+    looks: AtomicU64,
+}
+
+impl Offline {
+    /// How often it was asked about a machine.
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<MachineId>) -> bool) {
+        change(&mut self.gone.lock().expect("no panics"));
+        self.moves.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Present for Offline {
+    fn there(&self, id: MachineId) -> There {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        There::while_nobody_moves(!self.gone.lock().expect("no panics").contains(&id))
+    }
+
+    fn moves(&self) -> u64 {
+        self.moves.load(Ordering::SeqCst)
+    }
 }
 
 /// What came back. Two are the same where they say the same: headers name the request and are each one's own.
@@ -72,11 +104,9 @@ impl Site {
             Ok((ids, record.key, secret))
         };
         let (machines, key, secret) = fleet.change(Author::controller(), build).await.expect("built");
-        let offline = Arc::new(Mutex::new(BTreeSet::new()));
-        let seen = Arc::clone(&offline);
-        let online: ial::Presence = Arc::new(move |id| !seen.lock().expect("no panics").contains(&id));
+        let offline = Arc::new(Offline::default());
         let mut site = Self {
-            router: ial::router(fleet.clone(), online, envelope),
+            router: ial::router(fleet.clone(), offline.clone(), envelope),
             fleet,
             openapi: Value::Null,
             machines,
@@ -84,7 +114,7 @@ impl Site {
             offline,
             boots: Mutex::new(100),
         };
-        site.openapi = site.ask("GET", "/v1/openapi.json", &[], "").await.body;
+        site.openapi = send(&site.router, "GET", "/v1/openapi.json", &[], "").await.body;
         site
     }
 
@@ -93,7 +123,11 @@ impl Site {
     }
 
     pub fn leave(&self, id: MachineId) {
-        self.offline.lock().expect("no panics").insert(id);
+        self.offline.change(|gone| gone.insert(id));
+    }
+
+    pub fn come_back(&self, id: MachineId) {
+        self.offline.change(|gone| gone.remove(&id));
     }
 
     pub async fn change<T: Send + 'static>(
@@ -105,24 +139,11 @@ impl Site {
 
     /// Any request.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
-        let reply = self.ask(method, path, headers, body).await;
+        let reply = send(&self.router, method, path, headers, body).await;
         if reply.body != self.openapi {
             described::hold(&self.openapi, method, path, None, &reply);
         }
         reply
-    }
-
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
-        let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).expect("a verb")).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(body.into()).expect("a request");
-        let response = self.router.clone().oneshot(request).await.expect("the router always answers");
-        assert!(!response.status().is_redirection(), "{method} {path} is redirected");
-        let (status, headers) = (response.status(), response.headers().clone());
-        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-        Reply { status, headers, body: serde_json::from_slice(&bytes).expect("an answer is always JSON") }
     }
 
     /// What Cycle sends: `request` beside its credentials.
@@ -131,7 +152,7 @@ impl Site {
     }
 
     pub async fn json(&self, method: &str, path: &str, body: &Value) -> Reply {
-        let reply = self.ask(method, path, &[("content-type", "application/json")], body.to_string()).await;
+        let reply = send(&self.router, method, path, &[("content-type", "application/json")], body.to_string()).await;
         described::hold(&self.openapi, method, path, Some(body), &reply);
         reply
     }
@@ -219,6 +240,20 @@ impl Site {
     pub fn lifecycle(&self, id: MachineId) -> Lifecycle {
         self.state().machines.get(&id).expect("there").lifecycle.clone()
     }
+}
+
+/// Sends any request to a router.
+pub async fn send(router: &Router, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+    let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).expect("a verb")).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(body.into()).expect("a request");
+    let response = router.clone().oneshot(request).await.expect("the router always answers");
+    assert!(!response.status().is_redirection(), "{method} {path} is redirected");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    Reply { status, headers, body: serde_json::from_slice(&bytes).expect("an answer is always JSON") }
 }
 
 /// Cycle's own words about a server.

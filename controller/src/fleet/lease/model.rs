@@ -253,15 +253,14 @@ fn driver_mbps(driver: &str) -> u32 {
 
 /// All models, by their ids. `online` says who can be reached now. No more machines are free than could be given addresses.
 pub fn list(state: &State, online: &dyn Fn(MachineId) -> bool, now_unix_ms: u64) -> Vec<Model> {
+    let mut models = count(state, online);
+    fit(&mut models, state, now_unix_ms);
+    models
+}
+
+/// The same before it is looked at how many addresses there are. Looks at [`State::machines_alone`].
+pub fn count(state: &State, online: &dyn Fn(MachineId) -> bool) -> Vec<Model> {
     let mut models: BTreeMap<String, Model> = BTreeMap::new();
-    let mut rooms: BTreeMap<String, u64> = BTreeMap::new();
-    let mut room = |location: &String| match rooms.get(location) {
-        Some(room) => *room,
-        None => {
-            let room = u64::try_from(address::room(state, location, now_unix_ms)).unwrap_or(u64::MAX);
-            *rooms.entry(location.clone()).or_insert(room)
-        }
-    };
     for (machine, record) in members(state) {
         let inventory = &record.inventory;
         let hardware = Hardware::of(inventory);
@@ -289,13 +288,20 @@ pub fn list(state: &State, online: &dyn Fn(MachineId) -> bool, now_unix_ms: u64)
             }
         }
     }
-    for (location, at) in models.values_mut().flat_map(|model| &mut model.places) {
-        let room = room(location);
+    models.into_values().collect()
+}
+
+/// Leaves no more machines free than could be given addresses at their locations. Looks at [`State::addresses_alone`].
+pub fn fit(models: &mut [Model], state: &State, now_unix_ms: u64) {
+    let mut rooms: BTreeMap<String, u64> = BTreeMap::new();
+    for (location, at) in models.iter_mut().flat_map(|model| &mut model.places) {
+        let room = *rooms
+            .entry(location.clone())
+            .or_insert_with(|| u64::try_from(address::room(state, location, now_unix_ms)).unwrap_or(u64::MAX));
         for count in at.zones.values_mut().chain([&mut at.count]) {
             count.free = count.free.min(room);
         }
     }
-    models.into_values().collect()
 }
 
 /// The model of one machine; `None` until it has reported its inventory.

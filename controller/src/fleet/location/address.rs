@@ -160,6 +160,15 @@ pub fn room(state: &State, location: &str, now_unix_ms: u64) -> u128 {
     [Family::V4, Family::V6].into_iter().filter_map(free).min().unwrap_or(0)
 }
 
+/// When the next quarantine ends; `None` where none does.
+pub fn next_end(state: &State, now_unix_ms: u64) -> Option<u64> {
+    let ends = state.addresses.iter().filter_map(|address| match address.holder {
+        AddressHolder::Quarantine { until_unix_ms } => Some(until_unix_ms),
+        AddressHolder::Machine { .. } | AddressHolder::Pool { .. } | AddressHolder::Assigned { .. } => None,
+    });
+    ends.filter(|end| *end > now_unix_ms).min()
+}
+
 /// What is held under an address: the block that begins with it.
 pub fn beginning(state: &State, address: IpAddr) -> impl Iterator<Item = &Address> {
     state.addresses.after(&before(address)).take_while(move |held| held.block.addr() == address)
