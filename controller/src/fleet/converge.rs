@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_protocol::hello::Progress;
@@ -139,7 +140,7 @@ pub async fn run(fleet: Fleet, agents: impl Agents, confirm_within_s: u16) {
         // Every arm is cancel-safe: what one misses, the next look at the state finds.
         tokio::select! {
             Some((machine, purpose)) = finished.recv() => pace.rest(machine, purpose),
-            changed = states.changed() => if changed.is_err() { return },
+            ended = news(&mut states, &state) => if ended { return },
             changed = changes.changed() => if changed.is_err() { return },
             () = pace.next_try() => {}
             _ = sweep.tick() => {
@@ -153,6 +154,12 @@ pub async fn run(fleet: Fleet, agents: impl Agents, confirm_within_s: u16) {
             pace.rest(machine, purpose);
         }
     }
+}
+
+/// Resolves when there is a state in which machines may have to be told something else than in this one, or none any more:
+/// then with true.
+async fn news(states: &mut watch::Receiver<Arc<State>>, seen: &State) -> bool {
+    states.wait_for(|new| !new.is_same_for_machines(seen)).await.is_err()
 }
 
 fn choose(state: &State, online: &[Online], pace: &Pace, confirm_within_s: u16) -> Vec<(MachineId, Purpose, Call)> {
@@ -257,7 +264,7 @@ impl Departures {
 mod tests {
     use muster_protocol::hello::{Reason, Times};
     use muster_protocol::to_agent::PowerAction;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
     use crate::fleet::draft::tests::draft;

@@ -46,13 +46,7 @@ pub fn allocate(draft: &mut Draft, order: PoolOrder) -> Result<(Address, Subnet)
 }
 
 fn find(draft: &Draft, order: &PoolOrder) -> Option<Address> {
-    let same = |address: &&Address| match &address.holder {
-        AddressHolder::Pool { hub, pool, .. } => {
-            *hub == order.hub && *pool == order.pool && Family::of(address.block.addr()) == order.family
-        }
-        AddressHolder::Machine { .. } | AddressHolder::Assigned { .. } | AddressHolder::Quarantine { .. } => false,
-    };
-    if order.pool.is_empty() { None } else { draft.state().addresses.iter().find(same).cloned() }
+    draft.state().pool(&order.hub, &order.pool, order.family).cloned()
 }
 
 /// Gives back what was handed out under this name. What is handed out under another one by now stays where it is, so a
