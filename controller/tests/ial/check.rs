@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use muster_controller::ial::Envelope;
 use muster_controller::ial::check::door::Door;
-use muster_controller::ial::check::{CASES, Check, Orders, Report, Takes, Went};
+use muster_controller::ial::check::{CASES, Check, GIVEN_BACK, Orders, Report, Takes, Went};
 use serde_json::{Value, json};
 
 use crate::site::Site;
@@ -107,6 +107,53 @@ async fn what_was_taken_is_given_back_when_the_check_is_interrupted() {
     let left =
         |state: &muster_controller::fleet::State| (state.leases.is_empty() && state.addresses.is_empty()).then_some(());
     site.until(Duration::from_secs(60), left).await;
+}
+
+/// What the first case says, and that nothing after it was tried.
+fn only_the_first(report: &Report) -> (String, String) {
+    assert_eq!(failed(report).keys().copied().collect::<Vec<_>>(), ["verify/good-credentials"]);
+    let rest: BTreeSet<_> = CASES[1..].iter().map(|case| case.name).filter(|name| *name != GIVEN_BACK).collect();
+    assert_eq!(left_out(report), rest);
+    let Went::Failed(fault) = &report.lines[0].went else { panic!("it failed") };
+    (fault.got.clone(), fault.remedy.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_answers_or_the_credential_is_not_known_the_rest_is_not_tried() {
+    let orders = || Some(Orders { most: 1, ..Orders::default() });
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
+    let (got, remedy) = only_the_first(&run(check(nobody, auth(), orders())).await);
+    assert!(got.contains("refused") && remedy.contains("host and port"), "{got}; {remedy}");
+
+    let page = axum::Router::new().fallback(|| async { (http::StatusCode::NOT_FOUND, "<html>") });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move { axum::serve(listener, page).await });
+    let (got, remedy) = only_the_first(&run(check(address, auth(), orders())).await);
+    assert!(got.contains("404") && remedy.contains("base URL"), "{got}; {remedy}");
+
+    let mut stranger = auth();
+    stranger["secret"] = json!("another");
+    let there = wrong::serve(Fault::None).await;
+    let (got, remedy) = only_the_first(&run(check(there, stranger.clone(), orders())).await);
+    assert!(got.contains("\"valid\":false") && remedy.contains("--secret-file"), "{got}; {remedy}");
+
+    let mut trusted = check(there, auth(), orders());
+    trusted.door = Door::new(&format!("https://{there}"), Vec::new()).expect("a URL");
+    let (got, remedy) = only_the_first(&run(trusted).await);
+    assert!(remedy.contains("http://"), "{got}; {remedy}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_location_or_a_model_that_was_named_and_is_not_listed_is_a_failure() {
+    let there = wrong::serve(Fault::None).await;
+    for (location, model) in [(Some("nowhere"), None), (None, Some("m-none"))] {
+        let [location, model] = [location, model].map(|id: Option<&str>| id.map(str::to_owned));
+        let report = run(check(there, auth(), Some(Orders { location, model, zone: None, most: 1 }))).await;
+        let failed = failed(&report);
+        assert_eq!(failed.keys().copied().collect::<Vec<_>>(), ["server/configure"], "{failed:?}");
+        assert!(failed["server/configure"].contains("is listed"), "{failed:?}");
+    }
 }
 
 fn auth() -> Value {

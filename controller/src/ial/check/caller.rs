@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 
 use super::calls::wrapped;
-use super::door::{Ask, Door, Reply};
+use super::door::{self, Ask, Door, Reply};
 use super::shape::{self, Shape};
 
 /// Why a case goes no further.
@@ -135,7 +135,11 @@ impl<'a> Caller<'a> {
                 remedy: "answer where you are asked: a Go client turns a redirected POST into a GET",
             })),
             Ok(reply) => Ok(reply),
-            Err(error) => fault(format!("{shown}: an answer"), error.to_string()),
+            Err(error) => Err(Stop::Fault(Fault {
+                expected: format!("{shown}: an answer"),
+                remedy: door::remedy(&error),
+                got: error.to_string(),
+            })),
         }
     }
 

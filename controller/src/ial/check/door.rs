@@ -72,14 +72,21 @@ impl Door {
     pub fn new(url: &str, roots: Vec<CertificateDer<'static>>) -> Result<Self, String> {
         let uri: http::Uri = url.parse().map_err(|e| format!("{url:?} is not a URL: {e}"))?;
         let host = uri.host().filter(|host| !host.is_empty()).map(str::to_owned);
+        let wrong = || format!("the URL must read like https://muster.example:8443, and is {url:?}");
         let (Some(scheme @ ("http" | "https")), Some(host), None) = (uri.scheme_str(), host, uri.query()) else {
-            return Err(format!("the URL must read like https://muster.example:8443, and is {url:?}"));
+            return Err(wrong());
         };
+        // Nothing else before or behind the host, and nothing that was read and dropped.
+        let port = uri.port_u16().filter(|port| *port != 0);
+        let authority = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+        if uri.authority().is_none_or(|all| all.as_str() != authority) || url.contains('#') {
+            return Err(wrong());
+        }
         let tls = match scheme {
             "http" => None,
             _ => Some(tls(&host, roots)?),
         };
-        let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+        let port = port.unwrap_or(if tls.is_some() { 443 } else { 80 });
         Ok(Self { tls, host, port, base: uri.path().trim_end_matches('/').to_owned() })
     }
 
@@ -157,6 +164,24 @@ fn tls(host: &str, roots: Vec<CertificateDer<'static>>) -> Result<(Arc<ClientCon
         .with_root_certificates(store)
         .with_no_client_auth();
     Ok((Arc::new(config), name.map_err(|e| format!("{host:?} is no name of a server: {e}"))?))
+}
+
+/// What to do where there is no answer; empty where the case knows better.
+pub fn remedy(error: &io::Error) -> &'static str {
+    use rustls::CertificateError::{NotValidForName, NotValidForNameContext, UnknownIssuer};
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(UnknownIssuer)) => {
+            "name the CA that the server's certificate is by, with --ca"
+        }
+        Some(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
+            "ask by a name or an address that the server's certificate has"
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => "give the server a certificate that can be believed",
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "see whether the port is the right one: nobody speaks TLS there. Does the URL begin with http://?"
+        }
+        _ => "",
+    }
 }
 
 /// Reads one response to its end.
@@ -260,7 +285,17 @@ mod tests {
 
     #[test]
     fn a_url_that_cannot_be_is_refused_with_what_would_be_right() {
-        for url in ["muster.example", "ftp://muster.example", "https://", "https://a b", "https://x/?y=1"] {
+        for url in [
+            "muster.example",
+            "ftp://muster.example",
+            "https://",
+            "https://a b",
+            "https://x/?y=1",
+            "https://x/#y",
+            "https://x:99999",
+            "https://x:0",
+            "https://key:secret@x",
+        ] {
             let why = Door::new(url, Vec::new()).map(drop).expect_err(url);
             assert!(why.contains("URL"), "{why}");
         }

@@ -25,7 +25,7 @@ mod servers;
 pub mod shape;
 mod stage;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use caller::{Caller, Fault, Stop};
@@ -107,12 +107,15 @@ impl Check {
         let mut is_interrupted = false;
         for case in CASES {
             each(case);
+            // The first call may have been cut off by just that.
+            is_interrupted |= stage.closed.is_some() && stop.load(Ordering::Relaxed);
             let began = Instant::now();
             let is_last = case.name == GIVEN_BACK;
             let went = match case.takes {
                 Takes::Machines if self.orders.is_none() => Went::LeftOut("needs --provision".into()),
                 // What was taken is given back, whatever else happens.
                 _ if is_interrupted && !is_last => Went::LeftOut("interrupted".into()),
+                _ if stage.closed.is_some() && !is_last => Went::LeftOut(stage.closed.unwrap_or_default().into()),
                 _ => match case.run(&mut stage) {
                     Ok(()) => Went::Passed,
                     Err(Stop::Fault(fault)) => Went::Failed(fault),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::caller::{Answer, Dress, Step, Stop, ask, fault, post, shaped};
+use super::caller::{Answer, Dress, Fault, Step, Stop, ask, fault, post, shaped};
 use super::calls::{LOCATIONS, MODELS, VERIFY, flat, wrapped};
 use super::door::{Ask, Reply};
 use super::shape::{self, Shape};
@@ -65,13 +65,49 @@ fn is_valid(data: &Value) -> Step<()> {
     if data["valid"] == true { Ok(()) } else { fault("data/valid: true", data.to_string()) }
 }
 
-/// The good credentials are good.
+/// What to do where the server does not know the credentials. Another one may be right, and its answer wrong.
+const NOT_KNOWN: &str = "give a credential that the server knows, with --key and --secret-file or with --auth, and its \
+                         --hub-id where it is for one hub; where it does know this one: answer valid: true";
+
+/// The good credentials are good. Where nobody answers, or nobody who knows them, nothing else is worth trying.
 pub fn verify(stage: &mut Stage) -> Step<()> {
-    is_valid(&stage.caller.data(VERIFY, &Value::Null)?)?;
+    let reply = match stage.caller.raw(&post(VERIFY, &wrapped(&stage.caller.auth, &Value::Null))) {
+        Err(Stop::Fault(mut fault)) => {
+            stage.closed = Some("the first call was not answered");
+            if fault.remedy.is_empty() {
+                fault.remedy = "see whether the server runs, whether host and port of the URL are its own, and whether \
+                                it begins with http:// or https://";
+            }
+            return Err(Stop::Fault(fault));
+        }
+        other => other?,
+    };
+    let data = match stage.caller.read(VERIFY, &reply) {
+        Ok(Answer::Data(data)) => data,
+        Ok(Answer::Refused(refused)) if matches!(refused.status, 401 | 403 | 429) => {
+            return not_known(stage, refused.words());
+        }
+        Ok(Answer::Refused(refused)) => return fault(format!("POST {VERIFY}: success"), refused.words()),
+        Err(Stop::Fault(mut fault)) if serde_json::from_slice::<Value>(&reply.body).is_err() => {
+            stage.closed = Some("the first call was not answered in JSON");
+            fault.remedy = "see whether this is the base URL of an IAL server: Cycle puts /v1/… behind it";
+            return Err(Stop::Fault(fault));
+        }
+        Err(stop) => return Err(stop),
+    };
+    shaped(&data, shape::VERIFY)?;
+    if data["valid"] != true {
+        return not_known(stage, data.to_string());
+    }
     if stage.caller.dress() == Some(Dress::Bare) {
         stage.note("answers are bare payloads, as Cycle's OpenAPI file has them; its prose demands {data, error}");
     }
     Ok(())
+}
+
+fn not_known(stage: &mut Stage, got: String) -> Step<()> {
+    stage.closed = Some("needs a credential that the server knows");
+    Err(Stop::Fault(Fault { expected: "data/valid: true".into(), got, remedy: NOT_KNOWN }))
 }
 
 /// What is not known beside the credentials is nobody's business.
@@ -105,7 +141,7 @@ pub fn verify_strangers(stage: &mut Stage) -> Step<()> {
                 }
             }
             Answer::Refused(refused) if refused.status < 500 => {
-                stage.note(format!("{words} are refused with {} in place of valid: false", refused.status));
+                stage.note(format!("{words}: refused with {} in place of valid: false", refused.status));
             }
             Answer::Refused(refused) => return fault("data/valid: false", refused.words()),
         }

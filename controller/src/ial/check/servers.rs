@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::caller::{Answer, Refused, Step, Stop, ask, fault, post, shaped};
+use super::caller::{Answer, Fault, Refused, Step, Stop, ask, fault, post, shaped};
 use super::calls::{
     CHECK, CONFIGURE, DECOMMISSION, PROVISION, Place, RESTART, STATUS, Server, ZERO, flat, without_nulls, wrapped,
 };
@@ -54,11 +54,24 @@ fn choose(stage: &Stage, location: Option<&str>, model: Option<&str>) -> Step<(S
         None => candidate["compatible"] != false,
     };
     let found = stage.models.iter().filter(fits).find_map(|candidate| Some((at(candidate)?, candidate.clone())));
-    found.ok_or_else(|| {
-        let words = |what: &str, given: Option<&str>| given.map_or(format!("any compatible {what}"), str::to_owned);
-        let (model, location) = (words("model", model), words("location", location));
-        Stop::LeftOut(format!("server-models lists no model to try it on: {model} at {location}"))
-    })
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    if location.is_none() && model.is_none() {
+        let more = match stage.models.len() {
+            0 => "",
+            _ => ", only such as --model takes all the same",
+        };
+        return Err(Stop::LeftOut(format!("server-models lists no compatible model at a location{more}")));
+    }
+    let listed = |ids: Vec<String>| if ids.is_empty() { "nothing".to_owned() } else { ids.join(", ") };
+    let (models, locations) = (listed(ids(&stage.models, "model_id")), listed(known));
+    let words = |what: &str, given: Option<&str>| given.map_or(format!("any compatible {what}"), str::to_owned);
+    Err(Stop::Fault(Fault {
+        expected: format!("server-models: {} at {}", words("model", model), words("location", location)),
+        got: format!("no such model there; of models {models} is listed, of locations {locations}"),
+        remedy: "name the ids that the catalog has, with --location and --model",
+    }))
 }
 
 /// The same again is the same: what it answered handed back, and with absent keys.

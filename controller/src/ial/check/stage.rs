@@ -37,6 +37,8 @@ pub struct Stage<'a> {
     pub identity: Option<Value>,
     /// Whether that server was given back.
     pub is_over: bool,
+    /// Why nothing else can be tried, where the first call showed that.
+    pub closed: Option<&'static str>,
     /// The verb and the path that the status is served by.
     status_by: Mutex<Option<(&'static str, &'static str)>>,
     taken: Mutex<Taken>,
@@ -65,7 +67,7 @@ impl<'a> Stage<'a> {
     pub fn new(caller: Caller<'a>, orders: Option<&'a Orders>, poll: Duration, wait: Duration, run: [u8; 8]) -> Self {
         let (notes, locations, models) = Default::default();
         let (place, server, identity) = Default::default();
-        let (is_over, status_by, taken, ids) = Default::default();
+        let (is_over, closed, status_by, taken, ids) = Default::default();
         Self {
             caller,
             orders,
@@ -78,6 +80,7 @@ impl<'a> Stage<'a> {
             server,
             identity,
             is_over,
+            closed,
             status_by,
             taken,
             run,

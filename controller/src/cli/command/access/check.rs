@@ -98,7 +98,11 @@ const CASES: &[Column] = &[
 impl CheckArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let auth = self.auth()?;
-        let roots = if self.url.starts_with("https:") { trusted(self.ca.as_ref(), &self.data)? } else { Vec::new() };
+        let roots = if self.url.to_ascii_lowercase().starts_with("https:") {
+            trusted(self.ca.as_ref(), &self.data)?
+        } else {
+            Vec::new()
+        };
         let door = Door::new(&self.url, roots).map_err(CliError::Usage)?;
         let Provision { provision, location, zone, model, servers, poll, wait } = self.provision;
         let orders = provision.then(|| Orders { location, zone, model, most: servers.into() });
@@ -138,6 +142,9 @@ impl CheckArgs {
                            MUSTER_IAL_SECRET; `muster ial credential create` makes one";
             return Err(CliError::Usage(problem.into()));
         };
+        if key.trim().is_empty() || secret.trim().is_empty() {
+            return Err(CliError::Usage("the key or the secret is empty; look at --key and --secret-file".into()));
+        }
         let hub = json!({ "hub_name": "Check", "hub_id": self.hub_id });
         Ok(json!({ "api_key": key.trim(), "secret": secret.trim(), "cycle": hub }))
     }
