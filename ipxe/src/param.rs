@@ -203,18 +203,27 @@ impl TryFrom<String> for BootUrl {
         // No '$', '#', ';', '|', quotes, backslash or blanks: RFC 3986 lets each of them be written as %XX.
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._~/?=&%:@+,[]!()*".contains(&b);
         match rest {
-            Some(rest)
-                if !rest.is_empty() && !rest.starts_with('/') && text.len() <= 1024 && rest.bytes().all(legal) =>
-            {
-                Ok(Self(text))
-            }
+            Some(rest) if has_host(rest) && text.len() <= 1024 && rest.bytes().all(legal) => Ok(Self(text)),
             _ => Err(ParamError::new(
                 "url",
                 &text,
-                "an http or https URL of at most 1024 characters; write blanks, $, #, ;, | and quotes as %XX",
+                "an http or https URL of at most 1024 characters, with a port up to 65535 where it has one; \
+                 write blanks, $, #, ;, | and quotes as %XX",
             )),
         }
     }
+}
+
+/// Whether what stands behind the scheme begins with a host, and with a port that can be where it has one.
+fn has_host(rest: &str) -> bool {
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    let (host, behind) = match place.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']').unwrap_or_default(),
+        None => place.split_at(place.find(':').unwrap_or(place.len())),
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port != 0);
+    !host.is_empty() && (behind.is_empty() || behind.strip_prefix(':').is_some_and(is_port))
 }
 
 impl BootUrl {
@@ -316,12 +325,29 @@ mod tests {
 
     #[test]
     fn urls_hold_nothing_that_ipxe_reads_as_a_command() {
-        for text in ["http://192.0.2.7/a?b=c&d=%20", "https://[2001:db8::7]:8443/x.ipxe"] {
+        for text in [
+            "http://192.0.2.7/a?b=c&d=%20",
+            "https://[2001:db8::7]:8443/x.ipxe",
+            "http://[2001:db8::7]",
+            "http://u:p@h:80?x=a:b",
+        ] {
             assert_eq!(BootUrl::try_from(text.to_owned()).expect(text).to_string(), text);
         }
-        for text in
-            ["", "http://", "http:///x", "ftp://a/b", "http://a b", "http://a/${ip}", "http://a/;x", "http://a/\n"]
-        {
+        for text in [
+            "",
+            "http://",
+            "http:///x",
+            "http://u@/x",
+            "ftp://a/b",
+            "http://a b",
+            "http://a/${ip}",
+            "http://a/;x",
+            "http://a/\n",
+            "http://a:99999/x",
+            "http://a:0/x",
+            "http://a:/x",
+            "http://[::1/x",
+        ] {
             assert!(BootUrl::try_from(text.to_owned()).is_err(), "{text:?}");
         }
     }

@@ -144,6 +144,11 @@ async fn a_location_is_made_changed_and_removed() {
     assert_eq!(made.body["latitude"], 52.52);
     put(body.clone()).header("if-none-match", "*").send().await.refuses(412, "outdated", "If-Match");
     put(json!({"latitude": 91.0})).send().await.refuses(422, "invalid", "latitude");
+    put(json!({"region": "x".repeat(129)})).send().await.refuses(422, "invalid", "region");
+    put(json!({"city": "a\u{1b}[31m"})).send().await.refuses(422, "invalid", "city");
+    put(json!({"zones": ["a", "b", "a"]})).send().await.refuses(422, "invalid", "zones");
+    put(json!({"annotations": {"": "x"}})).send().await.refuses(422, "invalid", "annotations");
+    put(json!({"boot_target": "http://boot.example:99999/x"})).send().await.refuses(422, "invalid", "boot_target");
     put(json!({"altitude": 3})).send().await.refuses(422, "invalid", "altitude");
     put(json!({"zones": "a"})).send().await.refuses(422, "invalid", "zones");
     put(json!({"name": "Berlin 1"})).header("if-match", made.header("etag")).send().await.succeeds();

@@ -29,16 +29,27 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
     if geo.longitude_micro.unsigned_abs() > 180_000_000 {
         return Err(Refusal::invalid("longitude", "a longitude is between -180 and 180 degrees"));
     }
-    let texts = [&location.name, &location.abbreviation, &geo.city, &geo.state, &geo.country, &geo.region];
-    if texts.iter().any(|t| t.len() > 128 || t.contains(char::is_control)) || location.zones.len() > 32 {
-        return Err(Refusal::invalid(
-            "location",
-            "texts have at most 128 bytes and no control characters, zones are at most 32",
-        ));
+    let texts = [
+        ("name", &location.name),
+        ("abbreviation", &location.abbreviation),
+        ("city", &geo.city),
+        ("state", &geo.state),
+        ("country", &geo.country),
+        ("region", &geo.region),
+    ];
+    if let Some((field, _)) = texts.iter().find(|(_, text)| text.len() > 128 || text.contains(char::is_control)) {
+        return Err(Refusal::invalid(*field, "has at most 128 bytes and no control characters"));
     }
-    let too_long = |(key, value): (&String, &String)| key.len() > 63 || value.len() > 255;
-    if location.annotations.len() > 64 || location.annotations.iter().any(too_long) {
-        return Err(Refusal::invalid("annotations", "at most 64, with keys of 63 bytes and values of 255 at most"));
+    if location.zones.len() > 32 {
+        return Err(Refusal::invalid("zones", "there are at most 32"));
+    }
+    if let Some(zone) = location.zones.iter().enumerate().find(|(i, zone)| location.zones[..*i].contains(zone)) {
+        return Err(Refusal::invalid("zones", format!("{:?} is there twice", zone.1)));
+    }
+    let misfits = |(key, value): (&String, &String)| key.is_empty() || key.len() > 63 || value.len() > 255;
+    if location.annotations.len() > 64 || location.annotations.iter().any(misfits) {
+        let problem = "there are at most 64, with keys of 1 to 63 bytes and values of 255 at most";
+        return Err(Refusal::invalid("annotations", problem));
     }
     check_told(&location)?;
     let before = draft.get::<Location>(&location.code).map(facts).unwrap_or_default();

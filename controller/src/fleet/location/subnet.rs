@@ -197,8 +197,11 @@ fn check(subnet: &Subnet) -> Result<(), Refusal> {
             return Err(Refusal::invalid("reserved", format!("{range} is not within {net}")));
         }
     }
-    if subnet.reserved.len() > LIST_LIMIT || subnet.nameservers.len() > 16 {
-        return Err(Refusal::invalid("reserved", "a subnet has at most 64 reserved ranges and 16 nameservers"));
+    if subnet.reserved.len() > LIST_LIMIT {
+        return Err(Refusal::invalid("reserved", format!("a subnet has at most {LIST_LIMIT} reserved ranges")));
+    }
+    if subnet.nameservers.len() > 16 {
+        return Err(Refusal::invalid("nameservers", "a subnet has at most 16"));
     }
     check_nat(subnet)?;
     if let Some(length) = subnet.block

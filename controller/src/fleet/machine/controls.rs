@@ -388,11 +388,17 @@ fn is_url(field: &str, url: &str, schemes: &[&str]) -> Result<(), Refusal> {
         uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme))
             && uri.host().is_some_and(|host| !host.is_empty())
     };
-    if parsed.as_ref().is_some_and(fits) {
-        return Ok(());
+    // A port that is no number is as good as none to who parses it.
+    let has_port = |uri: &http::Uri| {
+        let place = uri.authority().and_then(|all| all.as_str().rsplit('@').next());
+        place == uri.host() || uri.port_u16().is_some_and(|port| port != 0)
+    };
+    match parsed.filter(fits) {
+        Some(uri) if has_port(&uri) => Ok(()),
+        Some(_) => Err(Refusal::invalid(field, "must have a port from 1 to 65535, or none")),
+        // Not repeated: it may have a password in it.
+        None => Err(Refusal::invalid(field, format!("must be a URL that begins with {}://", schemes.join(":// or ")))),
     }
-    // Not repeated: it may have a password in it.
-    Err(Refusal::invalid(field, format!("must be a URL that begins with {}://", schemes.join(":// or "))))
 }
 
 /// What can be done to a machine from outside.
@@ -496,6 +502,8 @@ mod tests {
         for (address, user, password, said) in [
             (redfish("http://bmc.example"), "admin", "p", "redfish: must be a URL that begins with https://"),
             (redfish("https://bmc.example/redfish"), "admin", "p", "redfish: must read like https://bmc.example or"),
+            (redfish("https://bmc.example:99999"), "admin", "p", "redfish: must have a port from 1 to 65535"),
+            (redfish("https://[2001:db8::9]:0"), "admin", "p", "redfish: must have a port"),
             (redfish("https://admin:p@bmc.example"), "admin", "p", "redfish: must read like"),
             (redfish("https://bmc.example"), "", "p", "user: is empty"),
             (redfish("https://bmc.example"), "admin", "p\n", "password: has control characters"),
