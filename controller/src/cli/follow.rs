@@ -112,8 +112,11 @@ fn until_over(client: &Client, id: &str, progress: &mut Progress) -> Result<Valu
     until(client, &format!("/operations/{}", escape(id)), percent, progress, |operation, progress| {
         let is_over = matches!(operation["state"].as_str(), Some("succeeded" | "failed" | "cancelled"));
         if !is_over {
-            let away = is_away(client, operation);
-            let waits = if away { "; the machine is offline, this goes on when it is back" } else { "" };
+            // What is done from outside waits for no agent, and one that is told no news is told that it waits.
+            let waits = match is_from_outside(operation) || !is_away(client, operation) {
+                true => "",
+                false => "; the machine is offline, this goes on when it is back",
+            };
             progress.show(percent(operation), &format!("{}{waits}", step(operation)));
         }
         is_over
@@ -161,6 +164,11 @@ pub fn until(
 }
 
 /// Whether the operation's machine is known to be offline.
+fn is_from_outside(operation: &Value) -> bool {
+    matches!(operation["kind"].as_str(), Some("power-on" | "power-cycle"))
+        || text(operation, "/description").ends_with("from outside")
+}
+
 fn is_away(client: &Client, operation: &Value) -> bool {
     let path = format!("/machines/{}", escape(&text(operation, "/machine")));
     client.get(&path).is_ok_and(|machine| machine["presence"]["state"] == "offline")

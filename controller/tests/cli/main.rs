@@ -210,6 +210,9 @@ async fn a_site_gets_its_location_subnet_token_ticket_and_credential() {
     let lab = Lab::new().await;
     lab.says(&["location", "add", "ber1", "--name", "Berlin", "--latitude", "-52.5", "--zone", "a"]).await;
     lab.says(&["location", "set", "ber1", "--city", "Berlin"]).await;
+    assert!(lab.refuses(2, &["location", "set", "ber1"]).await.contains("nothing to change was named"));
+    assert!(lab.refuses(2, &["location", "set", "ber1", "--latitude", "NaN"]).await.contains("write degrees"));
+    assert!(lab.says(&["location", "metadata", "ber1"]).await.starts_with("no keys and no user data"));
     let location = lab.json(&["location", "show", "ber1"]).await;
     assert_eq!((&location["name"], &location["city"]), (&Value::from("Berlin"), &Value::from("Berlin")));
     assert_eq!(location["latitude"], -52.5);

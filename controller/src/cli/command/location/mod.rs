@@ -81,8 +81,10 @@ pub struct Remove {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  muster location add ber1 --name 'Berlin office' --city Berlin --country Germany --latitude 52.52 --longitude 13.4")]
+#[command(after_help = "Examples:
+  muster location add ber1 --name 'Berlin office' --city Berlin --country Germany --latitude 52.52 --longitude 13.4
+  muster location set ber1 --zone ber1-a --zone ber1-b
+  muster location set ber1 --boot-target https://boot.example.net/cycle.ipxe")]
 pub struct About {
     /// 1 to 32 lower-case letters, digits or hyphens, like ber1; boot media carry it
     code: String,
@@ -115,16 +117,20 @@ pub struct About {
     #[arg(long)]
     region: Option<String>,
     /// Degrees, north is positive
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = degrees)]
     latitude: Option<f64>,
     /// Degrees, east is positive
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = degrees)]
     longitude: Option<f64>,
     /// Your own words; may be given more than once
     #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = annotation)]
     annotations: Option<Vec<(String, String)>>,
     #[command(flatten)]
     connect: Connect,
+}
+
+fn degrees(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|degrees: &f64| degrees.is_finite()).ok_or("write degrees, such as -33.87".into())
 }
 
 fn annotation(text: &str) -> Result<(String, String), String> {
@@ -202,12 +208,7 @@ impl Metadata {
         let path = format!("{}/metadata", path(&self.code));
         let mut before = client.send(Method::GET, &path, None, &[])?;
         if self.user_data.is_none() && self.ssh_keys.is_none() {
-            self.show.one(&before.body, |told| {
-                lines(
-                    told,
-                    &[Column("ssh keys", |t| joined(t, "/ssh_keys")), Column("user data", |t| text(t, "/user_data"))],
-                )
-            });
+            self.show.one(&before.body, told);
             return Ok(());
         }
         if let Some(file) = self.user_data {
@@ -227,6 +228,17 @@ impl Metadata {
         print(&format!("leased machines of {} are told something else\n", self.code));
         Ok(())
     }
+}
+
+/// What leased machines are told, user data line by line as it is.
+fn told(metadata: &Value) -> String {
+    let keys = metadata["ssh_keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut out: String = keys.iter().map(|key| format!("ssh key:    {}\n", text(key, ""))).collect();
+    if let Some(data) = metadata["user_data"].as_str().filter(|data| !data.is_empty()) {
+        out.push_str("user data:\n");
+        out.extend(data.lines().map(|line| format!("  {}\n", text(&json!(line), ""))));
+    }
+    if out.is_empty() { "no keys and no user data: addresses and names alone\n".into() } else { out }
 }
 
 /// What an operator who sets a boot target has to know of machines that cannot go there.
@@ -262,6 +274,9 @@ impl About {
 
     /// Reads, changes, and writes back only if nobody else wrote in between.
     fn set(self) -> Result<(), CliError> {
+        if self.body().as_object().is_none_or(serde_json::Map::is_empty) {
+            return Err(CliError::Usage("nothing to change was named; see `muster location set --help`".into()));
+        }
         let client = self.connect.client()?;
         let before = client.send(Method::GET, &path(&self.code), None, &[])?;
         let mut body = before.body;

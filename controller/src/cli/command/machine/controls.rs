@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Switch, path, said};
+use super::path;
 use crate::cli::ask;
 use crate::cli::client::{Client, with_query};
 use crate::cli::connect::Connect;
@@ -117,9 +117,17 @@ pub struct Wake {
     /// Id, unique beginning of an id, or name
     machine: String,
     /// Whether a magic packet switches it on
-    wish: Switch,
+    wish: OnLan,
     #[command(flatten)]
     connect: Connect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnLan {
+    /// A magic packet is sent to switch it on
+    On,
+    /// None is
+    Off,
 }
 
 impl BmcCommand {
@@ -173,7 +181,13 @@ impl SetBmc {
                 body["port"] = json!(self.port);
             }
         }
-        said(&client.put(&format!("{}/bmc", path(&self.machine)), body, &[])?);
+        let machine = client.put(&format!("{}/bmc", path(&self.machine)), body, &[])?;
+        print(&format!(
+            "{}: its BMC is {}, user {}; `muster power on` and `cycle` ask it\n",
+            text(&machine, "/name"),
+            text(&machine, "/controls/bmc/address"),
+            text(&machine, "/controls/bmc/user"),
+        ));
         Ok(())
     }
 
@@ -212,15 +226,19 @@ impl SetOutlet {
         };
         let method = if self.post { "post" } else { "get" };
         let body = json!({"on": on, "off": off, "cycle": cycle, "method": method});
-        said(&self.connect.client()?.put(&format!("{}/outlet", path(&self.machine)), body, &[])?);
+        let machine = self.connect.client()?.put(&format!("{}/outlet", path(&self.machine)), body, &[])?;
+        print(&format!("{}: its outlet is at {}\n", text(&machine, "/name"), text(&machine, "/controls/outlet")));
         Ok(())
     }
 }
 
 impl Wake {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let body = json!({"on_lan": self.wish == Switch::On});
-        said(&self.connect.client()?.put(&format!("{}/wake", path(&self.machine)), body, &[])?);
+        let body = json!({"on_lan": self.wish == OnLan::On});
+        let machine = self.connect.client()?.put(&format!("{}/wake", path(&self.machine)), body, &[])?;
+        let what =
+            if self.wish == OnLan::On { "a magic packet switches it on" } else { "no magic packet is sent to it" };
+        print(&format!("{}: {what}\n", text(&machine, "/name")));
         Ok(())
     }
 }

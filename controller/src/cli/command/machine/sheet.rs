@@ -73,6 +73,8 @@ const FACTS: &[Column] = &[
         labels.iter().map(|(key, value)| format!("{key}={}", text(value, ""))).collect::<Vec<_>>().join(" ")
     }),
     Column("BMC", |m| words(m, &["/controls/bmc/protocol", "/controls/bmc/address", "/controls/bmc/port"])),
+    Column("BMC user", |m| text(m, "/controls/bmc/user")),
+    Column("BMC shows", |m| text(m, "/controls/bmc/fingerprint")),
     Column("BMC inside", |m| match (&m["inventory"]["bmc"], text(m, "/inventory/bmc/address")) {
         (bmc, _) if !bmc.is_object() => String::new(),
         (_, address) if address.is_empty() => "there is one, which tells no address".into(),
@@ -231,6 +233,10 @@ mod tests {
             "lifecycle": "available", "maintenance": true, "presence": {"state": "offline"}, "labels": {"rack": "b2"},
             "serial": "SRV1", "uuid": "4c4c4544-0042-3510-8052-b4c04f4e3132",
             "tpm": {"state": "claimed", "key": "e3b0c44298fc1c14"},
+            "controls": {
+                "bmc": {"protocol": "redfish", "address": "https://10.0.9.7", "user": "admin", "fingerprint": "6db2"},
+                "outlet": "http://10.0.9.20", "wake_on_lan": true,
+            },
             "inventory": {
                 "system": {"vendor": "Dell Inc.", "product": "R620", "board_serial": "BRD7"},
                 "firmware": {"kind": "uefi", "vendor": "Dell Inc.", "version": "2.9.0", "date": "2020-01-02"},
@@ -268,6 +274,11 @@ location:         ber1
 lifecycle:        available, maintenance
 presence:         offline
 labels:           rack=b2
+BMC:              redfish https://10.0.9.7
+BMC user:         admin
+BMC shows:        6db2
+outlet:           http://10.0.9.20
+wakes:            on a magic packet
 system:           Dell Inc. R620
 serial:           SRV1
 board serial:     BRD7
