@@ -228,7 +228,8 @@ fn what_somebody_changes_on_a_machine_is_repaired_or_left_and_its_operator_reads
     controller.muster(&["machine", "approve", &id])?;
     let api = controller.api()?;
     let document = "network:\n  version: 2\n  ethernets:\n    eth0:\n      addresses: [10.99.1.7/24]\n      \
-                    routes: [{to: default, via: 10.99.1.1}]\n";
+                    routes: [{to: default, via: 10.99.1.1}]\n\
+                    storage:\n  io_limits:\n    - {device: serial:SIM00001A, read_bytes_per_second: 1048576}\n";
     api.post(&format!("/api/v1/machines/{id}/apply"), &json!({ "document": document }))?;
     until(&controller, SOON, "it is configured", 1, |m| m["progress"]["state"] == "confirmed")?;
     let machine = &machines.all()[0].machine;
@@ -253,6 +254,10 @@ fn what_somebody_changes_on_a_machine_is_repaired_or_left_and_its_operator_reads
         "add address 10.99.1.7/24 to eth0; add route 0.0.0.0/0 via 10.99.1.1 by eth0 with metric 0: repaired in",
     )?;
     ensure!(on_eth0()? == [own], "it has its address again");
+    let limits = machine.observe()?.limits;
+    machine.unlimit();
+    told(&controller, 2, "let system.slice read 1048576 bytes/s of serial:SIM00001A and no more: repaired in")?;
+    ensure!(limits.len() == 1 && machine.observe()?.limits == limits, "its disk is limited again");
 
     // The policy comes with another welcome; and nobody has to be there for it to hold.
     let since = |m: &Value| m["presence"]["since"].clone();
@@ -260,7 +265,7 @@ fn what_somebody_changes_on_a_machine_is_repaired_or_left_and_its_operator_reads
     controller.muster(&["machine", "drift", &id, "report"])?;
     until(&controller, SOON, "it is online anew", 1, |m| is_online(m) && since(m) != before)?;
     machine.by_hand(&Change::AddAddress { link: "eth0".into(), address: other });
-    told(&controller, 2, "remove address 10.99.1.99/24 from eth0: left as it is")?;
+    told(&controller, 3, "remove address 10.99.1.99/24 from eth0: left as it is")?;
     let sheet = controller.muster(&["machine", "show", &id])?;
     ensure!(sheet.contains("reported; to set it right: remove address 10.99.1.99/24 from eth0"), "{sheet}");
     ensure!(on_eth0()? == [own, other], "it is left");
@@ -270,5 +275,5 @@ fn what_somebody_changes_on_a_machine_is_repaired_or_left_and_its_operator_reads
     until(&controller, ALL_BACK, "what was taken back meanwhile is shown no more", 1, |m| {
         is_online(m) && m.get("drift").is_none()
     })?;
-    told(&controller, 3, "it is as it was confirmed again")
+    told(&controller, 4, "it is as it was confirmed again")
 }
