@@ -1,6 +1,6 @@
 //! Every kind of filesystem: made, labeled, mounted, grown, interrupted; judged by the formats' own tools.
 
-use muster_agent::linux::storage::disks::Region;
+use muster_agent::linux::storage::disks::{Region, Room};
 use muster_protocol::desired::{UNFINISHED, VolumeId};
 
 use super::*;
@@ -216,7 +216,8 @@ fn whatever_a_power_cut_leaves_of_a_mkfs_is_never_kept_unless_it_is_whole() {
         for i in 0..count {
             let copy = copies.join(i.to_string());
             let file = File::open(&copy).expect("a copy");
-            let contents = Region { file: &file, start: MIB, size: partition }.contents().expect("read");
+            let contents =
+                Region { file: &file, start: MIB, size: partition }.contents(&mut Room::default()).expect("read");
             seen.insert(storage::in_words(&contents, &[]));
             let is_called_so = |fs: &observed::Filesystem| fs.label == label(format);
             if matches!(&contents, Contents::Filesystem(fs) if is_called_so(fs)) {

@@ -29,13 +29,18 @@ pub(super) struct Found {
 ///
 /// Errors: it is not there, or something else has its name.
 pub(super) fn find(disks: &Disks, on: &Target) -> Result<Found, MachineError> {
+    find_among(disks, &disks.only(&on.disks), on)
+}
+
+/// The same, looking at these disks for what has its name.
+fn find_among(disks: &Disks, among: &Disks, on: &Target) -> Result<Found, MachineError> {
     if let plan::Device::Partition { disk: id, slot } = &on.device {
         let disk = writable(disks, id)?;
         let contents = partition(&disk, id, slot)?.contents.clone();
         let node = known_partition(disks, &disk, slot)?;
         return Ok(Found { node, size_bytes: slot.size_bytes, contents });
     }
-    let (all, layers) = disks.observe_all()?;
+    let (all, layers) = among.observe_all()?;
     let (name, contents) = in_layers(&layers, on)?.ok_or_else(|| MachineError::Missing(on.in_words()))?;
     let node = disks.node(&name).ok_or_else(|| MachineError::Missing(on.in_words()))?;
     stands_on(disks, &all, &node, &on.disks, &on.in_words())?;
@@ -43,9 +48,9 @@ pub(super) fn find(disks: &Disks, on: &Target) -> Result<Found, MachineError> {
     Ok(Found { node, size_bytes, contents: contents.unwrap_or(Contents::Unknown) })
 }
 
-/// The same; `None` where there is none of that name.
+/// The same; `None` where none of that name is on any disk.
 pub(super) fn find_there(disks: &Disks, on: &Target) -> Result<Option<Found>, MachineError> {
-    match find(disks, on) {
+    match find_among(disks, disks, on) {
         Err(MachineError::Missing(_)) => Ok(None),
         found => found.map(Some),
     }

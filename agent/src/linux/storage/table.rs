@@ -11,7 +11,7 @@ use muster_protocol::observed::{Contents, Disk};
 
 use super::device::{Device, Share};
 use super::unchanged;
-use crate::linux::storage::disks::{Disks, Region};
+use crate::linux::storage::disks::{Disks, Region, Room};
 use crate::linux::storage::gpt::{self, Entry, Found, Geometry, Image, Table};
 use crate::linux::storage::signatures::{HEAD, TAIL};
 use crate::machine::MachineError;
@@ -65,8 +65,10 @@ pub(super) fn edit(disks: &Disks, id: &DiskId, before: &Before, change: Edit<'_>
     let device = open(disks, id, share)?;
     let disk = unchanged(disks, id, before)?;
     let geometry = geometry(id, &disk)?;
-    let (head, tail) = Region { file: device.file(), start: 0, size: device.size }.ends().map_err(failed)?;
-    let mut table = match gpt::read(&head, &tail, geometry) {
+    let mut room = Room::default();
+    let region = Region { file: device.file(), start: 0, size: device.size };
+    let ends = region.ends(&mut room).map_err(failed)?;
+    let mut table = match gpt::read(ends.head, ends.tail, geometry) {
         Found::Table(table) if table.capacity == 128 => table,
         Found::Table(table) => {
             return Err(MachineError::Unable(format!("change the GPT of {id}: it has room for {}", table.capacity)));
@@ -120,7 +122,7 @@ pub(super) fn edit(disks: &Disks, id: &DiskId, before: &Before, change: Edit<'_>
     for slot in change.added {
         table.entries.push(entry(slot, geometry)?);
     }
-    let first = gpt::covering(head[..sector as usize].to_vec(), geometry);
+    let first = gpt::covering(ends.head[..sector as usize].to_vec(), geometry);
     let Image { head, tail } = gpt::encode(&table, geometry);
     let first_copy = || {
         device.write(sector, &head[sector as usize..])?;
@@ -198,7 +200,8 @@ fn tell_kernel(
 fn are_blank(device: &Device, id: &DiskId, slots: &[Slot]) -> Result<(), MachineError> {
     for slot in slots {
         let region = Region { file: device.file(), start: slot.start_bytes, size: slot.size_bytes };
-        let contents = region.contents().map_err(|source| MachineError::os(format!("read {id}"), source))?;
+        let contents =
+            region.contents(&mut Room::default()).map_err(|source| MachineError::os(format!("read {id}"), source))?;
         if contents != Contents::Blank {
             let what = format!("the space for partition {} of {id}", slot.number);
             return Err(MachineError::Changed {

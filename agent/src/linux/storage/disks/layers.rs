@@ -14,7 +14,7 @@ use muster_protocol::observed::{
 
 use super::dm::Mapped;
 use super::held::{Node, Usage};
-use super::{Disks, Source, md};
+use super::{Disks, Room, Source, md};
 use crate::linux::storage::signatures::lvm;
 use crate::linux::sysfs;
 use crate::sort;
@@ -26,6 +26,8 @@ const DEPTH: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Found {
     groups: Vec<lvm::Group>,
+    /// Of use to whoever looks next.
+    pub(super) room: Room,
 }
 
 impl Found {
@@ -101,6 +103,8 @@ impl Disks {
         let mut known = std::mem::take(&mut found.groups);
         sort::short(&mut known, |a, b| (&a.name, a.uuid).cmp(&(&b.name, b.uuid)));
         let (mut groups, mut all) = (Vec::new(), Vec::new());
+        // Groups inside of volumes are not ours.
+        let mut inside = Found { room: std::mem::take(&mut found.room), ..Found::default() };
         for (group, index) in known.into_iter().zip(0..) {
             let lvm::Group { name, uuid, seqno, extent_bytes, members, mut volumes } = group;
             volumes.truncate(VOLUMES - all.len());
@@ -109,7 +113,7 @@ impl Disks {
                 let node = active.iter().find(|(uuids, _)| *uuids == (uuid, volume.uuid)).map(|(_, node)| node);
                 // A pool is not for reading.
                 let readable = node.filter(|_| volume.kind != "thin-pool");
-                let contents = readable.and_then(|node| self.carried(node, &mut Found::default(), usage));
+                let contents = readable.and_then(|node| self.carried(node, &mut inside, usage));
                 let device = node.map(|node| node.name.clone()).unwrap_or_default();
                 let lvm::Volume { name, uuid, size_bytes, kind, pool, origin } = volume;
                 all.push(Volume { group: index, name, uuid, size_bytes, kind, pool, origin, device, contents });

@@ -86,6 +86,14 @@ impl Disks {
         Self { source: Source::Given(disks), record: Record::new(run, &root), root }
     }
 
+    /// Those alone that answer to these ids, and what stands on them.
+    pub fn only(&self, ids: &[DiskId]) -> Self {
+        let is_meant =
+            |disk: &inventory::Disk| ids.iter().any(|id| id.names(disk.wwn.as_deref(), disk.serial.as_deref()));
+        let disks = self.list().into_iter().filter(is_meant).collect();
+        Self { source: Source::Given(disks), ..self.clone() }
+    }
+
     /// Whole disks, and no others.
     pub fn list(&self) -> Vec<inventory::Disk> {
         match &self.source {
@@ -218,9 +226,7 @@ impl Disks {
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         let region = Region { file: &file, start: 0, size: disk.size_bytes };
         let ((contents, places), is_boot_medium) = {
-            // Three MiB, given back before the partitions' turn.
-            let (head, tail) = region.ends()?;
-            let ends = Ends { head: &head, tail: &tail, size: region.size };
+            let ends = region.ends(&mut found.room)?;
             (signatures::of_disk(ends, disk.logical_sector), signatures::is_boot_medium(ends))
         };
         let contents = region.named(region.doubt(contents)?, found);
@@ -293,6 +299,14 @@ fn mounted(mut contents: Contents, node: &Node, usage: &Usage) -> Contents {
     contents
 }
 
+/// Where the ends of what is looked at are read to: three MiB, one after the other for all of it. Found, cleared and taken back
+/// by the kernel each time, they would cost as much as reading them.
+#[derive(Debug, Default)]
+pub struct Room {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
+
 /// A stretch of a device.
 #[derive(Debug, Clone, Copy)]
 pub struct Region<'a> {
@@ -306,17 +320,14 @@ pub struct Region<'a> {
 
 impl Region<'_> {
     /// What lies there, looked at as a partition.
-    pub fn contents(&self) -> io::Result<Contents> {
-        let contents = {
-            let (head, tail) = self.ends()?;
-            signatures::of_partition(Ends { head: &head, tail: &tail, size: self.size })
-        };
+    pub fn contents(&self, room: &mut Room) -> io::Result<Contents> {
+        let contents = signatures::of_partition(self.ends(room)?);
         self.doubt(contents)
     }
 
     /// The same, with what a physical volume tells of its group.
     fn looked_into(&self, found: &mut Found) -> io::Result<Contents> {
-        Ok(self.named(self.contents()?, found))
+        Ok(self.named(self.contents(&mut found.room)?, found))
     }
 
     /// A filesystem that is not mounted is damaged where its superblock is not what was written.
@@ -350,9 +361,15 @@ impl Region<'_> {
     }
 
     /// The bytes at both ends, for `signatures`.
-    pub fn ends(&self) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    pub fn ends<'a>(&self, room: &'a mut Room) -> io::Result<Ends<'a>> {
+        if room.head.is_empty() {
+            *room = Room { head: vec![0; HEAD], tail: vec![0; TAIL] };
+        }
         let (head, tail) = (self.size.min(HEAD as u64), self.size.min(TAIL as u64));
-        Ok((self.read(0, head as usize)?, self.read(self.size - tail, tail as usize)?))
+        let ends = (&mut room.head[..head as usize], &mut room.tail[..tail as usize]);
+        self.file.read_exact_at(ends.0, self.start)?;
+        self.file.read_exact_at(ends.1, self.start + self.size - tail)?;
+        Ok(Ends { head: ends.0, tail: ends.1, size: self.size })
     }
 
     /// Bytes that a mounted XFS takes. One that has grown says so in its superblock only when it leaves its log, and at

@@ -3,6 +3,7 @@
 //!
 //! Called by `apply`.
 
+use muster_protocol::DiskId;
 use muster_protocol::desired::{Key, RaidLevel, VolumeId, VolumeKind, VolumeSize};
 use muster_protocol::ids::parse_uuid;
 use muster_protocol::observed::{Contents, Headers, Layers, MemberState, Volume, VolumeGroup};
@@ -42,7 +43,8 @@ pub fn make_array(
 /// An array that was being made when power went may have been put together again since.
 fn stop_unfinished(disks: &Disks, members: &[Over]) -> Done {
     let ours: Vec<Node> = members.iter().map(|member| Ok(find(disks, &member.on)?.node)).collect::<Result<_, _>>()?;
-    let (_, layers) = disks.observe_all()?;
+    let theirs: Vec<DiskId> = members.iter().flat_map(|member| member.on.disks.iter().cloned()).collect();
+    let (_, layers) = disks.only(&theirs).observe_all()?;
     for array in layers.arrays.iter().filter(|array| runs(array) && own_name(&array.label) == UNFINISHED) {
         let is_of = |name: &String| ours.iter().any(|node| node.name == *name);
         if !array.members.is_empty() && array.members.iter().all(|member| is_of(&member.name)) {
