@@ -1,5 +1,6 @@
 //! Disks of machines, looked at from outside before and after.
 
+mod arrays;
 mod choose;
 mod cuts;
 mod dangers;

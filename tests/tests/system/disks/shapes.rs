@@ -1,5 +1,6 @@
 //! Every shape that a document can give a disk, on disks of every kind: made by a machine, judged by the programs of other
-//! people, found again after a boot by disks that were plugged in elsewhere and have grown.
+//! people, found again after a boot by disks that were plugged in elsewhere and have grown. Arrays are in [`arrays`], power cuts
+//! in [`cuts`].
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,10 +9,12 @@ use anyhow::{Context, Result, ensure};
 use muster_protocol::Digest;
 use muster_tests::attached::Attached;
 use muster_tests::disks;
+use muster_tests::eventually;
 use muster_tests::lab::{self, BOOT, Lab, SOON, text};
 use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware};
+use serde_json::Value;
 
-use super::{cuts, start};
+use super::{arrays, cuts, start};
 
 /// A filesystem or swap area as it should be found.
 struct Shape {
@@ -73,6 +76,7 @@ fn document(slot: &str) -> String {
         )
     };
     let filesystems: String = SHAPES.iter().map(filesystem).collect();
+    let [more_disks, arrays, more_filesystems] = arrays::document();
     format!(
         "storage:
   disks:
@@ -88,8 +92,12 @@ fn document(slot: &str) -> String {
     - {{match: {{transport: virtio, pick: smallest}}, partitions: [{{label: v-ext4, resize: true}}]}}
     - match: {{transport: sata, max_size_mib: 1000}}
       partitions: [{{number: 1, label: swap, size_mib: 64, type_guid: swap}}, {{number: 3, label: s-ext4, size_mib: 64}}]
-  filesystems:
-{filesystems}  mounts:
+{more_disks}  raid:
+{arrays}  filesystems:
+{filesystems}{more_filesystems}  io_limits:
+    - {{device: 'serial:SCSI', read_iops: 5000, write_bytes_per_second: 104857600}}
+    - {{device: wwn:0x5000c50000000002, cgroup: machine.slice, write_iops: 300}}
+  mounts:
     - {{what: tmpfs, where: /srv/memory, type: tmpfs, options: [size=8M, mode=0750]}}
     - {{what: /srv/n-ext4/shown, where: /srv/shown, options: [bind, ro]}}
 "
@@ -121,23 +129,31 @@ fn every_shape_is_made_on_every_kind_of_disk_found_again_grown_and_gone_on_with_
     }
     let fingerprints = || others.iter().map(|image| Ok(Digest::of(&fs::read(image)?))).collect::<Result<Vec<_>>>();
     let before = fingerprints()?;
+    spec.disks.extend(arrays::disks());
 
     let mut machine = start(&lab, &mut spec, &folder)?;
     let admitted = lab.admit()?;
     let (name, boot) = (text(&admitted, "/name")?, text(&admitted, "/presence/boot")?.to_owned());
-    let slot = slot(&lab, text(&admitted, "/id")?, "NVME-4K")?;
-    let apply = |document: &str, more: &[&str]| {
-        let file = lab.folder.join("disks.yaml");
+    let observed = || lab.controller.api()?.get(&format!("/api/v1/machines/{}/observed", text(&admitted, "/id")?));
+    let slot = slot(&observed()?, "NVME-4K")?;
+    let file = lab.folder.join("disks.yaml").display().to_string();
+    let is_done = |document: &str| {
         fs::write(&file, document)?;
-        let file = file.display().to_string();
-        lab.controller.muster(&[&["apply", "-m", name, "-f", &file], more].concat())?;
         let plan = lab.controller.muster(&["plan", "-m", name, "-f", &file])?;
         ensure!(plan.contains("nothing to do"), "the same once more: {plan}");
         anyhow::Ok(())
     };
+    let apply = |document: &str, more: &[&str]| {
+        fs::write(&file, document)?;
+        lab.controller.muster(&[&["apply", "-m", name, "-f", &file], more].concat())?;
+        is_done(document)
+    };
     let log =
         cuts::Log::make(&spec.disks[1], &folder, |document| apply(document, &["--permit-destroy=serial:LOGGED"]))?;
     apply(&document(&slot), &[])?;
+    eventually(SOON * 2, "the arrays are whole", || arrays::are_whole(&observed()?))?;
+    let limits = observed()?["io_limits"].clone();
+    ensure!(limits.as_array().is_some_and(|all| all.len() == 2), "{limits}");
     lab.controller.muster(&["power", "off", name])?;
     machine.wait_off(BOOT)?;
     drop(machine);
@@ -155,6 +171,7 @@ fn every_shape_is_made_on_every_kind_of_disk_found_again_grown_and_gone_on_with_
         data.push(Digest::of(&bytes));
     }
     log.check()?;
+    let known = arrays::fill(&folder)?;
 
     // The disks grow, and all but the one in its slot are plugged in the other way round.
     for serial in ["NVME-4K", "SCSI", "VIRTIO-4K"] {
@@ -166,12 +183,18 @@ fn every_shape_is_made_on_every_kind_of_disk_found_again_grown_and_gone_on_with_
     spec.disks[1..].reverse();
     let mut machine = start(&lab, &mut spec, &folder)?;
     lab.until_online(Some(&boot))?;
-    lab.until(SOON, "the machine has what is desired", |m| m["progress"]["state"] == "confirmed")?;
+    // By itself: nobody applies anything.
+    eventually(SOON * 2, "the machine has what is desired", || is_done(&document(&slot)))?;
+    eventually(SOON, "the arrays are whole", || arrays::are_whole(&observed()?))?;
+    ensure!(observed()?["io_limits"] == limits, "the limits are those of before");
     cuts::Log::go_on(|document| apply(document, &[]))?;
     let mut more = document(&slot);
     for shape in SHAPES.iter().filter(|shape| !shape.path.is_empty()) {
         let Shape { path, label, .. } = shape;
         more.push_str(&format!("    - {{what: {path}/new, where: /mnt/{label}, options: [bind]}}\n"));
+    }
+    for name in arrays::names() {
+        more.push_str(&format!("    - {{what: /srv/{name}/new, where: /mnt/{name}, options: [bind]}}\n"));
     }
     apply(&more, &[])?;
     lab.controller.muster(&["power", "off", name])?;
@@ -190,13 +213,13 @@ fn every_shape_is_made_on_every_kind_of_disk_found_again_grown_and_gone_on_with_
             Ok(())
         })?;
     }
+    arrays::check(&folder, &known)?;
     log.check_whole()?;
     ensure!(fingerprints()? == before, "the disks beside them are as they were");
     Ok(())
 }
 
-fn slot(lab: &Lab, machine: &str, serial: &str) -> Result<String> {
-    let observed = lab.controller.api()?.get(&format!("/api/v1/machines/{machine}/observed"))?;
+fn slot(observed: &Value, serial: &str) -> Result<String> {
     let all = observed["disks"].as_array().into_iter().flatten();
     let mut ones = all.filter(|disk| disk["id"].as_str().is_some_and(|id| id.ends_with(serial)));
     let slot = ones.next().and_then(|disk| disk["by_path"].as_str()).map(str::to_owned);

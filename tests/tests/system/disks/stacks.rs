@@ -20,6 +20,7 @@ use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine, Tpm};
 use muster_tests::{disks, eventually};
 use serde_json::Value;
 
+use super::arrays::{Member, in_filesystem};
 use super::start;
 
 const DOCUMENT: &str = "storage:
@@ -290,38 +291,7 @@ fn group_is_sound(partition: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A partition as mdadm tells it.
-#[derive(Debug)]
-struct Member {
-    name: String,
-    level: String,
-    /// Which members there are: `AA`, `A.`.
-    state: String,
-    /// First byte of the array's data in it, and how many there are.
-    data: (u64, u64),
-}
-
 impl Member {
-    fn of(attached: &Attached, number: u32) -> Result<Self> {
-        let probed = attached.probe(number)?;
-        let kind = probed.get("TYPE").map(String::as_str);
-        ensure!(kind == Some("linux_raid_member"), "{probed:?}");
-        let said = output(Command::new("mdadm").arg("--examine").arg(attached.partition(number)))?;
-        let field = |name: &str| {
-            let found = said.lines().filter_map(|line| line.split_once(" : ")).find(|(key, _)| key.trim() == name);
-            found.map(|(_, value)| value.trim()).with_context(|| format!("{name} in {said}"))
-        };
-        let first = |name: &str| -> Result<u64> { Ok(field(name)?.split(' ').next().unwrap_or_default().parse()?) };
-        let word = |value: &str| value.split(' ').next().unwrap_or_default().to_owned();
-        let name = word(field("Name")?);
-        Ok(Self {
-            name: name.rsplit(':').next().unwrap_or_default().to_owned(),
-            level: field("Raid Level")?.to_owned(),
-            state: word(field("Array State")?),
-            data: (first("Data Offset")? * 512, first("Array Size")? * 1024),
-        })
-    }
-
     /// What the array carries, copied from one member's partition.
     fn read(&self, image: &Path, number: usize, folder: &Path) -> Result<PathBuf> {
         let mut bytes = vec![0; usize::try_from(self.data.1)?];
@@ -340,13 +310,4 @@ impl Member {
         let partition = disks::partitions(image)?.into_iter().nth(number - 1).context("a partition")?;
         Ok(partition.start + self.data.0)
     }
-}
-
-/// Has somebody work in the filesystem of an image.
-fn in_filesystem(image: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    output(Command::new("mount").args(["-o", "loop"]).arg(image).arg(folder.path()))?;
-    let done = work(folder.path());
-    output(Command::new("umount").arg(folder.path()))?;
-    done
 }
