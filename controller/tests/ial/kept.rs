@@ -4,11 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use muster_controller::clock::now_unix_ms;
+use muster_controller::fleet::iso::{self, Built};
 use muster_controller::fleet::model::{self, CardChange};
 use muster_controller::fleet::record::{HubRule, Location, Machine, MachineInventory, Maintenance, PlaceRule, Subnet};
 use muster_controller::fleet::{Draft, Refusal, credential, location, machine, subnet};
-use muster_controller::ial::{self, Envelope};
-use serde_json::{Value, json};
+use muster_controller::ial::{self, Envelope, Present};
+use muster_protocol::Digest;
+use serde_json::{Map, Value, json};
 
 use crate::site::{Reply, Site, allocation, send};
 
@@ -44,6 +47,14 @@ impl Asked {
                 all.push(kept);
             }
         }
+        // Found without the copies of tables that the catalog is made of: a table that is forgotten there shows here.
+        let models = model::list(&self.site.state(), &|id| self.site.offline.there(id).is, now_unix_ms());
+        let free = models.into_iter().map(|model| {
+            let places = model.places.into_iter().map(|(code, at)| (code, json!(at.count.free)));
+            (model.id, places.collect::<Map<_, _>>().into())
+        });
+        let told = &all[self.auths.len()].body["data"]["extra"]["available"];
+        assert_eq!(*told, Value::Object(free.collect()), "what can be had");
         all
     }
 
@@ -119,6 +130,30 @@ async fn what_is_listed_is_what_the_fleet_is_after_every_kind_of_change() {
         machine::inventory(draft, third, record.inventory)
     };
     asked.change(&mut seen, "another model", smaller).await;
+
+    let sealed = move |draft: &mut Draft| {
+        let built = Built {
+            location: "ber1".into(),
+            controllers: vec!["192.0.2.1:8080".into()],
+            file: "/tmp/ber1.iso".into(),
+            bytes: 1,
+            sha256: Digest::of(b"iso"),
+            credential: Digest::of(b"credential"),
+            sealed: Some(Digest::of(b"CA")),
+            boot_ca: None,
+        };
+        let (iso, record) = (iso::add(draft, built)?.id, draft.need::<Machine>(&first)?);
+        draft.put(Machine { iso, ..record });
+        let record = draft.need::<Location>(&"ber1".to_owned())?;
+        let boot_target = "http://192.0.2.9/".to_owned().try_into().ok();
+        location::put(draft, Location { boot_target, ..record })
+    };
+    asked.change(&mut seen, "one cannot be handed over", sealed).await;
+    let anyhow = |draft: &mut Draft| {
+        let record = draft.need::<Location>(&"ber1".to_owned())?;
+        location::put(draft, Location { boot_target: None, ..record })
+    };
+    asked.change(&mut seen, "it need not be", anyhow).await;
 
     let server = site.provision("6516a1f2a6078e98982dbd92").await;
     asked.is_other(&mut seen, "one is leased").await;

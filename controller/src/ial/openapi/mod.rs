@@ -191,7 +191,8 @@ fn body(endpoint: Endpoint) -> Value {
     }
     let schema = json!({ "anyOf": bodies });
     // One call may come without a body, and with its field in the query.
-    json!({ "content": { "application/json": { "schema": schema, "example": example } }, "required": endpoint != Endpoint::ProvisionStatus })
+    let is_needed = endpoint != Endpoint::ProvisionStatus;
+    json!({ "content": { "application/json": { "schema": schema, "example": example } }, "required": is_needed })
 }
 
 /// The schema of an object with these fields, and others that are passed over.
