@@ -110,6 +110,7 @@ impl Agent {
             (machine.inventory(), controller.and_then(|_| machine.observe_network().ok()))
         })
         .await;
+        inventory.software.leaves = self.options.manage.leaves();
         self.outbox.send_if_modified(|out| {
             if matches!(out.progress, Progress::Applying { .. }) {
                 return false;
@@ -183,6 +184,10 @@ mod tests {
     use crate::sim::SimMachine;
 
     fn agent(machine: &Arc<SimMachine>) -> Arc<Agent> {
+        managing(Manage::ALL, machine)
+    }
+
+    fn managing(manage: Manage, machine: &Arc<SimMachine>) -> Arc<Agent> {
         let options = Options {
             controllers: Vec::new(),
             ca: Digest::of(b"a CA"),
@@ -190,7 +195,7 @@ mod tests {
             time_unix_s: 0,
             lease: None,
             handed: None,
-            manage: Manage::ALL,
+            manage,
             keep: Keep::memory(),
             boot: BootId::from_bytes([1; 16]),
             refused: WhenRefused::BootAgain,
@@ -226,6 +231,21 @@ mod tests {
 
     fn by(link: &str) -> Option<Home> {
         Some(Home { link: link.into(), nics: vec![link.into()] })
+    }
+
+    #[tokio::test]
+    async fn what_an_agent_was_not_started_to_manage_is_told() {
+        let machine = Arc::new(SimMachine::new(1));
+        for (manage, words) in [
+            (Manage::ALL, &[][..]),
+            (Manage { storage: false, ..Manage::ALL }, &["storage"]),
+            (Manage::default(), &["network", "storage", "power"]),
+        ] {
+            let agent = managing(manage, &machine);
+            agent.look().await;
+            let seen = agent.outbox.borrow().inventory.clone().expect("it has looked").0;
+            assert_eq!(seen.software.leaves.words().collect::<Vec<_>>(), words);
+        }
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use muster_protocol::desired::Network;
 use muster_protocol::enroll::Leave;
+use muster_protocol::inventory::Leaves;
 use muster_protocol::{BootId, Digest, Generation, Mac, cmdline};
 
 use crate::keep::Keep;
@@ -99,6 +100,12 @@ pub struct Manage {
 impl Manage {
     /// Everything: what PID 1's agent may do.
     pub const ALL: Self = Self { network: true, storage: true, power: true };
+
+    /// The rest.
+    pub fn leaves(self) -> Leaves {
+        let Self { network, storage, power } = self;
+        Leaves { network: !network, storage: !storage, power: !power }
+    }
 }
 
 /// How often an agent does things. Simulated fleets choose other figures.

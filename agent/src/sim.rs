@@ -407,7 +407,11 @@ impl Machine for SimMachine {
             disks: disks.collect(),
             nics: nics.collect(),
             links: links.collect(),
-            software: inventory::Software { kernel: "simulated".into(), agent: env!("CARGO_PKG_VERSION").into() },
+            software: inventory::Software {
+                kernel: "simulated".into(),
+                agent: env!("CARGO_PKG_VERSION").into(),
+                ..inventory::Software::default()
+            },
             ..Inventory::default()
         }
     }

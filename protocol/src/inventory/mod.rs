@@ -466,4 +466,26 @@ pub struct Software {
     pub kernel: String,
     /// The agent's version.
     pub agent: String,
+    /// What the agent leaves as it is; nothing where it has the machine for itself.
+    pub leaves: Leaves,
+}
+
+/// What an agent was not started to manage: it refuses whatever would change that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaves {
+    /// Links, addresses, routes, resolvers.
+    pub network: bool,
+    /// Partitions, filesystems, mounts, wiping.
+    pub storage: bool,
+    /// Reboot and power off.
+    pub power: bool,
+}
+
+impl Leaves {
+    /// The areas, in the words of `--manage`.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        let Self { network, storage, power } = self;
+        let all = [(network, "network"), (storage, "storage"), (power, "power")];
+        all.into_iter().filter_map(|(is_left, word)| is_left.then_some(word))
+    }
 }

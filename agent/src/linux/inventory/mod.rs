@@ -59,6 +59,8 @@ fn gather(root: &Path, links: &Links) -> Inventory {
         software: Software {
             kernel: sysfs::text(root.join("proc/sys/kernel/osrelease")).unwrap_or_default(),
             agent: env!("CARGO_PKG_VERSION").into(),
+            // Only the agent knows what it was told to leave.
+            ..Software::default()
         },
     }
 }

@@ -42,6 +42,10 @@ pub struct InventoryView {
     pub kernel: String,
     /// The agent's version.
     pub agent: String,
+    /// What the agent was not started to manage, of `network`, `storage` and `power`: it refuses to change that, and the
+    /// machine is nobody's to lease. Absent where it manages all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<String>,
     /// Its BMC, as it looks from inside; absent where there is none, or none that is told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc: Option<SeenBmcView>,
@@ -239,6 +243,7 @@ impl From<&MachineInventory> for InventoryView {
             primary: primary::nic(record).ok().map(|nic| nic.name.clone()),
             kernel: software.kernel.clone(),
             agent: software.agent.clone(),
+            leaves: software.leaves.words().map(str::to_owned).collect(),
             bmc: bmc.as_ref().map(|bmc| SeenBmcView {
                 address: bmc.address.map(|address| address.to_string()),
                 mac: bmc.mac.map(|mac| mac.to_string()),

@@ -551,6 +551,14 @@ pub(crate) mod tests {
         seen.sort_by_key(|(compatible, _)| *compatible);
         assert_eq!(seen, [(false, Count { total: 1, free: 1 }), (true, Count { total: 1, free: 1 })]);
         assert!(list(draft.state(), &|_| false, draft.now_unix_ms()).iter().all(|m| m.places["ber1"].count.free == 0));
+
+        // Nor one whose agent would refuse the order.
+        let mut looked_at = box_with("S", 1);
+        looked_at.software.leaves.network = true;
+        machine::inventory(&mut draft, ids[0], looked_at).expect("stored");
+        let big = list(draft.state(), &|_| true, draft.now_unix_ms());
+        let big = big.iter().find(|m| m.hardware.is_compatible()).expect("listed");
+        assert_eq!(big.places["ber1"].count, Count { total: 1, free: 0 });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Pure, and the same for the first try as for those after a machine that could not be prepared.
 
 use muster_protocol::hello::Progress;
+use muster_protocol::inventory::Leaves;
 use muster_protocol::{BootId, MachineId};
 
 use super::model::{self, Hardware};
@@ -26,6 +27,7 @@ struct Passed {
     zone: usize,
     unfit: usize,
     held: usize,
+    left: usize,
     tried: usize,
 }
 
@@ -57,6 +59,7 @@ pub(super) fn choose(state: &State, lease: &Lease, online: Online<'_>) -> Result
             Standing::Offline => passed.offline += 1,
             Standing::Unfit => passed.unfit += 1,
             Standing::Held => passed.held += 1,
+            Standing::Left => passed.left += 1,
             Standing::Free if best.is_none_or(|(other, _)| rank(machine) < rank(other)) => {
                 best = Some((machine, record));
             }
@@ -93,6 +96,8 @@ pub(super) enum Standing {
     Unfit,
     /// What it starts from cannot hand it over to its location's boot target.
     Held,
+    /// Its agent was not started to manage all of it, and would refuse what is ordered.
+    Left,
 }
 
 /// Asked for whoever orders, and for the number of machines that are said to be free, which is the same thing.
@@ -105,6 +110,8 @@ pub(super) fn standing(state: &State, machine: &Machine, record: &MachineInvento
         Standing::Leased
     } else if !online(machine.id) {
         Standing::Offline
+    } else if record.inventory.software.leaves != Leaves::default() {
+        Standing::Left
     } else if wish::fixed_disks(&record.inventory).is_err() || primary::cabled(record).is_err() {
         Standing::Unfit
     } else if held() {
@@ -132,6 +139,7 @@ impl Passed {
             (self.zone, "in another zone"),
             (self.unfit, "with no carrier or with a disk that nothing names"),
             (self.held, "on boot media that cannot hand over to the boot target"),
+            (self.left, "whose agent only looks at a part of it"),
             (self.tried, "that could not be prepared"),
         ];
         let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();

@@ -76,7 +76,7 @@ fn inventories() {
     let record = MachineInventory { machine, at_unix_ms: 300, inventory, primary: Some(Mac::from_bytes([3; 6])) };
     let (key, value) = stored(&record);
     // As it travels, between whose it is, when it came, and the primary NIC.
-    let travels = format!("{}01066f666669636500000000", "00".repeat(20));
+    let travels = format!("{}01066f666669636500000000000000", "00".repeat(20));
     assert_eq!(key, format!("inventory/{}", "\u{1}".repeat(16)));
     assert_eq!(value, format!("00{}ac02{travels}01030303030303", "01".repeat(16)));
 }

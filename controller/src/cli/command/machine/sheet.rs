@@ -82,6 +82,7 @@ const FACTS: &[Column] = &[
     }),
     Column("outlet", |m| text(m, "/controls/outlet")),
     Column("wakes", |m| if m["controls"]["wake_on_lan"] == true { "on a magic packet".into() } else { String::new() }),
+    Column("only looks at", |m| joined(m, "/inventory/leaves")),
     Column("model", |m| text(m, "/model")),
     Column("system", |m| words(m, &["/inventory/system/vendor", "/inventory/system/product"])),
     Column("serial", |m| text(m, "/serial")),
