@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +14,8 @@ use muster_tests::lab::{self, Lab, SOON, text};
 use muster_tests::qemu::{Boot, Disk, DiskKind, Firmware, Machine};
 use muster_tests::{artifacts, disks, eventually, scratch};
 use serde_json::{Value, json};
+
+use super::refused;
 
 #[test]
 fn whatever_happens_between_plan_and_apply_nothing_is_written_that_no_permit_names() -> Result<()> {
@@ -27,6 +30,7 @@ fn whatever_happens_between_plan_and_apply_nothing_is_written_that_no_permit_nam
         Disk::new(DiskKind::Virtio, "LAPTOP", 256),
         Disk::new(DiskKind::Nvme, "BESIDE", 64),
     ];
+    spec.disks.extend(refused::disks());
     let folder = lab.folder.join("machine");
     fs::create_dir_all(&folder)?;
     let image = |serial: &str| folder.join(format!("{serial}.img"));
@@ -39,6 +43,7 @@ fn whatever_happens_between_plan_and_apply_nothing_is_written_that_no_permit_nam
     for serial in ["STICK", "LAPTOP", "BESIDE"] {
         disks::scribble(&image(serial))?;
     }
+    refused::fill(image)?;
     // An installer's stick, with a table of the old kind, and our own on a disk that is none.
     let script = "printf 'label: dos\\nstart=2048, type=7\\n' | sfdisk --quiet --force";
     output(Command::new("sh").args(["-c", &format!("{script} {}", image("LAPTOP").display())]))?;
@@ -68,6 +73,9 @@ fn whatever_happens_between_plan_and_apply_nothing_is_written_that_no_permit_nam
     let ended =
         at.apply(&over("serial:LAPTOP"), Some(&json!({ "plan": laptop["digest"], "disks": ["serial:BESIDE"] })))?;
     ensure!(why(&ended).contains("serial:LAPTOP"), "{ended}");
+
+    // Twenty and more documents that are refused as they are; with what follows and came before, over thirty dangers.
+    ensure!(refused::check(|document| at.refusal(document))? > 20, "the table is shorter than it says");
 
     // What was permitted is another disk by then: other contents, larger, smaller.
     let seen = at.plan(&over("wwn:0x5000c50000000011"))?;
@@ -124,7 +132,31 @@ fn whatever_happens_between_plan_and_apply_nothing_is_written_that_no_permit_nam
     ensure!(goes_on || why(&ended).contains("wipe_filesystem: true"), "{ended}");
     ensure!(disks::partitions(&image("PULLED"))?.len() == 2, "its table is whole");
 
+    // A permit was used, and the disk carries the same again.
+    let theirs = fs::read(image("NTFS"))?;
+    let seen = at.plan(&over("serial:NTFS"))?;
+    let permit = json!({ "plan": seen["digest"], "disks": seen["destroys"] });
+    let ended = at.apply(&over("serial:NTFS"), Some(&permit))?;
+    ensure!(ended["state"] == "succeeded" && disks::partitions(&image("NTFS"))?.len() == 1, "{ended}");
+    File::options().write(true).open(image("NTFS"))?.write_all_at(&theirs, 0)?;
+    let ended = at.apply(&over("serial:NTFS"), Some(&permit))?;
+    ensure!(ended["state"] == "failed" && why(&ended).contains("permit"), "{ended}");
+
+    // The kernel calls the disks otherwise than when it was planned: what was permitted is done to the disk that was meant.
+    let seen = at.plan(&over("serial:CHANGED"))?;
+    let permit = json!({ "plan": seen["digest"], "disks": seen["destroys"] });
+    let called = at.called("5000c50000000011")?;
+    machine.pull_disk(0)?;
+    machine.put_disk(2, "REPLACED", 0x5000_c500_0000_0013)?;
+    at.until_size("5000c50000000013", 256)?;
+    machine.put_disk(0, "CHANGED", 0x5000_c500_0000_0011)?;
+    at.until_size("5000c50000000011", 128)?;
+    ensure!(at.called("5000c50000000013")? == called, "the other disk has its name");
+    let ended = at.apply(&over("serial:CHANGED"), Some(&permit))?;
+    ensure!(ended["state"] == "succeeded" && disks::partitions(&image("CHANGED"))?.len() == 1, "{ended}");
+
     before.remove("PULLED");
+    before.remove("CHANGED");
     for (serial, before) in before {
         ensure!(fingerprint(serial)? == before, "{serial} is as it was");
     }
@@ -185,13 +217,23 @@ impl Target<'_> {
         self.lab.controller.refusal(&["apply", "-m", self.name, "-f", &file, "--permit-destroy", "--yes"])
     }
 
+    /// What the machine's kernel calls the disk with this WWN.
+    fn called(&self, wwn: &str) -> Result<String> {
+        Ok(text(&self.observed(wwn)?, "/name")?.to_owned())
+    }
+
+    /// The disk with this WWN, as the machine sees it now.
+    fn observed(&self, wwn: &str) -> Result<Value> {
+        let observed = self.lab.controller.api()?.get(&format!("/api/v1/machines/{}/observed", self.id))?;
+        let mut all = observed["disks"].as_array().into_iter().flatten();
+        let is_it = |disk: &&Value| disk["id"].as_str().is_some_and(|id| id.contains(wwn));
+        all.find(is_it).cloned().with_context(|| format!("{wwn}: {observed}"))
+    }
+
     /// Waits until the machine sees a disk with this WWN and size.
     fn until_size(&self, wwn: &str, size_mib: u64) -> Result<()> {
         eventually(SOON, "the machine sees it", || {
-            let observed = self.lab.controller.api()?.get(&format!("/api/v1/machines/{}/observed", self.id))?;
-            let mut all = observed["disks"].as_array().into_iter().flatten();
-            let is_it = |disk: &&Value| disk["id"].as_str().is_some_and(|id| id.contains(wwn));
-            let disk = all.find(is_it).with_context(|| format!("{wwn}: {observed}"))?;
+            let disk = self.observed(wwn)?;
             ensure!(disk["size_bytes"] == size_mib << 20, "{disk}");
             Ok(())
         })

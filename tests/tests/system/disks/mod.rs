@@ -5,6 +5,7 @@ mod choose;
 mod cuts;
 mod dangers;
 mod install;
+mod refused;
 mod shapes;
 mod stacks;
 mod tools;
