@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::child::Process;
 use crate::eventually;
@@ -77,13 +77,10 @@ pub fn start(folder: &Path, address: Ipv4Addr, mac: &str) -> Result<Process> {
     let log = folder.join("log");
     let mut simulator = Process::start("ipmi_sim (package openipmi)", command.args(["-n", "-d"]), &log)?;
     eventually(SOON, "the BMC listens", || {
-        if simulator.ended()?.is_some() {
-            return Ok(Err(std::fs::read_to_string(&log)?));
-        }
+        ensure!(simulator.ended()?.is_none(), "it has ended: {}", std::fs::read_to_string(&log)?);
         let ports = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
         ensure!(ports.contains(&format!("0100007F:{INSIDE:04X} 00000000:0000 0A")), "{ports}");
-        Ok(Ok(()))
-    })?
-    .map_err(|said| anyhow!("ipmi_sim ended: {said}"))?;
+        Ok(())
+    })?;
     Ok(simulator)
 }
