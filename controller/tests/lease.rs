@@ -323,7 +323,10 @@ async fn the_mock_cycle_leases_real_agents_over_https_and_finds_nothing() {
     // Its disks are too small for Cycle, so it has to be named.
     let model = models["models"][0]["provider"]["model_id"].as_str().map(str::to_owned);
     let ca = CertificateDer::from_pem_file(road.data_folder.path().join("ca.crt")).expect("the CA's certificate");
+    let make = |draft: &mut Draft| credential::create(draft, "other", HubRule::Any, PlaceRule::Anywhere);
+    let (other, secret) = road.change(make).await;
     let check = Check {
+        second: Some(json!({ "api_key": other.key, "secret": secret })),
         door: Door::new(&format!("https://{}", road.server.https[0]), vec![ca]).expect("a URL"),
         auth: road.auth.clone(),
         orders: Some(Orders { model, most: 3, ..Orders::default() }),

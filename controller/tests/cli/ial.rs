@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use super::{Lab, run};
 
+/// By which a check calls its first hub.
+const HUB: &str = "6516a1f2a6078e9800000001";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_tells_what_it_found_and_ends_with_0_only_where_nothing_failed() {
     let lab = Lab::new().await;
@@ -24,6 +27,12 @@ async fn a_check_tells_what_it_found_and_ends_with_0_only_where_nothing_failed()
     assert!(table.ends_with(" left out\n") && table.contains(" passed, 0 failed, "), "{table}");
     let report = lab.json(&good).await;
     assert_eq!((&report["failed"], &report["interrupted"]), (&0.into(), &false.into()), "{report}");
+
+    let other = lab.json(&["ial", "credential", "create", "other"]).await;
+    let [other, secret] = ["key", "secret"].map(|name| other[name].as_str().expect("a text"));
+    let two = [&good[..], &["--second-key", other, "--second-secret", secret]].concat();
+    let table = lab.says(&two).await;
+    assert!(table.contains("another hub's credentials are good"), "{table}");
 
     let wrong = lab.run(&["ial", "check", &url, "--key", key, "--secret", "wrong"]).await;
     let said = String::from_utf8(wrong.stdout).expect("UTF-8");
@@ -47,6 +56,9 @@ async fn a_check_tells_what_it_found_and_ends_with_0_only_where_nothing_failed()
         (&["ial", "check", &url, "--key", "k", "--secret", " "], "the key or the secret is empty"),
         (&["ial", "check", &url, "--auth", file], "is no JSON"),
         (&["ial", "check", &url, "--poll", "never"], "30s, 5m or 1h"),
+        (&["ial", "check", &url, "--key", "k", "--secret", "s", "--second-key", "k"], "give --second-key with"),
+        (&[&good[..], &["--second-auth", file]].concat(), "--second-auth: "),
+        (&[&good[..], &["--second-key", "k", "--second-secret", "s", "--second-hub-id", HUB]].concat(), "are one"),
     ] {
         let error = lab.refuses(2, arguments).await;
         assert!(error.contains(says), "{arguments:?}: {error}");

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use muster_controller::fleet::record::{HubRule, PlaceRule};
+use muster_controller::fleet::{Draft, credential};
 use muster_controller::ial::Envelope;
 use muster_controller::ial::check::door::Door;
 use muster_controller::ial::check::{CASES, Check, GIVEN_BACK, Orders, Report, Takes, Went};
 use serde_json::{Value, json};
 
 use crate::site::Site;
-use crate::wrong::{self, Fault, SECRET};
+use crate::wrong::{self, Fault, SECOND, SECRET};
 
-fn check(at: SocketAddr, auth: Value, orders: Option<Orders>) -> Check {
+/// Of two hubs.
+fn check(at: SocketAddr, [auth, second]: [Value; 2], orders: Option<Orders>) -> Check {
     let door = Door::new(&format!("http://{at}/"), Vec::new()).expect("a URL");
-    Check { door, auth, orders, poll: Duration::from_millis(5), wait: Duration::from_secs(60) }
+    Check { door, auth, second: Some(second), orders, poll: Duration::from_millis(5), wait: Duration::from_secs(60) }
 }
 
 async fn run(check: Check) -> Report {
@@ -62,11 +65,19 @@ async fn open(machines: u8, envelope: Envelope) -> (Arc<Site>, SocketAddr) {
     (site, address)
 }
 
+/// The site's hub, and another one.
+async fn hubs(site: &Site) -> [Value; 2] {
+    let make = |draft: &mut Draft| credential::create(draft, "other", HubRule::Any, PlaceRule::Anywhere);
+    let (record, secret) = site.change(make).await;
+    let hub = json!({ "hub_name": "Other", "hub_id": "651586fca6078e98982dbd91" });
+    [site.auth.clone(), json!({ "api_key": record.key, "secret": secret, "cycle": hub })]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn our_own_server_passes_every_case_and_needs_no_note() {
     for envelope in [Envelope::Plain, Envelope::Superset] {
         let (site, address) = open(3, envelope).await;
-        let report = run(check(address, site.auth.clone(), Some(Orders { most: 4, ..Orders::default() }))).await;
+        let report = run(check(address, hubs(&site).await, Some(Orders { most: 4, ..Orders::default() }))).await;
         assert_eq!(failed(&report), BTreeMap::new());
         assert_eq!((left_out(&report), notes(&report)), (BTreeSet::new(), Vec::new()));
         assert_eq!(report.count("passed"), CASES.len());
@@ -80,8 +91,9 @@ async fn our_own_server_passes_every_case_and_needs_no_note() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_leave_to_lease_nothing_is_changed() {
     let (site, address) = open(1, Envelope::Plain).await;
+    let hubs = hubs(&site).await;
     let before = site.state().next_event();
-    let report = run(check(address, site.auth.clone(), None)).await;
+    let report = run(check(address, hubs, None)).await;
     assert_eq!(failed(&report), BTreeMap::new());
     let leases: BTreeSet<_> = CASES.iter().filter(|case| case.takes == Takes::Machines).map(|case| case.name).collect();
     assert_eq!(left_out(&report), leases);
@@ -91,7 +103,7 @@ async fn without_leave_to_lease_nothing_is_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_is_given_back_when_the_check_is_interrupted() {
     let (site, address) = open(2, Envelope::Plain).await;
-    let check = check(address, site.auth.clone(), Some(Orders { most: 4, ..Orders::default() }));
+    let check = check(address, hubs(&site).await, Some(Orders { most: 4, ..Orders::default() }));
     let stopped = tokio::task::spawn_blocking(move || {
         let stop = AtomicBool::new(false);
         check.run(&stop, &mut |case| {
@@ -109,6 +121,29 @@ async fn what_was_taken_is_given_back_when_the_check_is_interrupted() {
     site.until(Duration::from_secs(60), left).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_second_hub_its_cases_are_left_out_and_say_how_to_try_them() {
+    let there = wrong::serve(Fault::None).await;
+    let orders = Some(Orders { most: 4, ..Orders::default() });
+    let mut check = check(there, hubs_of_another(), orders.clone());
+    check.second = None;
+    let report = run(check).await;
+    let cases: BTreeSet<_> =
+        ["verify/second-hub", "hubs/others-server", "hubs/same-id", "hubs/last-machine"].into_iter().collect();
+    assert_eq!((failed(&report), left_out(&report)), (BTreeMap::new(), cases.clone()));
+    for line in report.lines.iter().filter(|line| cases.contains(line.case.name)) {
+        assert!(matches!(&line.went, Went::LeftOut(why) if why.contains("--second-key")), "{:?}", line.went);
+    }
+
+    let mut hubs = hubs_of_another();
+    hubs[1]["secret"] = json!("another");
+    let report = run(self::check(there, hubs, orders)).await;
+    let Went::Failed(fault) = &report.lines[2].went else { panic!("{:?}", failed(&report)) };
+    assert_eq!(failed(&report).keys().copied().collect::<Vec<_>>(), ["verify/second-hub"]);
+    assert!(fault.remedy.contains("--second-secret-file"), "{fault:?}");
+    assert_eq!(left_out(&report).len(), cases.len() - 1);
+}
+
 /// What the first case says, and that nothing after it was tried.
 fn only_the_first(report: &Report) -> (String, String) {
     assert_eq!(failed(report).keys().copied().collect::<Vec<_>>(), ["verify/good-credentials"]);
@@ -122,23 +157,23 @@ fn only_the_first(report: &Report) -> (String, String) {
 async fn where_nobody_answers_or_the_credential_is_not_known_the_rest_is_not_tried() {
     let orders = || Some(Orders { most: 1, ..Orders::default() });
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
-    let (got, remedy) = only_the_first(&run(check(nobody, auth(), orders())).await);
+    let (got, remedy) = only_the_first(&run(check(nobody, hubs_of_another(), orders())).await);
     assert!(got.contains("refused") && remedy.contains("host and port"), "{got}; {remedy}");
 
     let page = axum::Router::new().fallback(|| async { (http::StatusCode::NOT_FOUND, "<html>") });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move { axum::serve(listener, page).await });
-    let (got, remedy) = only_the_first(&run(check(address, auth(), orders())).await);
+    let (got, remedy) = only_the_first(&run(check(address, hubs_of_another(), orders())).await);
     assert!(got.contains("404") && remedy.contains("base URL"), "{got}; {remedy}");
 
-    let mut stranger = auth();
-    stranger["secret"] = json!("another");
+    let mut stranger = hubs_of_another();
+    stranger[0]["secret"] = json!("another");
     let there = wrong::serve(Fault::None).await;
     let (got, remedy) = only_the_first(&run(check(there, stranger.clone(), orders())).await);
     assert!(got.contains("\"valid\":false") && remedy.contains("--secret-file"), "{got}; {remedy}");
 
-    let mut trusted = check(there, auth(), orders());
+    let mut trusted = check(there, hubs_of_another(), orders());
     trusted.door = Door::new(&format!("https://{there}"), Vec::new()).expect("a URL");
     let (got, remedy) = only_the_first(&run(trusted).await);
     assert!(remedy.contains("http://"), "{got}; {remedy}");
@@ -149,20 +184,22 @@ async fn a_location_or_a_model_that_was_named_and_is_not_listed_is_a_failure() {
     let there = wrong::serve(Fault::None).await;
     for (location, model) in [(Some("nowhere"), None), (None, Some("m-none"))] {
         let [location, model] = [location, model].map(|id: Option<&str>| id.map(str::to_owned));
-        let report = run(check(there, auth(), Some(Orders { location, model, zone: None, most: 1 }))).await;
+        let report = run(check(there, hubs_of_another(), Some(Orders { location, model, zone: None, most: 1 }))).await;
         let failed = failed(&report);
         assert_eq!(failed.keys().copied().collect::<Vec<_>>(), ["server/configure"], "{failed:?}");
         assert!(failed["server/configure"].contains("is listed"), "{failed:?}");
     }
 }
 
-fn auth() -> Value {
-    let hub = json!({ "hub_name": "Check", "hub_id": "651586fca6078e98982dbd90" });
-    json!({ "api_key": "key", "secret": SECRET, "cycle": hub })
+/// Those that [`wrong`] knows.
+fn hubs_of_another() -> [Value; 2] {
+    [(SECRET, "651586fca6078e98982dbd90"), (SECOND, "651586fca6078e98982dbd99")].map(
+        |(secret, id)| json!({ "api_key": "key", "secret": secret, "cycle": { "hub_name": "Check", "hub_id": id } }),
+    )
 }
 
 async fn find(fault: Fault, wait: Duration) -> Report {
-    let check = check(wrong::serve(fault).await, auth(), Some(Orders { most: 4, ..Orders::default() }));
+    let check = check(wrong::serve(fault).await, hubs_of_another(), Some(Orders { most: 4, ..Orders::default() }));
     run(Check { poll: Duration::from_millis(1), wait, ..check }).await
 }
 
@@ -220,6 +257,9 @@ async fn each_fault_is_found_by_the_case_that_is_there_for_it() {
         (Fault::PoolsHaveNoKey, "address/lost-answer"),
         (Fault::ReleaseOnce, "address/release-readings"),
         (Fault::LateReleaseTakes, "address/late-release"),
+        (Fault::HubsActForOthers, "hubs/others-server"),
+        (Fault::HubsShareIds, "hubs/same-id"),
+        (Fault::HubsAreBlind, "hubs/last-machine"),
     ];
     for (fault, case) in found {
         // What never comes is waited for to the end of the time, so that is short where nothing else can come.

@@ -60,9 +60,14 @@ pub enum Fault {
     PoolsHaveNoKey,
     ReleaseOnce,
     LateReleaseTakes,
+    HubsShareIds,
+    HubsAreBlind,
+    HubsActForOthers,
 }
 
 pub const SECRET: &str = "s3cr3t-value-01";
+/// Another hub's.
+pub const SECOND: &str = "s3cr3t-value-02";
 
 /// How many machines it has.
 const MACHINES: usize = 3;
@@ -83,6 +88,7 @@ struct World {
 
 #[derive(Clone)]
 struct Server {
+    hub: String,
     key: String,
     machine: usize,
     looks: u32,
@@ -191,7 +197,8 @@ impl Wrong {
         if !(request.is_object() || request.is_null()) {
             return syntax;
         }
-        let is_known = body["auth"]["secret"] == SECRET;
+        let hub = body["auth"]["secret"].as_str().unwrap_or_default();
+        let is_known = [SECRET, SECOND].contains(&hub);
         if self.is(Fault::RefusesUnknownKeys) && body["auth"].get("key_id").is_some() {
             return syntax;
         }
@@ -215,12 +222,17 @@ impl Wrong {
             let is_key = id.chars().any(|c| c != '0') || !id.is_empty() && self.is(Fault::ZeroIsAKey);
             is_key.then(|| id.to_owned())
         };
+        let is_others = |id: &str| self.world().servers.get(id).is_some_and(|server| server.hub != hub);
+        let is_refused = is_others(request["server_id"].as_str().unwrap_or_default()) && is_known;
+        if is_refused && name != "release" && !self.is(Fault::HubsActForOthers) {
+            return Err((403, "403.wrong-hub"));
+        }
         match name {
             "configure" => self.configure(&text("location_id")?),
             "provision" => {
                 text("model_id")
                     .and_then(|model| if model == "m" { Ok(()) } else { Err((404, "404.infrastructure.model")) })?;
-                self.provision(cycle("server_id"), is_blind)
+                self.provision(hub, cycle("server_id"), is_blind)
             }
             "provision-status" => self.status(&text("server_id")?),
             "provision-check" if self.is(Fault::ChecksAnotherServer) => self.status("srv-other"),
@@ -283,10 +295,13 @@ impl Wrong {
         Ok(json!({ "configured": true, "version": version.to_string(), "configuration_latest": { "vlan": 7 } }))
     }
 
-    fn provision(&self, key: Option<String>, is_blind: bool) -> Answer {
+    fn provision(&self, hub: &str, key: Option<String>, is_blind: bool) -> Answer {
         let mut world = self.world();
-        let same =
-            |key: &String| world.servers.iter().find(|(_, s)| s.key == *key && !s.ended).map(|(id, _)| id.clone());
+        let is_own = |server: &Server| server.hub == hub;
+        let same = |key: &String| {
+            let is_same = |s: &Server| s.key == *key && !s.ended && (is_own(s) || self.is(Fault::HubsShareIds));
+            world.servers.iter().find(|(_, s)| is_same(s)).map(|(id, _)| id.clone())
+        };
         let again = match &key {
             Some(key) if !self.is(Fault::OrdersAgainAreOthers) && !is_blind => same(key),
             _ => None,
@@ -294,7 +309,10 @@ impl Wrong {
         let id = match again {
             Some(id) => id,
             None => {
-                let taken: Vec<usize> = world.servers.values().filter(|s| !s.ended).map(|s| s.machine).collect();
+                let taken: Vec<usize> = {
+                    let seen = |s: &&Server| !s.ended && (is_own(s) || !self.is(Fault::HubsAreBlind));
+                    world.servers.values().filter(seen).map(|s| s.machine).collect()
+                };
                 let free = (0..MACHINES).find(|machine| !taken.contains(machine));
                 let is_kept = self.is(Fault::KeepsMachines) && world.servers.len() >= 3;
                 let machine = match free {
@@ -306,7 +324,7 @@ impl Wrong {
                 world.next += 1;
                 let id = format!("srv-{}", world.next);
                 let key = key.unwrap_or_default();
-                world.servers.insert(id.clone(), Server { key, machine, looks: 0, ended: false });
+                world.servers.insert(id.clone(), Server { hub: hub.to_owned(), key, machine, looks: 0, ended: false });
                 id
             }
         };

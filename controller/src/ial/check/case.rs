@@ -5,7 +5,7 @@ use super::caller::Step;
 use super::calls::{ALLOCATE, CONFIGURE, DECOMMISSION, PROVISION, RELEASE, RESTART, STATUS};
 use super::hostile::Verdict::{self, Refused, RefusedOrDone};
 use super::stage::Stage;
-use super::{addresses, hostile, reads, servers};
+use super::{addresses, hostile, hubs, reads, servers};
 
 /// One case.
 pub struct Case {
@@ -92,6 +92,8 @@ const fn body(name: &'static str, bytes: &'static [u8]) -> Case {
 
 const TYPES: &str =
     "a wrong type, or a key that is not there, fails the whole answer in Cycle's decoder, which is Go's";
+const HUBS: &str =
+    "credentials are a hub's, and auth names it; no document says how hubs are kept apart, but there is 403.wrong-hub";
 const SAME: &str = "what Cycle does after a lost answer is not documented: it can only ask again with its own id";
 
 /// The last case, which is run whatever happened before.
@@ -112,6 +114,13 @@ pub const CASES: &[Case] = &[
         "a wrong secret, and none, are not valid",
         "verify says valid: false; 401 is not documented for it, and is accepted",
         "answer 200 with valid: false",
+    ),
+    read(
+        "verify/second-hub",
+        hubs::verify,
+        "another hub's credentials are good beside the first one's",
+        HUBS,
+        "answer {\"data\": {\"valid\": true}, \"error\": null}",
     ),
     read(
         "verify/unknown-keys",
@@ -380,6 +389,13 @@ pub const CASES: &[Case] = &[
         "decide in one place, and make it durable before you answer",
     ),
     lease(
+        "hubs/others-server",
+        hubs::others_server,
+        "a server of one hub is not there for another one",
+        HUBS,
+        "keep the hub with the server, and answer others with 403.wrong-hub",
+    ),
+    lease(
         "server/restart",
         servers::restart,
         "a restart, and a second one, leave the server what it was",
@@ -406,6 +422,20 @@ pub const CASES: &[Case] = &[
         "what was given back can be had again",
         "the catalog has no count of what is free: only an order tells",
         "make a machine free once it is clean",
+    ),
+    lease(
+        "hubs/same-id",
+        hubs::same_id,
+        "two hubs that order with the same id of Cycle's at one time never get one server",
+        HUBS,
+        "keep cycle.server_id with the hub's id; where both credentials are one hub's there: give another hub's",
+    ),
+    lease(
+        "hubs/last-machine",
+        hubs::last_machine,
+        "the last machine, asked for by two hubs at one time, goes to one of them",
+        "a refusal for want of machines is 422 with the code 422.max-exceeded, or 503",
+        "decide in one place for all hubs, and make it durable before you answer",
     ),
     lease(
         GIVEN_BACK,

@@ -10,6 +10,7 @@
 //! | `case` | the table: name, what it proves, the fact behind it, the remedy |
 //! | `reads`, `hostile` | cases that change nothing |
 //! | `servers`, `addresses` | cases that lease machines |
+//! | `hubs` | cases of two hubs |
 //! | `stage` | what cases share, and what was taken |
 //! | `caller`, `shape` | an answer as Cycle reads it |
 //! | `calls`, `door` | bodies, and HTTP |
@@ -20,6 +21,7 @@ pub mod calls;
 mod case;
 pub mod door;
 mod hostile;
+mod hubs;
 mod reads;
 mod servers;
 pub mod shape;
@@ -40,6 +42,8 @@ pub struct Check {
     pub door: Door,
     /// What stands in `auth` of every call.
     pub auth: Value,
+    /// The same of another hub, for the cases of two; `None` to leave them out.
+    pub second: Option<Value>,
     /// What may be leased; `None` for nothing.
     pub orders: Option<Orders>,
     /// The time from one look at a server to the next; Cycle's is 5 to 10 s.
@@ -101,8 +105,12 @@ impl Check {
     pub fn run(&self, stop: &AtomicBool, each: &mut dyn FnMut(&Case)) -> Result<Report, getrandom::Error> {
         let mut run = [0; 8];
         getrandom::fill(&mut run)?;
-        let caller = Caller::new(self.door.clone(), self.auth.clone(), stop);
-        let mut stage = Stage::new(caller, self.orders.as_ref(), self.poll, self.wait, run);
+        let hub = |auth: &Value| {
+            let caller = Caller::new(self.door.clone(), auth.clone(), stop);
+            Stage::new(caller, self.orders.as_ref(), self.poll, self.wait, run)
+        };
+        let mut stage = hub(&self.auth);
+        stage.second = self.second.as_ref().map(|auth| Box::new(hub(auth)));
         let mut lines = Vec::new();
         let mut is_interrupted = false;
         for case in CASES {
@@ -129,7 +137,7 @@ impl Check {
             let notes = std::mem::take(&mut stage.notes);
             lines.push(Line { case, went, notes, took: began.elapsed() });
         }
-        Ok(Report { lines, calls: stage.caller.calls(), is_interrupted })
+        Ok(Report { lines, calls: stage.calls(), is_interrupted })
     }
 }
 

@@ -119,7 +119,7 @@ pub fn provision_again(stage: &mut Stage) -> Step<()> {
     answers.iter().try_for_each(|(data, _)| is_same(&server, data))
 }
 
-fn is_same(server: &Server, data: &Value) -> Step<()> {
+pub fn is_same(server: &Server, data: &Value) -> Step<()> {
     if data["server_id"] == server.id.as_str() {
         return Ok(());
     }
@@ -209,9 +209,7 @@ pub fn last_machine(stage: &mut Stage) -> Step<()> {
     let shared: &Stage = stage;
     let answers = shared.at_once(count, |n| shared.order(&orders[n]))?;
     let refused: Vec<&Refused> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-    if let Some(transient) = refused.iter().find(|refused| refused.status >= 500 && refused.status != 503) {
-        return fault("a refusal that says that none is free", transient.words());
-    }
+    none_is_free(refused.iter().copied())?;
     let mut all = vec![first.clone()];
     all.extend(answers.iter().filter_map(|answer| answer.as_ref().ok().map(|(server, _)| server.clone())));
     super::reads::unique(&all.iter().map(|server| server.id.clone()).collect::<Vec<_>>(), "server_id")?;
@@ -229,8 +227,16 @@ pub fn last_machine(stage: &mut Stage) -> Step<()> {
     Ok(())
 }
 
+/// What is refused for want of a machine says so.
+pub fn none_is_free<'a>(mut refused: impl Iterator<Item = &'a Refused>) -> Step<()> {
+    match refused.find(|refused| refused.status >= 500 && refused.status != 503) {
+        Some(other) => fault("a refusal that says that none is free", other.words()),
+        None => Ok(()),
+    }
+}
+
 /// No two servers have anything in common.
-fn distinct(known: &[(String, Value)]) -> Step<()> {
+pub fn distinct(known: &[(String, Value)]) -> Step<()> {
     for (at, (id, auth)) in known.iter().enumerate() {
         for (other, its) in &known[..at] {
             let is_shared = |key: &str| auth[key].is_string() && auth[key] == its[key];
@@ -303,7 +309,8 @@ pub fn stays(stage: &mut Stage) -> Step<()> {
     stage.at_once(TWINS, |_| is_as_before(stage, &server, &auth)).map(drop)
 }
 
-fn is_as_before(stage: &Stage, server: &Server, auth: &Value) -> Step<()> {
+/// It is provisioned, and known by the same.
+pub fn is_as_before(stage: &Stage, server: &Server, auth: &Value) -> Step<()> {
     let data = stage.status(server)?;
     if data["provisioned"] == true && data["auth"] == *auth {
         return Ok(());

@@ -13,10 +13,15 @@ use super::{Orders, shape};
 /// How often something is asked to be taken back.
 const TRIES: u32 = 5;
 
+/// Why cases of two hubs are left out.
+const SECOND: &str = "needs a second hub: --second-key and --second-secret-file";
+
 /// See the module.
 pub struct Stage<'a> {
     /// The hub that calls.
     pub caller: Caller<'a>,
+    /// What another hub has taken and how it calls, where there is one.
+    pub second: Option<Box<Stage<'a>>>,
     /// What may be leased.
     pub orders: Option<&'a Orders>,
     /// The time from one look to the next.
@@ -66,10 +71,11 @@ impl<'a> Stage<'a> {
     /// An empty one. `run` makes ids of this check that no other one uses.
     pub fn new(caller: Caller<'a>, orders: Option<&'a Orders>, poll: Duration, wait: Duration, run: [u8; 8]) -> Self {
         let (notes, locations, models) = Default::default();
-        let (place, server, identity) = Default::default();
+        let (second, place, server, identity) = Default::default();
         let (is_over, closed, status_by, taken, ids) = Default::default();
         Self {
             caller,
+            second,
             orders,
             poll,
             wait,
@@ -113,6 +119,17 @@ impl<'a> Stage<'a> {
         self.server.clone().ok_or_else(|| Stop::LeftOut("no server was provisioned".into()))
     }
 
+    /// The other hub, or nothing to try this with.
+    pub fn second(&self) -> Step<&Stage<'a>> {
+        let second = self.second.as_ref().ok_or_else(|| Stop::LeftOut(SECOND.into()))?;
+        second.closed.map_or(Ok(second), |why| Err(Stop::LeftOut(why.into())))
+    }
+
+    /// Calls so far, of all hubs.
+    pub fn calls(&self) -> usize {
+        self.caller.calls() + self.second.as_ref().map_or(0, |second| second.calls())
+    }
+
     /// Lets the time between two looks pass.
     pub fn pause(&self) -> Step<()> {
         thread::sleep(self.poll);
@@ -122,6 +139,11 @@ impl<'a> Stage<'a> {
     /// How many servers it has.
     pub fn held(&self) -> usize {
         self.taken().servers.len()
+    }
+
+    /// Those that it has.
+    pub fn servers(&self) -> Vec<Server> {
+        self.taken().servers.clone()
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -265,7 +287,7 @@ impl<'a> Stage<'a> {
     /// Gives back everything that was taken, interrupted or not. Answers with what could not be.
     pub fn give_back(&self) -> Vec<String> {
         let taken = std::mem::take(&mut *self.taken());
-        let mut left = Vec::new();
+        let mut left = self.second.as_ref().map(|second| second.give_back()).unwrap_or_default();
         for pool in taken.pools.iter().rev() {
             let mut address = pool.address.clone();
             if address.is_null() {

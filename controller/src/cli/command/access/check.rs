@@ -46,11 +46,46 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     #[command(flatten)]
+    second: Second,
+    #[command(flatten)]
     provision: Provision,
     #[command(flatten)]
     data: DataDir,
     #[command(flatten)]
     show: Show,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "A second hub, to try that two of them never get one machine")]
+struct Second {
+    /// The key of another hub's credential [env: MUSTER_IAL_SECOND_KEY]
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    second_key: Option<String>,
+    /// Its secret; better --second-secret-file [env: MUSTER_IAL_SECOND_SECRET]
+    #[arg(long, value_name = "SECRET", conflicts_with = "second_secret_file")]
+    second_secret: Option<String>,
+    /// A file with its secret
+    #[arg(long, value_name = "FILE")]
+    second_secret_file: Option<PathBuf>,
+    /// Cycle's id of that hub
+    #[arg(long, value_name = "ID", default_value = "6516a1f2a6078e9800000002")]
+    second_hub_id: String,
+    /// A file with its whole `auth` object
+    #[arg(long, value_name = "FILE",
+        conflicts_with_all = ["second_key", "second_secret", "second_secret_file", "second_hub_id"])]
+    second_auth: Option<PathBuf>,
+}
+
+/// What was given of one hub.
+struct Hub<'a> {
+    /// What stands before the names of its options.
+    prefix: &'static str,
+    name: &'static str,
+    key: Option<&'a String>,
+    secret: Option<&'a String>,
+    secret_file: Option<&'a PathBuf>,
+    id: &'a str,
+    auth: Option<&'a PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -97,7 +132,7 @@ const CASES: &[Column] = &[
 
 impl CheckArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let auth = self.auth()?;
+        let (auth, second) = self.hubs()?;
         let roots = if self.url.to_ascii_lowercase().starts_with("https:") {
             trusted(self.ca.as_ref(), &self.data)?
         } else {
@@ -112,41 +147,90 @@ impl CheckArgs {
                 eprintln!("{name}");
             }
         };
-        let check = Check { door, auth, orders, poll, wait };
+        let check = Check { door, auth, second, orders, poll, wait };
         let report = check.run(interrupt::noted(), &mut |case| each(case.name));
         let report = report.map_err(|e| CliError::Failed(format!("no random bytes: {e}")))?;
         self.show.one(&report.view(), people);
         verdict(&report)
     }
 
-    /// What stands in `auth`.
-    fn auth(&self) -> Result<Value, CliError> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|cause| CliError::File { verb: "read", path: path.clone(), cause })
+    /// What stands in `auth`, of the first hub and of the second one.
+    fn hubs(&self) -> Result<(Value, Option<Value>), CliError> {
+        let first = Hub {
+            prefix: "",
+            name: "Check",
+            key: self.key.as_ref(),
+            secret: self.secret.as_ref(),
+            secret_file: self.secret_file.as_ref(),
+            id: &self.hub_id,
+            auth: self.auth.as_ref(),
         };
-        if let Some(path) = &self.auth {
-            let auth: Value = serde_json::from_str(&read(path)?)
-                .map_err(|e| CliError::Usage(format!("--auth: {} is no JSON: {e}", path.display())))?;
-            if auth.is_object() {
-                return Ok(auth);
-            }
-            return Err(CliError::Usage(format!("--auth: {} must hold an object", path.display())));
-        }
-        let key = self.key.clone().or_else(|| from_env("MUSTER_IAL_KEY"));
-        let secret = match &self.secret_file {
-            Some(path) => Some(read(path)?),
-            None => self.secret.clone().or_else(|| from_env("MUSTER_IAL_SECRET")),
+        let Second { second_key, second_secret, second_secret_file, second_hub_id, second_auth } = &self.second;
+        let second = Hub {
+            prefix: "second-",
+            name: "Second check",
+            key: second_key.as_ref(),
+            secret: second_secret.as_ref(),
+            secret_file: second_secret_file.as_ref(),
+            id: second_hub_id,
+            auth: second_auth.as_ref(),
         };
-        let (Some(key), Some(secret)) = (key, secret) else {
+        let Some(auth) = first.read()? else {
             let problem = "no credential: give --key with --secret-file, or --auth, or MUSTER_IAL_KEY and \
                            MUSTER_IAL_SECRET; `muster ial credential create` makes one";
             return Err(CliError::Usage(problem.into()));
         };
-        if key.trim().is_empty() || secret.trim().is_empty() {
-            return Err(CliError::Usage("the key or the secret is empty; look at --key and --secret-file".into()));
+        let second = second.read()?;
+        let is_same = |second: &Value| {
+            let of = |auth: &Value, key: &str| auth["cycle"][key].as_str().map(str::to_ascii_lowercase);
+            auth == *second || of(&auth, "hub_id").is_some() && of(&auth, "hub_id") == of(second, "hub_id")
+        };
+        if second.as_ref().is_some_and(is_same) {
+            let problem = "both hubs are one: give --second-key and --second-hub-id, or --second-auth, of another hub";
+            return Err(CliError::Usage(problem.into()));
         }
-        let hub = json!({ "hub_name": "Check", "hub_id": self.hub_id });
-        Ok(json!({ "api_key": key.trim(), "secret": secret.trim(), "cycle": hub }))
+        Ok((auth, second))
+    }
+}
+
+impl Hub<'_> {
+    /// What stands in `auth`; `None` where nothing was given.
+    fn read(&self) -> Result<Option<Value>, CliError> {
+        let prefix = self.prefix;
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|cause| CliError::File { verb: "read", path: path.clone(), cause })
+        };
+        if let Some(path) = self.auth {
+            let auth: Value = serde_json::from_str(&read(path)?)
+                .map_err(|e| CliError::Usage(format!("--{prefix}auth: {} is no JSON: {e}", path.display())))?;
+            if auth.is_object() {
+                return Ok(Some(auth));
+            }
+            return Err(CliError::Usage(format!("--{prefix}auth: {} must hold an object", path.display())));
+        }
+        let env = |what: &str| {
+            let prefix = prefix.to_ascii_uppercase().replace('-', "_");
+            from_env(&format!("MUSTER_IAL_{prefix}{what}"))
+        };
+        let key = self.key.cloned().or_else(|| env("KEY"));
+        let secret = match self.secret_file {
+            Some(path) => Some(read(path)?),
+            None => self.secret.cloned().or_else(|| env("SECRET")),
+        };
+        let (key, secret) = match (key, secret) {
+            (Some(key), Some(secret)) => (key, secret),
+            (None, None) => return Ok(None),
+            _ => {
+                let problem = format!("half a credential: give --{prefix}key with --{prefix}secret-file");
+                return Err(CliError::Usage(problem));
+            }
+        };
+        if key.trim().is_empty() || secret.trim().is_empty() {
+            let problem = format!("the key or the secret is empty; look at --{prefix}key and --{prefix}secret-file");
+            return Err(CliError::Usage(problem));
+        }
+        let hub = json!({ "hub_name": self.name, "hub_id": self.id });
+        Ok(Some(json!({ "api_key": key.trim(), "secret": secret.trim(), "cycle": hub })))
     }
 }
 
