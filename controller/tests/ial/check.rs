@@ -217,6 +217,23 @@ async fn another_server_that_is_right_passes_and_so_does_what_only_some_document
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_fails_for_one_reason_names_the_first_case_that_did() {
+    let mut check = check(wrong::serve(Fault::ErrorsInAnotherShape).await, hubs_of_another(), None);
+    check.second = None;
+    let report = run(check).await;
+    let view = report.view();
+    let of = |case: &Value| (case["case"].as_str().expect("a name").to_owned(), case["same_as"].clone());
+    let cases = view["cases"].as_array().expect("a list").iter();
+    let failed: Vec<(String, Value)> = cases.filter(|case| case["result"] == "failed").map(of).collect();
+    assert!(failed.len() > 20, "{failed:?}");
+    let (first, rest) = failed.split_first().expect("some");
+    assert_eq!(first.1, Value::Null);
+    for (case, same_as) in rest {
+        assert_eq!(*same_as, first.0, "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_fault_is_found_by_the_case_that_is_there_for_it() {
     let found = [
         (Fault::RedirectsSlashes, "transport/slashes"),

@@ -30,7 +30,7 @@ pub struct Fault {
     pub expected: String,
     /// What came.
     pub got: String,
-    /// What to do, where the case does not know better.
+    /// What to do about it at every call; empty where the case knows better.
     pub remedy: &'static str,
 }
 
@@ -184,7 +184,11 @@ impl<'a> Caller<'a> {
         let start: String = String::from_utf8_lossy(&reply.body).chars().take(120).collect();
         let status = reply.status;
         let Ok(body) = serde_json::from_slice::<Value>(&reply.body) else {
-            return fault(format!("{path}: JSON"), format!("status {status} and {start:?}"));
+            return Err(Stop::Fault(Fault {
+                expected: format!("{path}: JSON"),
+                got: format!("status {status} and {start:?}"),
+                remedy: "answer every call in JSON, errors too, and have no proxy in between answer in its own words",
+            }));
         };
         if !(200..300).contains(&status) {
             return error(path, status, &body).map(Answer::Refused);

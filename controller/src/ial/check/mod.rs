@@ -88,6 +88,18 @@ pub struct Line {
     pub took: Duration,
 }
 
+impl Line {
+    /// What a failure has in common with others that one mend would end: the remedy, where it is that of every call, else
+    /// what came and the remedy of the case.
+    fn reason(&self) -> Option<(&str, &str)> {
+        match &self.went {
+            Went::Failed(Fault { got, remedy: "", .. }) => Some((got, self.case.remedy)),
+            Went::Failed(Fault { remedy, .. }) => Some(("", remedy)),
+            Went::Passed | Went::LeftOut(_) => None,
+        }
+    }
+}
+
 /// What was found.
 pub struct Report {
     /// In the order of the table.
@@ -178,12 +190,24 @@ impl Report {
         self.lines.iter().filter(|line| line.went.word() == word).count()
     }
 
+    /// A line, and by which one its reason was told first.
+    fn case(&self, at: usize) -> Value {
+        let (line, before) = (&self.lines[at], &self.lines[..at]);
+        let mut view = line.view();
+        let reason = line.reason();
+        let first = before.iter().find(|before| reason.is_some() && before.reason() == reason);
+        if let Some(first) = first {
+            view["same_as"] = first.case.name.into();
+        }
+        view
+    }
+
     /// For programs, and for tables.
     pub fn view(&self) -> Value {
         json!({
             "passed": self.count("passed"), "failed": self.count("failed"), "left_out": self.count("left out"),
             "calls": self.calls, "interrupted": self.is_interrupted,
-            "cases": self.lines.iter().map(Line::view).collect::<Vec<_>>(),
+            "cases": (0..self.lines.len()).map(|at| self.case(at)).collect::<Vec<_>>(),
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::cli::error::CliError;
 use crate::cli::interrupt;
 use crate::cli::show::{Column, Show, table, text};
 use crate::ial::check::door::Door;
-use crate::ial::check::{Check, Orders, Report};
+use crate::ial::check::{Case, Check, Orders, Report, Takes};
 use crate::words::counted;
 
 #[derive(Debug, Args)]
@@ -124,6 +124,7 @@ const CASES: &[Column] = &[
     Column("case", |c| text(c, "/case")),
     Column("result", |c| text(c, "/result")),
     Column("what", |c| match c["result"].as_str() {
+        Some("failed") if c["same_as"].is_string() => format!("as {}: {}", text(c, "/same_as"), text(c, "/got")),
         Some("failed") => text(c, "/got"),
         Some("left out") => text(c, "/why"),
         _ => text(c, "/proves"),
@@ -141,14 +142,15 @@ impl CheckArgs {
         let door = Door::new(&self.url, roots).map_err(CliError::Usage)?;
         let Provision { provision, location, zone, model, servers, poll, wait } = self.provision;
         let orders = provision.then(|| Orders { location, zone, model, most: servers.into() });
-        let is_watched = std::io::stderr().is_terminal();
-        let each = |name: &str| {
-            if is_watched {
-                eprintln!("{name}");
-            }
-        };
+        let mut progress = Progress { is_watched: std::io::stderr().is_terminal(), group: "" };
+        let leases = orders.is_some();
         let check = Check { door, auth, second, orders, poll, wait };
-        let report = check.run(interrupt::noted(), &mut |case| each(case.name));
+        let report = check.run(interrupt::noted(), &mut |case| {
+            // Others are left out at once.
+            if leases || case.takes == Takes::Nothing {
+                progress.begins(case);
+            }
+        });
         let report = report.map_err(|e| CliError::Failed(format!("no random bytes: {e}")))?;
         self.show.one(&report.view(), people);
         verdict(&report)
@@ -234,14 +236,37 @@ impl Hub<'_> {
     }
 }
 
-/// A table, then each failure with what to do, then the notes.
+/// What is tried by now, for who waits: each case on a terminal; else each group, and each case that may take long.
+struct Progress {
+    is_watched: bool,
+    group: &'static str,
+}
+
+impl Progress {
+    fn begins(&mut self, case: &Case) {
+        let group = case.name.split_once('/').map_or(case.name, |(group, _)| group);
+        if self.is_watched || case.takes == Takes::Machines {
+            eprintln!("{}", case.name);
+        } else if group != self.group {
+            eprintln!("{group}");
+        }
+        self.group = group;
+    }
+}
+
+/// A table, then each reason with what to do, then the notes.
 fn people(report: &Value) -> String {
     let cases = report["cases"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut out = table(cases, CASES);
-    for case in cases.iter().filter(|case| case["result"] == "failed") {
+    for case in cases.iter().filter(|case| case["result"] == "failed" && case["same_as"].is_null()) {
         out.push_str(&format!("\n{}: {}\n", text(case, "/case"), text(case, "/proves")));
         for (key, word) in [("expected", "expected"), ("got", "got"), ("fact", "of the API"), ("remedy", "do")] {
             out.push_str(&format!("  {word}: {}\n", text(case, &format!("/{key}"))));
+        }
+        let same = cases.iter().filter(|other| other["same_as"] == case["case"]).map(|other| text(other, "/case"));
+        let same: Vec<String> = same.collect();
+        if !same.is_empty() {
+            out.push_str(&format!("  for this reason too: {}\n", same.join(", ")));
         }
     }
     let notes = |case: &Value| case["notes"].as_array().cloned().unwrap_or_default();
