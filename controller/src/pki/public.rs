@@ -19,6 +19,12 @@ use super::{OwnCertificate, PkiError, provider};
 /// From one look at the files to the next; only while somebody asks.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// What `https.certificate` should be.
+const CHAIN: &str = "name the certificate with those of the CAs in between, such as certbot's fullchain.pem";
+
+/// What `https.key` should be.
+const KEY: &str = "name the key of https.certificate in PKCS#8, SEC 1 or PKCS#1, such as certbot's privkey.pem";
+
 /// Where the certificate and its key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicFiles {
@@ -108,28 +114,34 @@ fn seen(files: &PublicFiles) -> Seen {
 fn load(files: &PublicFiles) -> Result<Arc<CertifiedKey>, PkiError> {
     let PublicFiles { certificate, key } = files;
     let unusable = |file: &Path, why: String| PkiError::Unusable { file: file.to_owned(), why };
-    let read = |file: &Path| std::fs::read(file).map_err(|cause| PkiError::File { file: file.to_owned(), cause });
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(certificate)?)
+    let read = |file: &Path, field: &str| {
+        let why =
+            |cause| unusable(file, format!("{field} cannot be read: {cause}; see that it is there for this user"));
+        std::fs::read(file).map_err(why)
+    };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(certificate, "https.certificate")?)
         .collect::<Result<_, _>>()
-        .map_err(|error| unusable(certificate, format!("https.certificate is no PEM: {error}")))?;
+        .map_err(|error| unusable(certificate, format!("https.certificate is no PEM: {error}; {CHAIN}")))?;
     let Some(leaf) = chain.first() else {
-        return Err(unusable(certificate, "https.certificate has no certificate in PEM".into()));
+        return Err(unusable(certificate, format!("https.certificate has no certificate in PEM; {CHAIN}")));
     };
     let (_, about) = x509_parser::parse_x509_certificate(leaf)
-        .map_err(|error| unusable(certificate, format!("https.certificate cannot be read: {error}")))?;
+        .map_err(|error| unusable(certificate, format!("https.certificate cannot be read: {error}; {CHAIN}")))?;
     let validity = about.validity();
     let (begins, ends) = (validity.not_before.timestamp(), validity.not_after.timestamp());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let subject = about.subject().to_string();
     let until = validity.not_after.to_string();
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| {
-        unusable(key, format!("https.key has no private key in PEM that is not encrypted: {error}"))
+    let private = PrivateKeyDer::from_pem_slice(&read(key, "https.key")?).map_err(|error| {
+        let why = format!("https.key has no private key in PEM that is not encrypted: {error}; {KEY}");
+        unusable(key, why)
     })?;
     let certified = CertifiedKey::from_der(chain.clone(), private, &provider()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
-            unusable(key, format!("https.key is not the key of {}", certificate.display()))
+            let leaf = certificate.display();
+            unusable(key, format!("https.key is not the key of {leaf}; name two files that were written together"))
         }
-        other => unusable(key, format!("https.key cannot be used: {other}")),
+        other => unusable(key, format!("https.key cannot be used: {other}; {KEY}")),
     })?;
     let file = certificate.display();
     match now {
@@ -223,6 +235,7 @@ mod tests {
         let none = PublicFiles { certificate: files.key.clone(), ..files.clone() };
         assert!(refusal(&none).contains("https.certificate has no certificate"), "{}", refusal(&none));
         let away = PublicFiles { key: folder.path().join("nowhere"), ..files };
-        assert!(refusal(&away).contains("nowhere"), "{}", refusal(&away));
+        let why = refusal(&away);
+        assert!(why.contains("nowhere") && why.contains("https.key cannot be read: No such file"), "{why}");
     }
 }

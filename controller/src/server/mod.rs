@@ -84,6 +84,9 @@ pub enum ServeError {
     /// The certificate authority cannot be opened.
     #[error("the certificate authority cannot be used")]
     Pki(#[from] PkiError),
+    /// The files that `[https]` names are no certificate with its key.
+    #[error("the certificate of [https] in the configuration cannot be shown")]
+    PublicCertificate(#[source] PkiError),
     /// The first admin token cannot be made.
     #[error("the admin token cannot be made")]
     Token(#[from] Refusal),
@@ -202,7 +205,8 @@ impl Server {
         let pki = Arc::new(Pki::open_with(&config.data, Vault::from_env().map_err(PkiError::from)?)?);
         first::admin_token(&fleet, &config.data).await?;
         let own = Arc::new(OwnCertificate::new(pki.clone(), &config.https.names, hosts(fleet.clone()))?);
-        let public = PublicCertificate::open(own.clone(), config.https.files.clone())?;
+        let public =
+            PublicCertificate::open(own.clone(), config.https.files.clone()).map_err(ServeError::PublicCertificate)?;
 
         let udp: Result<Vec<_>, _> = config.listen.agents.iter().map(|at| listen::udp("listen.agents", *at)).collect();
         let tcp = |key, addresses: &[SocketAddr]| -> Result<Vec<_>, PortError> {

@@ -19,8 +19,8 @@ use super::*;
 use crate::fleet::machine::keys;
 use crate::fleet::record::Role;
 use crate::fleet::{Author, Draft, access};
-use crate::pki::PublicCertificate;
 use crate::pki::own_tests::ipxe;
+use crate::pki::{PublicCertificate, PublicFiles};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -161,6 +161,21 @@ async fn https_speaks_both_versions_of_tls_and_is_good_for_the_address_it_is_rea
     }
     assert!(https(data.path(), address, "example.org", &[&version::TLS13], "/").await.is_err());
     server.stop().await;
+}
+
+#[tokio::test]
+async fn files_that_are_no_certificate_are_named_by_their_field_and_not_as_the_cas() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let [certificate, key] = ["fullchain.pem", "privkey.pem"].map(|name| data.path().join(name));
+    std::fs::write(&certificate, "no PEM at all").expect("written");
+    let mut config = config(data.path());
+    config.https.files = Some(PublicFiles { certificate: certificate.clone(), key });
+    let error = Server::start(config).await.err().expect("refused");
+    let error = format!("{:#}", anyhow::Error::from(error));
+    for part in ["[https]", "https.certificate has no certificate", "fullchain.pem: ", "certbot's"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!error.contains("authority"), "{error}");
 }
 
 #[tokio::test]
