@@ -57,6 +57,9 @@ async fn a_check_tells_what_it_found_and_ends_with_0_only_where_nothing_failed()
         (&["ial", "check", &url, "--auth", file], "is no JSON"),
         (&["ial", "check", &url, "--poll", "never"], "30s, 5m or 1h"),
         (&["ial", "check", &url, "--key", "k", "--secret", "s", "--second-key", "k"], "give --second-key with"),
+        (&[&good[..], &["--hub-id", "zzz"]].concat(), "'--hub-id <ID>': a hub's id has 24 hexadecimal digits"),
+        (&[&good[..], &["--hub-id", "000000000000000000000000"]].concat(), "not all of them 0"),
+        (&[&good[..], &["--second-hub-id", "6516a1f2a6078e980000000"]].concat(), "'--second-hub-id <ID>': "),
         (&[&good[..], &["--second-auth", file]].concat(), "--second-auth: "),
         (&[&good[..], &["--second-key", "k", "--second-secret", "s", "--second-hub-id", HUB]].concat(), "are one"),
     ] {

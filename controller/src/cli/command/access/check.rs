@@ -12,6 +12,7 @@ use crate::cli::connect::{DataDir, from_env, trusted};
 use crate::cli::error::CliError;
 use crate::cli::interrupt;
 use crate::cli::show::{Column, Show, table, text};
+use crate::ial::check::calls::ZERO;
 use crate::ial::check::door::Door;
 use crate::ial::check::{Case, Check, Orders, Report, Takes};
 use crate::words::counted;
@@ -37,7 +38,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// Cycle's id of the hub, where the credential is for that hub alone
-    #[arg(long, value_name = "ID", default_value = "6516a1f2a6078e9800000001")]
+    #[arg(long, value_name = "ID", default_value = "6516a1f2a6078e9800000001", value_parser = hub_id)]
     hub_id: String,
     /// A file with the whole `auth` object in JSON, for servers that want other fields of it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "secret", "secret_file", "hub_id"])]
@@ -68,7 +69,7 @@ struct Second {
     #[arg(long, value_name = "FILE")]
     second_secret_file: Option<PathBuf>,
     /// Cycle's id of that hub
-    #[arg(long, value_name = "ID", default_value = "6516a1f2a6078e9800000002")]
+    #[arg(long, value_name = "ID", default_value = "6516a1f2a6078e9800000002", value_parser = hub_id)]
     second_hub_id: String,
     /// A file with its whole `auth` object
     #[arg(long, value_name = "FILE",
@@ -113,6 +114,15 @@ struct Provision {
     /// How long a server may take to be ready, and a machine to be free again
     #[arg(long, value_name = "TIME", default_value = "45m", value_parser = span)]
     wait: Duration,
+}
+
+/// As Cycle has them. The zero id stands for one that was never set, so no hub has it.
+fn hub_id(text: &str) -> Result<String, String> {
+    let is_id = text.len() == ZERO.len() && text.chars().all(|c| c.is_ascii_hexdigit()) && text != ZERO;
+    if is_id {
+        return Ok(text.to_owned());
+    }
+    Err("a hub's id has 24 hexadecimal digits, and not all of them 0, like 651586fca6078e98982dbd90".into())
 }
 
 fn span(text: &str) -> Result<Duration, String> {
