@@ -393,6 +393,24 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_of_the_gateways_own_address_is_nobodys_and_counted_for_nobody() {
+        let mut draft = draft();
+        site(&mut draft);
+        for pairs in [&["10.0.0.1=203.0.113.77", "10.0.0.5=203.0.113.78"][..], &["10.0.0.0/29=203.0.113.8/29"]] {
+            let gateway = "10.0.0.1".parse().ok();
+            let net = add_subnet(&mut draft, Subnet { gateway, ..paired("10.0.0.0/29", pairs) }).expect("added").net;
+            let room = room(draft.state(), "ber1", draft.now_unix_ms());
+            assert_eq!(count(&draft).free, 5, "2 to 6, for whomever");
+            let taken = take_all(&mut draft, Family::V4);
+            assert_eq!((taken.len() as u128, taken.contains(&"10.0.0.1/32".to_owned())), (room, false), "{pairs:?}");
+            for block in taken {
+                release(&mut draft, block.parse().expect("a block"));
+            }
+            super::super::subnet::remove(&mut draft, net).expect("nothing is handed out");
+        }
+    }
+
+    #[test]
     fn where_pairs_are_declared_leases_and_pools_get_those_and_operators_the_others() {
         let mut draft = draft();
         site(&mut draft);
