@@ -29,6 +29,7 @@ pub enum Format {
 }
 
 /// A column of a table, or a line of one thing: its heading, and how its text comes from the JSON.
+#[derive(Clone, Copy)]
 pub struct Column(pub &'static str, pub fn(&Value) -> String);
 
 impl Show {
@@ -169,6 +170,12 @@ pub fn text(value: &Value, pointer: &str) -> String {
     }
 }
 
+/// The machine that something is about, by its name; by the beginning of its id where it has none any more.
+pub fn machine(value: &Value) -> String {
+    let name = text(value, "/machine_name");
+    if name.is_empty() { text(value, "/machine").chars().take(8).collect() } else { name }
+}
+
 /// A list of texts, separated by commas.
 pub fn joined(value: &Value, pointer: &str) -> String {
     let items = value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -183,7 +190,8 @@ pub fn age(value: &Value, pointer: &str) -> String {
     }
 }
 
-fn duration(seconds: u64) -> String {
+/// A span in its largest unit.
+pub fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),
@@ -282,6 +290,16 @@ mod tests {
         let text = yaml(&value);
         assert!(text.contains("\"no\"") && text.contains("- name: a\n"), "{text}");
         assert_eq!(read_back(&text), value, "{text}");
+    }
+
+    #[test]
+    fn a_machine_is_named_and_only_one_without_a_name_by_its_id() {
+        let id = "52540012-3456-4000-8000-000000000001";
+        assert_eq!(machine(&json!({"machine": id, "machine_name": "kitchen"})), "kitchen");
+        for unnamed in [json!({"machine": id}), json!({"machine": id, "machine_name": ""})] {
+            assert_eq!(machine(&unnamed), "52540012");
+        }
+        assert_eq!(machine(&json!({"hub": "acme"})), "");
     }
 
     /// A reader independent of the writer: the crate that documents are read with.

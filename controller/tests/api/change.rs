@@ -226,6 +226,10 @@ async fn an_address_is_assigned_to_a_machine_taken_back_and_kept_from_others_for
         (given.status.as_u16(), given.text("/address"), given.text("/holder")),
         (201, "10.0.0.3/32", "assigned")
     );
+    assert_eq!(given.text("/machine_name"), lab.get(&format!("/machines/{id}")).await.succeeds().text("/name"));
+    let banana = lab.ask(Method::DELETE, "/addresses/banana").send().await;
+    banana.refuses(422, "invalid", "address");
+    assert!(banana.text("/detail").starts_with("must be an address like 192.0.2.7, or a block like "), "{banana:?}");
     let again = lab.post("/addresses", wish(&id.to_string()[..8], "10.0.0.0/29")).await.succeeds();
     assert_eq!(again.body, given.body, "it has one");
     lab.post("/addresses", wish("nobody", "10.0.0.0/29")).await.refuses(404, "not-found", "machine");
@@ -243,7 +247,8 @@ async fn an_address_is_assigned_to_a_machine_taken_back_and_kept_from_others_for
     let kept = lab.get("/addresses").await.succeeds();
     assert_eq!((kept.text("/items/0/holder"), kept.text("/items/0/address")), ("quarantine", "10.0.0.3/32"));
     assert!(kept.body["items"][0]["until"].is_string());
-    assert_eq!(lab.get("/subnets/10.0.0.0%2F29").await.succeeds().body["quarantined"], 1);
+    let shown = lab.get("/subnets/10.0.0.0%2F29").await.succeeds().body;
+    assert_eq!((&shown["quarantined"], &shown["quarantine_ends"]), (&json!(1), &kept.body["items"][0]["until"]));
     assert_eq!(lab.ask(Method::DELETE, "/addresses/10.0.0.3").send().await.status, 204, "at once");
     assert_eq!(lab.get("/addresses").await.succeeds().body, json!({"items": []}));
     for (key, value, field) in [

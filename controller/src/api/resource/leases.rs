@@ -17,7 +17,7 @@ use crate::api::http::{Body, Operator, Page, Params, Problem, Refused, Segment, 
 use crate::api::view::Time;
 use crate::api::view::operation::OperationView;
 use crate::fleet::record::{Lease, LeaseState};
-use crate::fleet::{Refusal, lease, machine};
+use crate::fleet::{Refusal, State as FleetState, lease, machine};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -54,6 +54,9 @@ struct LeaseView {
     /// Id of the machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     machine: Option<String>,
+    /// The machine's name; absent where it is not known any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine_name: Option<String>,
     /// The machine's own addresses.
     addresses: Vec<String>,
     /// Ids of machines that could not be prepared.
@@ -63,8 +66,9 @@ struct LeaseView {
     created: Time,
 }
 
-impl From<&Lease> for LeaseView {
-    fn from(lease: &Lease) -> Self {
+impl LeaseView {
+    fn of(fleet: &FleetState, lease: &Lease) -> Self {
+        let machine = lease::seat_of(lease);
         let (state, why, seat) = match &lease.state {
             LeaseState::Seeking { why } => ("seeking", Some(why.clone()), None),
             LeaseState::Preparing { seat, .. } => ("preparing", None, Some(seat)),
@@ -82,7 +86,8 @@ impl From<&Lease> for LeaseView {
             zone: lease.zone.clone(),
             state: state.into(),
             why,
-            machine: lease::seat_of(lease).map(|id| id.to_string()),
+            machine: machine.map(|id| id.to_string()),
+            machine_name: machine.and_then(|id| fleet.machines.get(&id)).map(|machine| machine.name.clone()),
             addresses: seat.iter().flat_map(|seat| seat.addresses.iter().map(ToString::to_string)).collect(),
             tried: lease.tried.iter().map(ToString::to_string).collect(),
             created: Time(lease.created_unix_ms),
@@ -105,7 +110,7 @@ async fn list(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<J
     params.finish()?;
     let state = api.fleet.state();
     let leases = state.leases.after(&cursor).filter(|lease| hub.as_deref().is_none_or(|hub| hub == lease.hub));
-    Ok(Json(Page::take(leases, limit, |lease| lease.id.clone(), Into::into)))
+    Ok(Json(Page::take(leases, limit, |lease| lease.id.clone(), |lease| LeaseView::of(&state, lease))))
 }
 
 /// One lease.
@@ -115,7 +120,7 @@ async fn list(_: Viewer, State(api): State<Api>, mut params: Params) -> Result<J
 async fn show(_: Viewer, State(api): State<Api>, Segment(id): Segment) -> Result<Json<LeaseView>, Problem> {
     let state = api.fleet.state();
     let lease = state.leases.get(&id).ok_or(Refusal::NotFound { kind: "lease", name: id })?;
-    Ok(Json(lease.into()))
+    Ok(Json(LeaseView::of(&state, lease)))
 }
 
 /// Ends a lease as if its hub had given the server back: the machine is wiped and available afterwards.

@@ -54,6 +54,10 @@ struct SubnetView {
     taken: u64,
     /// How many were given back, and are nobody's for now.
     quarantined: u64,
+    /// When the first of those is free again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    quarantine_ends: Option<Time>,
     /// How many could be handed out now; the largest number that JSON readers keep where there are more.
     free: u64,
 }
@@ -117,7 +121,8 @@ fn net(field: &str, text: &str) -> Result<IpNet, Problem> {
 fn view(state: &FleetState, subnet: &Subnet) -> SubnetView {
     // 2^53 - 1: larger integers lose digits in JavaScript.
     let short = |count: u128| u64::try_from(count).unwrap_or(u64::MAX).min((1 << 53) - 1);
-    let usage = free::usage(state, subnet, now_unix_ms());
+    let now = now_unix_ms();
+    let usage = free::usage(state, subnet, now);
     SubnetView {
         net: subnet.net.to_string(),
         location: subnet.location.clone(),
@@ -129,6 +134,7 @@ fn view(state: &FleetState, subnet: &Subnet) -> SubnetView {
         quarantine_s: subnet.quarantine_s,
         taken: short(usage.taken),
         quarantined: short(usage.quarantined),
+        quarantine_ends: free::ends(state, subnet, now).min().map(Time),
         free: short(usage.free),
     }
 }
@@ -293,6 +299,9 @@ struct AddressView {
     /// Id of the machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     machine: Option<String>,
+    /// The machine's name; absent where it is not known any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine_name: Option<String>,
     /// Cycle's hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     hub: Option<String>,
@@ -317,14 +326,17 @@ fn address_view(state: &FleetState, record: &Address) -> AddressView {
         public: public.map(|ip| ip.to_string()),
         holder: String::new(),
         machine: None,
+        machine_name: None,
         hub: None,
         lease: None,
         since: Time(record.since_unix_ms),
         until: None,
     };
+    let name_of = |id| state.machines.get(&id).map(|machine| machine.name.clone());
     view.holder = match record.holder.clone() {
         AddressHolder::Machine { machine, lease } => {
-            (view.machine, view.lease) = (Some(machine.to_string()), Some(lease));
+            (view.machine, view.machine_name) = (Some(machine.to_string()), name_of(machine));
+            view.lease = Some(lease);
             "machine"
         }
         AddressHolder::Pool { hub, lease, .. } => {
@@ -332,7 +344,7 @@ fn address_view(state: &FleetState, record: &Address) -> AddressView {
             "pool"
         }
         AddressHolder::Assigned { machine } => {
-            view.machine = Some(machine.to_string());
+            (view.machine, view.machine_name) = (Some(machine.to_string()), name_of(machine));
             "assigned"
         }
         AddressHolder::Quarantine { until_unix_ms } => {
@@ -415,10 +427,11 @@ async fn reclaim(
     State(api): State<Api>,
     Segment(text): Segment,
 ) -> Result<StatusCode, Problem> {
-    let block = match text.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => net("address", &text)?,
-    };
+    let block = text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>());
+    let block = block.map_err(|_| {
+        let problem = "must be an address like 192.0.2.7, or a block like 2001:db8::80/121, that was handed out";
+        Problem::invalid("address", format!("{problem}, and is {text:?}"))
+    })?;
     api.fleet.change(caller.author, move |draft| address::reclaim(draft, block)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

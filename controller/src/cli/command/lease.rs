@@ -8,7 +8,7 @@ use crate::cli::client::escape;
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::follow::follow;
-use crate::cli::show::{Column, Show, age, joined, lines, print, text};
+use crate::cli::show::{Column, Show, age, joined, lines, machine, print, text};
 
 /// `muster lease`
 #[derive(Debug, Subcommand)]
@@ -84,7 +84,7 @@ const COLUMNS: &[Column] = &[
     Column("hostname", |l| text(l, "/hostname")),
     Column("model", |l| text(l, "/model")),
     Column("location", |l| text(l, "/location")),
-    Column("machine", |l| text(l, "/machine").chars().take(8).collect()),
+    Column("machine", machine),
     Column("addresses", |l| joined(l, "/addresses")),
     Column("age", |l| age(l, "/created")),
     Column("why", |l| text(l, "/why")),

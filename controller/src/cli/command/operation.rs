@@ -7,7 +7,7 @@ use crate::cli::client::{escape, with_query};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::follow::{follow, took};
-use crate::cli::show::{Column, Show, age, lines, print, text};
+use crate::cli::show::{Column, Show, age, lines, machine, print, text};
 
 /// `muster operation`
 #[derive(Debug, Subcommand)]
@@ -60,7 +60,7 @@ pub struct Cancel {
 
 const COLUMNS: &[Column] = &[
     Column("id", |o| text(o, "/id").chars().take(8).collect()),
-    Column("machine", |o| text(o, "/machine_name")),
+    Column("machine", machine),
     Column("description", |o| text(o, "/description")),
     Column("state", |o| match o["state"].as_str() {
         Some("running") => format!("running {}%", text(o, "/percent")),

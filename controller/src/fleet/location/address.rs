@@ -129,14 +129,7 @@ fn none_free(state: &State, of: &str, subnets: &[Subnet], reach: Reach, now_unix
         (Reach::Local, true) => "that stands for no public one ",
         (_, false) => "",
     };
-    let ends: Vec<u64> = subnets
-        .iter()
-        .flat_map(|subnet| free::held(state, subnet, now_unix_ms))
-        .filter_map(|address| match address.holder {
-            AddressHolder::Quarantine { until_unix_ms } => Some(until_unix_ms),
-            _ => None,
-        })
-        .collect();
+    let ends: Vec<u64> = subnets.iter().flat_map(|subnet| free::ends(state, subnet, now_unix_ms)).collect();
     let soon = ends.iter().min().map(|first| {
         let wait = first.saturating_sub(now_unix_ms).div_ceil(1000);
         format!("; {} in quarantine, the first one for {wait} s more", counted(ends.len(), "address"))

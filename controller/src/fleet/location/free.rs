@@ -93,6 +93,14 @@ pub(super) fn held<'a>(
     recorded(state, subnet).filter(move |address| !is_over(address, now_unix_ms))
 }
 
+/// When the quarantines of a subnet that have not ended do so, Unix milliseconds, by their addresses.
+pub fn ends<'a>(state: &'a State, subnet: &Subnet, now_unix_ms: u64) -> impl Iterator<Item = u64> + use<'a> {
+    held(state, subnet, now_unix_ms).filter_map(|address| match address.holder {
+        AddressHolder::Quarantine { until_unix_ms } => Some(until_unix_ms),
+        AddressHolder::Machine { .. } | AddressHolder::Pool { .. } | AddressHolder::Assigned { .. } => None,
+    })
+}
+
 /// Every record of a subnet's addresses, in order.
 pub(super) fn recorded<'a>(state: &'a State, subnet: &Subnet) -> impl Iterator<Item = &'a Address> + use<'a> {
     let net = subnet.net;

@@ -6,7 +6,7 @@ use crate::api::http::when::seconds;
 use crate::cli::client::{escape, object, or_null};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
-use crate::cli::show::{Column, Show, age, joined, lines, print, text};
+use crate::cli::show::{Column, Show, age, duration, joined, lines, machine, print, text};
 use crate::words::counted;
 
 /// `muster subnet`
@@ -152,14 +152,19 @@ const COLUMNS: &[Column] = &[
     Column("free", |s| text(s, "/free")),
 ];
 
+/// What one subnet says beside [`COLUMNS`].
+const KEPT_BACK: &[Column] = &[
+    Column("kept back for", |s| s["quarantine_s"].as_u64().map(duration).unwrap_or_default()),
+    Column("first free again at", |s| text(s, "/quarantine_ends")),
+];
+
 const ADDRESSES: &[Column] = &[
     Column("address", |a| text(a, "/address")),
     Column("public", |a| text(a, "/public")),
     Column("subnet", |a| text(a, "/subnet")),
     Column("holder", |a| {
-        let who = text(a, "/machine");
-        let who = if who.is_empty() { text(a, "/hub") } else { who };
-        format!("{} {who}", text(a, "/holder"))
+        let named = [machine(a), text(a, "/hub")].into_iter().find(|who| !who.is_empty());
+        format!("{} {}", text(a, "/holder"), named.unwrap_or_default())
     }),
     Column("lease", |a| text(a, "/lease")),
     Column("age", |a| age(a, "/since")),
@@ -175,7 +180,7 @@ impl SubnetCommand {
             }
             Self::Show(One { net, show, connect }) => {
                 let subnet = connect.client()?.get(&format!("/subnets/{}", escape(&net)))?;
-                show.one(&subnet, |subnet| lines(subnet, COLUMNS));
+                show.one(&subnet, |subnet| lines(subnet, &[COLUMNS, KEPT_BACK].concat()));
                 Ok(())
             }
             Self::Add(Add { net, location, gateway, nameservers, reserved, nat, block, quarantine, connect }) => {
