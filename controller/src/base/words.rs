@@ -48,6 +48,17 @@ fn acts(c: char) -> bool {
     turns || (c.is_control() && c != '\n')
 }
 
+/// Whether people do not see a character for what it is: what moves a cursor, turns the writing around, is invisible, or looks
+/// like a blank and is none. In a text of one line.
+pub fn hides(c: char) -> bool {
+    let is_invisible = matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
+    // Hangul's and Khmer's fillers count as letters.
+    let is_filler = matches!(c, '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}');
+    is_invisible || is_filler || c.is_control() || c.is_whitespace() && c != ' '
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +77,16 @@ mod tests {
             visible("a\u{1b}[2Jb\r\u{9b}K\u{202e}\u{7f}\tä\n"),
             "a\\u001b[2Jb\\u000d\\u009bK\\u202e\\u007f\\u0009ä\n"
         );
+    }
+
+    #[test]
+    fn what_people_do_not_see_for_what_it_is_hides() {
+        for c in ['a', ' ', 'ß', '東', '–', '’', '€', '\u{308}', '·'] {
+            assert!(!hides(c), "{c:?}");
+        }
+        for c in ['\n', '\u{7f}', '\u{a0}', '\u{200b}', '\u{202e}', '\u{2066}', '\u{2028}', '\u{feff}', '\u{3164}'] {
+            assert!(hides(c), "{c:?}");
+        }
     }
 
     #[test]

@@ -108,6 +108,10 @@ impl Client {
         body: Option<Value>,
         headers: &[(&str, &str)],
     ) -> Result<Reply, CliError> {
+        let named = path.split('?').next().unwrap_or_default();
+        if named.ends_with('/') || named.contains("//") {
+            return Err(CliError::Usage("a name or an id that was given is empty".into()));
+        }
         let is_repeatable = method == Method::GET || headers.iter().any(|(name, _)| *name == "idempotency-key");
         let text = body.map(|body| body.to_string());
         let mut tries = if is_repeatable { TRIES } else { 1 };

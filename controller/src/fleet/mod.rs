@@ -35,6 +35,7 @@ pub use state::State;
 pub use writer::Ended;
 
 use crate::store::{Store, StoreError};
+use crate::words::{hides, plain};
 
 /// How many changes may wait for the writer before callers wait for a place.
 const QUEUE: usize = 4096;
@@ -103,6 +104,20 @@ impl Refusal {
     pub fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), problem: problem.into() }
     }
+}
+
+/// Whether this may be a name or another text of one line for people, which may be empty: each of its characters is seen for
+/// what it is, and no blank stands at either end.
+pub(crate) fn check_text(field: impl Into<String>, text: &str, most: usize) -> Result<(), Refusal> {
+    if text.len() <= most && text.trim() == text && !text.contains(hides) {
+        return Ok(());
+    }
+    let problem = format!(
+        "{:?} is no text of one line: at most {most} bytes, no blank at its ends, no control characters and none that are \
+         invisible or turn the writing around",
+        plain(text, 80)
+    );
+    Err(Refusal::invalid(field, problem))
 }
 
 type Job = Box<dyn FnOnce(&mut Draft) -> Box<dyn FnOnce(Option<Refusal>) + Send> + Send>;

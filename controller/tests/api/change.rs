@@ -146,6 +146,12 @@ async fn a_location_is_made_changed_and_removed() {
     put(json!({"latitude": 91.0})).send().await.refuses(422, "invalid", "latitude");
     put(json!({"region": "x".repeat(129)})).send().await.refuses(422, "invalid", "region");
     put(json!({"city": "a\u{1b}[31m"})).send().await.refuses(422, "invalid", "city");
+    for name in ["\u{202e}nilreB", " ", "Berlin ", "a\nb", "a\u{200b}b", "a\u{a0}b"] {
+        let refused = put(json!({"name": name})).send().await;
+        assert!(refused.text("/detail").contains("no blank at its ends"), "{name:?}: {:#}", refused.body);
+        refused.refuses(422, "invalid", "name");
+        put(json!({"annotations": {"rack": name}})).send().await.refuses(422, "invalid", "annotations.rack");
+    }
     put(json!({"zones": ["a", "b", "a"]})).send().await.refuses(422, "invalid", "zones");
     put(json!({"annotations": {"": "x"}})).send().await.refuses(422, "invalid", "annotations");
     put(json!({"boot_target": "http://boot.example:99999/x"})).send().await.refuses(422, "invalid", "boot_target");

@@ -217,6 +217,12 @@ async fn a_site_gets_its_location_subnet_token_ticket_and_credential() {
     assert_eq!((&location["name"], &location["city"]), (&Value::from("Berlin"), &Value::from("Berlin")));
     assert_eq!(location["latitude"], -52.5);
     assert!(lab.refuses(1, &["location", "add", "ber1"]).await.contains("muster location set"));
+    assert!(
+        lab.refuses(2, &["location", "add", ""]).await.contains("CODE: \"\" is no code: 1 to 32 lower-case letters")
+    );
+    for empty in [["location", "show", ""], ["location", "remove", ""], ["lease", "show", ""]] {
+        assert!(lab.refuses(2, &empty).await.contains("is empty"), "{empty:?}");
+    }
 
     let subnet = ["subnet", "add", "192.0.2.0/24", "--location", "ber1", "--gateway", "192.0.2.1"];
     assert!(lab.says(&subnet).await.contains("253 addresses free"));

@@ -12,7 +12,7 @@ use muster_protocol::{Digest, MachineId};
 
 use super::place::{self, Standing};
 use crate::fleet::record::{Lifecycle, Machine, MachineInventory, Maintenance, ModelCard};
-use crate::fleet::{Draft, Facts, Refusal, State, address};
+use crate::fleet::{Draft, Facts, Refusal, State, address, check_text};
 
 const GIB: u64 = 1 << 30;
 const GB: u64 = 1_000_000_000;
@@ -371,9 +371,7 @@ pub fn describe(draft: &mut Draft, id: &str, change: CardChange) -> Result<Model
         ("class", &change.class, 64),
     ];
     for (field, text, limit) in texts {
-        if text.as_ref().is_some_and(|t| t.len() > limit || t.contains(char::is_control)) {
-            return Err(Refusal::invalid(field, format!("at most {limit} bytes, no control characters")));
-        }
+        text.as_ref().map_or(Ok(()), |text| check_text(field, text, limit))?;
     }
     for (field, price) in [("hourly", change.hourly_mils), ("monthly", change.monthly_mils)] {
         if price.is_some_and(|mils| mils > 1_000_000_000_000) {

@@ -12,11 +12,12 @@ use super::draft::cut;
 use std::collections::BTreeSet;
 
 use super::record::{Lifecycle, Location, Machine, Subnet};
-use super::{Draft, Facts, Refusal, State};
+use super::{Draft, Facts, Refusal, State, check_text};
 
 /// Makes a location, or replaces the one with its code.
 ///
-/// Errors: the code is not 1 to 32 lower-case letters, digits or hyphens; angles out of range; too much text.
+/// Errors: the code is not 1 to 32 lower-case letters, digits or hyphens; angles out of range; too much text, or such as is not
+/// seen for what it is.
 pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
     check_code("code", &location.code)?;
     for zone in &location.zones {
@@ -37,8 +38,8 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
         ("country", &geo.country),
         ("region", &geo.region),
     ];
-    if let Some((field, _)) = texts.iter().find(|(_, text)| text.len() > 128 || text.contains(char::is_control)) {
-        return Err(Refusal::invalid(*field, "has at most 128 bytes and no control characters"));
+    for (field, text) in texts {
+        check_text(field, text, 128)?;
     }
     if location.zones.len() > 32 {
         return Err(Refusal::invalid("zones", "there are at most 32"));
@@ -46,10 +47,12 @@ pub fn put(draft: &mut Draft, location: Location) -> Result<Location, Refusal> {
     if let Some(zone) = location.zones.iter().enumerate().find(|(i, zone)| location.zones[..*i].contains(zone)) {
         return Err(Refusal::invalid("zones", format!("{:?} is there twice", zone.1)));
     }
-    let misfits = |(key, value): (&String, &String)| key.is_empty() || key.len() > 63 || value.len() > 255;
-    if location.annotations.len() > 64 || location.annotations.iter().any(misfits) {
-        let problem = "there are at most 64, with keys of 1 to 63 bytes and values of 255 at most";
-        return Err(Refusal::invalid("annotations", problem));
+    if location.annotations.len() > 64 || location.annotations.contains_key("") {
+        return Err(Refusal::invalid("annotations", "there are at most 64, with keys of 1 to 63 bytes"));
+    }
+    for (key, value) in &location.annotations {
+        check_text("annotations", key, 63)?;
+        check_text(format!("annotations.{key}"), value, 255)?;
     }
     check_told(&location)?;
     let before = draft.get::<Location>(&location.code).map(facts).unwrap_or_default();

@@ -18,7 +18,7 @@ use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 use super::lease::primary;
 use super::operation::{self, confirmed, outcome, proven};
 use super::record::{DesiredState, Lifecycle, Machine, MachineInventory, Maintenance, Operation, OperationKind};
-use super::{Draft, Facts, Refusal, State, address, enrollment, lease};
+use super::{Draft, Facts, Refusal, State, address, check_text, enrollment, lease};
 
 /// Of a desired state that is stored: how it came out must have room beside it in one record.
 const DESIRED_LIMIT: usize = crate::store::VALUE_LIMIT - 2048;
@@ -218,13 +218,8 @@ pub fn label(draft: &mut Draft, id: MachineId, changes: BTreeMap<String, Option<
                 format!("{key:?} is no key: 1 to 63 letters, digits, '-', '.', '_', '/'"),
             ));
         }
+        value.as_ref().map_or(Ok(()), |value| check_text(format!("labels.{key}"), value, 255))?;
         match value {
-            Some(value) if value.len() > 255 || value.contains(char::is_control) => {
-                return Err(Refusal::invalid(
-                    format!("labels.{key}"),
-                    "a value has at most 255 bytes, no control characters",
-                ));
-            }
             Some(value) => machine.labels.insert(key, value),
             None => machine.labels.remove(&key),
         };

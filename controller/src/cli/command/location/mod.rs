@@ -14,6 +14,7 @@ use crate::cli::client::{escape, object, or_null};
 use crate::cli::connect::Connect;
 use crate::cli::error::CliError;
 use crate::cli::show::{Column, Show, joined, lines, print, text};
+use crate::fleet::location::check_code;
 use crate::words::counted;
 
 /// `muster location`
@@ -176,6 +177,8 @@ impl LocationCommand {
                 Ok(())
             }
             Self::Add(about) => {
+                // An empty one would not even be a path.
+                check_code("CODE", &about.code).map_err(|error| CliError::Usage(error.to_string()))?;
                 let made = about.connect.client()?.put(&path(&about.code), about.body(), &[("if-none-match", "*")]);
                 let made = made.map_err(|error| match error {
                     CliError::Refused { code, .. } if code == "outdated" => CliError::Failed(format!(
