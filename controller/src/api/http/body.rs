@@ -9,6 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::problem::Problem;
 use crate::api::Api;
+use crate::words::plain;
 
 /// The largest body in bytes: a document of 256 KiB fits even where every character of it is escaped.
 pub const BODY_LIMIT: usize = 1 << 20;
@@ -83,17 +84,82 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     serde_path_to_error::deserialize(reader).map_err(|error| {
         let path = error.path().to_string();
         let cause = error.into_inner();
-        let detail = without_position(&cause);
+        let text = without_position(&cause);
         // serde names a key that is missing in its text only.
-        let missing = detail.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        let missing = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
         let field = match (path.as_str(), missing) {
             (".", None) => "body".to_owned(),
             (".", Some(key)) => key.to_owned(),
             (_, None) => path,
             (_, Some(key)) => format!("{path}.{key}"),
         };
-        Problem::invalid(field, detail)
+        Problem::invalid(field, words(&text))
     })
+}
+
+/// What serde says of a value, in the words of an API: they are for people who know JSON and not Rust. What its types say of
+/// themselves stays as it is.
+fn words(text: &str) -> String {
+    let quoted = |list: &str| list.replace('`', "");
+    let listed = |rest: &str| {
+        let known = rest.split_once(", expected ").map(|(_, known)| known);
+        known.map(|known| quoted(known.strip_prefix("one of ").unwrap_or(known)))
+    };
+    if text.starts_with("missing field ") {
+        return "is missing".into();
+    }
+    if text.starts_with("duplicate field ") {
+        return "is there twice".into();
+    }
+    if let Some(rest) = text.strip_prefix("unknown field ") {
+        return match listed(rest) {
+            Some(known) => format!("there is no such field; known are {}", known.replacen(" or ", " and ", 1)),
+            None => "there is no such field; none is known here".into(),
+        };
+    }
+    if let Some((given, Some(known))) = text.strip_prefix("unknown variant ").map(|rest| (rest, listed(rest))) {
+        let given = given.split('`').nth(1).unwrap_or_default();
+        return format!("must be one of {known}, and is {given:?}");
+    }
+    if text.starts_with("invalid length ") && text.contains(", expected struct ") {
+        // A list in an object's place.
+        return "must be an object, and is a list".into();
+    }
+    let of = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
+    match of.and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((given, expected)) => format!("must be {}, and is {}", kind(expected), value(given)),
+        None => text.to_owned(),
+    }
+}
+
+/// A type of Rust's as JSON has it.
+fn kind(expected: &str) -> String {
+    match expected {
+        "u8" => "a whole number from 0 to 255".into(),
+        "u16" => "a whole number from 0 to 65535".into(),
+        "u32" => format!("a whole number from 0 to {}", u32::MAX),
+        "u64" | "usize" => "a whole number, 0 at least".into(),
+        "i8" | "i16" | "i32" | "i64" => "a whole number".into(),
+        "f32" | "f64" => "a number".into(),
+        "a string" | "a borrowed string" | "string" | "str" => "a text".into(),
+        "a boolean" => "true or false".into(),
+        "a sequence" => "a list".into(),
+        "a map" => "an object".into(),
+        _ if expected.starts_with("struct ") => "an object".into(),
+        _ if expected.starts_with("enum ") || expected == "string or map" => "a text or an object".into(),
+        other => other.to_owned(),
+    }
+}
+
+/// A value as serde shows one.
+fn value(given: &str) -> String {
+    match given {
+        "sequence" => "a list".into(),
+        "map" => "an object".into(),
+        "unit value" => "null".into(),
+        given if given.starts_with("string \"") => plain(&given["string ".len()..], 80),
+        given => plain(given.rsplit_once(" `").map_or(given, |(_, value)| value.trim_end_matches('`')), 80),
+    }
 }
 
 /// serde's message without "at line 1 column 9": bodies are written by programs, and the field is named.
@@ -149,11 +215,36 @@ mod tests {
     fn a_wrong_type_names_its_field() {
         let (code, field, detail) = refused(r#"{"inner": [{"count": 1}, {"count": "two"}]}"#);
         assert_eq!((code.as_str(), field.as_str()), ("invalid", "inner[1].count"));
-        assert_eq!(detail, "invalid type: string \"two\", expected u8");
+        assert_eq!(detail, "must be a whole number from 0 to 255, and is \"two\"");
         assert_eq!(refused(r#"{"inner": [{"count": 300}]}"#).1, "inner[0].count");
         assert_eq!(refused(r#"{"outer": 1}"#).1, "outer");
         let (_, field, detail) = refused(r#"{"inner": [{}]}"#);
-        assert_eq!((field.as_str(), detail.as_str()), ("inner[0].count", "missing field `count`"));
+        assert_eq!((field.as_str(), detail.as_str()), ("inner[0].count", "is missing"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_words_for_json() {
+        for (text, says) in [
+            (r#"{"outer": 1}"#, "there is no such field; known are inner"),
+            (r#"{"inner": 7}"#, "must be a list, and is 7"),
+            (r#"{"inner": null}"#, "must be a list, and is null"),
+            (r#"{"inner": {}}"#, "must be a list, and is an object"),
+            (r#"{"inner": [7]}"#, "must be an object, and is 7"),
+            (r#"{"inner": [[]]}"#, "must be an object, and is a list"),
+            (r#"{"inner": [{"count": -1}]}"#, "must be a whole number from 0 to 255, and is -1"),
+            (r#"{"inner": [{"count": 1.5}]}"#, "must be a whole number from 0 to 255, and is 1.5"),
+            (r#"{"inner": [{"count": true}]}"#, "must be a whole number from 0 to 255, and is true"),
+            (
+                r#"{"inner": [{"count": ", expected u8"}]}"#,
+                "must be a whole number from 0 to 255, and is \", expected u8\"",
+            ),
+            (r#"{"inner": [], "inner": []}"#, "is there twice"),
+        ] {
+            let (_, _, detail) = refused(text);
+            assert_eq!(detail, says, "{text}");
+        }
+        let said = words("unknown variant `x`, expected one of `off`, `on`");
+        assert_eq!(said, "must be one of off, on, and is \"x\"");
     }
 
     #[test]
