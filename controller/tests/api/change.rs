@@ -162,9 +162,10 @@ async fn a_location_is_made_changed_and_removed() {
         put(json!({"boot_target": url})).send().await.refuses(422, "invalid", "boot_target");
     }
     let tell = |body| lab.ask(Method::PUT, "/locations/ber1/metadata").json(body).send();
-    let key = "ssh-ed25519 AAAA ops";
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGEga2V5IG9mIG5vYm9keSB0aGF0IG9wZW5zIG5vbmUh ops";
     tell(json!({"ssh_keys": [key], "user_data": "#cloud-config"})).await.succeeds();
     tell(json!({"ssh_keys": [key, "AAAA"]})).await.refuses(422, "invalid", "ssh_keys[1]");
+    tell(json!({"ssh_keys": ["ssh-ed25519 AAAA"]})).await.refuses(422, "invalid", "ssh_keys[0]");
     tell(json!({"user_data": "x".repeat(16_385)})).await.refuses(422, "invalid", "user_data");
     put(json!({"name": "Berlin 2", "boot_target": "http://192.0.2.9/x"})).send().await.succeeds();
     let told = lab.get("/locations/ber1/metadata").await.succeeds().body;

@@ -29,7 +29,7 @@ const BMC_MAC: &str = "02:00:5e:00:77:09";
 
 const METADATA: &str = "10.77.0.1:8091";
 
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE ops@example.net";
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGEga2V5IG9mIG5vYm9keSB0aGF0IG9wZW5zIG5vbmUh ops@example.net";
 
 #[test]
 fn nothing_is_left_of_a_server_of_cycles_on_its_machine_and_the_next_one_starts_cycles_own_image() -> Result<()> {

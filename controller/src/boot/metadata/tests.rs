@@ -11,7 +11,7 @@ use crate::fleet::location::reservation::tests::with_lease;
 use crate::fleet::record::{AddressHolder, Lease, LeaseState, Location};
 use crate::store::MemoryStore;
 
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE ops@example.net";
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGEga2V5IG9mIG5vYm9keSB0aGF0IG9wZW5zIG5vbmUh ops@example.net";
 
 struct World {
     fleet: Fleet,

@@ -4,6 +4,7 @@ pub mod address;
 pub mod free;
 pub mod pool;
 pub mod reservation;
+mod ssh_key;
 pub mod subnet;
 
 use muster_protocol::Digest;
@@ -67,14 +68,9 @@ const USER_DATA: usize = 16 * 1024;
 
 /// What leased machines are told beside their addresses.
 fn check_told(location: &Location) -> Result<(), Refusal> {
-    let is_key = |key: &String| {
-        let mut words = key.split(' ');
-        let (kind, bytes) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let known = ["ssh-", "ecdsa-sha2-", "sk-"].iter().any(|start| kind.starts_with(start));
-        known && !bytes.is_empty() && key.len() <= 2048 && !key.contains(char::is_control)
-    };
-    if let Some(place) = location.ssh_keys.iter().position(|key| !is_key(key)) {
-        let problem = "this is no OpenSSH public key in one line, like \"ssh-ed25519 AAAA… name\"";
+    if let Some(place) = location.ssh_keys.iter().position(|key| !ssh_key::is_public_key(key)) {
+        let problem = "this is no OpenSSH public key in one line, all of it, like \"ssh-ed25519 AAAA… name\"; an \
+                       id_ed25519.pub holds one";
         return Err(Refusal::invalid(format!("ssh_keys[{place}]"), problem));
     }
     if location.ssh_keys.len() > 8 {
