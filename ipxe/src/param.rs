@@ -203,15 +203,23 @@ impl TryFrom<String> for BootUrl {
         // No '$', '#', ';', '|', quotes, backslash or blanks: RFC 3986 lets each of them be written as %XX.
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._~/?=&%:@+,[]!()*".contains(&b);
         match rest {
-            Some(rest) if has_host(rest) && text.len() <= 1024 && rest.bytes().all(legal) => Ok(Self(text)),
+            Some(rest) if has_host(rest) && text.len() <= 1024 && rest.bytes().all(legal) && is_escaped(rest) => {
+                Ok(Self(text))
+            }
             _ => Err(ParamError::new(
                 "url",
                 &text,
                 "an http or https URL of at most 1024 characters, with a port up to 65535 where it has one; \
-                 write blanks, $, #, ;, | and quotes as %XX",
+                 write blanks, $, #, ;, |, quotes and % itself as % and two hexadecimal digits",
             )),
         }
     }
+}
+
+/// Whether two hexadecimal digits stand behind each %: programs differ in what they make of others.
+fn is_escaped(text: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    text.split('%').skip(1).all(is_hex)
 }
 
 /// Whether what stands behind the scheme begins with a host, and with a port that can be where it has one.
@@ -345,6 +353,10 @@ mod tests {
             "http://a/\n",
             "http://a:99999/x",
             "http://a:0/x",
+            "http://a/%zz",
+            "http://a/%2",
+            "http://a/100%",
+            "http://a%/x",
             "http://a:/x",
             "http://[::1/x",
         ] {
