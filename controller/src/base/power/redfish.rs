@@ -34,6 +34,9 @@ pub struct Bmc {
     pub password: Secret,
 }
 
+/// Where every service says what it has (DSP0266, section 6.3).
+const ROOT: &str = "/redfish/v1/";
+
 /// Does it, and says how.
 pub fn switch(bmc: &Bmc, action: Action) -> Result<String, Failure> {
     let client = Client::new(&bmc.trusted).map_err(Failure::Refused)?;
@@ -57,7 +60,7 @@ impl Talk<'_> {
     /// Opens a session, where there are any; else each request shows the password. Answers the path of the session.
     fn sign_in(&mut self) -> Result<Option<String>, Failure> {
         let Bmc { user, password, .. } = self.bmc;
-        let root = self.get("/redfish/v1/")?;
+        let root = self.root()?;
         let sessions = root.pointer("/Links/Sessions/@odata.id").and_then(Value::as_str).map(str::to_owned);
         if let Some(path) = sessions {
             let body = json!({"UserName": user, "Password": password.reveal()});
@@ -122,7 +125,7 @@ impl Talk<'_> {
 
     /// The path of the system that is meant.
     fn system(&mut self) -> Result<String, Failure> {
-        let root = self.get("/redfish/v1/")?;
+        let root = self.root()?;
         let systems = root.pointer("/Systems/@odata.id").and_then(Value::as_str);
         let systems = systems.ok_or_else(|| Failure::Refused("it has no systems; it is no BMC of a machine".into()))?;
         let all = self.get(systems)?;
@@ -192,8 +195,29 @@ impl Talk<'_> {
         }
     }
 
+    /// What says where everything else is. It needs no password, so whoever has none there is no BMC that speaks Redfish.
+    fn root(&mut self) -> Result<Value, Failure> {
+        let answer = self.call(&Method::GET, ROOT, None).map_err(before)?;
+        match answer.status {
+            200..=299 if answer.body.is_object() => Ok(answer.body),
+            200..=299 | 404 | 405 | 410 => {
+                let problem = format!(
+                    "{} has no Redfish service root at {ROOT} (HTTP {}): see that the URL is the BMC's own, with its port, \
+                     and that Redfish is switched on in its settings; a BMC without it is named with --ipmi",
+                    self.bmc.url, answer.status
+                );
+                Err(Failure::Refused(problem))
+            }
+            _ => self.read(ROOT, answer),
+        }
+    }
+
     fn get(&mut self, path: &str) -> Result<Value, Failure> {
         let answer = self.call(&Method::GET, path, None).map_err(before)?;
+        self.read(path, answer)
+    }
+
+    fn read(&self, path: &str, answer: Answer) -> Result<Value, Failure> {
         match answer.status {
             200..=299 => Ok(answer.body),
             401 | 403 => Err(Failure::Refused(self.denied())),

@@ -121,6 +121,20 @@ fn a_machine_is_reset_in_the_best_way_that_its_bmc_knows() {
 }
 
 #[test]
+fn a_url_without_redfish_is_said_to_be_one_and_what_to_look_at() {
+    for (status, body) in [(404, json!({})), (200, Value::Null), (405, json!({"error": {"message": "no"}}))] {
+        let there = StandIn::secure(move |_| Some((status, String::new(), body.clone())));
+        let refused = switch(&bmc(&there), Action::On).expect_err("no");
+        let Failure::Refused(why) = &refused else { panic!("{refused:?}") };
+        for part in [&there.url(), "no Redfish service root at /redfish/v1/", "with its port", "--ipmi"] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
+    }
+    let busy = StandIn::secure(|_| Some((503, String::new(), json!({}))));
+    assert!(matches!(switch(&bmc(&busy), Action::On), Err(Failure::Untold(_))), "it may be asked again");
+}
+
+#[test]
 fn what_a_bmc_does_not_know_is_refused_with_what_it_knows() {
     let there = stand_in(Model::of("On", &["Nmi", "On"]));
     let refused = switch(&bmc(&there), Action::Restart).expect_err("no");
