@@ -193,6 +193,9 @@ fn read(stream: &mut dyn Stream) -> io::Result<Reply> {
             return Ok(reply);
         }
         let count = match stream.read(&mut part) {
+            // A signal, such as Ctrl-C's: a read that has a timeout is not taken up again by the kernel. The answer may be
+            // what has to be given back.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             // Some servers end a TLS connection without a word.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => 0,
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
