@@ -211,6 +211,7 @@ fn disk(line: &str) -> Option<Disk> {
             Some(("transport", "nvme")) => disk.transport = Transport::Nvme,
             Some(("transport", "scsi")) => disk.transport = Transport::Scsi,
             Some(("transport", "virtio")) => disk.transport = Transport::Virtio,
+            Some(("transport", "usb")) => (disk.transport, disk.attachment) = (Transport::Usb, Attachment::External),
             Some(_) => return None,
             None if word == "rotational" => disk.medium = Medium::Rotational,
             None if word == "removable" => disk.attachment = Attachment::Removable,

@@ -47,7 +47,8 @@ pub enum DiskSelect {
     Rule(DiskRule),
 }
 
-/// Which disks are meant, by what they are. What is not said does not matter; removable media never fit.
+/// Which disks are meant, by what they are. What is not said does not matter; removable media never fit, and disks on USB
+/// only where their transport is said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskRule {
     /// How many there must be, 1 to 64. More or fewer are an error.

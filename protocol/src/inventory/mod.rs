@@ -214,7 +214,7 @@ pub struct Disk {
     pub physical_sector: u32,
     /// Spinning or not.
     pub medium: Medium,
-    /// Fixed, or pulled out at will (sticks, card readers).
+    /// Whether it belongs to the machine.
     pub attachment: Attachment,
     /// How it is connected.
     pub transport: Transport,
@@ -242,13 +242,34 @@ pub enum Medium {
     Rotational,
 }
 
-/// Whether a disk can be pulled out at will.
+/// Whether a disk belongs to the machine, or can be pulled out at will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Attachment {
     /// Belongs to the machine.
     Fixed,
-    /// A stick, a card.
+    /// A stick, a card: a medium that leaves its drive. Never written to.
     Removable,
+    /// A disk in a case of its own, on USB. Written to where it is asked for, and never the machine's.
+    External,
+}
+
+impl Attachment {
+    /// What the API calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Removable => "removable",
+            Self::External => "external",
+        }
+    }
+
+    /// Whether a document or an operator may have it written to.
+    pub const fn may_be_written(self) -> bool {
+        match self {
+            Self::Fixed | Self::External => true,
+            Self::Removable => false,
+        }
+    }
 }
 
 /// How a disk is connected.

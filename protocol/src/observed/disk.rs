@@ -37,7 +37,7 @@ pub struct Disk {
     pub logical_sector: u32,
     /// Spinning or not.
     pub medium: Medium,
-    /// Fixed, or pulled out at will.
+    /// Whether it belongs to the machine.
     pub attachment: Attachment,
     /// How it is connected.
     pub transport: Transport,

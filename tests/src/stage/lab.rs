@@ -253,7 +253,7 @@ pub fn check_inventory(spec: &Spec, machine: &Value) -> Result<()> {
         }
     }
     // The stick that it booted from is a disk as well.
-    let others: Vec<_> = disks.iter().filter(|(_, disk)| disk["removable"] != true).collect();
+    let others: Vec<_> = disks.iter().filter(|(_, disk)| disk["attachment"] != "removable").collect();
     expect("what other disks there are", &others.len().into(), 0.into());
 
     let mut nics = named(&inventory["nics"], "permanent_mac");

@@ -135,17 +135,22 @@ fn makeshift_names_are_no_wwns() {
 }
 
 #[test]
-fn a_stick_is_removable_and_takes_its_serial_from_the_usb_device() {
+fn a_disk_on_usb_is_the_machines_never_and_takes_its_serial_from_the_usb_device() {
     let usb = "pci0000:00/0000:00:14.0/usb2/2-1";
     let scsi = format!("{usb}/2-1:1.0/host6/target6:0:0/6:0:0:0");
     let tree = Tree::new();
     tree.disk("sdb", &scsi)
-        .file("sys/block/sdb/removable", "0\n")
         .file(&format!("sys/devices/{usb}/idVendor"), "0781\n")
         .file(&format!("sys/devices/{usb}/serial"), "4C530001\n");
-    let disk = &tree.disks()[0];
-    assert_eq!((disk.transport, disk.attachment), (Transport::Usb, Attachment::Removable));
-    assert_eq!(disk.serial.as_deref(), Some("4C530001"));
+    for (said, attachment) in
+        [("0\n", Attachment::External), ("1\n", Attachment::Removable), ("?\n", Attachment::Removable)]
+    {
+        tree.file("sys/block/sdb/removable", said);
+        let disk = &tree.disks()[0];
+        assert_eq!((disk.transport, disk.attachment), (Transport::Usb, attachment), "{said}");
+        assert_eq!(disk.serial.as_deref(), Some("4C530001"));
+        assert_eq!(identify(tree.root(), &Links::default()).disks, []);
+    }
 }
 
 #[test]

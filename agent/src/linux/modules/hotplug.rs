@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
-use super::{folder, index::Index, load_module};
+use super::{folder, index::Index, load_module, usb};
 use crate::machine::{MachineError, chain};
 
 /// Rounds over /sys/devices until nothing new asks: a loaded driver (a PCI bridge, a USB host) brings up further devices.
@@ -25,6 +25,8 @@ const KERNEL_GROUP: u32 = 1;
 
 /// Disks appear a moment after their drivers: a second without news, and what was there at the start is there.
 const QUIET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Disks on USB that are on their way are waited for beyond that, for so many such seconds.
+const USB_WITHIN: u32 = 15;
 
 /// Whether the first round is over; told to whoever waits in [`settle`].
 static SETTLED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
@@ -66,9 +68,13 @@ fn load_all() {
     let mut asked = BTreeSet::new();
     coldplug(&mut asked);
     let mut message = vec![0; 16 * 1024];
-    let mut settled = false;
+    let (mut settled, mut quiet) = (false, 0);
     while let Some(socket) = &socket {
         if !settled && is_quiet(socket) {
+            quiet += 1;
+            if quiet < USB_WITHIN && usb::is_disk_coming(Path::new("/")) {
+                continue;
+            }
             settled = true;
             set_settled();
         }

@@ -6,6 +6,7 @@
 
 pub mod hotplug;
 pub mod index;
+mod usb;
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;

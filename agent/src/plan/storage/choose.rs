@@ -5,7 +5,7 @@
 
 use muster_protocol::DiskId;
 use muster_protocol::desired::{self, DiskRule, DiskSelect, Pick, Place, Storage, matches_pattern};
-use muster_protocol::inventory::{Attachment, Medium};
+use muster_protocol::inventory::{Attachment, Medium, Transport};
 use muster_protocol::observed::Disk;
 
 use super::{find, line, size};
@@ -171,8 +171,13 @@ fn fitting<'a>(rule: &DiskRule, observed: &'a [Disk]) -> Result<Vec<&'a Disk>, S
 /// The first way in which a disk does not fit a rule.
 fn unfit(rule: &DiskRule, disk: &Disk) -> Option<String> {
     let bytes = |mib: u64| mib.saturating_mul(1 << 20);
-    if disk.attachment == Attachment::Removable {
-        return Some("a removable medium".into());
+    match disk.attachment {
+        Attachment::Removable => return Some("a removable medium".into()),
+        // Somebody plugged it in: it must not change what "the largest disk" is.
+        Attachment::External if rule.transport != Some(Transport::Usb) => {
+            return Some("connected by usb, which a rule has to ask for by `transport: usb`".into());
+        }
+        Attachment::External | Attachment::Fixed => {}
     }
     if let Some(least) = rule.min_size_mib.map(bytes).filter(|least| disk.size_bytes < *least) {
         return Some(format!("smaller than {}", size(least)));

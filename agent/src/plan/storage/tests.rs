@@ -570,7 +570,7 @@ fn any() -> DiskRule {
     }
 }
 
-/// Two SSDs, two disks that spin, a USB stick.
+/// Two SSDs, two disks that spin, a USB stick, and the largest of all on USB.
 fn shelf() -> Vec<Disk> {
     let blank = |name: &str, serial: &str, gib: u64| Disk {
         name: name.into(),
@@ -591,7 +591,8 @@ fn shelf() -> Vec<Disk> {
         ..blank(name, serial, 4000)
     };
     let stick = Disk { attachment: Attachment::Removable, transport: Transport::Usb, ..blank("sdd", "U", 16) };
-    vec![nvme, ssd, spin("sdb", "R1"), spin("sdc", "R2"), stick]
+    let outside = Disk { attachment: Attachment::External, transport: Transport::Usb, ..blank("sde", "X", 8000) };
+    vec![nvme, ssd, spin("sdb", "R1"), spin("sdc", "R2"), stick, outside]
 }
 
 fn chosen(storage: &Storage, disks: &[Disk]) -> Vec<String> {
@@ -612,6 +613,7 @@ fn a_rule_chooses_by_what_disks_are() {
         (DiskRule { count: 2, pick: Pick::Smallest, ..any() }, vec!["serial:A", "serial:N"]),
         (DiskRule { min_size_mib: Some(200 << 10), max_size_mib: Some(300 << 10), ..any() }, vec!["serial:A"]),
         (DiskRule { model: Some("Fast*".into()), ..any() }, vec!["serial:N"]),
+        (DiskRule { transport: Some(Transport::Usb), ..any() }, vec!["serial:X"]),
     ];
     for (which, expected) in cases {
         assert_eq!(chosen(&rule(which.clone()), &shelf()), expected, "{which:?}");
@@ -628,7 +630,8 @@ fn a_rule_that_fits_more_or_fewer_disks_lists_all_and_why() {
          serial:A (sda, 200.0 GiB, not rotational, sata, \"Slow 2\"): fits; \
          serial:R1 (sdb, 3.9 TiB, rotational, sata): rotational; \
          serial:R2 (sdc, 3.9 TiB, rotational, sata): rotational; \
-         serial:U (sdd, 16.0 GiB, not rotational, usb): a removable medium"
+         serial:U (sdd, 16.0 GiB, not rotational, usb): a removable medium; \
+         serial:X (sde, 7.8 TiB, not rotational, usb): connected by usb, which a rule has to ask for by `transport: usb`"
     );
     let big = DiskRule { min_size_mib: Some(3 << 20), transport: Some(Transport::Nvme), count: 2, ..any() };
     let text = refusal(&rule(big), &shelf());

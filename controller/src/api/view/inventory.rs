@@ -1,8 +1,7 @@
 //! What a machine is made of.
 
 use muster_protocol::inventory::{
-    Attachment, Carrier, Cpu, Dimm, Disk, Firmware, FirmwareKind, Home, Inventory, Link, LinkKind, Medium, Memory, Nic,
-    System,
+    Carrier, Cpu, Dimm, Disk, Firmware, FirmwareKind, Home, Inventory, Link, LinkKind, Medium, Memory, Nic, System,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -155,9 +154,9 @@ pub struct DiskView {
     pub physical_sector: u32,
     /// Whether it spins.
     pub rotational: bool,
-    /// Whether it can be pulled out at will.
-    pub removable: bool,
-    /// `nvme`, `ata`, `scsi`, `usb`, `virtio`, `mmc` or `unknown`.
+    /// `fixed`: the machine's; `removable`: a stick or a card, which is never written to; `external`: a disk on USB.
+    pub attachment: String,
+    /// `nvme`, `sata`, `scsi`, `usb`, `virtio`, `mmc` or `unknown`.
     pub transport: String,
     /// Model.
     pub model: String,
@@ -296,7 +295,7 @@ impl From<&Disk> for DiskView {
             logical_sector: disk.logical_sector,
             physical_sector: disk.physical_sector,
             rotational: disk.medium == Medium::Rotational,
-            removable: disk.attachment == Attachment::Removable,
+            attachment: disk.attachment.name().to_owned(),
             transport: disk.transport.name().into(),
             model: disk.model.clone(),
             serial: disk.serial.clone(),

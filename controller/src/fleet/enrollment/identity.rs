@@ -252,7 +252,8 @@ pub fn marks(identity: &Identity) -> Vec<Mark> {
     [tpm, board, system, uuid].into_iter().flatten().chain(macs).collect()
 }
 
-/// From the inventory: at enrollment not all drivers are there yet. Sticks wander, so they name no machine.
+/// From the inventory: at enrollment not all drivers are there yet. Sticks and disks on USB wander, so they name no
+/// machine.
 pub fn disks(inventory: &Inventory) -> impl Iterator<Item = DiskId> {
     inventory.disks.iter().filter(|disk| disk.attachment == Attachment::Fixed).filter_map(Disk::id)
 }

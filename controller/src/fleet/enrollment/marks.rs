@@ -137,7 +137,7 @@ mod tests {
             Lifecycle::Available,
             Lifecycle::Retired,
         ]);
-        let attachment = prop::sample::select(vec![Attachment::Fixed, Attachment::Removable]);
+        let attachment = prop::sample::select(vec![Attachment::Fixed, Attachment::Removable, Attachment::External]);
         let which = 0..8_u8;
         prop_oneof![
             4 => (which.clone(), identity(), lifecycle).prop_map(|(n, i, l)| Change::Enrolls(n, i, l)),

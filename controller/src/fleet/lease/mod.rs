@@ -461,10 +461,20 @@ fn cleaned(
 }
 
 /// A fixed disk that is there now and was not wiped.
-pub fn unwiped(state: &State, id: MachineId, wiped: &[DiskId]) -> Option<String> {
+fn unwiped(state: &State, id: MachineId, wiped: &[DiskId]) -> Option<String> {
     let inventory = &state.inventories.get(&id)?.inventory;
     let mut disks = inventory.disks.iter().filter(|d| is_fixed(d));
-    disks.find(|d| d.id().is_none_or(|id| !wiped.contains(&id))).map(|d| d.name.clone())
+    disks.find(|d| !is_among(d, wiped)).map(|d| d.name.clone())
+}
+
+/// Whether all disks were wiped that are there now and may be written to: those in cases of their own too.
+pub fn is_all(state: &State, id: MachineId, wiped: &[DiskId]) -> bool {
+    let disks = state.inventories.get(&id).map(|record| &record.inventory.disks[..]).unwrap_or_default();
+    disks.iter().all(|d| !d.attachment.may_be_written() || is_among(d, wiped))
+}
+
+fn is_among(disk: &Disk, wiped: &[DiskId]) -> bool {
+    disk.id().is_some_and(|id| wiped.contains(&id))
 }
 
 fn end(draft: &mut Draft, lease: &Lease) {

@@ -479,6 +479,7 @@ pub(crate) mod tests {
         assert!(same(&|i| i.memory.total_bytes -= GIB / 4));
         assert!(same(&|i| i.memory.dimms = vec![Dimm { size_bytes: 8 * GIB, ..Dimm::default() }]));
         assert!(same(&|i| i.disks.push(Disk { attachment: Attachment::Removable, ..disk("STICK", 16 * GB) })));
+        assert!(same(&|i| i.disks.push(Disk { attachment: Attachment::External, ..disk("OUTSIDE", 8000 * GB) })));
         assert!(!same(&|i| i.disks.push(disk("S2", 500_107_862_016))));
         assert!(!same(&|i| i.disks[0].transport = Transport::Ata));
         assert!(!same(&|i| i.cpu.threads = 2));

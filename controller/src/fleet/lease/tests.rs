@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use muster_protocol::Digest;
 use muster_protocol::enroll::Identity;
 use muster_protocol::hello::{Reason, Times};
-use muster_protocol::inventory::Inventory;
+use muster_protocol::inventory::{Attachment, Disk, Inventory};
 use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::to_controller::Work;
 use muster_protocol::{BootId, Mac};
@@ -271,6 +271,8 @@ fn the_end_of_a_lease_wipes_every_fixed_disk_and_frees_the_machine_and_its_addre
     let (lease, id) = ready(&mut draft, "c1");
     let mut two = box_with("DISK1", 1);
     two.disks.push(disk("DISK9", 500_107_862_016));
+    // What somebody has plugged in, and may come for.
+    two.disks.push(Disk { attachment: Attachment::External, ..disk("OUTSIDE", 8_000_000_000_000) });
     machine::inventory(&mut draft, id, two).expect("stored");
     assert!(confirmed::network(draft.state(), id).is_some(), "it would come back with it");
     let location = draft.need::<Location>(&"ber1".to_owned()).expect("a location");

@@ -131,6 +131,7 @@ mod tests {
     use super::*;
     use crate::fleet::model::tests::{box_with, disk};
     use muster_protocol::desired::{AcceptRa, Dhcp};
+    use muster_protocol::inventory::Disk;
     use muster_protocol::{Mac, MachineId};
 
     fn subnet(net: &str, gateway: &str) -> Subnet {
@@ -183,6 +184,7 @@ mod tests {
         let mut stick = disk("STICK", 8_000_000_000_000);
         stick.attachment = Attachment::Removable;
         inventory.disks.push(stick);
+        inventory.disks.push(Disk { attachment: Attachment::External, ..disk("OUTSIDE", 8_000_000_000_000) });
         let storage = storage(&inventory).expect("a disk");
         assert_eq!(storage.disks.len(), 1);
         let prepared = &storage.disks[0];
@@ -208,7 +210,9 @@ mod tests {
         assert!(matches!(fixed_disks(&inventory), Err(Unfit::NamelessDisk { .. })));
         inventory.disks[1].serial = None;
         assert!(matches!(fixed_disks(&inventory), Err(Unfit::NamelessDisk { .. })));
-        inventory.disks[1].attachment = Attachment::Removable;
-        assert_eq!(fixed_disks(&inventory).map(|d| d.len()), Ok(1));
+        for not_its_own in [Attachment::Removable, Attachment::External] {
+            inventory.disks[1].attachment = not_its_own;
+            assert_eq!(fixed_disks(&inventory).map(|d| d.len()), Ok(1));
+        }
     }
 }

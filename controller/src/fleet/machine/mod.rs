@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use muster_protocol::desired::{Checked, Desired, Permit};
 use muster_protocol::hello::{Progress, Times};
-use muster_protocol::inventory::Inventory;
+use muster_protocol::inventory::{Disk, Inventory};
 use muster_protocol::to_agent::PowerAction;
 use muster_protocol::{BootId, Digest, Generation, MachineId, OperationId};
 
@@ -64,11 +64,16 @@ pub fn inventory(draft: &mut Draft, id: MachineId, inventory: Inventory) -> Resu
     let primary = primary::carries(&inventory, before.and_then(|before| before.primary));
     let was = before.map(|before| before.inventory.arrays.clone()).unwrap_or_default();
     let is = inventory.arrays.clone();
+    let had = |disk: &Disk| before.is_some_and(|before| before.inventory.disks.iter().any(|d| d.id() == disk.id()));
+    let has_come = inventory.disks.iter().any(|disk| disk.attachment.may_be_written() && !had(disk));
     let record = MachineInventory { machine: id, at_unix_ms: draft.now_unix_ms(), inventory, primary };
     if super::state::stored_value(&record).len() > crate::store::VALUE_LIMIT {
         return Err(Refusal::invalid("inventory", "over 64 KiB"));
     }
     draft.put(record);
+    if has_come {
+        confirmed::disk_came(draft, id);
+    }
     // Whoever waits for approval could fill the feed with it.
     if machine.lifecycle != Lifecycle::Pending {
         draft.event("machine.inventory", id, format!("{} reported its inventory", machine.name));

@@ -80,6 +80,17 @@ pub fn told_again(draft: &mut Draft, machine: &Machine, how: &Progress) -> bool 
     is_followed
 }
 
+/// A disk has come. Where the machine refused in this boot what was confirmed, it may be the one that was missing: it is given
+/// that once more.
+pub fn disk_came(draft: &mut Draft, id: MachineId) {
+    let Some(mut record) = draft.get::<Confirmed>(&id).cloned() else { return };
+    let is_refused = record.again.as_ref().is_some_and(|again| matches!(again.how, Progress::Refused { .. }));
+    if is_refused && record.desired.storage.is_some() {
+        record.again = None;
+        draft.put(record);
+    }
+}
+
 /// Whether this is what the machine was confirmed to be.
 pub fn is(state: &State, id: MachineId, generation: Generation, desired: Digest) -> bool {
     state.confirmed.get(&id).is_some_and(|record| record.generation == generation && record.digest == desired)
@@ -169,12 +180,14 @@ pub fn interrupted(state: &State, id: MachineId, generation: Generation) -> Prog
 pub(super) mod tests {
     use muster_protocol::desired::check;
     use muster_protocol::enroll::Identity;
+    use muster_protocol::inventory::Inventory;
     use muster_protocol::to_agent::{Apply, Call};
 
     use super::*;
     use crate::fleet::converge::{self, Online};
     use crate::fleet::draft::tests::draft;
     use crate::fleet::enrollment::tests::enrolled;
+    use crate::fleet::lease::model::tests::disk;
     use crate::fleet::machine;
     use crate::fleet::record::{Operation, OperationState};
 
@@ -306,6 +319,40 @@ pub(super) mod tests {
         assert_eq!(events(&draft, "machine.refused").len(), 1);
         machine::hello(&mut draft, id, THIRD, Progress::Idle).expect("hello");
         assert_eq!(given(&draft, id, THIRD, Progress::Idle), Some(1), "the next one may be better off");
+    }
+
+    #[test]
+    fn what_a_boot_refused_is_given_to_it_once_more_when_a_disk_has_come() {
+        let mut draft = draft();
+        let id = member(&mut draft);
+        let desired = check(Desired { network: None, storage: Some(Default::default()) }).expect("nothing is wrong");
+        machine::set_desired(&mut draft, id, desired, None, None).expect("set");
+        confirm(&mut draft, id);
+        let refuse = |draft: &mut Draft| {
+            let refused = Progress::Refused { generation: Generation(1), why: "no disk of this machine".into() };
+            machine::progress(draft, id, &refused).expect("noted");
+        };
+        let has = |draft: &mut Draft, serials: &[&str]| {
+            let disks = serials.iter().map(|serial| disk(serial, 1 << 30)).collect();
+            machine::inventory(draft, id, Inventory { disks, ..Inventory::default() }).expect("stored");
+        };
+        has(&mut draft, &["A", "LATE"]);
+        machine::hello(&mut draft, id, SECOND, Progress::Idle).expect("hello");
+        has(&mut draft, &["A"]);
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), Some(1));
+        refuse(&mut draft);
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), None, "it has had it");
+        has(&mut draft, &[]);
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), None, "a disk that goes helps nobody");
+        has(&mut draft, &["LATE"]);
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), Some(1));
+        refuse(&mut draft);
+        assert_eq!(given(&draft, id, SECOND, Progress::Idle), None, "once for each disk that comes");
+        has(&mut draft, &["LATE", "A"]);
+        machine::progress(&mut draft, id, &Progress::Confirmed { generation: Generation(1) }).expect("noted");
+        has(&mut draft, &["LATE", "A", "B"]);
+        let is = Progress::Confirmed { generation: Generation(1) };
+        assert_eq!(given(&draft, id, SECOND, is), None, "it is what it should be");
     }
 
     #[test]

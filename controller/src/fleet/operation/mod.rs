@@ -283,7 +283,7 @@ pub fn work(draft: &mut Draft, machine: MachineId, id: OperationId, boot: BootId
             let receipt = receipts.iter().map(describe_receipt).collect::<Vec<_>>().join("; ");
             match operation.kind.clone() {
                 OperationKind::Wipe { disks, .. } => {
-                    if super::lease::unwiped(draft.state(), operation.machine, &disks).is_none() {
+                    if super::lease::is_all(draft.state(), operation.machine, &disks) {
                         super::machine::keys::destroy(draft, operation.machine);
                     }
                     end(draft, operation, OperationState::Succeeded, &receipt)

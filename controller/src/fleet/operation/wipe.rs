@@ -1,7 +1,7 @@
 //! Wiping disks because an operator says so. What is wiped when a lease ends is [`crate::fleet::lease`]'s to say.
 
 use muster_protocol::desired::Storage;
-use muster_protocol::inventory::{Attachment, Disk};
+use muster_protocol::inventory::Disk;
 use muster_protocol::to_agent::WipeLevel;
 use muster_protocol::{DiskId, MachineId};
 
@@ -21,7 +21,8 @@ pub fn word(level: WipeLevel) -> &'static str {
 
 /// Has an available machine wipe these disks, each of which is named by its WWN or serial number.
 ///
-/// Errors: the machine is leased, or not in hands; its document describes disks; a name is not that of one fixed disk.
+/// Errors: the machine is leased, or not in hands; its document describes disks; a name is not that of one disk that may be
+/// written to.
 pub fn wipe(draft: &mut Draft, id: MachineId, disks: Vec<DiskId>, level: WipeLevel) -> Result<Operation, Refusal> {
     let machine = draft.need::<Machine>(&id)?;
     let conflict = |why: &str| Err(Refusal::Conflict(format!("{} {why}", machine.name)));
@@ -49,7 +50,7 @@ pub fn wipe(draft: &mut Draft, id: MachineId, disks: Vec<DiskId>, level: WipeLev
             let which = if found.is_empty() { "no disk of this machine" } else { "the name of more than one disk" };
             return Err(invalid(format!("{name} is {which}; {}", these(&inventory.disks))));
         };
-        if disk.attachment != Attachment::Fixed {
+        if !disk.attachment.may_be_written() {
             return Err(invalid(format!("{name} is a removable medium ({})", disk.name)));
         }
         if named.iter().any(|other| std::ptr::eq(*other, disk)) {
@@ -73,8 +74,8 @@ fn describes(storage: &Storage) -> bool {
 }
 
 fn these(disks: &[Disk]) -> String {
-    let fixed = disks.iter().filter(|disk| disk.attachment == Attachment::Fixed);
-    let named: Vec<String> = fixed.filter_map(|disk| Some(format!("{} ({})", disk.id()?, disk.name))).collect();
+    let written = disks.iter().filter(|disk| disk.attachment.may_be_written());
+    let named: Vec<String> = written.filter_map(|disk| Some(format!("{} ({})", disk.id()?, disk.name))).collect();
     if named.is_empty() { "it has none that can be named".to_owned() } else { format!("it has {}", named.join(", ")) }
 }
 
@@ -85,10 +86,11 @@ mod tests {
     use crate::fleet::enrollment::tests::enrolled;
     use crate::fleet::lease::model::tests::{box_with, disk};
     use crate::fleet::operation::{describe, next_call};
-    use crate::fleet::{State, machine};
+    use crate::fleet::{State, lease, machine};
     use muster_protocol::desired;
     use muster_protocol::desired::{Desired, DiskSelect, Table, check};
     use muster_protocol::enroll::Identity;
+    use muster_protocol::inventory::Attachment;
     use muster_protocol::to_agent::Call;
 
     fn with_two_disks(draft: &mut Draft) -> MachineId {
@@ -97,6 +99,7 @@ mod tests {
         let mut inventory = box_with("DISK1", 1);
         inventory.disks.push(disk("DISK2", 1 << 40));
         inventory.disks.push(Disk { attachment: Attachment::Removable, ..disk("STICK", 1 << 30) });
+        inventory.disks.push(Disk { attachment: Attachment::External, ..disk("OUTSIDE", 1 << 30) });
         machine::inventory(draft, id, inventory).expect("stored");
         id
     }
@@ -120,6 +123,26 @@ mod tests {
         assert_eq!((asked.disks, asked.level), (disks.clone(), WipeLevel::Quick));
         assert_eq!(wipe(&mut draft, id, disks, WipeLevel::Quick).expect("the same").id, operation.id);
         assert_eq!(unfinished(draft.state(), id), 1);
+    }
+
+    #[test]
+    fn a_disk_on_usb_is_wiped_where_it_is_named() {
+        let mut draft = draft();
+        let id = with_two_disks(&mut draft);
+        let disks = names(&["serial:OUTSIDE"]);
+        let operation = wipe(&mut draft, id, disks.clone(), WipeLevel::Signatures).expect("begun");
+        let Some(Call::Wipe(asked)) = next_call(&operation) else { panic!("the agent is asked") };
+        assert_eq!(asked.disks, disks);
+    }
+
+    #[test]
+    fn keys_stay_as_long_as_a_disk_is_there_that_may_bear_their_volume() {
+        let mut draft = draft();
+        let id = with_two_disks(&mut draft);
+        let is_all = |wiped: &[&str]| lease::is_all(draft.state(), id, &names(wiped));
+        assert!(!is_all(&["serial:DISK1"]));
+        assert!(!is_all(&["serial:DISK1", "serial:DISK2"]), "the one on USB");
+        assert!(is_all(&["serial:DISK1", "serial:DISK2", "serial:OUTSIDE"]), "never on a stick");
     }
 
     #[test]

@@ -44,9 +44,12 @@ fn disk(name: &str, path: &Path) -> Option<Disk> {
             Some(1) => Medium::Rotational,
             _ => Medium::SolidState,
         },
-        // `removable` says whether the medium leaves its drive; a USB disk leaves as a whole, whatever it says there.
+        // `removable` says whether the medium leaves its drive; a USB disk leaves as a whole where it does not.
         attachment: match (transport, sysfs::number::<u8>(path.join("removable"))) {
-            (Transport::Usb, _) | (_, Some(1)) => Attachment::Removable,
+            (_, Some(1)) => Attachment::Removable,
+            // A bridge of which the kernel does not say what it has may have a card.
+            (Transport::Usb, None) => Attachment::Removable,
+            (Transport::Usb, Some(_)) => Attachment::External,
             _ => Attachment::Fixed,
         },
         transport,

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use muster_protocol::DiskId;
 use muster_protocol::desired::TreeMount;
-use muster_protocol::inventory::{self, Attachment};
+use muster_protocol::inventory;
 use muster_protocol::observed::{Contents, Disk, GroupName, Layers, Partition};
 use rustix::fs::{Advice, Mode, OFlags};
 
@@ -236,7 +236,7 @@ impl Disks {
         if is_boot_medium {
             holders.push(format!("{} is a Muster boot medium", disk.name));
         }
-        if disk.attachment == Attachment::Removable {
+        if !disk.attachment.may_be_written() {
             holders.push(format!("{} is a removable medium", disk.name));
         }
         if sysfs::number::<u8>(node.path.join("ro")) == Some(1) {

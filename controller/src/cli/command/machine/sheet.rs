@@ -136,7 +136,10 @@ const DISKS: &[Column] = &[
     Column("sectors", |d| format!("{}/{}", text(d, "/logical_sector"), text(d, "/physical_sector"))),
     Column("kind", |d| {
         let spins = if d["rotational"] == true { ", rotational" } else { "" };
-        let leaves = if d["removable"] == true { ", removable" } else { "" };
+        let leaves = match text(d, "/attachment") {
+            fixed if fixed.is_empty() || fixed == "fixed" => String::new(),
+            other => format!(", {other}"),
+        };
         format!("{}{spins}{leaves}", text(d, "/transport"))
     }),
     Column("model", |d| text(d, "/model")),
@@ -248,7 +251,7 @@ mod tests {
                 }]},
                 "disks": [{
                     "name": "sda", "id": "wwn:0x5000c500a1b2c3d4", "size_bytes": 1_000_204_886_016_u64,
-                    "logical_sector": 512, "physical_sector": 4096, "rotational": true, "removable": false,
+                    "logical_sector": 512, "physical_sector": 4096, "rotational": true, "attachment": "fixed",
                     "transport": "sata", "model": "ST1000", "serial": "Z1D5", "wwn": "0x5000c500a1b2c3d4",
                 }],
                 "arrays": [{
