@@ -151,6 +151,10 @@ fn a_disk_on_usb_is_the_machines_never_and_takes_its_serial_from_the_usb_device(
         assert_eq!(disk.serial.as_deref(), Some("4C530001"));
         assert_eq!(identify(tree.root(), &Links::default()).disks, []);
     }
+    for nobodys in ["000000000000", "0123456789ABCDEF", "123456789abc", "012345678901"] {
+        tree.file(&format!("sys/devices/{usb}/serial"), nobodys);
+        assert_eq!(tree.disks()[0].serial, None, "{nobodys}");
+    }
 }
 
 #[test]

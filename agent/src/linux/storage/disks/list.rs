@@ -115,7 +115,8 @@ fn serial(disk: &Path, device: &Path, transport: Transport) -> Option<String> {
         sysfs::text(bridge.join("serial"))
     };
     let found = sysfs::text(disk.join("serial")).or_else(vpd).or_else(|| sysfs::text(device.join("serial")));
-    found.or_else(usb).filter(|serial| !is_junk(serial))
+    let is_none = |serial: &String| is_junk(serial) || transport == Transport::Usb && counts_up(serial);
+    found.or_else(usb).filter(|serial| !is_none(serial))
 }
 
 /// `naa.…` and `eui.…`, which are registered; `t10.…` and `nvme.…` are the kernel's makeshifts out of model and serial.
@@ -128,4 +129,10 @@ fn wwn(disk: &Path, device: &Path) -> Option<String> {
 /// Zeros alone, or F alone, name nothing.
 fn is_junk(id: &str) -> bool {
     ['0', 'f', 'F', ' ', '-'].iter().any(|junk| id.chars().all(|c| c == *junk))
+}
+
+/// What makers of bridges leave where their customers should put a number.
+fn counts_up(serial: &str) -> bool {
+    let counts = |text: &str| text.contains(&serial.to_ascii_uppercase());
+    serial.len() >= 8 && (counts("0123456789ABCDEF0123456789ABCDEF") || counts("01234567890123456789"))
 }
