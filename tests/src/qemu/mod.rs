@@ -108,6 +108,17 @@ impl Machine {
         )
     }
 
+    /// Plugs a disk into USB that is pulled, in its case with sectors of 512 bytes.
+    pub fn put_usb_disk(&self, disk: usize, serial: &str) -> Result<()> {
+        self.qmp()?.run_with(
+            "device_add",
+            serde_json::json!({
+                "driver": "usb-storage", "bus": "usb.0", "id": format!("plug{disk}"), "drive": format!("disk{disk}"),
+                "serial": serial, "removable": false,
+            }),
+        )
+    }
+
     /// Gives a disk, counted from zero, another size while the machine runs.
     pub fn resize_disk(&self, disk: usize, size_mib: u64) -> Result<()> {
         let arguments = serde_json::json!({ "node-name": format!("disk{disk}"), "size": size_mib << 20 });

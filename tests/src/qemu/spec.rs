@@ -104,10 +104,12 @@ pub struct Disk {
     pub serial: String,
     /// MiB.
     pub size_mib: u64,
-    /// Bytes of a sector, 512 or 4096; SATA disks have 512, whatever is said here.
+    /// Bytes of a sector, 512 or 4096; SATA disks and sticks have 512, whatever is said here.
     pub sector: u32,
     /// Whether all that is written to it is kept in the order in which it came, in `SERIAL.log`: see [`super::writes`].
     pub is_logged: bool,
+    /// Whether it is not plugged in when the machine is switched on.
+    pub is_pulled: bool,
 }
 
 /// How a disk is connected.
@@ -127,8 +129,10 @@ pub enum DiskKind {
         /// 64 bits, NAA 5 or 3 in the highest four.
         wwn: u64,
     },
-    /// A stick.
+    /// A disk in a case on USB: one with sectors of 512 bytes behind a bridge of the old kind, one with large sectors behind UAS.
     Usb,
+    /// A stick.
+    Stick,
 }
 
 /// One network card.
@@ -175,7 +179,7 @@ pub enum Net {
 impl Disk {
     /// One with sectors of 512 bytes.
     pub fn new(kind: DiskKind, serial: &str, size_mib: u64) -> Self {
-        Self { kind, serial: serial.into(), size_mib, sector: 512, is_logged: false }
+        Self { kind, serial: serial.into(), size_mib, sector: 512, is_logged: false, is_pulled: false }
     }
 
     /// The same with sectors of 4096 bytes.
@@ -229,6 +233,9 @@ impl Disk {
                 format!("-blockdev driver=raw,node-name=disk{i},discard=unmap,file.discard=unmap,{}", file(""))
             }
         };
+        if self.is_pulled {
+            return Ok(backend);
+        }
         let Self { serial, sector, .. } = self;
         let sectors = match sector {
             512 => String::new(),
@@ -241,7 +248,12 @@ impl Disk {
                 format!("scsi-hd,bus=scsi.0,drive=disk{i},serial={serial},wwn={wwn:#x}{sectors}")
             }
             DiskKind::Sata { wwn } => format!("ide-hd,bus=sata.{port},drive=disk{i},serial={serial},wwn={wwn:#x}"),
-            DiskKind::Usb => format!("usb-storage,bus=usb.0,drive=disk{i},serial={serial},removable=on{sectors}"),
+            // QEMU's usb-storage keeps the size of sectors to itself.
+            DiskKind::Usb if *sector != 512 => format!(
+                "usb-uas,bus=usb.0,id=uas{i} -device scsi-hd,bus=uas{i}.0,drive=disk{i},serial={serial}{sectors}"
+            ),
+            DiskKind::Usb => format!("usb-storage,bus=usb.0,drive=disk{i},serial={serial},removable=off"),
+            DiskKind::Stick => format!("usb-storage,bus=usb.0,drive=disk{i},serial={serial},removable=on"),
         };
         // Where the medium gives up, firmware goes on to the disks: OVMF forgets those that are not in QEMU's order.
         Ok(format!("{backend} -device {device},id=plug{i},bootindex={}", i + 1))
@@ -291,7 +303,7 @@ impl Spec {
         if any(|kind| matches!(kind, DiskKind::Sata { .. })) {
             line.add("-device ahci,id=sata");
         }
-        if any(|kind| *kind == DiskKind::Usb) || matches!(self.boot, Boot::Usb(_)) {
+        if any(|kind| matches!(kind, DiskKind::Usb | DiskKind::Stick)) || matches!(self.boot, Boot::Usb(_)) {
             line.add("-device qemu-xhci,id=usb");
         }
         self.boot_arguments(&mut line)?;

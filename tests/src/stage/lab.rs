@@ -243,11 +243,17 @@ pub fn check_inventory(spec: &Spec, machine: &Value) -> Result<()> {
             DiskKind::Virtio => ("virtio", None),
             DiskKind::Nvme => ("nvme", None),
             DiskKind::Scsi { wwn } => ("scsi", Some(format!("naa.{wwn:016x}"))),
-            DiskKind::Sata { wwn } => ("ata", Some(format!("naa.{wwn:016x}"))),
-            DiskKind::Usb => ("usb", None),
+            DiskKind::Sata { wwn } => ("sata", Some(format!("naa.{wwn:016x}"))),
+            DiskKind::Usb | DiskKind::Stick => ("usb", None),
+        };
+        let attachment = match disk.kind {
+            DiskKind::Usb => "external",
+            DiskKind::Stick => "removable",
+            _ => "fixed",
         };
         expect(&format!("{what} size"), &found["size_bytes"], (disk.size_mib << 20).into());
         expect(&format!("{what} transport"), &found["transport"], transport.into());
+        expect(&format!("{what} attachment"), &found["attachment"], attachment.into());
         if let Some(wwn) = wwn {
             expect(&format!("{what} WWN"), &found["wwn"], wwn.into());
         }

@@ -85,7 +85,7 @@ pub fn disks() -> [Disk; 4] {
     let disk = |kind, serial: &str| Disk::new(kind, serial, 1100);
     [
         disk(DiskKind::Virtio, "ARRAYS-VIRTIO"),
-        disk(DiskKind::Sata { wwn: 0x5000_c500_0000_0031 }, "ARRAYS-SATA"),
+        disk(DiskKind::Usb, "ARRAYS-USB"),
         disk(DiskKind::Nvme, "ARRAYS-NVME").with_large_sectors(),
         disk(DiskKind::Scsi { wwn: 0x5000_c500_0000_0032 }, "ARRAYS-SCSI").with_large_sectors(),
     ]

@@ -25,10 +25,13 @@ fn whatever_happens_between_plan_and_apply_nothing_is_written_that_no_permit_nam
         Disk::new(DiskKind::Scsi { wwn: 0x5000_c500_0000_0011 }, "CHANGED", 256),
         Disk::new(DiskKind::Scsi { wwn: 0x5000_c500_0000_0012 }, "PULLED", 768),
         Disk::new(DiskKind::Scsi { wwn: 0x5000_c500_0000_0013 }, "REPLACED", 256),
-        Disk::new(DiskKind::Usb, "STICK", 256),
+        Disk::new(DiskKind::Stick, "STICK", 64),
         Disk::new(DiskKind::Virtio, "MEDIUM", 64),
         Disk::new(DiskKind::Virtio, "LAPTOP", 256),
         Disk::new(DiskKind::Nvme, "BESIDE", 64),
+        // Muster's stick, where it says that it is none.
+        Disk::new(DiskKind::Usb, "MEDIUM-USB", 64),
+        Disk::new(DiskKind::Usb, "OUTSIDE", 96),
     ];
     spec.disks.extend(refused::disks());
     let folder = lab.folder.join("machine");
@@ -40,15 +43,18 @@ fn whatever_happens_between_plan_and_apply_nothing_is_written_that_no_permit_nam
     for serial in ["CHANGED", "REPLACED"] {
         output(Command::new("mkfs.ext4").args(["-q", "-L", "theirs"]).arg(image(serial)))?;
     }
-    for serial in ["STICK", "LAPTOP", "BESIDE"] {
+    for serial in ["STICK", "LAPTOP", "BESIDE", "OUTSIDE"] {
         disks::scribble(&image(serial))?;
     }
     refused::fill(image)?;
     // An installer's stick, with a table of the old kind, and our own on a disk that is none.
     let script = "printf 'label: dos\\nstart=2048, type=7\\n' | sfdisk --quiet --force";
     output(Command::new("sh").args(["-c", &format!("{script} {}", image("LAPTOP").display())]))?;
-    fs::copy(lab.iso()?, image("MEDIUM"))?;
-    spec.disks[4].size_mib = fs::metadata(image("MEDIUM"))?.len() >> 20;
+    let iso = lab.iso()?;
+    for medium in spec.disks.iter_mut().filter(|disk| disk.serial.starts_with("MEDIUM")) {
+        fs::copy(&iso, image(&medium.serial))?;
+        medium.size_mib = fs::metadata(&iso)?.len() >> 20;
+    }
     let fingerprint = |serial: &str| anyhow::Ok(Digest::of(&fs::read(image(serial))?));
 
     let (kernel, cmdline) = (artifacts::image()?.join("kernel"), lab.command_line(&spec)?);
@@ -64,8 +70,10 @@ fn whatever_happens_between_plan_and_apply_nothing_is_written_that_no_permit_nam
     // Never, whatever is permitted.
     let said = at.refusal(&over("serial:STICK"))?;
     ensure!(said.contains("a removable medium"), "{said}");
-    let said = at.refusal(&over("serial:MEDIUM"))?;
-    ensure!(said.contains("a Muster boot medium"), "{said}");
+    for serial in ["MEDIUM", "MEDIUM-USB"] {
+        let said = at.refusal(&over(&format!("serial:{serial}")))?;
+        ensure!(said.contains("a Muster boot medium") && !said.contains("removable"), "{said}");
+    }
     // Not without leave, and leave for one disk is none for another.
     let said = at.refusal("storage: {disks: [{device: 'serial:LAPTOP', partitions: [{label: new}]}]}\n")?;
     ensure!(said.contains("an MBR") && said.contains("wipe_table: true"), "{said}");

@@ -30,7 +30,7 @@ struct Shape {
     size_mib: [u64; 2],
 }
 
-const SHAPES: [Shape; 10] = [
+const SHAPES: [Shape; 15] = [
     shape("NVME-4K", 1, "n-ext4", "ext4", "0a1b2c3d-0000-4000-8000-000000000001", "/srv/n-ext4", [128, 128]),
     shape("NVME-4K", 2, "n-btrfs", "btrfs", "0a1b2c3d-0000-4000-8000-000000000002", "/srv/n-btrfs", [382, 894]),
     shape("SATA-3T", 1, "EFI", "vfat", "1A2B-3C4D", "", [64, 64]),
@@ -41,6 +41,11 @@ const SHAPES: [Shape; 10] = [
     shape("VIRTIO-4K", 1, "v-ext4", "ext4", "0a1b2c3d-0000-4000-8000-000000000006", "/srv/v-ext4", [510, 1022]),
     shape("SATA", 1, "swap", "swap", "0a1b2c3d-0000-4000-8000-000000000007", "", [64, 64]),
     shape("SATA", 3, "s-ext4", "ext4", "0a1b2c3d-0000-4000-8000-000000000008", "", [64, 64]),
+    shape("USB", 1, "u-swap", "swap", "0a1b2c3d-0000-4000-8000-000000000009", "", [16, 16]),
+    shape("USB", 2, "UFAT", "vfat", "9A0B-1C2D", "", [38, 38]),
+    shape("USB", 3, "u-btrfs", "btrfs", "0a1b2c3d-0000-4000-8000-00000000000a", "/srv/u-btrfs", [128, 128]),
+    shape("USB", 4, "u-xfs", "xfs", "0a1b2c3d-0000-4000-8000-00000000000b", "/srv/u-xfs", [320, 832]),
+    shape("USB-4K", 1, "u-ext4", "ext4", "0a1b2c3d-0000-4000-8000-00000000000c", "/srv/u-ext4", [98, 98]),
 ];
 
 const fn shape(
@@ -60,7 +65,7 @@ const fn shape(
 fn document(slot: &str) -> String {
     let filesystem = |shape: &Shape| {
         let used = match (shape.label, shape.path) {
-            ("swap", _) => String::new(),
+            ("swap" | "u-swap", _) => String::new(),
             ("s-ext4", _) => ", path: /srv/s-ext4, mount_options: [ro, noexec]".into(),
             (_, "") => ", with_mount_unit: false".into(),
             (_, path) => format!(", path: {path}, mount_options: [noatime, nosuid]"),
@@ -92,6 +97,13 @@ fn document(slot: &str) -> String {
     - {{match: {{transport: virtio, pick: smallest}}, partitions: [{{label: v-ext4, resize: true}}]}}
     - match: {{transport: sata, max_size_mib: 1000}}
       partitions: [{{number: 1, label: swap, size_mib: 64, type_guid: swap}}, {{number: 3, label: s-ext4, size_mib: 64}}]
+    - device: serial:USB
+      partitions:
+        - {{number: 1, label: u-swap, size_mib: 16, type_guid: swap}}
+        - {{number: 2, label: UFAT, size_mib: 38}}
+        - {{number: 3, label: u-btrfs, size_mib: 128}}
+        - {{number: 4, label: u-xfs, resize: true}}
+    - {{match: {{transport: usb, pick: smallest}}, partitions: [{{label: u-ext4}}]}}
 {more_disks}  raid:
 {arrays}  filesystems:
 {filesystems}{more_filesystems}  io_limits:
@@ -117,7 +129,7 @@ fn every_shape_is_made_on_every_kind_of_disk_found_again_grown_and_gone_on_with_
         Disk::new(DiskKind::Scsi { wwn: 0x5000_c500_0000_0004 }, "SCSI", 400),
         Disk::new(DiskKind::Virtio, "VIRTIO-4K", 512).with_large_sectors(),
         Disk::new(DiskKind::Sata { wwn: 0x5000_c500_0000_0006 }, "SATA", 200),
-        Disk::new(DiskKind::Usb, "STICK", 256),
+        Disk::new(DiskKind::Stick, "STICK", 64),
         Disk::new(DiskKind::Nvme, "BESIDE", 64),
     ];
     let folder = lab.folder.join("machine");
@@ -129,10 +141,16 @@ fn every_shape_is_made_on_every_kind_of_disk_found_again_grown_and_gone_on_with_
     }
     let fingerprints = || others.iter().map(|image| Ok(Digest::of(&fs::read(image)?))).collect::<Result<Vec<_>>>();
     let before = fingerprints()?;
+    spec.disks.extend([
+        Disk::new(DiskKind::Usb, "USB", 504),
+        // The smallest in a case; the stick is none.
+        Disk::new(DiskKind::Usb, "USB-4K", 100).with_large_sectors(),
+    ]);
     spec.disks.extend(arrays::disks());
 
     let mut machine = start(&lab, &mut spec, &folder)?;
     let admitted = lab.admit()?;
+    lab.until_inventoried(&spec)?;
     let (name, boot) = (text(&admitted, "/name")?, text(&admitted, "/presence/boot")?.to_owned());
     let observed = || lab.controller.api()?.get(&format!("/api/v1/machines/{}/observed", text(&admitted, "/id")?));
     let slot = slot(&observed()?, "NVME-4K")?;
@@ -174,7 +192,7 @@ fn every_shape_is_made_on_every_kind_of_disk_found_again_grown_and_gone_on_with_
     let known = arrays::fill(&folder)?;
 
     // The disks grow, and all but the one in its slot are plugged in the other way round.
-    for serial in ["NVME-4K", "SCSI", "VIRTIO-4K"] {
+    for serial in ["NVME-4K", "SCSI", "VIRTIO-4K", "USB"] {
         let disk = disk(serial)?;
         File::options().write(true).open(disk.path(&folder))?.set_len((disk.size_mib + 512) << 20)?;
     }

@@ -3,7 +3,7 @@
 //!
 //! Beside it lies a mirror that is not encrypted, into which somebody writes while the machine is off: what is read from the
 //! disk that came last was never written to it by anybody but the array. Another disk has a volume that only the machine's TPM
-//! opens, and a group that is not encrypted, which LVM reads from outside.
+//! opens, and a group that is not encrypted, which LVM reads from outside: that one is on USB.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -53,8 +53,9 @@ const DOCUMENT: &str = "storage:
     - {device: /dev/rows/sheet, format: ext4, label: sheet, path: /srv/sheet}
 ";
 
-/// Where the disk is among the machine's.
+/// Where the disks are among the machine's.
 const RIGHT: usize = 1;
+const ALONE: usize = 3;
 
 #[test]
 fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_with_another_in_its_place() -> Result<()>
@@ -63,10 +64,10 @@ fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_wi
     let mut spec = lab::machine(Firmware::Bios, Boot::Network)?;
     let scsi = |wwn: u64| DiskKind::Scsi { wwn: 0x5000_c500_0000_0020 + wwn };
     spec.disks = vec![
-        Disk::new(DiskKind::Nvme, "LEFT", 320),
+        Disk::new(DiskKind::Sata { wwn: 0x5000_c500_0000_0023 }, "LEFT", 320),
         Disk::new(scsi(1), "RIGHT", 320),
         Disk::new(DiskKind::Virtio, "BESIDE", 64),
-        Disk::new(DiskKind::Virtio, "ALONE", 320),
+        Disk::new(DiskKind::Usb, "ALONE", 320),
     ];
     let tpm = tempfile::tempdir()?;
     spec.tpm = Some(Tpm { model: "tpm-crb", state: tpm.path().to_owned() });
@@ -133,8 +134,16 @@ fn a_stack_on_a_mirror_comes_back_after_a_reboot_outlives_a_disk_and_is_whole_wi
         plain.write(&copy, &image(serial), 1)?;
     }
 
-    // A reboot: all of it comes back by itself, and no key is made that nobody needs.
+    // A reboot: all of it comes back by itself, and no key is made that nobody needs. The disk on USB comes later than the
+    // machine waits for one.
+    spec.disks[ALONE].is_pulled = true;
     let mut machine = start(&lab, &mut spec, &folder)?;
+    spec.disks[ALONE].is_pulled = false;
+    eventually(BOOT, "the machine refuses what it cannot be without that disk", || {
+        ensure!(at.events("machine.refused")? == 1, "{}", at.events("machine.refused")?);
+        Ok(())
+    })?;
+    machine.put_usb_disk(ALONE, "ALONE")?;
     comes_back(&boot)?;
     ensure!(at.inside()? == inside, "the same volumes in the same headers");
     // Of the two encrypted volumes only one has a key of the controller's.
