@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::access::ledger;
 use super::audit::Head;
+use super::location::edge::Edges;
 use super::record::{AuditEntry, AuditHead, AuditResult, Event};
 use super::state::{self, Record, State};
 use super::{Facts, Refusal};
@@ -112,6 +113,11 @@ impl Draft {
     pub fn delete<R: Record>(&mut self, key: &R::Key) {
         self.writes.push(Write::Delete { key: state::stored_key::<R>(key) });
         self.state.delete::<R>(key);
+    }
+
+    /// Keeps in mind up to where subnets are full; nothing that is stored.
+    pub(super) fn edges(&mut self) -> &mut Edges {
+        self.state.edges_mut()
     }
 
     /// Adds to the change feed. `kind` is stable and dotted (`machine.approved`), `text` is for people.

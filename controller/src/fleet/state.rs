@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::enrollment::marks::{self, Marks};
 use super::location::address::Family;
+use super::location::edge::Edges;
 use super::machine::controls::Controls;
 use super::machine::keys::{KeyOf, VolumeKey};
 use super::operation::confirmed::Confirmed;
@@ -174,6 +175,7 @@ macro_rules! tables {
             ended: OrdSet<(u64, OperationId)>,
             rolling: OrdMap<MachineId, MemberKey>,
             pools: OrdMap<Arc<str>, IpNet>,
+            edges: Edges,
             marks: Marks,
         }
 
@@ -247,7 +249,7 @@ tables! {
     /// Operators' tokens.
     tokens: Token by String = |r| r.id.clone(), "token/", "token";
     /// What may be handed out, by prefix.
-    subnets: Subnet by IpNet = |r| r.net, "subnet/", "subnet";
+    subnets: Subnet by IpNet = |r| r.net, "subnet/", "subnet", indexed by State::index_subnet;
     /// What is handed out, by the block.
     addresses: Address by IpNet = |r| r.block, "address/", "address", indexed by State::index_address;
     /// What operators say of server models, by the model's id.
@@ -356,7 +358,21 @@ impl State {
         }
     }
 
+    /// Up to where subnets are full.
+    pub(super) fn edges(&self) -> &Edges {
+        &self.edges
+    }
+
+    pub(super) fn edges_mut(&mut self) -> &mut Edges {
+        &mut self.edges
+    }
+
+    fn index_subnet(&mut self, subnet: &Subnet, _is_there: bool) {
+        self.edges.forget(subnet.net);
+    }
+
     fn index_address(&mut self, address: &Address, is_there: bool) {
+        self.edges.index(address, is_there);
         let AddressHolder::Pool { hub, pool, .. } = &address.holder else { return };
         if pool.is_empty() {
             return;

@@ -103,15 +103,21 @@ fn take_of(
         (AddressHolder::Pool { .. }, Some(length)) => length,
         _ => subnet.net.max_prefix_len(),
     };
-    let lowest = |subnet: &Subnet| free::lowest(state, subnet, reach, length(subnet), now);
+    let mut edges = Vec::new();
+    let mut lowest = |subnet: &Subnet| {
+        let (found, edge) = free::search(state, subnet, reach, length(subnet), now);
+        edges.push(((subnet.net, reach, length(subnet)), edge));
+        found
+    };
     let Some((block, subnet)) = subnets.iter().find_map(|subnet| Some((lowest(subnet)?, subnet.clone()))) else {
         return Err(Refusal::Exhausted(none_free(state, of, subnets, reach, now)));
     };
     // Quarantines that have ended are only records by now.
-    let over: Vec<IpNet> = recorded(state, &subnet)
-        .filter(|old| is_over(old, now) && (block.contains(&old.block) || old.block.contains(&block)))
-        .map(|old| old.block)
-        .collect();
+    let over: Vec<IpNet> =
+        free::overlapping(state, block).filter(|old| is_over(old, now)).map(|old| old.block).collect();
+    for (wanted, edge) in edges {
+        draft.edges().set(wanted, edge);
+    }
     for block in over {
         draft.delete::<Address>(&block);
     }

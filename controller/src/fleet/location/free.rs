@@ -6,11 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::edge::Edge;
 use crate::fleet::State;
 use crate::fleet::record::{Address, AddressHolder, AddressRange, NatRange, Subnet};
 
 /// Who must be able to reach what is handed out. Differs in subnets with [`NatRange`]s alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reach {
     /// The world: only addresses that stand for a public one.
     Public,
@@ -64,24 +65,47 @@ fn gaps<'a>(subnet: &Subnet, reach: Option<Reach>, held: impl Iterator<Item = &'
 }
 
 /// The lowest free block of this prefix length, none of which is the network's, the gateway's, reserved or anybody's.
+#[cfg(test)]
 pub(super) fn lowest(state: &State, subnet: &Subnet, reach: Reach, length: u8, now_unix_ms: u64) -> Option<IpNet> {
+    search(state, subnet, reach, length, now_unix_ms).0
+}
+
+/// The same, with the [edge](super::edge) below which there is none. The search begins at the one that is known.
+pub(super) fn search(
+    state: &State,
+    subnet: &Subnet,
+    reach: Reach,
+    length: u8,
+    now_unix_ms: u64,
+) -> (Option<IpNet>, Edge) {
     let AddressRange { first, last } = usable(subnet.net);
     let size = 1_u128 << (subnet.net.max_prefix_len() - length);
     let aligned = |number: u128| number.next_multiple_of(size);
-    let (mut at, last) = (aligned(to_number(first)), to_number(last));
+    let known = state.edges().get(&(subnet.net, reach, length), now_unix_ms);
+    let mut until_unix_ms = known.map_or(u64::MAX, |edge| edge.until_unix_ms);
+    let (first, last) = (known.map_or(to_number(first), |edge| edge.at.max(to_number(first))), to_number(last));
+    let mut at = aligned(first);
     let mut withheld = withheld(subnet, Some(reach)).into_iter().peekable();
-    let mut held = held(state, subnet, now_unix_ms).map(|address| range(address.block)).peekable();
+    let begin = to_address(subnet.net, first);
+    let mut held = recorded_from(state, subnet, begin).filter(|address| !is_over(address, now_unix_ms)).peekable();
     while at + (size - 1) <= last {
         let end = at + (size - 1);
         let in_the_way = |range: &AddressRange| to_number(range.first) <= end;
-        let Some(range) = withheld.next_if(in_the_way).or_else(|| held.next_if(in_the_way)) else {
-            return IpNet::new(to_address(subnet.net, at), length).ok();
+        let range = withheld.next_if(in_the_way).or_else(|| {
+            let held = held.next_if(|address| in_the_way(&range(address.block)))?;
+            if let AddressHolder::Quarantine { until_unix_ms: end } = held.holder {
+                until_unix_ms = until_unix_ms.min(end);
+            }
+            Some(range(held.block))
+        });
+        let Some(range) = range else {
+            return (IpNet::new(to_address(subnet.net, at), length).ok(), Edge { at, until_unix_ms });
         };
         if to_number(range.last) >= at {
             at = aligned(to_number(range.last) + 1);
         }
     }
-    None
+    (None, Edge { at, until_unix_ms })
 }
 
 /// What somebody has of a subnet, or has had until a short time ago, in order.
@@ -106,6 +130,26 @@ pub(super) fn recorded<'a>(state: &'a State, subnet: &Subnet) -> impl Iterator<I
     let net = subnet.net;
     // Before every block within the subnet: same address, shorter prefix.
     state.addresses.after(&before(net.addr())).take_while(move |a| net.contains(&a.block))
+}
+
+/// Those that do not end before this address.
+fn recorded_from<'a>(state: &'a State, subnet: &Subnet, from: IpAddr) -> impl Iterator<Item = &'a Address> + use<'a> {
+    let (net, last) = (subnet.net, subnet.net.broadcast());
+    let reaches_in = state.addresses.before(&before(from)).next().filter(move |a| a.block.contains(&from));
+    // Keys are in the order of addresses.
+    reaches_in
+        .into_iter()
+        .chain(state.addresses.after(&before(from)))
+        .take_while(move |a| a.block.addr() <= last)
+        .filter(move |a| net.contains(&a.block.addr()))
+}
+
+/// The records that share addresses with a block. They share none with each other.
+pub(super) fn overlapping<'a>(state: &'a State, block: IpNet) -> impl Iterator<Item = &'a Address> + use<'a> {
+    let first = before(block.addr());
+    let reaches_in = state.addresses.before(&first).next().filter(move |a| a.block.contains(&block));
+    let within = state.addresses.after(&first).take_while(move |a| block.contains(&a.block.addr()));
+    reaches_in.into_iter().chain(within)
 }
 
 /// A key that sorts before every block that begins with this address.

@@ -1,6 +1,7 @@
 //! Locations: the sites that machines stand at.
 
 pub mod address;
+pub mod edge;
 pub mod free;
 pub mod pool;
 pub mod reservation;
