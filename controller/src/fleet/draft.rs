@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::access::ledger;
 use super::audit::Head;
@@ -57,12 +58,21 @@ pub struct Draft {
     /// Who asks.
     pub author: Author,
     now_unix_ms: u64,
+    /// Where it began.
+    base: State,
     state: State,
+    /// What was done to the one since, and gives the other.
+    done: Vec<Redo>,
+    /// Whether something had to be taken back.
+    has_refused: bool,
     /// The newest audit entry that is stored already.
     audited: u64,
     writes: Vec<Write>,
     fresh: FreshBytes,
 }
+
+/// A change of the state that can be made once more.
+type Redo = Box<dyn Fn(&mut State) + Send>;
 
 type FreshBytes = Box<dyn FnMut(&mut [u8]) + Send>;
 
@@ -71,7 +81,17 @@ impl Draft {
     pub fn new(state: State, now_unix_ms: u64) -> Self {
         let fresh = |bytes: &mut [u8]| getrandom::fill(bytes).expect("the kernel's random source does not fail");
         let audited = Head::of(&state).seq;
-        Self { author: Author::controller(), now_unix_ms, state, audited, writes: Vec::new(), fresh: Box::new(fresh) }
+        Self {
+            author: Author::controller(),
+            now_unix_ms,
+            base: state.clone(),
+            state,
+            done: Vec::new(),
+            has_refused: false,
+            audited,
+            writes: Vec::new(),
+            fresh: Box::new(fresh),
+        }
     }
 
     /// The state as this draft would make it.
@@ -106,13 +126,24 @@ impl Draft {
     pub fn put<R: Record>(&mut self, record: R) {
         let key = record.key();
         self.writes.push(Write::Put { key: state::stored_key::<R>(&key), value: state::stored_value(&record) });
-        self.state.put(record);
+        self.set(record);
+    }
+
+    fn set<R: Record>(&mut self, record: R) {
+        let record = Arc::new(record);
+        self.done(move |state| state.put_shared(record.clone()));
+    }
+
+    fn done(&mut self, redo: impl Fn(&mut State) + Send + 'static) {
+        redo(&mut self.state);
+        self.done.push(Box::new(redo));
     }
 
     /// Removes a record; nothing happens where there is none.
     pub fn delete<R: Record>(&mut self, key: &R::Key) {
         self.writes.push(Write::Delete { key: state::stored_key::<R>(key) });
-        self.state.delete::<R>(key);
+        let key = key.clone();
+        self.done(move |state| state.delete::<R>(&key));
     }
 
     /// Keeps in mind up to where subnets are full; nothing that is stored.
@@ -163,7 +194,7 @@ impl Draft {
             previous: head.digest,
         };
         // Written by `finish`, once for all entries of a batch.
-        self.state.put(AuditHead::from(Head::at(&entry)));
+        self.set(AuditHead::from(Head::at(&entry)));
         self.writes.push(Write::Put { key: ledger::key(entry.seq), value: state::stored_value(&entry) });
     }
 
@@ -181,13 +212,26 @@ impl Draft {
 
     /// Runs one change on the draft and takes back what it wrote if it refuses or panics, or if no store takes it: what
     /// shares its batch must not be refused with it.
+    ///
+    /// What is taken back is told from what was done before it, since most changes refuse before they do anything, or not
+    /// at all: a copy of the state for each would have every change copy its ways through the tables anew. Once that was
+    /// necessary, whatever comes in the same batch has its copy.
     pub fn attempt<T>(&mut self, decide: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Result<T, Refusal> {
-        let before = (self.state.clone(), self.writes.len());
-        let result = catch_unwind(AssertUnwindSafe(|| decide(self))).unwrap_or(Err(Refusal::Internal));
-        let result = result.and_then(|value| self.fits_since(before.1).map(|()| value));
-        if result.is_err() {
-            self.state = before.0;
-            self.writes.truncate(before.1);
+        let (writes, done) = (self.writes.len(), self.done.len());
+        let copy = self.has_refused.then(|| self.state.clone());
+        let result = catch_unwind(AssertUnwindSafe(|| decide(self)));
+        let has_panicked = result.is_err();
+        let result = result.unwrap_or(Err(Refusal::Internal));
+        let result = result.and_then(|value| self.fits_since(writes).map(|()| value));
+        if result.is_err() && (has_panicked || (self.writes.len(), self.done.len()) != (writes, done)) {
+            self.writes.truncate(writes);
+            self.done.truncate(done);
+            self.has_refused = true;
+            self.state = copy.unwrap_or_else(|| {
+                let mut state = self.base.clone();
+                self.done.iter().for_each(|redo| redo(&mut state));
+                state
+            });
         }
         result
     }
@@ -272,5 +316,51 @@ pub(crate) mod tests {
         assert!(matches!(large, Err(Refusal::Invalid { field, .. }) if field == "answered"));
         assert!(matches!(many, Err(Refusal::Conflict(_))));
         assert_eq!((draft.state().answered.len(), draft.finish().1.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_is_refused_leaves_nothing_whatever_was_done_before_and_comes_after() {
+        use crate::fleet::location::address::Family;
+        use crate::fleet::record::{Address, AddressHolder, Location};
+        let block = |n: u8| format!("192.0.2.{n}/32").parse().expect("a block");
+        let pool = |n: u8, pool: &str| {
+            let (hub, pool, lease) = ("acme".into(), pool.into(), "l".into());
+            let holder = AddressHolder::Pool { hub, pool, lease, assignment: "a".into() };
+            Address { block: block(n), subnet: "192.0.2.0/24".parse().expect("a net"), holder, since_unix_ms: 0 }
+        };
+        let mut draft = draft();
+        draft.put(pool(1, "before"));
+        let mut draft = Draft::new(draft.finish().0, 1_000_000);
+        let location = |code: &str| Location { code: code.into(), ..Location::default() };
+        let done = |draft: &mut Draft, n: u8| {
+            draft.attempt(|draft| {
+                draft.put(pool(n, "more"));
+                draft.audit("address.taken", n, Facts::none(), Facts::none());
+                draft.event("address.taken", n, "taken");
+                Ok(())
+            })
+        };
+        done(&mut draft, 2).expect("done");
+        let (head, seen) = (Head::of(draft.state()), draft.writes.len());
+        for way in 0..3 {
+            let refused: Result<(), Refusal> = draft.attempt(|draft| {
+                draft.delete::<Address>(&block(1));
+                draft.put(pool(2, "other"));
+                draft.put(location("ber1"));
+                draft.event("address.taken", 2, "taken");
+                draft.audit("address.taken", 2, Facts::none(), Facts::none());
+                if way == 1 { panic!("a mistake") } else { Err(Refusal::Offline) }
+            });
+            assert_eq!(refused, Err(if way == 1 { Refusal::Internal } else { Refusal::Offline }));
+            let state = draft.state();
+            let found = |name| state.pool("acme", name, Family::V4).map(|address| address.block);
+            assert_eq!([found("before"), found("more"), found("other")], [Some(block(1)), Some(block(2)), None]);
+            assert_eq!((state.locations.len(), state.events.len(), Head::of(state)), (0, 1, head));
+            assert_eq!(draft.writes.len(), seen);
+        }
+        done(&mut draft, 3).expect("done");
+        let (state, writes) = draft.finish();
+        assert_eq!((state.addresses.len(), state.events.len(), Head::of(&state).seq), (3, 2, 2));
+        assert_eq!(writes.len(), 2 * seen + 1, "and the head of the audit log");
     }
 }

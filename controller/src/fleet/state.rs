@@ -92,7 +92,7 @@ impl<K: Ord + Clone, R> Table<K, R> {
 /// A kind of record.
 pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// What it is found by.
-    type Key: Ord + Clone + StoredKey;
+    type Key: Ord + Clone + Send + Sync + StoredKey + 'static;
     /// First bytes of its keys in the store; ends in `/`, never changes.
     const PREFIX: &'static str;
     /// What it is called in errors.
@@ -393,10 +393,15 @@ impl State {
     }
 
     pub(super) fn put<R: Record>(&mut self, record: R) {
+        self.put_shared(Arc::new(record));
+    }
+
+    pub(super) fn put_shared<R: Record>(&mut self, record: Arc<R>) {
         let key = record.key();
-        self.delete::<R>(&key);
+        if let Some(gone) = R::table_mut(self).0.insert(key, record.clone()) {
+            gone.index(self, false);
+        }
         record.index(self, true);
-        R::table_mut(self).0.insert(key, Arc::new(record));
     }
 
     pub(super) fn delete<R: Record>(&mut self, key: &R::Key) {
