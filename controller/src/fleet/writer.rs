@@ -1,8 +1,12 @@
 //! The writer thread: takes changes from the queue, many at a time, makes them durable in one batch, then answers.
 //!
 //! Order: decide all, commit, publish the new state, answer. Nobody sees what is not on the disk.
+//!
+//! Whoever was answered together comes back together. Where a disk takes long, the first of them is held back until the
+//! others are there: otherwise they would wait for its commit and then for their own.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -15,6 +19,12 @@ use crate::store::{Batch, Store, StoreError};
 
 /// The most changes that share one batch.
 const CHANGES_PER_BATCH: usize = 512;
+
+/// Commits that take less are not worth waiting for company.
+const LONG: Duration = Duration::from_millis(1);
+
+/// The longest that anybody is held back.
+const HELD_BACK: Duration = Duration::from_millis(10);
 
 /// How the writer ended.
 #[derive(Debug)]
@@ -46,7 +56,7 @@ pub(super) fn start(
     std::thread::Builder::new()
         .name("fleet-writer".into())
         .spawn(move || {
-            let writer = Writer { store, queue, publish, state, revision };
+            let writer = Writer { store, queue, publish, state, revision, took: Default::default(), company: 0 };
             let _ = ended.send(writer.run());
         })
         .map_err(|e| StoreError::Failed(e.into()))?;
@@ -59,16 +69,33 @@ struct Writer {
     publish: watch::Sender<Arc<State>>,
     state: State,
     revision: u64,
+    /// How long the last two commits took: one alone says more of what else the computer does than of the disk.
+    took: [Duration; 2],
+    /// How many were answered with it or had come meanwhile.
+    company: usize,
 }
 
 impl Writer {
     fn run(mut self) -> Ended {
         while let Some(first) = self.queue.blocking_recv() {
+            self.wait_for_company();
             if let Err(e) = self.round(first) {
                 return Ended::StoreFailed(e);
             }
         }
         Ended::Idle
+    }
+
+    /// Waits until as many are there as lately, for half as long as their commit will take.
+    fn wait_for_company(&self) {
+        let took = self.took[0].min(self.took[1]);
+        if took < LONG {
+            return;
+        }
+        let end = Instant::now() + (took / 2).min(HELD_BACK);
+        while self.queue.len() + 1 < self.company.min(CHANGES_PER_BATCH) && Instant::now() < end {
+            std::thread::sleep(LONG / 10);
+        }
     }
 
     /// Decides and commits one batch. Errors are fatal.
@@ -84,7 +111,11 @@ impl Writer {
         }
         let (state, writes) = draft.finish();
         if !writes.is_empty() {
-            match self.store.commit(&Batch { expected: self.revision, writes }) {
+            let began = Instant::now();
+            let committed = self.store.commit(&Batch { expected: self.revision, writes });
+            self.took = [self.took[1], began.elapsed()];
+            self.company = answers.len() + self.queue.len();
+            match committed {
                 Ok(()) => {
                     self.revision += 1;
                     self.state = state;
