@@ -5,6 +5,8 @@
 //! The trait is what a distributed store could offer as well: [`Batch::expected`] is a compare-and-swap on the revision.
 //! No file outside this folder knows which store it is.
 
+mod ahead;
+mod journal;
 mod memory;
 mod sled;
 

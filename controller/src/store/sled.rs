@@ -1,19 +1,29 @@
-//! The store on disk: sled, used the one way that was found safe.
+//! The store on disk: sled behind a [`journal`] of our own, which makes a batch durable with one write and one flush of the
+//! disk. sled gets what is in a journal when that is full, all at once and from a thread of its own, while the other one
+//! is written to. What is in no journal any more is durable in sled.
+//!
+//! sled is used the one way that was found safe:
 //!
 //! - One tree with key prefixes: sled's batches are atomic per tree only.
 //! - `apply_batch`, then `flush`, then `sync_data` on the database file: sled's flush alone leaves data in the disk's
 //!   write cache, and the file's growth unrecorded (it calls sync_file_range, which promises neither).
+//! - Large batches make it hold hundreds of megabytes. So it gets what it gets in parts, and the revision with the last of
+//!   them: an open that finds an earlier one does all of them again.
 //! - Never `flush_async`: it deadlocks with concurrent callers.
 //! - Values stay small: sled writes those over 128 KiB without any sync.
 //! - A database on a full disk cannot be opened again, so writes stop while there is still room.
 
 use std::fs::File;
-use std::ops::RangeInclusive;
+use std::io::ErrorKind;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Archive, Batch, Contents, Entry, Order, Store, StoreError, Write, check_limits};
+use super::ahead::{Ahead, Change, Writes};
+use super::journal::{self, Journal, Record, Salt};
+use super::{Archive, BATCH_LIMIT, Batch, Contents, Entry, Order, Store, StoreError, check_limits};
 
 /// sled's cache. The image that readers use lies in our own memory, so this serves the writer and the archive's readers.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -24,21 +34,47 @@ const WATERMARK_BYTES: u64 = 64 << 20;
 /// How often free space is looked at; a write burst cannot fill the watermark in between.
 const SPACE_CHECK: Duration = Duration::from_secs(1);
 
+/// How much is written to one journal before the other's turn.
+const TURN_BYTES: u64 = 4 << 20;
+
 /// How long a lock that the last process is about to drop is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Holds the revision, eight bytes big endian. Sorts before every prefix of the fleet's keys.
+/// First byte of our own keys. They sort before every prefix of the fleet's.
+const OWN: u8 = 0;
+
+/// Holds the revision, eight bytes big endian.
 const REVISION_KEY: &[u8] = b"\0revision";
+
+/// Holds what the records in the journals are known by.
+const SALT_KEY: &[u8] = b"\0journal";
+
+/// The journals, beside the database.
+const JOURNALS: [&str; 2] = ["journal.0", "journal.1"];
 
 /// See the module.
 #[derive(Debug)]
 pub struct SledStore {
-    tree: ::sled::Db,
-    file: File,
+    database: Arc<Database>,
+    salt: Salt,
+    journals: [Journal; 2],
+    /// Which of them is written to.
+    current: usize,
+    /// Puts what is in the other one into the database.
+    settling: Option<JoinHandle<Result<(), StoreError>>>,
     folder: PathBuf,
     revision: u64,
     space_checked: Option<Instant>,
     watermark: u64,
+    turn_bytes: u64,
+}
+
+/// sled, and what it does not have yet.
+#[derive(Debug)]
+struct Database {
+    tree: ::sled::Db,
+    file: File,
+    ahead: Mutex<Ahead>,
 }
 
 impl SledStore {
@@ -48,68 +84,220 @@ impl SledStore {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(folder).map_err(failed)?;
         check_space(folder, WATERMARK_BYTES)?;
-        let config = ::sled::Config::new()
-            .path(folder)
-            .mode(::sled::Mode::LowSpace)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None);
-        let give_up = Instant::now() + LOCK_WAIT;
-        let tree = loop {
-            match config.open() {
-                Ok(tree) => break tree,
-                Err(::sled::Error::Io(e)) if is_lock(&e) => {
-                    if Instant::now() > give_up {
-                        return Err(StoreError::InUse { path: folder.display().to_string() });
-                    }
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(e) => return Err(failed(e)),
-            }
-        };
+        let tree = open_tree(folder)?;
         // The file and the folder's entry for it must survive a power cut from the first write on.
         tree.flush().map_err(failed)?;
         let file = File::open(folder.join("db")).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        File::open(folder).and_then(|f| f.sync_all()).map_err(failed)?;
-        let revision = match tree.get(REVISION_KEY).map_err(failed)? {
-            None => 0,
-            Some(bytes) => u64::from_be_bytes(
-                bytes.as_ref().try_into().map_err(|_| failed("the stored revision is not eight bytes"))?,
-            ),
+        let database = Database { tree, file, ahead: Mutex::default() };
+        let salt = match database.own::<16>(SALT_KEY)? {
+            Some(salt) => salt,
+            None => begin_journals(folder, &database)?,
         };
-        Ok(Self { tree, file, folder: folder.to_owned(), revision, space_checked: None, watermark: WATERMARK_BYTES })
+        let stored = database.own::<8>(REVISION_KEY)?.map_or(0, u64::from_be_bytes);
+        let (first, mut records) = open_journal(folder, JOURNALS[0], &salt)?;
+        let (second, more) = open_journal(folder, JOURNALS[1], &salt)?;
+        records.extend(more);
+        let revision = database.recover(stored, records)?;
+        Ok(Self {
+            database: Arc::new(database),
+            salt,
+            journals: [first, second],
+            current: 0,
+            settling: None,
+            folder: folder.to_owned(),
+            revision,
+            space_checked: None,
+            watermark: WATERMARK_BYTES,
+            turn_bytes: TURN_BYTES,
+        })
     }
-}
 
-impl SledStore {
+    /// With shorter turns, for tests that want many of them.
+    #[must_use]
+    pub fn turning_after(self, bytes: u64) -> Self {
+        let mut store = self;
+        store.turn_bytes = bytes;
+        store
+    }
+
     /// Whether nothing was ever committed to it, as far as it knows.
     pub fn is_new(&self) -> bool {
         self.revision == 0
+    }
+
+    /// Goes on in the other journal, once the database has what is in that one.
+    fn turn(&mut self) -> Result<(), StoreError> {
+        self.settle()?;
+        let writes = {
+            let mut ahead = self.database.ahead();
+            ahead.going = std::mem::take(&mut ahead.newest);
+            ahead.going.clone()
+        };
+        let (database, revision) = (self.database.clone(), self.revision);
+        let settle = move || {
+            database.apply(&writes, revision)?;
+            database.ahead().going = Writes::new();
+            Ok(())
+        };
+        let thread = std::thread::Builder::new().name("store".into()).spawn(settle).map_err(failed)?;
+        self.settling = Some(thread);
+        self.current = 1 - self.current;
+        self.journals[self.current].turn();
+        Ok(())
+    }
+
+    /// Waits until the database has what is in the journal that is not written to.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let Some(thread) = self.settling.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err(failed("the thread that writes the database panicked")))
+    }
+}
+
+fn open_tree(folder: &Path) -> Result<::sled::Db, StoreError> {
+    let config = ::sled::Config::new()
+        .path(folder)
+        .mode(::sled::Mode::LowSpace)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None);
+    let give_up = Instant::now() + LOCK_WAIT;
+    loop {
+        match config.open() {
+            Ok(tree) => return Ok(tree),
+            Err(::sled::Error::Io(e)) if is_lock(&e) => {
+                if Instant::now() > give_up {
+                    return Err(StoreError::InUse { path: folder.display().to_string() });
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(e) => return Err(failed(e)),
+        }
+    }
+}
+
+/// Makes the journals of a database that has none.
+fn begin_journals(folder: &Path, database: &Database) -> Result<Salt, StoreError> {
+    for name in JOURNALS {
+        let path = folder.join(name);
+        Journal::create(&path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    }
+    File::open(folder).and_then(|f| f.sync_all()).map_err(failed)?;
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(failed)?;
+    database.tree.insert(SALT_KEY, &salt).map_err(failed)?;
+    database.sync()?;
+    Ok(salt)
+}
+
+fn open_journal(folder: &Path, name: &str, salt: &Salt) -> Result<(Journal, Vec<Record>), StoreError> {
+    let path = folder.join(name);
+    Journal::open(&path, salt).map_err(|e| {
+        let path = path.display();
+        failed(match e.kind() {
+            ErrorKind::NotFound => format!(
+                "{path} is not there, and may have held the newest changes; restore the whole folder from one backup, or \
+                 make it as an empty file and go on without them"
+            ),
+            _ => format!("{path}: {e}"),
+        })
+    })
+}
+
+impl Database {
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One of our own values.
+    fn own<const N: usize>(&self, key: &[u8]) -> Result<Option<[u8; N]>, StoreError> {
+        let Some(bytes) = self.tree.get(key).map_err(failed)? else { return Ok(None) };
+        let wrong = |_| failed(format!("the stored {:?} is not {N} bytes", String::from_utf8_lossy(&key[1..])));
+        bytes.as_ref().try_into().map(Some).map_err(wrong)
+    }
+
+    /// Brings sled from the revision that it has to that of the newest record, and says which that is.
+    ///
+    /// A record is written when the one before it is durable. So one that is missing was acknowledged and is lost.
+    fn recover(&self, stored: u64, mut records: Vec<Record>) -> Result<u64, StoreError> {
+        records.retain(|record| record.revision > stored);
+        records.sort_by_key(|record| record.revision);
+        let mut ahead = Ahead::default();
+        let mut revision = stored;
+        for record in records {
+            if record.revision != revision + 1 {
+                return Err(failed(format!(
+                    "it is damaged: change {} is not in it, and {} is; restore the whole folder from one backup",
+                    revision + 1,
+                    record.revision
+                )));
+            }
+            revision = record.revision;
+            ahead.add(&record.writes);
+        }
+        if revision > stored {
+            self.apply(&ahead.newest, revision)?;
+        }
+        Ok(revision)
+    }
+
+    /// Puts writes into sled, durably.
+    fn apply(&self, writes: &Writes, revision: u64) -> Result<(), StoreError> {
+        let mut part = ::sled::Batch::default();
+        for (number, (key, value)) in writes.iter().enumerate() {
+            if number > 0 && number % BATCH_LIMIT == 0 {
+                self.tree.apply_batch(std::mem::take(&mut part)).map_err(failed)?;
+            }
+            match value {
+                Some(value) => part.insert(key.as_slice(), value.as_ref()),
+                None => part.remove(key.as_slice()),
+            }
+        }
+        part.insert(REVISION_KEY, &revision.to_be_bytes());
+        self.tree.apply_batch(part).map_err(failed)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.tree.flush().map_err(failed)?;
+        self.file.sync_data().map_err(failed)
+    }
+
+    /// What is in this range, or will be once sled has it all.
+    fn read<R: RangeBounds<Vec<u8>> + Clone>(
+        &self,
+        keys: R,
+        order: Order,
+        most: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        // First what sled has not: what it gets meanwhile is there twice then, and nothing is missing.
+        let ahead = self.ahead().clone();
+        let found = self.tree.range::<Vec<u8>, R>(keys.clone());
+        let change = |found: Result<_, ::sled::Error>| -> Change {
+            found.map(|(key, value): (::sled::IVec, ::sled::IVec)| (key.to_vec(), Some(value.to_vec()))).map_err(failed)
+        };
+        let found: Box<dyn Iterator<Item = Change>> = match order {
+            Order::Ascending => Box::new(found.map(change)),
+            Order::Descending => Box::new(found.rev().map(change)),
+        };
+        let all = ahead.over(found, keys, order);
+        let there = all.filter_map(|change| change.map(|(key, value)| Some((key, value?))).transpose());
+        there.take(most).collect()
     }
 }
 
 impl Store for SledStore {
     fn load(&mut self, archived: &[u8]) -> Result<Contents, StoreError> {
-        let mut entries = Vec::new();
-        let mut read = |part: ::sled::Iter| {
-            for entry in part {
-                let (key, value) = entry.map_err(failed)?;
-                if key.as_ref() != REVISION_KEY && !key.starts_with(archived) {
-                    entries.push((key.to_vec(), value.to_vec()));
-                }
-            }
-            Ok(())
-        };
         // What is left out is not even looked at.
-        read(self.tree.range(..archived))?;
+        let before = (Bound::Included(vec![OWN + 1]), Bound::Excluded(archived.to_vec()));
+        let mut entries = self.database.read(before, Order::Ascending, usize::MAX)?;
         if let Some(after) = after_all(archived) {
-            read(self.tree.range(after..))?;
+            entries.extend(self.database.read(after.., Order::Ascending, usize::MAX)?);
         }
         Ok(Contents { revision: self.revision, entries })
     }
 
     fn archive(&self) -> Arc<dyn Archive> {
-        Arc::new(SledArchive(self.tree.clone()))
+        Arc::new(SledArchive(self.database.clone()))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -121,34 +309,41 @@ impl Store for SledStore {
             check_space(&self.folder, self.watermark)?;
             self.space_checked = Some(Instant::now());
         }
-        let mut writes = ::sled::Batch::default();
-        for write in &batch.writes {
-            match write {
-                Write::Put { key, value } => writes.insert(key.as_slice(), value.as_slice()),
-                Write::Delete { key } => writes.remove(key.as_slice()),
-            }
+        if self.settling.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.settle()?;
         }
         let revision = self.revision + 1;
-        writes.insert(REVISION_KEY, &revision.to_be_bytes());
-        self.tree.apply_batch(writes).map_err(failed)?;
-        self.tree.flush().map_err(failed)?;
-        self.file.sync_data().map_err(failed)?;
+        let record = journal::encode(&self.salt, revision, &batch.writes);
+        if !self.journals[self.current].has_room(&record, self.turn_bytes) {
+            self.turn()?;
+        }
+        self.journals[self.current].append(&record).map_err(failed)?;
+        self.database.ahead().add(&batch.writes);
         self.revision = revision;
         Ok(())
     }
 }
 
+/// Who ends in order leaves everything in the database. Where that fails, the journals have it.
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        if self.settle().is_err() {
+            return;
+        }
+        let Ahead { newest, going } = self.database.ahead().clone();
+        // What comes later must not be there without what came before it.
+        if going.is_empty() && !newest.is_empty() && self.database.apply(&newest, self.revision).is_err() {
+            tracing::warn!("what is new goes into the database at the next start");
+        }
+    }
+}
+
 /// See [`Store::archive`].
-struct SledArchive(::sled::Db);
+struct SledArchive(Arc<Database>);
 
 impl Archive for SledArchive {
     fn range(&self, keys: RangeInclusive<Vec<u8>>, order: Order, most: usize) -> Result<Vec<Entry>, StoreError> {
-        let found = self.0.range(keys).map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
-        let found: Result<Vec<Entry>, _> = match order {
-            Order::Ascending => found.take(most).collect(),
-            Order::Descending => found.rev().take(most).collect(),
-        };
-        found.map_err(failed)
+        self.0.read(keys, order, most)
     }
 }
 
@@ -167,7 +362,7 @@ fn failed(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError 
 
 /// sled reports a held lock as an I/O error of kind `Other` with this text, or as `WouldBlock`.
 fn is_lock(e: &std::io::Error) -> bool {
-    e.kind() == std::io::ErrorKind::WouldBlock || e.to_string().contains("could not acquire lock")
+    e.kind() == ErrorKind::WouldBlock || e.to_string().contains("could not acquire lock")
 }
 
 fn check_space(folder: &Path, needed: u64) -> Result<(), StoreError> {
@@ -181,6 +376,9 @@ fn check_space(folder: &Path, needed: u64) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
+    use super::super::Write;
     use super::*;
 
     fn put(expected: u64, key: &str, value: &str) -> Batch {
@@ -252,5 +450,90 @@ mod tests {
         let many = Batch { expected: 0, writes: vec![Write::Delete { key: b"k".to_vec() }; 1_001] };
         assert!(store.commit(&many).expect_err("too many").is_refusal());
         assert_eq!(store.load(b"log/").expect("loads").revision, 0);
+    }
+
+    /// What a kill leaves at this moment, opened as the next start does.
+    fn killed(store: &SledStore) -> (TempDir, Result<SledStore, StoreError>) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        copy(&store.folder, folder.path());
+        let opened = SledStore::open(folder.path());
+        (folder, opened)
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for entry in std::fs::read_dir(from).expect("there") {
+            let (from, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).expect("there");
+            if from.is_dir() {
+                std::fs::create_dir(&to).expect("made");
+                copy(&from, &to);
+            } else {
+                std::fs::copy(from, to).expect("copied");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_a_kill_at_any_moment_of_many_turns() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = SledStore::open(folder.path()).expect("opens").turning_after(5 * 4096);
+        let mut expected = std::collections::BTreeMap::<Vec<u8>, Vec<u8>>::new();
+        for revision in 0..60_u64 {
+            let key = |n: u64| format!("m/{:02}", (revision * n) % 31).into_bytes();
+            let value = revision.to_string().into_bytes();
+            let writes = vec![Write::Put { key: key(7), value: value.clone() }, Write::Delete { key: key(13) }];
+            expected.insert(key(7), value);
+            expected.remove(&key(13));
+            store.commit(&Batch { expected: revision, writes }).expect("commits");
+            // A turn ago, in the middle of it, or just now.
+            let is_settled = revision % 3 == 0 && store.settle().is_ok();
+            if revision % 4 == 0 || is_settled {
+                if !is_settled {
+                    store.settle().expect("settled");
+                    // As if sled had got some of what it does not have yet, and not the revision.
+                    for (key, value) in store.database.ahead().newest.iter().step_by(2) {
+                        if let Some(value) = value {
+                            store.database.tree.insert(key, value.as_ref()).expect("inserted");
+                        }
+                    }
+                    store.database.sync().expect("durable");
+                }
+                let (_folder, opened) = killed(&store);
+                let contents = opened.and_then(|mut store| store.load(b"log/")).expect("opens after a kill");
+                assert_eq!(contents.revision, revision + 1);
+                assert_eq!(contents.entries, expected.clone().into_iter().collect::<Vec<_>>());
+            }
+            let now = store.load(b"log/").expect("loads").entries;
+            assert_eq!(now, expected.clone().into_iter().collect::<Vec<_>>(), "read while it is written to");
+        }
+    }
+
+    #[test]
+    fn what_was_written_and_not_acknowledged_may_be_torn_and_what_was_acknowledged_not() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = SledStore::open(folder.path()).expect("opens");
+        for (revision, key) in ["m/1", "m/2", "m/3"].iter().enumerate() {
+            store.commit(&put(revision as u64, key, key)).expect("commits");
+        }
+        let damage = |record: u64| {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            copy(&store.folder, folder.path());
+            let journal = File::options().write(true).open(folder.path().join(JOURNALS[0])).expect("there");
+            std::os::unix::fs::FileExt::write_all_at(&journal, b"torn", record * 4096 + 60).expect("written");
+            SledStore::open(folder.path()).map(|store| store.revision)
+        };
+        assert!(matches!(damage(2), Ok(2)), "the last one may be one that nobody was told of");
+        let error = damage(1).expect_err("the third one was written after the second one was acknowledged");
+        assert!(matches!(error, StoreError::Failed(why) if why.to_string().contains("change 2 is not in it")));
+    }
+
+    #[test]
+    fn a_journal_that_is_gone_is_missed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        drop(SledStore::open(folder.path()).expect("opens"));
+        std::fs::remove_file(folder.path().join(JOURNALS[1])).expect("removed");
+        let error = SledStore::open(folder.path()).expect_err("refused");
+        assert!(matches!(error, StoreError::Failed(why) if why.to_string().contains("journal.1 is not there")));
+        File::create(folder.path().join(JOURNALS[1])).expect("made");
+        SledStore::open(folder.path()).expect("somebody goes on without it");
     }
 }

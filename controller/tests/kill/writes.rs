@@ -15,6 +15,8 @@ use muster_controller::store::SledStore;
 
 const ROUNDS: u64 = 300;
 const WRITERS: u64 = 8;
+/// So that journals are exchanged many times a round, and kills come in the middle of it too.
+const TURN_BYTES: u64 = 64 << 10;
 const CHILD: &str = "MUSTER_TEST_KILL_CHILD";
 
 #[test]
@@ -83,7 +85,8 @@ fn run_and_kill(folder: &Path, patience: u64) -> Vec<(String, u64)> {
 
 fn write_until_killed(folder: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
-    let (fleet, _ended) = Fleet::start(SledStore::open(folder).expect("opens")).expect("loads");
+    let store = SledStore::open(folder).expect("opens").turning_after(TURN_BYTES);
+    let (fleet, _ended) = Fleet::start(store).expect("loads");
     runtime.block_on(async {
         let writers = (0..WRITERS).map(|n| tokio::spawn(count_up(fleet.clone(), format!("writer-{n}"))));
         for writer in writers.collect::<Vec<_>>() {
