@@ -19,7 +19,12 @@ pub fn build() -> PathBuf {
 
 /// An empty folder called `name`.
 pub fn scratch(name: &str) -> Result<PathBuf> {
-    let path = build().join("tests").join(name);
+    scratch_in(&build().join("tests"), name)
+}
+
+/// An empty folder called `name` in another one.
+pub fn scratch_in(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
     if path.exists() {
         std::fs::remove_dir_all(&path).with_context(|| format!("emptying {}", path.display()))?;
     }

@@ -15,7 +15,7 @@ use muster_tests::controller::Controller;
 use muster_tests::http::Http;
 use muster_tests::lab::{CONFIRM_WITHIN, LOCATION, text};
 use muster_tests::simulated::Machines;
-use muster_tests::{artifacts, eventually, namespace, scratch};
+use muster_tests::{artifacts, eventually, namespace};
 use serde_json::{Value, json};
 
 use super::row;
@@ -77,7 +77,7 @@ fn document(n: usize, first: usize, gateway: &str) -> String {
 /// This build of the controller, in a network and a folder of its own, with simulated machines in mind.
 pub fn start(folder: &str, program: PathBuf) -> Result<Controller> {
     namespace::enter()?;
-    let folder = scratch::scratch(folder)?;
+    let folder = super::folder(folder)?;
     // Boot scripts are given only where there is an image; simulated machines load nothing.
     let images = folder.join("images");
     std::fs::create_dir_all(&images)?;

@@ -2,6 +2,8 @@
 //!
 //! It asserts nothing about them: under emulation and beside other work, times say something only beside each other.
 //! `muster-bench pushes` measures that part alone; there are `boots`, `pushes`, `fleet` and `ial`.
+//! What controllers store, and what is written beside them, lies in the folder that `MUSTER_BENCH_FOLDER` names: so another
+//! disk can be measured than the one that this is built on.
 
 mod fleet;
 mod floor;
@@ -9,13 +11,14 @@ mod ial;
 mod pushes;
 mod took;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use muster_tests::artifacts;
 use muster_tests::lab::{self, BOOT, Lab};
 use muster_tests::qemu::{Boot, Firmware, Machine, Spec};
+use muster_tests::scratch;
 
 /// Pairs of boots; the median of each side counts.
 const PAIRS: usize = 3;
@@ -89,6 +92,14 @@ fn boots() -> Result<()> {
     let smallest = smallest_memory(&lab, &kernel, &initramfs)?;
     row("machine memory to boot and stay online", &smallest, "budget 192 MB");
     Ok(())
+}
+
+/// An empty folder called `name`, on the disk that is measured.
+fn folder(name: &str) -> Result<PathBuf> {
+    match std::env::var_os("MUSTER_BENCH_FOLDER") {
+        Some(disk) => scratch::scratch_in(Path::new(&disk), name),
+        None => scratch::scratch(name),
+    }
 }
 
 fn row(what: &str, measured: &str, beside: &str) {

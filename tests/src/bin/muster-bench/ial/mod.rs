@@ -10,7 +10,6 @@ mod site;
 
 use anyhow::Result;
 use muster_tests::artifacts;
-use muster_tests::scratch;
 use serde_json::{Value, json};
 
 use super::row;
@@ -35,7 +34,7 @@ const RECORD: usize = 1024;
 /// Builds a fleet, and calls.
 pub fn measure() -> Result<()> {
     let site = Site::build()?;
-    let bare = Bare::start(&scratch::scratch("bench-bare")?, &artifacts::released("muster-load")?)?;
+    let bare = Bare::start(&super::folder("bench-bare")?, &artifacts::released("muster-load")?)?;
     let to_us = load::Server {
         address: site.address(),
         ca: site.controller.data().join("ca.crt"),
@@ -107,48 +106,80 @@ fn beside_writers(site: &Site, to_us: &load::Server, bare: &Bare) -> Result<()> 
     Ok(())
 }
 
-/// What is acknowledged once it is on the disk, beside a bare loop of write and fdatasync, and beside a handler with nothing
-/// but a disk behind it.
+/// What has its turn in a round of [`durable`].
+struct Round {
+    /// Bare writes, each made durable.
+    alone: load::Took,
+    /// A handler with nothing behind it, and one with nothing but the disk: by all clients.
+    empty: Called,
+    shared: Called,
+    /// Ours, by all clients: allocate and release, and provision status, which answers what is durable.
+    changes: Called,
+    status: Called,
+    /// Changes by one client.
+    single: Called,
+}
+
+/// What is acknowledged once it is on the disk, beside a bare loop of write and fdatasync, beside a handler with nothing but
+/// a disk behind it, and beside one with nothing at all.
 fn durable(site: &Site, to_us: &load::Server, bare: &Bare) -> Result<()> {
-    let asks = changes(site);
-    let mut turns = Vec::new();
-    let path = format!("/durable/200/{RECORD}");
-    let bare_asks = json!([{ "path": path, "body": site.body(&Value::Null) }]);
+    let changes = changes(site);
+    let status = json!({ "server_id": site.servers[0].0 });
+    let status = json!([{ "path": "/v1/infrastructure/server/provision-status", "body": site.body(&status) }]);
+    let bare_asks = |path: String| json!([{ "path": path, "body": site.body(&Value::Null) }]);
+    let (empty, shared) = (bare_asks("/empty/200".into()), bare_asks(format!("/durable/200/{RECORD}")));
+    let mut rounds = Vec::new();
     // Disks are other ones from one second to the next where others write to them too.
     for _ in 0..3 * ROUNDS {
-        let alone = write(&bare.folder.join("alone"), RECORD, 0.5)?;
-        let ours = call(to_us, CLIENTS, 0.5, &asks)?;
-        let shared = call(&bare.server, CLIENTS, 0.5, &bare_asks)?;
-        let single = call(to_us, 1, 0.5, &asks)?;
-        turns.push((alone, ours, shared, single));
+        rounds.push(Round {
+            alone: write(&bare.folder.join("alone"), RECORD, 0.5)?,
+            changes: call(to_us, CLIENTS, 0.5, &changes)?,
+            shared: call(&bare.server, CLIENTS, 0.5, &shared)?,
+            status: call(to_us, CLIENTS, 0.5, &status)?,
+            empty: call(&bare.server, CLIENTS, 0.5, &empty)?,
+            single: call(to_us, 1, 0.5, &changes)?,
+        });
     }
-    let alone = middle(turns.iter().map(|(alone, ..)| alone.median_us));
-    for (index, name) in ["allocate", "release"].into_iter().enumerate() {
-        let against_shared =
-            ratios(turns.iter().map(|(_, ours, shared, _)| ours.asks[index].median_us / shared.asks[0].median_us));
-        let against = ratios(turns.iter().map(|(alone, ours, ..)| ours.asks[index].median_us / alone.median_us));
-        let of_one = ratios(turns.iter().map(|(alone, .., single)| single.asks[index].median_us / alone.median_us));
-        let ours = middle(turns.iter().map(|(_, ours, ..)| ours.asks[index].median_us));
-        let worst = middle(turns.iter().map(|(_, ours, ..)| ours.asks[index].p99_us));
-        let single = middle(turns.iter().map(|(.., single)| single.asks[index].median_us));
-        let shared = middle(turns.iter().map(|(_, _, shared, _)| shared.asks[0].median_us));
-        let rate = middle(turns.iter().map(|(_, ours, ..)| ours.per_second));
-        let cpu = middle(turns.iter().map(|(_, ours, ..)| ours.cpu_us));
-        let measured = format!(
-            "median {}, p99 {}, {rate:.0}/s, {cpu:.0} µs of CPU each; one client alone {}",
-            ms(ours),
-            ms(worst),
-            ms(single)
-        );
-        let beside = format!(
-            "write and fdatasync of {RECORD} bytes {}: {against} times that, one client alone {of_one} times; an empty handler \
-             whose {CLIENTS} clients share fdatasyncs {}: {against_shared} times that",
-            ms(alone),
-            ms(shared)
-        );
-        row(&format!("IAL {name}, durable: {CLIENTS} clients, {} addresses held", site::POOLS), &measured, &beside);
-    }
+    let of = |of: &dyn Fn(&Round) -> f64| middle(rounds.iter().map(of));
+    row(
+        &format!("write and fdatasync of {RECORD} bytes, in a bare loop"),
+        &format!("median {}, p99 {}", ms(of(&|round| round.alone.median_us)), ms(of(&|round| round.alone.p99_us))),
+        &format!(
+            "{CLIENTS} clients of an empty handler {}, of one whose clients share fdatasyncs {}",
+            ms(of(&|round| round.empty.asks[0].median_us)),
+            ms(of(&|round| round.shared.asks[0].median_us))
+        ),
+    );
+    let one = |index: usize| format!("; one client alone {}", ms(of(&|round| round.single.asks[index].median_us)));
+    durable_row("allocate", &rounds, |round| (&round.changes, 0), &one(0));
+    durable_row("release", &rounds, |round| (&round.changes, 1), &one(1));
+    durable_row("provision status", &rounds, |round| (&round.status, 0), "");
     Ok(())
+}
+
+/// A row with how one of our calls compares, round by round.
+fn durable_row(name: &str, rounds: &[Round], which: fn(&Round) -> (&Called, usize), also: &str) {
+    let median = |round: &Round| {
+        let (called, index) = which(round);
+        called.asks[index].median_us
+    };
+    let against = |other: &dyn Fn(&Round) -> f64| ratios(rounds.iter().map(|round| median(round) / other(round)));
+    let of = |of: fn((&Called, usize)) -> f64| middle(rounds.iter().map(|round| of(which(round))));
+    let measured = format!(
+        "median {}, p99 {}, {:.0}/s, {:.0} µs of CPU each{also}",
+        ms(middle(rounds.iter().map(median))),
+        ms(of(|(called, index)| called.asks[index].p99_us)),
+        of(|(called, _)| called.per_second),
+        of(|(called, _)| called.cpu_us)
+    );
+    let beside = format!(
+        "of the bare fdatasync {} times, of the empty handler whose clients share fdatasyncs {} times, of the empty handler \
+         {} times",
+        against(&|round| round.alone.median_us),
+        against(&|round| round.shared.asks[0].median_us),
+        against(&|round| round.empty.asks[0].median_us)
+    );
+    row(&format!("IAL {name}, durable: {CLIENTS} clients, {} addresses held", site::POOLS), &measured, &beside);
 }
 
 /// An address is taken, and given back.
