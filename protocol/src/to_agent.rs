@@ -170,9 +170,9 @@ pub enum Refusal {
     Pending,
     /// The plan destroys, and the permit is for another one.
     #[error(
-        "the plan destroys what is on {0}, and the permit is not for this plan: it was used before, or given before the \
-         machine booted, or the document or the disks have changed since; look at it with muster plan, then permit it \
-         with muster apply --permit-destroy={0}",
+        "the plan destroys what is on {0}, and the permit is not for this plan: it was used before, or given for another \
+         machine, or before this one booted, or the document or the disks have changed since; look at it with muster \
+         plan, then permit it with muster apply --permit-destroy={0}",
         disks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     )]
     PermitVoid {

@@ -188,14 +188,15 @@ fn filling() -> String {
 }
 
 /// The machine, as an operator with the API has it.
-struct Target<'a> {
-    lab: &'a Lab,
-    name: &'a str,
-    id: &'a str,
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub lab: &'a Lab,
+    pub name: &'a str,
+    pub id: &'a str,
 }
 
 impl Target<'_> {
-    fn plan(&self, document: &str) -> Result<Value> {
+    pub fn plan(&self, document: &str) -> Result<Value> {
         self.lab.controller.api()?.post(&format!("/api/v1/machines/{}/plan", self.id), &json!({ "document": document }))
     }
 
@@ -213,7 +214,7 @@ impl Target<'_> {
         })
     }
 
-    fn apply(&self, document: &str, permit: Option<&Value>) -> Result<Value> {
+    pub fn apply(&self, document: &str, permit: Option<&Value>) -> Result<Value> {
         self.ended(&self.begin(document, permit)?)
     }
 
@@ -248,7 +249,7 @@ impl Target<'_> {
     }
 }
 
-fn why(operation: &Value) -> &str {
+pub fn why(operation: &Value) -> &str {
     operation["error"].as_str().unwrap_or_default()
 }
 

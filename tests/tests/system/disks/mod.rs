@@ -3,7 +3,7 @@
 mod arrays;
 mod choose;
 mod cuts;
-mod dangers;
+pub mod dangers;
 mod install;
 mod refused;
 mod shapes;

@@ -1,5 +1,9 @@
 //! Who may join, on real machines: the claim code on the screen, a policy, twins, and a revoked ISO.
 
+mod twins;
+
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 use muster_tests::lab::{self, BOOT, Lab, SOON, text};
 use muster_tests::qemu::{Boot, Firmware, Machine, Spec, Tpm};
@@ -41,14 +45,20 @@ fn twin(lab: &Lab, number: u8) -> Result<(Spec, String)> {
 }
 
 #[test]
-fn twins_from_one_iso_are_two_machines_approved_by_claim_code_and_policy_and_outlive_their_iso() -> Result<()> {
+fn twins_from_one_iso_are_two_machines_that_share_no_permit_approved_by_claim_code_and_policy_and_outlive_their_iso()
+-> Result<()> {
     let lab = Lab::open("join", &[])?;
     lab.iso()?;
     let isos = lab.controller.muster_json(&["iso", "list"])?;
     let iso = text(&isos, "/0/id")?.to_owned();
+    let folder = |number: u8| lab.folder.join(format!("machine-{number}"));
+    let image = |number| twins::disk().path(&folder(number));
     let start = |number| -> Result<(Machine, String)> {
-        let (spec, mac) = twin(&lab, number)?;
-        Ok((Machine::start(&spec, &lab.folder.join(format!("machine-{number}")))?, mac))
+        let (mut spec, mac) = twin(&lab, number)?;
+        spec.disks.push(twins::disk());
+        fs::create_dir_all(folder(number))?;
+        twins::fill(&image(number))?;
+        Ok((Machine::start(&spec, &folder(number))?, mac))
     };
 
     // The first: let in by what stands on its screen.
@@ -73,6 +83,8 @@ fn twins_from_one_iso_are_two_machines_approved_by_claim_code_and_policy_and_out
         one["id"] != second["id"] && one["uuid"] == second["uuid"] && one["serial"] == second["serial"],
         "{second}"
     );
+    twins::share_no_permit(&lab, [&one, &second], [&image(1), &image(2)])?;
+    let one = online(&lab, &first_mac)?;
 
     // A revoked ISO: a third box is turned away on its screen, and those that are in start from it as before.
     lab.controller.muster(&["iso", "revoke", &iso, "--yes"])?;
