@@ -62,6 +62,38 @@ fn no_folder_of_sources_is_wider_than_one_glance() {
     assert!(wide.is_empty(), "split by noun: {wide:?}");
 }
 
+/// A module that nobody names is compiled by nobody: its tests would pass by never being run.
+#[test]
+fn every_source_file_is_part_of_a_program() {
+    let texts: BTreeMap<PathBuf, String> = sources().collect();
+    let is_root = |path: &Path| {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let is_program = ["tests", "bin", "fuzz_targets", "benches"].iter().any(|name| folder.ends_with(name));
+        let is_crate = folder.parent().is_some_and(|above| top().join(above).join("Cargo.toml").exists());
+        ["main.rs", "lib.rs", "build.rs"].iter().any(|name| path.ends_with(name))
+            || is_program && (is_crate || !folder.ends_with("tests"))
+    };
+    let is_at_path = |path: &Path| {
+        let above = path.ancestors().nth(2).unwrap_or(path);
+        let place = path.strip_prefix(above).unwrap_or(path).display().to_string();
+        let beside = texts.iter().filter(|(other, _)| other.parent() == Some(above));
+        beside.map(|(_, text)| text).any(|text| text.contains(&format!("#[path = \"{place}\"]")))
+    };
+    let is_named = |path: &Path| {
+        let module = if path.ends_with("mod.rs") { path.parent().unwrap_or(path) } else { path };
+        let (name, home) = (module.with_extension(""), module.parent().unwrap_or(Path::new("")));
+        let name = name.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let [one, two, three] = ["mod.rs", "main.rs", "lib.rs"].map(|file| home.join(file));
+        let parents = [one, two, three, home.with_extension("rs")];
+        parents
+            .iter()
+            .filter_map(|parent| texts.get(parent))
+            .any(|text| text.lines().any(|line| line.trim_end().ends_with(&format!("mod {name};"))))
+    };
+    let lost: Vec<_> = texts.keys().filter(|path| !is_root(path) && !is_named(path) && !is_at_path(path)).collect();
+    assert!(lost.is_empty(), "no `mod` names them: {lost:?}");
+}
+
 #[test]
 fn nothing_is_left_for_later_in_silence() {
     // A test that is ignored for a reason that is written down (`#[ignore = "…"]`) is not silent.

@@ -1,5 +1,8 @@
 //! Who may join, on real machines: the claim code on the screen, a policy, twins, and a revoked ISO.
 
+mod clock;
+mod https;
+mod sealed;
 mod twins;
 
 use std::fs;
