@@ -246,6 +246,8 @@ impl Database {
         for (number, (key, value)) in writes.iter().enumerate() {
             if number > 0 && number % BATCH_LIMIT == 0 {
                 self.tree.apply_batch(std::mem::take(&mut part)).map_err(failed)?;
+                // No part must be there without those before it: the last one has the revision.
+                self.sync()?;
             }
             match value {
                 Some(value) => part.insert(key.as_slice(), value.as_ref()),
