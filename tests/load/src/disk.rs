@@ -1,8 +1,10 @@
-//! Bare writes to a file, each made durable: what no acknowledgement can be faster than.
+//! Bare writes to files, each made durable: what no acknowledgement can be faster than.
 
 use std::fs::File;
 use std::io::Write;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,19 +15,35 @@ use super::took::Took;
 /// What is written.
 #[derive(Debug, Deserialize)]
 pub struct Writes {
-    /// Where.
+    /// Where; a number is added where several write.
     file: PathBuf,
+    /// Loops at one time, each with a file of its own.
+    loops: usize,
     /// Bytes of each.
     bytes: usize,
     /// For how long.
     seconds: f64,
 }
 
-/// Writes one record after the other, each with its fdatasync.
+/// Has each loop write one record after the other, each with its fdatasync.
 pub fn run(writes: &Writes) -> Result<Took> {
-    let mut file = create(&writes.file)?;
-    let record = vec![0x5a; writes.bytes];
+    let path = |number: usize| match number {
+        0 => writes.file.clone(),
+        _ => writes.file.with_added_extension(number.to_string()),
+    };
+    let files = (0..writes.loops).map(|number| create(&path(number))).collect::<Result<Vec<_>>>()?;
     let end = Instant::now() + Duration::from_secs_f64(writes.seconds);
+    let all = thread::scope(|scope| {
+        let loops: Vec<_> =
+            files.into_iter().map(|file| scope.spawn(|| write_until(end, file, writes.bytes))).collect();
+        let all = loops.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        all.collect::<Result<Vec<_>>>()
+    })?;
+    Ok(Took::of(all.concat()))
+}
+
+fn write_until(end: Instant, mut file: File, bytes: usize) -> Result<Vec<Duration>> {
+    let record = vec![0x5a; bytes];
     let mut all = Vec::new();
     while Instant::now() < end {
         let began = Instant::now();
@@ -33,7 +51,7 @@ pub fn run(writes: &Writes) -> Result<Took> {
         file.sync_data()?;
         all.push(began.elapsed());
     }
-    Ok(Took::of(all))
+    Ok(all)
 }
 
 /// A file that grows, as the database does.

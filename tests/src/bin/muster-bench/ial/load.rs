@@ -70,9 +70,9 @@ pub fn call(server: &Server, clients: usize, seconds: f64, asks: &Value) -> Resu
     Ok(Called { asks, per_second: number(&found, "per_second")?, cpu_us: number(&found, "cpu_us")?, bytes })
 }
 
-/// Writes to a file for so long, each write durable before the next.
-pub fn write(file: &Path, bytes: usize, seconds: f64) -> Result<Took> {
-    took(&run("write", &json!({ "file": file, "bytes": bytes, "seconds": seconds }))?)
+/// Has so many loops write to a file each for so long, each write durable before the loop's next one.
+pub fn write(file: &Path, loops: usize, bytes: usize, seconds: f64) -> Result<Took> {
+    took(&run("write", &json!({ "file": file, "loops": loops, "bytes": bytes, "seconds": seconds }))?)
 }
 
 fn took(found: &Value) -> Result<Took> {

@@ -108,8 +108,9 @@ fn beside_writers(site: &Site, to_us: &load::Server, bare: &Bare) -> Result<()> 
 
 /// What has its turn in a round of [`durable`].
 struct Round {
-    /// Bare writes, each made durable.
+    /// Bare writes, each made durable: by one loop, and by as many as there are clients.
     alone: load::Took,
+    crowd: load::Took,
     /// A handler with nothing behind it, and one with nothing but the disk: by all clients.
     empty: Called,
     shared: Called,
@@ -132,7 +133,8 @@ fn durable(site: &Site, to_us: &load::Server, bare: &Bare) -> Result<()> {
     // Disks are other ones from one second to the next where others write to them too.
     for _ in 0..3 * ROUNDS {
         rounds.push(Round {
-            alone: write(&bare.folder.join("alone"), RECORD, 0.5)?,
+            alone: write(&bare.folder.join("alone"), 1, RECORD, 0.5)?,
+            crowd: write(&bare.folder.join("crowd"), CLIENTS, RECORD, 0.5)?,
             changes: call(to_us, CLIENTS, 0.5, &changes)?,
             shared: call(&bare.server, CLIENTS, 0.5, &shared)?,
             status: call(to_us, CLIENTS, 0.5, &status)?,
@@ -145,7 +147,9 @@ fn durable(site: &Site, to_us: &load::Server, bare: &Bare) -> Result<()> {
         &format!("write and fdatasync of {RECORD} bytes, in a bare loop"),
         &format!("median {}, p99 {}", ms(of(&|round| round.alone.median_us)), ms(of(&|round| round.alone.p99_us))),
         &format!(
-            "{CLIENTS} clients of an empty handler {}, of one whose clients share fdatasyncs {}",
+            "{CLIENTS} such loops at one time {}; {CLIENTS} clients of an empty handler {}, of one whose clients share \
+             fdatasyncs {}",
+            ms(of(&|round| round.crowd.median_us)),
             ms(of(&|round| round.empty.asks[0].median_us)),
             ms(of(&|round| round.shared.asks[0].median_us))
         ),
@@ -173,9 +177,10 @@ fn durable_row(name: &str, rounds: &[Round], which: fn(&Round) -> (&Called, usiz
         of(|(called, _)| called.cpu_us)
     );
     let beside = format!(
-        "of the bare fdatasync {} times, of the empty handler whose clients share fdatasyncs {} times, of the empty handler \
-         {} times",
+        "of the bare fdatasync {} times, of that in {CLIENTS} loops {} times, of the empty handler whose clients share \
+         fdatasyncs {} times, of the empty handler {} times",
         against(&|round| round.alone.median_us),
+        against(&|round| round.crowd.median_us),
         against(&|round| round.shared.asks[0].median_us),
         against(&|round| round.empty.asks[0].median_us)
     );
