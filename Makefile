@@ -23,7 +23,7 @@ TESTS := --workspace --locked --offline --no-fail-fast
 # Tests enter network namespaces: root may, and so may anyone in a user namespace of his own.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 
-.PHONY: help run test test-programs test-systems install-test lint bench release fuzz fuzz-briefly build image agent debug setup
+.PHONY: help run test test-programs test-systems install-test cuts-test lint bench release fuzz fuzz-briefly build image agent debug setup
 
 # What strangers, hardware, disks, publishers of images, and servers on a machine's network say is read by these; see
 # fuzz/fuzz_targets.
@@ -39,6 +39,7 @@ help:
 	@echo 'make run ONCE=1   the same, then stops; succeeds only if every step held'
 	@echo 'make test         format, lints, and every test, those that boot virtual machines included'
 	@echo 'make install-test installs a Debian on a virtual machine and starts it from its disk by either firmware; minutes'
+	@echo 'make cuts-test    cuts the power at every flush of mdadm, cryptsetup and LVM, where make test has some of them; long'
 	@echo 'make lint         format and lints alone'
 	@echo 'make fuzz         arbitrary bytes for every decoder, 10 minutes each; SECONDS=60 is another time'
 	@echo 'make bench        sizes, memory and times, each beside its floor; PARTS=ial measures that part alone'
@@ -101,6 +102,10 @@ build/system/system.qcow2: scripts/system-image | setup
 # Not part of `make test`, whose time is short.
 install-test: image build/system/system.qcow2
 	@$(AS_ROOT) $(CARGO) test --workspace --locked --offline --test system -- --ignored an_image_is_installed
+
+# Not part of `make test` either, which goes on from some of these power cuts.
+cuts-test: image
+	@$(AS_ROOT) $(CARGO) test --workspace --locked --offline --test system -- --ignored at_every_flush
 
 # Tests build ISOs in namespaces, where there is no network: what an ISO is made of is fetched here, by making one.
 build/packages: | debug

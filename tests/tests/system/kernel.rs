@@ -87,15 +87,26 @@ fn the_kernel_of_machines_does_what_the_agent_asks_of_it() -> Result<()> {
     Ok(())
 }
 
-/// Everything in `agent/tests/tools_kernel/`: the tools image of the image that machines boot.
+/// Everything in `agent/tests/tools_kernel/` but what takes too long: the tools image of the image that machines boot.
 #[test]
 fn the_kernel_of_machines_mounts_the_tools_and_runs_them() -> Result<()> {
+    with_tools("tools-kernel", "--include-ignored --skip at_every_flush --test-threads=1", DEADLINE)
+}
+
+/// See `agent/tests/tools_kernel/cuts.rs`.
+#[test]
+#[ignore = "minutes: make cuts-test"]
+fn arrays_encryption_and_volumes_are_cut_at_every_flush() -> Result<()> {
+    with_tools("cuts-kernel", "at_every_flush --include-ignored --nocapture", DEADLINE * 6)
+}
+
+fn with_tools(name: &str, arguments: &str, deadline: Duration) -> Result<()> {
     let programs = artifacts::test_programs("tools_kernel")?;
     let tools = artifacts::tools()?;
     let _slot = Slot::take()?;
     let guest = Guest {
         programs: &programs,
-        arguments: "--include-ignored --test-threads=1",
+        arguments,
         commands: &["losetup", "dmsetup"],
         // What the initramfs has, as far as it is needed here, and what logs writes.
         modules: &["loop", "squashfs", "crc32c_generic", "ext4", "libcrc32c", "dm-log-writes", "8139cp"],
@@ -103,7 +114,8 @@ fn the_kernel_of_machines_mounts_the_tools_and_runs_them() -> Result<()> {
         files: &[(Path::new("tools.image"), &tools)],
         nic: "rtl8139",
     };
-    for ended in guest.run(&scratch::scratch("tools-kernel")?, DEADLINE)? {
+    for ended in guest.run(&scratch::scratch(name)?, deadline)? {
+        println!("{}", ended.output.join("\n"));
         check(&ended).with_context(|| ended.output.join("\n"))?;
     }
     Ok(())

@@ -85,7 +85,11 @@ pub(super) fn differs(on: &Target, contents: &Contents) -> MachineError {
         return changed(disk, slot.number, contents);
     }
     let words = in_words(contents, &[]);
-    let now = contents.mounted_at().map_or(words.clone(), |path| format!("{words} mounted at {path}"));
+    let now = match contents.mounted_at() {
+        Some(path) => format!("{words} mounted at {path}"),
+        // A power cut may have come before it was made, where the plan could only hope for it.
+        None => format!("{words}; this may have been hidden before it ran, so apply again"),
+    };
     MachineError::Changed { what: on.in_words(), now }
 }
 
