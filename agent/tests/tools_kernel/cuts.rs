@@ -69,7 +69,7 @@ impl Program {
 
 const PROGRAMS: [Program; 15] = [
     program("make_the_raid1", true, true),
-    program("make_ext4_on_/dev/md/pair", false, true),
+    program("make_ext4_on_/dev/md/pair", false, false),
     program("add_partition", true, true),
     program("encrypt", true, true),
     program("make_the_volume_group", false, true),
@@ -77,13 +77,13 @@ const PROGRAMS: [Program; 15] = [
     program("make_ext4_on_/dev/office/books", false, true),
     program("extend", true, true),
     program("grow_/dev/office", true, true),
-    program("grow_ext4", false, true),
+    program("grow_ext4", false, false),
     // What was there is run and stopped: the superblocks of the array and of the filesystem say so.
     program("run_the_array", true, false),
     program("mount", false, false),
     program("unmount", false, false),
     program("deactivate", false, false),
-    program("stop_the_array", true, true),
+    program("stop_the_array", true, false),
 ];
 
 /// How many cuts there are.
